@@ -1,0 +1,3 @@
+from graftlab.cli import main
+
+main()

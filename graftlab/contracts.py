@@ -1,0 +1,120 @@
+"""The records that parts hand to each other: a backbone, a task, a method's setting and its result."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from graftlab.hooks import Hook
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Batch = dict[str, "Tensor"]
+Row = dict[str, Any]
+"""One example before it becomes tensors: `index` (its row in the source), the inputs, and `label`."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a model has to put out."""
+
+    kind: Literal["classes", "regression", "tokens"]
+    labels: tuple[str, ...] = ()
+    """Class names in the order of their integers; empty for regression and tokens."""
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.labels) if self.kind == "classes" else 1
+
+
+@dataclass(frozen=True)
+class Data:
+    """A task's rows, read and split, before any tokenizer has seen them."""
+
+    splits: Mapping[str, Sequence[Row]]
+    """`train`, `validation`, `test` (each may be empty but train), or `input` for new examples."""
+    problem: Problem
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """Source, fingerprint (sha256 over the rows used), sizes, dropped rows with reasons."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained model with what turns examples into its inputs."""
+
+    model: "nn.Module"
+    kind: str
+    """`encoder`, `decoder`, `vision` or `tiny`."""
+    processor: Any
+    """The tokenizer, or the image processor."""
+    head: tuple[str, ...]
+    """Names of the modules that are new for the task and train with every adapter; empty for tokens."""
+    max_length: int | None
+    """Longest input in tokens; None for images."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """Where it came from: source, revision, sha256 of each weight file, notes said to the user."""
+
+
+class Task(Protocol):
+    """Data bound to a backbone's processor: examples as tensors, a loss and predictions."""
+
+    problem: Problem
+    metrics: tuple[str, ...]
+    """Names of metrics; the first one chooses the best checkpoint unless the run file says otherwise."""
+
+    def size(self, split: str) -> int:
+        """Return the number of examples of a split; 0 where there is none."""
+        ...
+
+    def lengths(self, split: str) -> Sequence[int]:
+        """Return the cost of each example, so that batches can be made of like ones."""
+        ...
+
+    def batch(self, split: str, indices: Sequence[int], epoch: int | None) -> Batch:
+        """Return examples as CPU tensors. Draws (augmentation) come from (seed, epoch, index);
+        `epoch=None` draws nothing, as evaluation wants."""
+        ...
+
+    def count(self, batch: Batch) -> int:
+        """Return by how much the summed loss is divided: examples, or trained tokens."""
+        ...
+
+    def loss(self, model: "nn.Module", batch: Batch, label_smoothing: float = 0.0) -> "Tensor":
+        """Return the loss summed over the batch (a scalar with gradient), in float32."""
+        ...
+
+    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
+        """Return per example: `label` (None where unknown), `prediction`, `probabilities`
+        (classes only), `loss` (None where the label is unknown). The model is in eval mode."""
+        ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method may know of the run that it is attached for."""
+
+    seed: int
+    num_steps: int
+    """Optimizer steps of the whole run."""
+    steps_per_epoch: int
+    problem: Problem
+    batches: "Callable[[], Iterator[Batch]]"
+    """The training batches in run order, without augmentation state: the run's randomness stays as it is."""
+    restored: Mapping[str, Any] | None = None
+    """What this method's `Attached.record` held when the run began, if the run is being resumed (or an
+    adapter loaded): attach without computing anything; the tensors are put back afterwards."""
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A model with its adapter in place."""
+
+    model: "nn.Module"
+    hooks: tuple[Hook, ...] = ()
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Learning-rate multipliers by parameter name, where they are not 1 (LoRA+)."""
+    computed: tuple[str, ...] = ()
+    """Names of frozen tensors that attaching has changed or made: kept with step 0, read back on resume."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """JSON facts that a resumed run needs to attach alike (EVA's ranks)."""

@@ -1,0 +1,62 @@
+"""What a method may do between the loop's steps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a hook may touch while the loop runs."""
+
+    model: "nn.Module"
+    """The adapted model, not wrapped for several processes."""
+    optimizer: "torch.optim.Optimizer"
+    num_steps: int
+    """Optimizer steps of the whole run."""
+    steps_per_epoch: int
+    parameters_changed: Callable[[], None]
+    """Tell the loop that other parameters train from the next step on: it renews groups and wrapping."""
+
+
+class Hook:
+    """The loop's moments; each does nothing unless a method overrides it.
+
+    A base class with bodies, against the house rule, because most hooks need two moments of nine.
+    Steps count from 1. Scalars that a moment returns are logged under their names.
+    """
+
+    def on_train_start(self, training: Training) -> None:
+        """Before the first step, and again after a resume (then `load_state_dict` follows)."""
+
+    def on_step_start(self, step: int) -> None:
+        """Before a step's first forward pass; called again if memory ran out and the step is replayed."""
+
+    def loss_terms(self, step: int) -> "dict[str, Tensor]":
+        """Return extra losses, added once per effective batch and logged apart."""
+        return {}
+
+    def after_backward(self, step: int, micro_step: int) -> None:
+        """After each micro-batch's backward pass."""
+
+    def before_optimizer_step(self, step: int) -> dict[str, float]:
+        """All gradients are there, unscaled and before clipping."""
+        return {}
+
+    def after_optimizer_step(self, step: int) -> dict[str, float]:
+        """The weights have moved; the gradients are still there. Not called for a skipped step."""
+        return {}
+
+    def on_train_end(self) -> None:
+        """After the last step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs: nested dicts of tensors, numbers, strings and lists."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""

@@ -1,0 +1,76 @@
+"""Find a method, task kind, backbone kind, metric or command by its name: the name is the module.
+
+`find("methods", "lora")` imports `graftlab.methods.lora`. Packages outside this project join through
+the entry-point groups `graftlab.methods`, `graftlab.tasks`, ...; a name that exists already is refused.
+A catalogue (`graftlab/tasks/catalogue/*.yaml`) gives further names, as data, to what the kinds can do.
+"""
+
+import ast
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+from graftlab.errors import ConfigError, unknown
+
+KINDS = ("backbones", "commands", "methods", "metrics", "tasks")
+
+
+def _folder(kind: str) -> Path:
+    assert kind in KINDS, kind
+    return Path(__file__).parent / kind
+
+
+@functools.cache
+def _modules(kind: str) -> dict[str, str]:
+    """Return the module path of each name, without importing any of them.
+
+    Raises:
+        ConfigError: a package outside the project takes a name that exists already.
+    """
+    inside = [m.name for m in pkgutil.iter_modules([str(_folder(kind))]) if m.name[0] != "_"]
+    modules = {name: f"graftlab.{kind}.{name}" for name in inside}
+    for point in importlib.metadata.entry_points(group=f"graftlab.{kind}"):
+        taken = modules.get(point.name)
+        if taken not in (None, point.value):
+            raise ConfigError(
+                f"the package {point.dist.name if point.dist else point.value!r} names its "
+                f"{kind.removesuffix('s')} {point.name!r}, but {taken} has that name already. "
+                f"Rename it in the package's entry points, or uninstall it."
+            )
+        modules[point.name] = point.value
+    return modules
+
+
+def names(kind: str) -> list[str]:
+    """Return the names of a kind, sorted, without importing any of them."""
+    return sorted(_modules(kind))
+
+
+def find(kind: str, name: str) -> ModuleType:
+    """Import the module that implements `name`.
+
+    Raises:
+        ConfigError: there is no such module.
+        ImportError: the module exists, but something that *it* needs is not installed.
+    """
+    if name not in _modules(kind):
+        raise ConfigError(unknown(kind.removesuffix("s"), name, names(kind)))
+    return importlib.import_module(_modules(kind)[name])
+
+
+def describe(kind: str, name: str) -> str:
+    """Return the first docstring line of the module behind `name`, without importing it."""
+    spec = importlib.util.find_spec(_modules(kind)[name])
+    assert spec is not None, (kind, name)
+    assert spec.origin is not None, (kind, name)
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or "").partition("\n")[0]
+
+
+def catalogue(kind: str) -> dict[str, Path]:
+    """Return the catalogue files of a kind by name: `tasks` one entry a file, `backbones` one family."""
+    return {path.stem: path for path in sorted((_folder(kind) / "catalogue").glob("*.yaml"))}
