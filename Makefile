@@ -1,0 +1,60 @@
+# Two commands are enough on a fresh machine with Python >= 3.11: `make demo` and `make test`.
+# Both make .venv from constraints.txt first, and make it anew when that file or pyproject.toml changes.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && echo $$python && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# One thread a process: the two test processes share two cores, and sums come out in one order.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Tests of one file share models and runs, so a file stays in one process.
+PARALLEL := -n 2 --dist loadfile
+
+.PHONY: help demo test check lint bench clean
+
+help:  ## say what each target does
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+
+demo: .venv/demo  ## install, then adapt a small model with several methods and show the comparison
+	$(BIN)/graftlab demo
+
+test: .venv/dev  ## install, then run the whole test suite
+	$(PYTEST) $(PARALLEL)
+
+check: lint  ## before every commit: format, lint, types and the quick tests
+	$(PYTEST) $(PARALLEL) -m "not slow"
+
+lint: .venv/dev  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/dev  ## measure again what docs/benchmarks.md claims (an hour or so, on a quiet machine)
+	for script in startup resume_cost training_throughput sst2_parity; do $(BIN)/python bench/$$script.py; done
+	$(BIN)/python bench/table.py
+
+clean:  ## remove .venv and the caches of the tools
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# torch by itself and first, so that no other package's wish brings another build of it.
+.venv/torch: pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "graftlab needs Python 3.11 or newer, and none was found on PATH." \
+		"Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	@echo "Installing; this takes a few minutes the first time."
+	$(PIP) torch
+	touch $@
+
+.venv/demo: .venv/torch
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+# The extra `dev` holds `demo`.
+.venv/dev: .venv/torch
+	$(PIP) --editable '.[dev]'
+	touch .venv/demo $@
