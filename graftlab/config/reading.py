@@ -1,0 +1,194 @@
+"""YAML text as plain values with the place of every key.
+
+Scalars follow YAML 1.2: `1e-4` is a number, `on`, `off` and `no` are text, `0123` is 123 and `1_000`
+is text. Keys are always text. The node tree is walked here, not by ruamel's constructors, because those
+read `1_000` as a number, keep no place for values, and expand aliases without a limit.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+
+from graftlab.errors import ConfigError
+
+Location = tuple[str | int, ...]
+"""Keys and list indices from the top of a file to a value."""
+
+MAX_BYTES = 1_000_000
+MAX_NODES = 20_000  # a bomb of nested aliases expands to billions
+MAX_DEPTH = 40
+TEXT_TAG = "tag:yaml.org,2002:str"
+
+SCALARS: tuple[tuple[str, Callable[[str], Any]], ...] = (  # YAML 1.2 core schema, section 10.3.2
+    (r"null|Null|NULL|~|", lambda text: None),
+    (r"true|True|TRUE", lambda text: True),
+    (r"false|False|FALSE", lambda text: False),
+    (r"[-+]?[0-9]+", int),
+    (r"0o[0-7]+", lambda text: int(text, 8)),
+    (r"0x[0-9a-fA-F]+", lambda text: int(text, 16)),
+    (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", float),
+    (r"[-+]?\.(inf|Inf|INF)", lambda text: float(text.replace(".", ""))),
+    (r"\.(nan|NaN|NAN)", lambda text: float("nan")),
+)
+
+
+class Parsed(NamedTuple):
+    """A YAML mapping with where each key stands."""
+
+    values: dict[str, Any]
+    places: dict[Location, str]
+    """`file:line:column` of each key and list item, counted from 1."""
+
+
+def scalar(text: str) -> Any:
+    """Return what a plain (unquoted) scalar means in YAML 1.2."""
+    for pattern, convert in SCALARS:
+        if re.fullmatch(pattern, text):
+            return convert(text)
+    return text
+
+
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a YAML file as plain values.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not one mapping of YAML 1.2 with unique keys.
+    """
+    return parse_file(path).values
+
+
+def parse_file(path: str | os.PathLike[str]) -> Parsed:
+    """Return a YAML file's values and places. `Raises:` as `read_yaml`."""
+    return parse(file_text(Path(path)), str(path))
+
+
+def file_text(path: Path) -> str:
+    """Return the text of a UTF-8 file of at most a megabyte, with or without a byte order mark.
+
+    Raises:
+        ConfigError: there is no such file, or it holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; a YAML file is wanted.") from None
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {path} (looked in {Path.cwd()}).") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes: is it a run file?")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError(f"{path} is UTF-16. Save it as UTF-8.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8. Save the file as UTF-8."
+        ) from None
+
+
+def parse(text: str, source: str) -> Parsed:
+    """Return the values and places of a YAML text that is one mapping; `source` names it in messages.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    node = _compose(text, source)
+    if node is None:
+        raise ConfigError(f"{source} is empty: it has no keys.")
+    if not isinstance(node, MappingNode):
+        kind = "text" if isinstance(node, ScalarNode) else "a list"
+        raise ConfigError(f"{_place(node, source)}: the file is {kind}; 'key: value' is wanted.")
+    places: dict[Location, str] = {}
+    walk = _Walk(source, places)
+    return Parsed(walk.value(node, ()), places)
+
+
+def parse_value(text: str, source: str) -> Any:
+    """Return the value of a YAML text of any shape, as `--set key=text` has it."""
+    node = _compose(text, source)
+    return None if node is None else _Walk(source, {}).value(node, ())
+
+
+def _compose(text: str, source: str) -> Node | None:
+    try:
+        return YAML(typ="safe", pure=True).compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        problem = error.problem or error.context
+        hint = ""
+        if problem and "'\\t'" in problem:
+            hint = " YAML is indented with spaces, not with tabs."
+        elif problem and "mapping values" in problem:
+            hint = " Is the indentation right, or does a text with ': ' lack quotes?"
+        elif problem and "another document" in problem:
+            hint = " Only one document a file: remove the second '---'."
+        raise ConfigError(f"{where}: {problem}.{hint}") from None
+    except YAMLError as error:
+        raise ConfigError(f"{source}: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{source} is nested more than {MAX_DEPTH} deep.") from None
+
+
+def _place(node: Node, source: str) -> str:
+    return f"{source}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+
+
+class _Walk:
+    """Turns nodes into values, noting places, within limits on size and depth."""
+
+    def __init__(self, source: str, places: dict[Location, str]) -> None:
+        self._place = functools.partial(_place, source=source)
+        self._places = places
+        self._count = 0
+
+    def value(self, node: Node, location: Location) -> Any:
+        self._count += 1
+        if self._count > MAX_NODES or len(location) > MAX_DEPTH:
+            raise ConfigError(
+                f"{self._place(node)}: more than {MAX_NODES} values or {MAX_DEPTH} levels, "
+                f"counting what aliases (*name) repeat."
+            )
+        if not node.tag.startswith("tag:yaml.org,2002:"):
+            raise ConfigError(f"{self._place(node)}: tags such as {node.tag} are not allowed.")
+        if isinstance(node, ScalarNode):
+            plain = node.style is None and node.tag != TEXT_TAG
+            return scalar(node.value) if plain else node.value
+        if isinstance(node, MappingNode):
+            return self._mapping(node, location)
+        return [self._item(item, (*location, index)) for index, item in enumerate(node.value)]
+
+    def _item(self, node: Node, location: Location) -> Any:
+        self._places[location] = self._place(node)
+        return self.value(node, location)
+
+    def _mapping(self, node: MappingNode, location: Location) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, ScalarNode):
+                raise ConfigError(f"{self._place(key_node)}: a key must be one word.")
+            key = str(key_node.value)
+            if key == "<<":
+                raise ConfigError(
+                    f"{self._place(key_node)}: merge keys (<<) are not YAML 1.2. Use 'extends:'."
+                )
+            if key in mapping:
+                first = self._places[(*location, key)]
+                raise ConfigError(
+                    f"{self._place(key_node)}: the key {key!r} stands here and at {first}. "
+                    f"Keep one of them."
+                )
+            self._places[(*location, key)] = self._place(key_node)
+            mapping[key] = self.value(value_node, (*location, key))
+        return mapping

@@ -1,0 +1,59 @@
+"""What a part of a run file is: a frozen record with documented fields, and the paths of every run."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, field_validator
+
+MAX_NAME = 255  # bytes of one path component, on every common file system
+
+
+def expand(path: Path) -> Path:
+    """Return the path with `$VAR`, `${VAR}` and `~` replaced.
+
+    Raises:
+        ValueError: a variable is not set, or no file system takes such a name.
+    """
+    text = os.path.expandvars(str(path))
+    if unset := re.search(r"\$(\w+|\{[^}]*\})", text):
+        raise ValueError(f"the environment variable {unset[0]} in {str(path)!r} is not set")
+    if "\0" in text:
+        raise ValueError("a path cannot hold a NUL character")
+    if any(len(part.encode()) > MAX_NAME for part in Path(text).parts):
+        raise ValueError(f"a part of the path is longer than {MAX_NAME} bytes")
+    return Path(text).expanduser()
+
+
+class Section(BaseModel):
+    """A frozen part of a run file that refuses unknown keys; each field's docstring stands under it."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _expand_paths(cls, value: Any) -> Any:
+        if isinstance(value, Path):
+            return expand(value)
+        if isinstance(value, tuple) and any(isinstance(item, Path) for item in value):
+            return tuple(expand(item) for item in value)
+        return value
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "graftlab"
+
+
+class Paths(Section):
+    """Where things are kept. `$VAR`, `${VAR}` and `~` are expanded."""
+
+    cache: Path = pydantic.Field(default_factory=_cache)
+    """Downloads and whatever else can be made again."""
+    prepared: Path = pydantic.Field(default_factory=lambda: _cache() / "prepared")
+    """Prepared data."""
+    runs: Path = Path("runs")
+    """Run directories, one folder a run."""
