@@ -1,0 +1,170 @@
+"""A prediction for every example of a split, the file that keeps them, and metrics made of them."""
+
+import contextlib
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from graftlab.contracts import Task
+from graftlab.errors import DataError, OutOfMemory
+from graftlab.metrics import Score
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+logger = logging.getLogger(__name__)
+
+Prediction = dict[str, Any]
+"""`index` (place in the split), `label`, `prediction`, `probabilities` (classes only), `loss`."""
+
+
+@contextlib.contextmanager
+def _evaluating(model: "nn.Module") -> Iterator[None]:
+    """Every module in eval mode, then each back in its own; torch's generators stay as they were."""
+    import torch
+
+    training = {module: module.training for module in model.modules()}
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        # Not inference_mode: what a model caches there (rotary tables) could never be trained with.
+        with torch.random.fork_rng(devices), torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        model.train(
+            training[model]
+        )  # modules that drop caches when training goes on do it in train()
+        for module, was_training in training.items():
+            module.training = was_training
+
+
+def predict_split(
+    model: "nn.Module",
+    task: Task,
+    split: str,
+    batch_size: int,
+    *,
+    device: "torch.device | str | None" = None,
+    num_rows: int | None = None,
+) -> list[Prediction]:
+    """Return one prediction per example, in the order of the split.
+
+    Batches hold examples of like length. `device` is the model's own unless given; `num_rows` takes
+    only the first rows. Where memory runs out this batch is halved, never that of the training.
+
+    Raises:
+        OutOfMemory: one example alone does not fit.
+    """
+    lengths = task.lengths(split)[:num_rows]
+    # The longest first: memory that will not do is found out at once. Ties keep the split's order.
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    device = device if device is not None else _device(model)
+    found: dict[int, Prediction] = {}
+    with _evaluating(model):
+        while len(found) < len(order):
+            indices = order[len(found) : len(found) + batch_size]
+            rows = _predict(model, task, (split, indices), device)
+            if rows is not None:
+                found |= rows
+                continue
+            if len(indices) == 1:
+                raise OutOfMemory(
+                    f"example {indices[0]} of {split} (length {lengths[indices[0]]}) does not fit "
+                    f"into the memory of {device}, though it is alone. Use a shorter "
+                    f"task.max_length, a smaller backbone, or a device with more memory."
+                )
+            batch_size = len(indices) // 2
+            logger.warning("out of memory in evaluation: its batch is now %d examples", batch_size)
+    return [found[index] for index in range(len(order))]
+
+
+def _predict(
+    model: "nn.Module", task: Task, where: tuple[str, Sequence[int]], device: "torch.device | str"
+) -> dict[int, Prediction] | None:
+    """Return predictions by index, or None where memory ran out."""
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    split, indices = where
+    try:
+        batch = {k: v.to(device) for k, v in task.batch(split, indices, None).items()}
+        rows = task.predict(model, batch)
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        rows = None
+    if rows is None:  # outside of the handler, where the traceback no longer holds the tensors
+        clear_device_cache(garbage_collection=True)
+        return None
+    assert len(rows) == len(indices), (split, len(rows), len(indices))
+    return {index: {"index": index, **row} for index, row in zip(indices, rows, strict=True)}
+
+
+def _device(model: "nn.Module") -> "torch.device | str":
+    return next((parameter.device for parameter in model.parameters()), "cpu")
+
+
+def score(
+    predictions: Sequence[Prediction],
+    names: Sequence[str],
+    find: Callable[[str], ModuleType],
+) -> dict[str, Score]:
+    """Return each metric's score by name; `find` returns the module behind a metric's name.
+
+    Raises:
+        DataError: an example has no label.
+    """
+    return {name: find(name).score(predictions) for name in names}
+
+
+def mean_loss(predictions: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the mean loss over the examples that have a label; None where none has."""
+    losses = [row["loss"] for row in predictions if row["loss"] is not None]
+    return math.fsum(losses) / len(losses) if losses else None
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Write one JSON object a line, whole or not at all.
+
+    Numbers have as many digits as they need to be read back equal; what is not finite is written
+    as Python's `json` does, `NaN` or `Infinity`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8", newline="\n") as file:
+            for row in predictions:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Return what `write_predictions` wrote.
+
+    Raises:
+        DataError: there is no such file, or a line of it is not a JSON object.
+    """
+    if not path.is_file():
+        raise DataError(f"no predictions at {path}. `graftlab evaluate RUN` writes them.")
+    rows = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(
+                    f"{path}:{number}: not JSON ({error}). Evaluate the run again."
+                ) from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: not a JSON object. Evaluate the run again.")
+            rows.append(row)
+    return rows
