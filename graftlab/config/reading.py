@@ -1,8 +1,8 @@
 """YAML text as plain values with the place of every key.
 
-Scalars follow YAML 1.2: `1e-4` is a number, `on`, `off` and `no` are text, `0123` is 123 and `1_000`
-is text. Keys are always text. The node tree is walked here, not by ruamel's constructors, because those
-read `1_000` as a number, keep no place for values, and expand aliases without a limit.
+Scalars follow YAML 1.2: `1e-4` is a number, `on`, `off` and `no` are text, `0123` is 123 and
+`1_000` is text. Keys are always text. The node tree is walked here, not by ruamel's constructors,
+because those read `1_000` as a number and expand aliases without a limit.
 """
 
 import functools
@@ -27,15 +27,15 @@ MAX_DEPTH = 40
 TEXT_TAG = "tag:yaml.org,2002:str"
 
 SCALARS: tuple[tuple[str, Callable[[str], Any]], ...] = (  # YAML 1.2 core schema, section 10.3.2
-    (r"null|Null|NULL|~|", lambda text: None),
-    (r"true|True|TRUE", lambda text: True),
-    (r"false|False|FALSE", lambda text: False),
+    (r"null|Null|NULL|~|", lambda _: None),
+    (r"true|True|TRUE", lambda _: True),
+    (r"false|False|FALSE", lambda _: False),
     (r"[-+]?[0-9]+", int),
     (r"0o[0-7]+", lambda text: int(text, 8)),
     (r"0x[0-9a-fA-F]+", lambda text: int(text, 16)),
     (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", float),
     (r"[-+]?\.(inf|Inf|INF)", lambda text: float(text.replace(".", ""))),
-    (r"\.(nan|NaN|NAN)", lambda text: float("nan")),
+    (r"\.(nan|NaN|NAN)", lambda _: float("nan")),
 )
 
 
@@ -98,7 +98,7 @@ def file_text(path: Path) -> str:
 
 
 def parse(text: str, source: str) -> Parsed:
-    """Return the values and places of a YAML text that is one mapping; `source` names it in messages.
+    """Return the values and places of a YAML text that is one mapping; messages name `source`.
 
     Raises:
         ConfigError: it is not.
@@ -160,7 +160,7 @@ class _Walk:
                 f"{self._place(node)}: more than {MAX_NODES} values or {MAX_DEPTH} levels, "
                 f"counting what aliases (*name) repeat."
             )
-        if not node.tag.startswith("tag:yaml.org,2002:"):
+        if not str(node.tag).startswith("tag:yaml.org,2002:"):
             raise ConfigError(f"{self._place(node)}: tags such as {node.tag} are not allowed.")
         if isinstance(node, ScalarNode):
             plain = node.style is None and node.tag != TEXT_TAG

@@ -1,4 +1,4 @@
-"""What a part of a run file is: a frozen record with documented fields, and the paths of every run."""
+"""What a part of a run file is: a frozen record of documented fields; and the paths of a run."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def expand(path: Path) -> Path:
 
 
 class Section(BaseModel):
-    """A frozen part of a run file that refuses unknown keys; each field's docstring stands under it."""
+    """A frozen part of a run file that refuses unknown keys; fields are documented under themselves."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False

@@ -1,0 +1,205 @@
+"""A section built from a run file's values, with every error placed and put into words."""
+
+import json
+import re
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import annotated_types
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from graftlab.config.document import Document
+from graftlab.config.problems import Problems, unknown_key
+from graftlab.config.reading import Location
+from graftlab.config.section import Section
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+WANTED = {  # pydantic's error types, in words
+    "bool": "true or false",
+    "dict": "a section (key: value)",
+    "float": "a number",
+    "frozen_set": "a list",
+    "int": "a whole number",
+    "list": "a list",
+    "model": "a section (key: value)",
+    "none": "null",
+    "path": "a path",
+    "set": "a list",
+    "string": "text",
+    "tuple": "a list",
+}
+BOUNDS = (
+    (annotated_types.Gt, "gt", "above"),
+    (annotated_types.Ge, "ge", "at least"),
+    (annotated_types.Lt, "lt", "below"),
+    (annotated_types.Le, "le", "at most"),
+)
+
+
+def build(
+    section: type[SectionT],
+    values: Any,
+    document: Document,
+    where: Location,
+    problems: Problems | None = None,
+) -> SectionT | None:
+    """Return the section that `values` describe; `where` is the section's key in the document.
+
+    Types are taken strictly: "3" is not a number and 1 is not true. With `problems`, what is wrong
+    is added to them and None returned.
+
+    Raises:
+        ConfigError: something is wrong, and no `problems` were given to collect it.
+    """
+    own = Problems() if problems is None else problems
+    values = {} if values is None else values
+    try:
+        # By way of JSON because pydantic's strict mode takes a list for a tuple, and text for a
+        # path, only from there.
+        return section.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        _explain(section, error, values, _Sayer(document, where, own))
+    if problems is None:
+        own.raise_if_any()
+    return None
+
+
+class _Sayer(typing.NamedTuple):
+    """Adds problems of one section, given locations inside it."""
+
+    document: Document
+    where: Location
+    problems: Problems
+
+    def say(self, location: Location, message: str) -> None:
+        self.problems.add(self.document.place(*self.where, *location), message)
+
+    def dotted(self, location: Location) -> str:
+        return ".".join(map(str, (*self.where, *location)))
+
+
+def _explain(section: type[Section], error: ValidationError, values: Any, sayer: _Sayer) -> None:
+    wrong: dict[Location, list[Mapping[str, Any]]] = {}
+    for detail in error.errors(include_url=False):
+        location = _real(detail["loc"], values)
+        match detail["type"]:
+            case "extra_forbidden":
+                known = [name for model in _models(section, location[:-1]) for name in model]
+                *inside, key = location
+                sayer.say(location, unknown_key(sayer.dotted(tuple(inside)), str(key), known))
+            case "missing":
+                name = sayer.dotted((*location, detail["loc"][-1]))
+                sayer.say(location, f"{name} is missing.")
+            case "value_error" | "assertion_error":
+                message = str(detail["ctx"]["error"]).rstrip(".")
+                named = _named(message, section, location)
+                sayer.say(named, f"{sayer.dotted(location) or 'the file'}: {message}.")
+            case _:  # a type or a range; a union gives one detail for each of its members
+                wrong.setdefault(location, []).append(detail)
+    for location, details in wrong.items():
+        if any(other != location and other[: len(location)] == location for other in wrong):
+            continue  # of a union's members, the one that came further explains more
+        field = _field(section, location)
+        wanted = " or ".join(dict.fromkeys(_wanted(detail, field) for detail in details))
+        given = details[0]["input"]
+        hint = _hint(given, wanted)
+        name = sayer.dotted(location) or "the file"
+        sayer.say(location, f"{name} is {_shown(given)}; allowed: {wanted}.{hint}")
+
+
+def _real(loc: tuple[Any, ...], values: Any) -> Location:
+    """Return the part of pydantic's location that stands in the values: without a union's tags."""
+    location: Location = ()
+    for key in loc:
+        is_item = isinstance(values, list) and isinstance(key, int)
+        if is_item or (isinstance(values, dict) and key in values):
+            values = values[key]
+            location = (*location, key)
+    return location
+
+
+def _named(message: str, section: type[Section], location: Location) -> Location:
+    """Return the location of the first key that a validator's message names, or of the section."""
+    fields = {name for model in _models(section, location) for name in model}
+    for word in re.findall(r"\w+", message):
+        if word in fields:
+            return (*location, word)
+    return location
+
+
+def _models(section: type[BaseModel], location: Location) -> list[dict[str, FieldInfo]]:
+    """Return the fields of each model that may stand at a location."""
+    found = [section]
+    for key in location:
+        if isinstance(key, int):
+            continue
+        fields = [model.model_fields[key] for model in found if key in model.model_fields]
+        found = [model for field in fields for model in _inside(field.annotation)]
+    return [model.model_fields for model in found]
+
+
+def _inside(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _inside(argument)
+
+
+def _field(section: type[Section], location: Location) -> FieldInfo | None:
+    if not location:
+        return None
+    fields = [model[str(location[-1])] for model in _models(section, location[:-1])
+              if location[-1] in model]  # fmt: skip
+    return fields[0] if len(fields) == 1 else None
+
+
+def _wanted(detail: Mapping[str, Any], field: FieldInfo | None) -> str:
+    """Return in words what is allowed: the type with its range, or the choices."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind in ("literal_error", "enum"):
+        return str(context["expected"])
+    name = re.sub(r"_(type|parsing|from_float|required|parsing_size)$", "", kind)
+    is_number = name in ("int", "float", "finite_number") or any(
+        key in context for _, key, _ in BOUNDS
+    )
+    if is_number:
+        noun = "a whole number" if name == "int" else "a number"
+        return " ".join(filter(None, (noun, _range(context, field))))
+    return WANTED.get(name, detail["msg"][:1].lower() + detail["msg"][1:])
+
+
+def _range(context: Mapping[str, Any], field: FieldInfo | None) -> str:
+    bounds = {key: context[key] for _, key, _ in BOUNDS if key in context}
+    for item in field.metadata if field else ():
+        bounds |= {key: getattr(item, key) for kind, key, _ in BOUNDS if isinstance(item, kind)}
+    return " and ".join(f"{word} {bounds[key]:g}" for _, key, word in BOUNDS if key in bounds)
+
+
+def _shown(given: Any) -> str:
+    text = {True: "true", False: "false", None: "null"}.get(given) if _plain(given) else None
+    text = text or repr(given)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _plain(given: Any) -> bool:
+    return given is None or isinstance(given, bool)
+
+
+def _hint(given: Any, wanted: str) -> str:
+    """Return what to write instead, where YAML explains the mistake."""
+    number = "number" in wanted
+    if isinstance(given, str):
+        if "true or false" in wanted and given.lower() in ("on", "off", "yes", "no", "y", "n"):
+            return f" In YAML 1.2 {given} is text: write true or false."
+        if number and re.fullmatch(r"[-+]?\d+(_\d+)+(\.\d+)?", given):
+            return f" Write it without underscores: {given.replace('_', '')}."
+        if number and re.fullmatch(r"\s*[-+]?[\d.]+([eE][-+]?\d+)?\s*", given):
+            return " Write it without quotes."
+    if wanted == "text" and isinstance(given, bool | int | float):
+        return f' Put it in quotes if it is text: "{_shown(given)}".'
+    if "whole number" in wanted and isinstance(given, float) and given.is_integer():
+        return f" Write {given:.0f}."
+    return ""

@@ -1,0 +1,169 @@
+"""A run file with its bases and overrides, and the place that each key came from."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graftlab.config.reading import Location, Parsed, parse_file, parse_value
+from graftlab.config.section import expand
+from graftlab.errors import ConfigError, nearest
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+IDENTITY = ("name", "kind")  # what says which part a section belongs to
+
+
+@dataclass(frozen=True)
+class Document:
+    """A run file's values, `extends` and overrides applied, nothing checked yet."""
+
+    path: Path
+    values: dict[str, Any]
+    places: Mapping[Location, str]
+    """Where each key stands: `file:line:column`, or `--set key`."""
+
+    def place(self, *location: str | int) -> str:
+        """Return where a key stands, or else the nearest key around it, or else the file."""
+        for length in range(len(location), 0, -1):
+            if location[:length] in self.places:
+                return self.places[location[:length]]
+        return str(self.path)
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
+    """Return a run file, or a shipped recipe by its name, laid over what it extends.
+
+    `overrides` are `key.key=value` with YAML values; they win over every file.
+
+    Raises:
+        ConfigError: a file or an override cannot be read, or files extend each other in a circle.
+    """
+    file = _locate(str(path), Path())
+    parsed = _with_bases(file, (file.resolve(),))
+    for override in overrides:
+        _apply(override, parsed)
+    return Document(file, parsed.values, _only_existing(parsed).places)
+
+
+def recipes() -> dict[str, Path]:
+    """Return the shipped run files by name: `glue/sst2-lora`."""
+    files = sorted(RECIPES.rglob("*.yaml"))
+    return {file.relative_to(RECIPES).with_suffix("").as_posix(): file for file in files}
+
+
+def lay_over(base: Parsed, top: Parsed) -> Parsed:
+    """Return `base` with `top` laid over it: mappings are merged, lists and values replaced.
+
+    A section whose `name` or `kind` is another than the base's drops the base's keys: they belong
+    to another part.
+    """
+    values = {**base.values}
+    for key, section in top.values.items():
+        below = base.values.get(key)
+        if isinstance(section, dict) and isinstance(below, dict) and _same_part(below, section):
+            values[key] = _merge(below, section)
+        else:
+            values[key] = section
+    return _only_existing(Parsed(values, {**base.places, **top.places}))
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = {**base}
+    for key, value in top.items():
+        below = base.get(key)
+        both = isinstance(value, dict) and isinstance(below, dict)
+        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _same_part(base: dict[str, Any], top: dict[str, Any]) -> bool:
+    below, above = (
+        {key: section[key] for key in IDENTITY if key in section} for section in (base, top)
+    )
+    return below.items() <= above.items() or above.items() <= below.items()
+
+
+def _only_existing(parsed: Parsed) -> Parsed:
+    """Return the places of keys that are still there."""
+
+    def exists(location: Location) -> bool:
+        value: Any = parsed.values
+        for key in location:
+            inside = key in value if isinstance(value, dict) else _index_fits(value, key)
+            if not inside:
+                return False
+            value = value[key]
+        return True
+
+    return Parsed(parsed.values, {at: place for at, place in parsed.places.items() if exists(at)})
+
+
+def _index_fits(value: Any, key: str | int) -> bool:
+    return isinstance(value, list) and isinstance(key, int) and key < len(value)
+
+
+def _with_bases(file: Path, chain: tuple[Path, ...]) -> Parsed:
+    parsed = parse_file(file)
+    if "extends" not in parsed.values:
+        return parsed
+    name = parsed.values.pop("extends")
+    place = parsed.places[("extends",)]
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{place}: extends is {name!r}; a file or a recipe's name is wanted.")
+    try:
+        base = _locate(name, file.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from None
+    if base.resolve() in chain:
+        circle = " -> ".join(map(str, (*chain, base.resolve())))
+        raise ConfigError(f"{place}: files extend each other in a circle: {circle}.")
+    return lay_over(_with_bases(base, (*chain, base.resolve())), parsed)
+
+
+def _locate(name: str, folder: Path) -> Path:
+    """Return the file `name` in `folder`, or the shipped recipe of that name."""
+    try:
+        file = folder / expand(Path(name))
+        if file.exists():
+            return file
+    except (OSError, ValueError) as error:  # OSError: a name too long for the file system
+        raise ConfigError(f"{name[:300]!r} cannot be a file: {error}.") from None
+    shipped = recipes()
+    if name in shipped:
+        return shipped[name]
+    close = nearest(name, shipped)
+    hint = f" Did you mean the recipe {close!r}?" if close else ""
+    raise ConfigError(
+        f"there is no file {str(file)!r} and no recipe {name!r}.{hint} "
+        f"All recipes: graftlab list recipes."
+    )
+
+
+def _apply(override: str, parsed: Parsed) -> None:
+    """Set one `key.key=value`, creating sections on the way."""
+    dotted, equals, text = (part.strip() for part in override.partition("="))
+    if not equals or not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", dotted):
+        raise ConfigError(f"--set {override!r}: write key.key=value, as in training.epochs=3.")
+    if dotted == "extends":
+        raise ConfigError("--set extends: only a file can say what it extends.")
+    if not text:
+        raise ConfigError(
+            f"--set {override!r} has no value: write {dotted}=null for nothing, {dotted}='\"\"' "
+            f"for empty text."
+        )
+    *sections, last = dotted.split(".")
+    values = parsed.values
+    for depth, key in enumerate(sections, start=1):
+        if values.get(key) is None:
+            values[key] = {}
+        values = values[key]
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"--set {override!r}: {'.'.join(sections[:depth])} is {values!r}, not a section."
+            )
+    location = (*sections, last)
+    for at in [at for at in parsed.places if at[: len(location)] == location]:
+        del parsed.places[at]
+    values[last] = parse_value(text, f"--set {override}")
+    parsed.places[location] = f"--set {dotted}"

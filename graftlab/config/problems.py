@@ -1,0 +1,102 @@
+"""All that is wrong with a run file, said at once, each with its place and what is allowed."""
+
+from collections.abc import Iterable
+
+from graftlab.errors import ConfigError, nearest
+
+ELSEWHERE = {  # what transformers, peft and other trainers call our keys
+    "alpha_pattern": "peft",
+    "bs": "batch_size",
+    "dataset": "task",
+    "eval_steps": "evaluate_every",
+    "eval_every": "evaluate_every",
+    "grad_clip": "clip_norm",
+    "label_smoothing_factor": "label_smoothing",
+    "logging_steps": "logging_every",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "lora_r": "rank",
+    "lora_rank": "rank",
+    "lr": "learning_rate",
+    "lr_scheduler_type": "schedule",
+    "max_grad_norm": "clip_norm",
+    "max_seq_length": "max_length",
+    "metric_for_best_model": "best_by",
+    "model_name_or_path": "model",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "num_workers": "workers",
+    "per_device_train_batch_size": "micro_batch_size",
+    "r": "rank",
+    "save_steps": "save_every",
+    "save_total_limit": "keep_checkpoints",
+    "target_modules": "targets",
+    "train_batch_size": "batch_size",
+}
+
+
+class Problems:
+    """Collects what is wrong until `raise_if_any` says it all in one error."""
+
+    def __init__(self) -> None:
+        self._messages: list[str] = []
+
+    def add(self, place: str, message: str) -> None:
+        """Note a problem; the same one twice counts once."""
+        line = f"{place}: {message}"
+        if line not in self._messages:
+            self._messages.append(line)
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def raise_if_any(self) -> None:
+        """Raises:
+        ConfigError: at least one problem was added.
+        """
+        if len(self._messages) == 1:
+            raise ConfigError(self._messages[0])
+        if self._messages:
+            lines = "\n".join(f"  {message}" for message in self._messages)
+            raise ConfigError(f"{len(self._messages)} problems:\n{lines}")
+
+
+def unknown_key(section: str, key: str, known: Iterable[str]) -> str:
+    """Return a message with the known key that was probably meant, and all the others."""
+    known = sorted(known)
+    close = closest(key, known)
+    hint = f" Did you mean {close!r}?" if close else ""
+    where = f" in {section}" if section else ""
+    return f"unknown key{where}: {key!r}.{hint} Known: {', '.join(known) or 'none'}."
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was probably meant: one slip away, another library's word, or alike."""
+    known = list(known)
+    near = [candidate for candidate in known if slips(name.lower(), candidate, limit=1) <= 1]
+    if near:
+        return near[0]
+    if ELSEWHERE.get(name) in known:
+        return ELSEWHERE[name]
+    return nearest(name, known)
+
+
+def slips(given: str, meant: str, limit: int) -> int:
+    """Return how many letters are missing, added, wrong or swapped with their neighbour.
+
+    The optimal string alignment distance; `limit + 1` where it is certainly larger than `limit`.
+    """
+    if abs(len(given) - len(meant)) > limit:
+        return limit + 1
+    before: list[int] = []
+    last = list(range(len(meant) + 1))
+    for row, letter in enumerate(given, start=1):
+        line = [row]
+        for column, other in enumerate(meant, start=1):
+            cost = min(last[column] + 1, line[-1] + 1, last[column - 1] + (letter != other))
+            swapped = (
+                row > 1 and column > 1 and (given[row - 2], letter) == (other, meant[column - 2])
+            )
+            line.append(min(cost, before[column - 2] + 1) if swapped else cost)
+        before, last = last, line
+    return last[-1]

@@ -1,0 +1,36 @@
+"""Plain values as YAML that `read` takes back unchanged."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
+
+from graftlab.config.reading import scalar
+
+
+class _Representer(SafeRepresenter):
+    """Quotes text that would be read as something else, and writes floats in full."""
+
+
+def _text(representer: SafeRepresenter, value: str) -> ScalarNode:
+    plain = isinstance(scalar(value), str) and value.isprintable()
+    return representer.represent_scalar("tag:yaml.org,2002:str", value, None if plain else '"')
+
+
+_Representer.add_representer(str, _text)
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Return values as YAML in their own order."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.width = 100_000  # a folded line is hard to compare
+    yaml.allow_unicode = True
+    stream = io.StringIO()
+    yaml.dump(dict(values), stream)
+    return stream.getvalue()
