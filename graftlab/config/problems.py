@@ -1,5 +1,6 @@
 """All that is wrong with a run file, said at once, each with its place and what is allowed."""
 
+import re
 from collections.abc import Iterable
 
 from graftlab.errors import ConfigError, nearest
@@ -39,13 +40,12 @@ class Problems:
     """Collects what is wrong until `raise_if_any` says it all in one error."""
 
     def __init__(self) -> None:
-        self._messages: list[str] = []
+        self._messages: list[tuple[str, str]] = []
 
     def add(self, place: str, message: str) -> None:
         """Note a problem; the same one twice counts once."""
-        line = f"{place}: {message}"
-        if line not in self._messages:
-            self._messages.append(line)
+        if (place, message) not in self._messages:
+            self._messages.append((place, message))
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -54,11 +54,19 @@ class Problems:
         """Raises:
         ConfigError: at least one problem was added.
         """
-        if len(self._messages) == 1:
-            raise ConfigError(self._messages[0])
-        if self._messages:
-            lines = "\n".join(f"  {message}" for message in self._messages)
-            raise ConfigError(f"{len(self._messages)} problems:\n{lines}")
+        if not self._messages:
+            return
+        messages = [f"{place}: {message}" for place, message in sorted(self._messages, key=_order)]
+        if len(messages) == 1:
+            raise ConfigError(messages[0])
+        raise ConfigError("\n  ".join((f"{len(messages)} problems:", *messages)))
+
+
+def _order(item: tuple[str, str]) -> tuple[str, list[int]]:
+    """Sort by file, then line and column; what comes from no line goes first."""
+    numbers = re.search(r"^(.*?)((?::\d+)*)$", item[0], re.DOTALL)
+    assert numbers is not None
+    return numbers[1], [int(number) for number in numbers[2].split(":")[1:]]
 
 
 def unknown_key(section: str, key: str, known: Iterable[str]) -> str:
@@ -71,7 +79,7 @@ def unknown_key(section: str, key: str, known: Iterable[str]) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant: one slip away, another library's word, or alike."""
+    """Return the known name that was probably meant: a slip away, another library's word, or alike."""
     known = list(known)
     near = [candidate for candidate in known if slips(name.lower(), candidate, limit=1) <= 1]
     if near:
@@ -94,9 +102,8 @@ def slips(given: str, meant: str, limit: int) -> int:
         line = [row]
         for column, other in enumerate(meant, start=1):
             cost = min(last[column] + 1, line[-1] + 1, last[column - 1] + (letter != other))
-            swapped = (
-                row > 1 and column > 1 and (given[row - 2], letter) == (other, meant[column - 2])
-            )
+            both = row > 1 and column > 1
+            swapped = both and (given[row - 2], letter) == (other, meant[column - 2])
             line.append(min(cost, before[column - 2] + 1) if swapped else cost)
         before, last = last, line
     return last[-1]

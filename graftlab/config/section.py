@@ -28,7 +28,7 @@ def expand(path: Path) -> Path:
 
 
 class Section(BaseModel):
-    """A frozen part of a run file that refuses unknown keys; fields are documented under themselves."""
+    """A frozen part of a run file that refuses unknown keys; docstrings stand under fields."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False

@@ -27,7 +27,7 @@ def dump(values: Mapping[str, Any]) -> str:
     """Return values as YAML in their own order."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
-    yaml.default_flow_style = False
+    yaml.default_flow_style = False  # type: ignore[assignment]  # ruamel annotates None
     yaml.sort_base_mapping_type_on_output = False
     yaml.width = 100_000  # a folded line is hard to compare
     yaml.allow_unicode = True
