@@ -26,7 +26,7 @@ Prediction = dict[str, Any]
 
 @contextlib.contextmanager
 def _evaluating(model: "nn.Module") -> Iterator[None]:
-    """Every module in eval mode, then each back in its own; torch's generators stay as they were."""
+    """All modules in eval mode, then back in its own; torch's generators stay as they were."""
     import torch
 
     training = {module: module.training for module in model.modules()}

@@ -4,6 +4,7 @@ A metric that is not defined for the predictions at hand (one class only, consta
 examples) has no value and says why; it never turns into a 0 that a mean would count.
 """
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ def pairs(predictions: Predictions) -> tuple[list[Any], list[Any]]:
     """
     labels = [row["label"] for row in predictions]
     for position, label in enumerate(labels):
-        if label is None or label != label or (isinstance(label, int) and label < 0):
+        if label is None or label != label or (isinstance(label, numbers.Integral) and label < 0):
             raise DataError(
                 f"example {predictions[position].get('index', position)} has no label ({label!r}), "
                 f"so its split can be predicted but not scored. Name a split with labels."

@@ -1,0 +1,24 @@
+"""Mean of accuracy and F1 of class 1, GLUE's figure for MRPC and QQP. Standard error: jackknife."""
+
+from graftlab.metrics import Predictions, Score, binary_f1
+from graftlab.metrics._confusion import accuracy, scored
+
+HIGHER_IS_BETTER = True
+
+
+def score(predictions: Predictions) -> Score:
+    """Return the mean in 0..1; undefined where the F1 is.
+
+    Raises:
+        DataError: there are more than two classes.
+    """
+    from sklearn.metrics import accuracy_score
+
+    return scored(
+        predictions,
+        lambda labels, guesses: (
+            (accuracy_score(labels, guesses) + binary_f1.compute(labels, guesses)) / 2
+        ),
+        lambda margins: (accuracy(margins) + binary_f1.closed_form(margins)) / 2,
+        binary_f1.UNDEFINED,
+    )

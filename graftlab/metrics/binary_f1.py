@@ -1,0 +1,43 @@
+"""F1 of the class 1 of two, as GLUE reports it for MRPC and QQP. Standard error: jackknife."""
+
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import DataError
+from graftlab.metrics import Predictions, Score
+from graftlab.metrics._confusion import Margins, f1, scored
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HIGHER_IS_BETTER = True
+UNDEFINED = "no example is of class 1, and none is predicted to be"
+
+
+def closed_form(margins: Margins) -> "NDArray[Any]":
+    """Return the F1 of class 1."""
+    return f1(margins)[..., 1]
+
+
+def compute(labels: list[int], predicted: list[int]) -> float:
+    """Return scikit-learn's F1 of class 1.
+
+    Raises:
+        DataError: there are more than two classes.
+    """
+    from sklearn.metrics import f1_score
+
+    if strange := sorted({*labels, *predicted} - {0, 1}):
+        raise DataError(
+            f"F1 of class 1 is for the two classes 0 and 1, but {strange[0]} occurs too. "
+            f"Name macro_f1 instead, under task.metrics."
+        )
+    return f1_score(labels, predicted)
+
+
+def score(predictions: Predictions) -> Score:
+    """Return the F1 of class 1 in 0..1; undefined where that class neither occurs nor is predicted.
+
+    Raises:
+        DataError: there are more than two classes.
+    """
+    return scored(predictions, compute, closed_form, UNDEFINED)

@@ -1,0 +1,13 @@
+"""Pearson correlation of labels and predictions, for regression. Standard error: jackknife."""
+
+from graftlab.metrics import Predictions, Score
+from graftlab.metrics._correlation import pearson_left, scored
+
+HIGHER_IS_BETTER = True
+
+
+def score(predictions: Predictions) -> Score:
+    """Return the correlation in -1..1; undefined for constant labels or predictions."""
+    from scipy.stats import pearsonr
+
+    return scored(predictions, lambda x_N, y_N: pearsonr(x_N, y_N).statistic, pearson_left)
