@@ -1,0 +1,84 @@
+"""Full fine-tuning: every weight of the backbone trains.
+
+Howard & Ruder, 2018, arXiv 1801.06146. The reference that the other methods are measured against.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graftlab.config import Section
+from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STARTS_UNCHANGED = True
+FREEZES_BACKBONE = False  # all of it trains: that is the method
+MERGEABLE = True  # it is a plain model already
+TURNS_OFF = False  # every weight has moved, and the backbone is not kept beside it
+RELOADS_EXACTLY = True
+BACKBONES = ("encoder", "decoder", "vision", "tiny")
+NOT_ARCHITECTURES = ()
+
+WEIGHTS = "model.safetensors"
+
+
+class Config(Section):
+    """Full fine-tuning has no settings of its own."""
+
+
+def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
+    """Return the backbone with every weight trainable, in float32."""
+    model = backbone.model.float()
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return Attached(model)
+
+
+def save(model: "nn.Module", folder: Path) -> None:
+    """Write all weights, once where they are tied, and the model's config beside them."""
+    from safetensors.torch import save_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
+    config = getattr(model, "config", None)
+    if hasattr(config, "save_pretrained"):
+        config.save_pretrained(folder)
+
+
+def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
+    """Return the backbone with the saved weights.
+
+    Raises:
+        ModelError: the file is missing or damaged, or belongs to another backbone.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    model = backbone.model.float()
+    try:
+        load_model(model, folder / WEIGHTS)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder / WEIGHTS} cannot be loaded: {error}") from error
+    return model.eval()
+
+
+@contextlib.contextmanager
+def off(model: "nn.Module") -> Iterator[None]:
+    """Refuse: the backbone is not kept.
+
+    Raises:
+        ModelError: always.
+    """
+    raise ModelError(
+        "full fine-tuning cannot be turned off: every weight has moved. Load the backbone."
+    )
+    yield
+
+
+def merge(model: "nn.Module") -> "nn.Module":
+    """Return the model: nothing stands beside its weights."""
+    return model

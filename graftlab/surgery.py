@@ -1,0 +1,147 @@
+"""Find a model's linear layers, freeze it, and keep what trains in float32."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ALL_LINEAR = "all-linear"
+
+
+def is_conv1d(module: "nn.Module") -> bool:
+    """Return whether this is transformers' Conv1D: a linear layer whose weight is stored (I, O)."""
+    return type(module).__name__ == "Conv1D"
+
+
+def linear_layers(model: "nn.Module", outside: Sequence[str] = ()) -> "dict[str, nn.Module]":
+    """Return the linear layers by name, without those in the modules named by `outside`.
+
+    Also without the output projection of torch's own attention, which is used but never called.
+    """
+    from torch import nn
+    from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) or is_conv1d(module))
+        and not isinstance(module, NonDynamicallyQuantizableLinear)
+        and not inside(name, outside)
+    }
+
+
+def inside(name: str, modules: Sequence[str]) -> bool:
+    """Return whether a module or parameter is one of `modules` or stands in one of them."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def output_layers(model: "nn.Module", head: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return `head` and the name of the layer that scores the vocabulary, if there is one."""
+    getter = getattr(model, "get_output_embeddings", None)
+    scorer = getter() if getter is not None else None
+    names = [
+        name for name, module in model.named_modules() if scorer is not None and module is scorer
+    ]
+    return (*head, *names)
+
+
+def match_targets(
+    model: "nn.Module", targets: Sequence[str] | str, head: Sequence[str] = ()
+) -> list[str]:
+    """Return the full names of the linear layers that `targets` mean, sorted; never one of the head.
+
+    A sequence holds last names or suffixes (`query`, `attention.self.query`); a string is a regular
+    expression for the full name, or `all-linear`.
+
+    Raises:
+        ConfigError: nothing matches, one of the names matches nothing, or the regex is not one.
+    """
+    layers = list(linear_layers(model, output_layers(model, head)))
+    if targets == ALL_LINEAR:
+        matched = layers
+    elif isinstance(targets, str):
+        try:
+            matched = [name for name in layers if re.fullmatch(targets, name)]
+        except re.error as error:
+            raise ConfigError(
+                f"method.targets {targets!r} is not a regular expression: {error}."
+            ) from error
+    else:
+        lost = [target for target in targets if not any(_ends(name, target) for name in layers)]
+        if lost:
+            raise ConfigError(_no_match(model, lost, layers))
+        matched = [name for name in layers if any(_ends(name, target) for target in targets)]
+    if not matched:
+        raise ConfigError(_no_match(model, targets, layers))
+    return sorted(matched)
+
+
+def _ends(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _no_match(model: "nn.Module", targets: Sequence[str] | str, layers: Sequence[str]) -> str:
+    known = sorted({name.rpartition(".")[2] for name in layers})
+    wanted = [targets] if isinstance(targets, str) else targets
+    close = [name for target in wanted if (name := nearest(target.rpartition(".")[2], known))]
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return (
+        f"method.targets {targets if isinstance(targets, str) else list(targets)} match no linear layer "
+        f"of {type(model).__name__}.{hint} Its linear layers are named: {', '.join(known) or 'none'}."
+    )
+
+
+def freeze(model: "nn.Module") -> None:
+    """Stop every parameter from training; batch norms keep the statistics that they have."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(_keep_statistics)
+
+
+def _keep_statistics(module: "nn.Module", inputs: Any) -> None:
+    module.training = False  # model.train() sets it again before each epoch
+
+
+def trainable(model: "nn.Module") -> "dict[str, nn.Parameter]":
+    """Return the parameters that train, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def train_in_float32(model: "nn.Module") -> None:
+    """Turn every trainable parameter to float32, and let its layer take inputs of lower precision."""
+    import torch
+
+    for module in model.modules():
+        low = [
+            p
+            for p in module.parameters(recurse=False)
+            if p.requires_grad and p.is_floating_point() and p.dtype != torch.float32
+        ]
+        for parameter in low:
+            parameter.data = parameter.data.float()
+        if low:
+            module.register_forward_pre_hook(_widen_inputs)
+
+
+def _widen_inputs(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    import torch
+
+    if torch.is_autocast_enabled():
+        return inputs
+    return tuple(
+        x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs
+    )
+
+
+def parent_and_name(model: "nn.Module", name: str) -> "tuple[nn.Module, str]":
+    """Return the module that holds `name`, and the attribute under which it does."""
+    parent, _, attribute = name.rpartition(".")
+    return model.get_submodule(parent), attribute
