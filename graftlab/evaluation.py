@@ -4,12 +4,12 @@ import contextlib
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from graftlab import files
 from graftlab.contracts import Task
 from graftlab.errors import DataError, OutOfMemory
 from graftlab.metrics import Score
@@ -135,16 +135,8 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     as Python's `json` does, `NaN` or `Infinity`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
-            for row in predictions:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
+    files.write_text(path, "".join(lines))
 
 
 def read_predictions(path: Path) -> list[Prediction]:
