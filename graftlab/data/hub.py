@@ -1,0 +1,136 @@
+"""Rows of a Hugging Face hub data set, and plain words for why they cannot be had."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from graftlab.data.readers import Numbered
+from graftlab.data.section import Hub
+from graftlab.errors import ConfigError, DataError, GraftlabError, Refused, unknown
+
+
+def load(hub: Hub, cache: Path) -> dict[str, tuple[str, Iterator[Numbered]]]:
+    """Return name and rows of each split that the data set has; images stay encoded.
+
+    Raises:
+        DataError: it cannot be reached, is gated, or is damaged in the cache.
+        Refused: it needs a loading script.
+        ConfigError: it has no such configuration or split.
+    """
+    import datasets
+
+    if Path(hub.path).exists():
+        raise ConfigError(
+            f"task.hub.path {hub.path!r} is also a local folder, and the library would read that. "
+            f"Say `data_dir: ./{hub.path}` if you mean the folder; else start in another folder."
+        )
+    try:
+        found = datasets.load_dataset(
+            hub.path, hub.name, revision=hub.revision, cache_dir=str(cache)
+        )
+    except (
+        Exception
+    ) as error:  # each library in the chain has its own; `explain` raises the unknown
+        raise explain(error, hub, cache) from error
+    splits = {}
+    for ours in ("train", "validation", "test"):
+        theirs = getattr(hub, ours)
+        if theirs in found:
+            splits[ours] = (theirs, _rows(found[theirs]))
+        elif theirs is not None and ours in hub.model_fields_set:
+            raise ConfigError(f"task.hub.{ours}: " + unknown(f"split of {hub.path}", theirs, found))
+    if "train" not in splits:
+        raise ConfigError("task.hub.train: " + unknown(f"split of {hub.path}", hub.train, found))
+    return splits
+
+
+def _rows(dataset: Any) -> Iterator[Numbered]:
+    import datasets
+
+    for name, feature in dataset.features.items():
+        if isinstance(feature, datasets.Image):
+            dataset = dataset.cast_column(name, datasets.Image(decode=False))
+    index = 0
+    for batch in dataset.with_format("arrow").iter(1024):
+        for row in batch.to_pylist():
+            yield index, row
+            index += 1
+
+
+def explain(error: BaseException, hub: Hub, cache: Path) -> GraftlabError:
+    """Return what a failure to load means for the user; an unknown one is raised again as it is."""
+    chain = list(_chain(error))
+    kinds = {kind.__name__ for e in chain for kind in type(e).__mro__}
+    text = " ".join(str(e) for e in chain)
+    status = next((s for e in chain if (s := _status(e))), None)
+    what = f"task.hub {hub.path}"
+    local = "or keep its files in a folder and set task.data_dir"
+    if "scripts are no longer supported" in text or "trust_remote_code" in text:
+        return Refused(
+            f"{what} needs a loading script, and code of a data set is not run. Most such sets have the "
+            f"same rows as Parquet: set task.hub.revision: refs/convert/parquet, {local}."
+        )
+    if "GatedRepoError" in kinds or "gated" in text.lower():
+        return DataError(
+            f"{what} is gated: accept its terms at https://huggingface.co/datasets/{hub.path} and set "
+            f"HF_TOKEN, {local}."
+        )
+    if "BuilderConfig" in text or "Config name is missing" in text:
+        return ConfigError(f"{what}: task.hub.name {hub.name!r}: {error}")
+    if "OfflineModeIsEnabled" in kinds or "offline mode" in text.lower():
+        return DataError(
+            f"{what} is not in the cache {cache}, and offline mode is on; go online, {local}."
+        )
+    if status == 401 or status == 403:
+        return DataError(
+            f"{what}: the hub refuses access ({status}). Is HF_TOKEN set and valid? {local}."
+        )
+    if status == 429:
+        return DataError(
+            f"{what}: the hub asks to wait (429, too many requests). Try again later, {local}."
+        )
+    if status is not None and status >= 500:
+        return DataError(f"{what}: the hub has a fault ({status}). Try again later, {local}.")
+    if (
+        kinds & {"DatasetNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError"}
+        or status == 404
+    ):
+        revision = f" at revision {hub.revision!r}" if hub.revision else ""
+        return DataError(
+            f"{what} does not exist on the hub{revision} (404), or is private and HF_TOKEN is not set. "
+            f"Check the spelling, {local}."
+        )
+    if kinds & {
+        "DatasetGenerationError",
+        "NonMatchingSplitsSizesError",
+        "NonMatchingChecksumError",
+        "ArrowInvalid",
+    }:
+        return DataError(
+            f"{what}: what was downloaded is damaged or incomplete ({error}). Remove its folder under "
+            f"{cache} and run again."
+        )
+    if kinds & {
+        "ConnectionError",
+        "ConnectError",
+        "LocalEntryNotFoundError",
+        "Timeout",
+        "TimeoutException",
+    }:
+        return DataError(
+            f"{what} is not in the cache {cache}, and the hub cannot be reached (no network, or its name "
+            f"does not resolve); go online once, {local}."
+        )
+    if kinds & {"DataFilesNotFoundError", "EmptyDatasetError"}:
+        return DataError(f"{what} holds no data files that can be read: {error}")
+    raise error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)

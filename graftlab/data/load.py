@@ -1,0 +1,103 @@
+"""A task's data from its section: opened, read, labelled, split and counted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from graftlab.config import Paths
+from graftlab.contracts import Data, Problem, Row
+from graftlab.data import labels, readers, sources, splits
+from graftlab.data.section import DataSection
+from graftlab.errors import ConfigError
+
+
+class Form(NamedTuple):
+    """How a task kind reads a row."""
+
+    columns: Sequence[str]
+    """Columns of the input."""
+    label: str
+    """Column of the label."""
+    parse: Callable[[dict[str, Any]], dict[str, Any]]
+    """A row of the source to the inputs; raises `labels.Unusable`."""
+    key: splits.Key
+    """What makes two inputs the same."""
+    figures: Callable[[Sequence[Row]], dict[str, int]]
+    """Figures about a split for the record."""
+
+
+def task_labels(config: DataSection, label: str) -> tuple[str, ...]:
+    """Return the task's class names: as given, or those of the local train rows.
+
+    Raises:
+        ConfigError: they are not given, and the rows are not local.
+        DataError: the train file cannot be read.
+    """
+    if config.labels is not None:
+        return labels.names_of(config.labels)
+    files = sources.local_files(config)
+    if not files:
+        raise ConfigError(
+            "task.labels: the class names must be given where rows are not local files."
+        )
+    source = sources.Source(str(files["train"]), readers.read(files["train"]))
+    split = sources.gather(source, [label], label, lambda _: {})
+    return labels.infer(split.labels, config.drop_labels, split.where)
+
+
+def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool = False) -> Data:
+    """Return the task's three splits and how they came about.
+
+    Raises:
+        ConfigError, DataError, Refused
+    """
+    opened = sources.open_splits(config, paths)
+    gathered = {
+        split: sources.gather(
+            source,
+            [*form.columns, form.label] if split == "train" else form.columns,
+            form.label,
+            form.parse,
+        )
+        for split, source in opened.items()
+    }
+    reader: labels.Scores | labels.Classes = labels.Scores()
+    if not regression:
+        train = gathered["train"]
+        names = config.labels or labels.infer(train.labels, config.drop_labels, train.where)
+        reader = labels.Classes(names, config.drop_labels)
+    problem = Problem("regression") if regression else Problem("classes", reader.names)
+
+    hidden = {s for s, split in gathered.items() if all(map(reader.is_hidden, split.labels))}
+    labelled = {s: sources.label(split, reader) for s, split in gathered.items() if s not in hidden}
+    skipped = {
+        s: sources.tolerate(split.bad, config.skip_bad, gathered[s].where)
+        for s, split in labelled.items()
+    }
+    rows = {s: split.rows for s, split in labelled.items()}
+    used, record = splits.prepare(rows, hidden, config, form.key)
+    figures = {split: form.figures(rows) for split, rows in used.items()}
+    return Data(
+        used,
+        problem,
+        {**_origin(config, opened, labelled, skipped), **record, **figures_of(figures)},
+    )
+
+
+def _origin(
+    config: DataSection,
+    opened: Mapping[str, sources.Source],
+    labelled: Mapping[str, sources.Labelled],
+    skipped: Mapping[str, list[dict[str, Any]]],
+) -> dict[str, Any]:
+    return {
+        "source": {split: source.where for split, source in opened.items()},
+        "revision": config.hub.revision if config.hub else None,
+        "skipped": {split: rows for split, rows in skipped.items() if rows},
+        "dropped_labels": {s: split.dropped for s, split in labelled.items() if split.dropped},
+    }
+
+
+def figures_of(figures: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """Return per figure the count of each split where it is not 0."""
+    names = sorted({name for counts in figures.values() for name in counts})
+    return {name: {s: c[name] for s, c in figures.items() if c.get(name)} for name in names}

@@ -1,0 +1,110 @@
+"""What every task says about its data: where the rows are, which columns matter, how they are split."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from graftlab.config import Section
+
+
+class Hub(Section):
+    """A data set of the Hugging Face hub, stored there as data files (no loading script)."""
+
+    path: str
+    """Its id, such as `nyu-mll/glue`."""
+    name: str | None = None
+    """The configuration, such as `sst2`, where the data set has several."""
+    revision: str | None = None
+    """Branch, tag or commit; pin a commit to be sure of the same rows."""
+    train: str = "train"
+    """The split to train on."""
+    validation: str | None = "validation"
+    """The split to choose by, if the data set has it; null for none."""
+    test: str | None = "test"
+    """The split to report on, if the data set has it; null for none."""
+
+
+class Files(Section):
+    """Local files, one a split: .csv .tsv .json .jsonl (each also .gz), .parquet, or an image folder."""
+
+    train: Path
+    """Rows to train on."""
+    validation: Path | None = None
+    """Rows to choose by; carved from train where there are none."""
+    test: Path | None = None
+    """Rows to report on."""
+
+
+class DataSection(Section):
+    """Fields that every task kind has. Kinds inherit them: a run file shows them flat, beside their own.
+
+    Rows come from `data_dir` or `files` where given, else from `hub` or `source`.
+    """
+
+    name: str | None = None
+    """A catalogue entry whose fields stand under the ones given here."""
+    kind: str | None = None
+    """The task kind; the catalogue entry says it otherwise."""
+    data_dir: Path | None = None
+    """A folder with train, validation and test as .jsonl.gz (or .jsonl, .csv, .parquet, ..., or folders of images)."""
+    files: Files | None = None
+    """Local files, one a split."""
+    hub: Hub | None = None
+    """A data set of the hub."""
+    source: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`module:function` of an installed package; the function returns a dict: split -> rows (dicts)."""
+    options: dict[str, Any] = {}
+    """Arguments of the `source` function."""
+    labels: tuple[str, ...] | dict[str, str] | None = None
+    """Class names in the order of their integers, or a mapping: label in the data -> class name. Left
+    out, they are the sorted labels of local train rows."""
+    drop_labels: tuple[str, ...] = ()
+    """Rows with these labels (as in the data) are left out of every split, and counted."""
+    metrics: tuple[str, ...] = ()
+    """Names of metrics; the first one chooses the best checkpoint. Left out: what fits the problem."""
+    overlap: Literal["drop", "refuse"] = "drop"
+    """Drop a train row that stands in validation or test, and a validation row that stands in test; or stop."""
+    skip_bad: int = Field(0, ge=0)
+    """So many unusable rows of a split are left out and recorded; one more stops the run."""
+    validation_share: float = Field(0.1, gt=0, lt=1)
+    """Share of distinct train inputs that become validation where there is none."""
+    split_seed: int = 0
+    """Seed of carving and sampling; not the run's seed, so that runs with other seeds see the same rows."""
+    train_data_ratio: float = Field(1.0, gt=0, le=1)
+    """Share of train rows that are kept, drawn at random: 0.5 is half. Applied before `max_train_samples`."""
+    max_train_samples: int | None = Field(None, ge=1)
+    """At most so many train rows, drawn at random."""
+    max_validation_samples: int | None = Field(None, ge=1)
+    """At most so many validation rows, drawn at random."""
+    max_test_samples: int | None = Field(None, ge=1)
+    """At most so many test rows, drawn at random."""
+
+    @field_validator("labels", "drop_labels", mode="before")
+    @classmethod
+    def _labels_are_text(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(str(item) if isinstance(item, int) else item for item in value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DataSection":
+        if self.data_dir and self.files:
+            raise ValueError("data_dir and files are both given; keep one of them")
+        if self.hub and self.source:
+            raise ValueError("hub and source are both given; keep one of them")
+        if not (self.data_dir or self.files or self.hub or self.source):
+            raise ValueError("no data: give one of data_dir, files, hub or source (or a name)")
+        if self.options and (not self.source or self.data_dir or self.files):
+            raise ValueError(
+                "options are the arguments of source, but the rows come from elsewhere"
+            )
+        if isinstance(self.labels, tuple) and len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels: a class name stands twice")
+        if self.labels is None and self.hub and not (self.data_dir or self.files):
+            self._labels_unknown()
+        return self
+
+    def _labels_unknown(self) -> None:
+        """Kinds whose problem has no class names override this."""
+        raise ValueError("labels: the class names of a hub data set must be given, in their order")

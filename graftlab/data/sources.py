@@ -1,0 +1,213 @@
+"""Where a task's rows come from: which file, hub data set or function gives each split."""
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from graftlab.config import Paths
+from graftlab.data import readers
+from graftlab.data.labels import Classes, Dropped, Scores, Unusable
+from graftlab.data.readers import Numbered
+from graftlab.data.rows import Rows
+from graftlab.data.section import DataSection
+from graftlab.errors import ConfigError, DataError, nearest
+
+SPLITS = ("train", "validation", "test")
+MAX_SHOWN = 10  # rows named in one message
+
+
+class Source(NamedTuple):
+    """The rows of one split before they are looked at."""
+
+    where: str
+    """What messages call it: the file, or data set and split."""
+    rows: Iterable[Numbered]
+
+
+class Gathered(NamedTuple):
+    """A split's inputs with the labels as they stand in the data."""
+
+    rows: Rows
+    """`index` and the inputs."""
+    labels: list[Any]
+    bad: list[tuple[int, str]]
+    where: str
+
+
+def local_files(config: DataSection) -> dict[str, Path]:
+    """Return the local file or folder of each split; empty where the rows come from elsewhere.
+
+    Raises:
+        DataError: the folder or its train file is missing, or a split has two files.
+    """
+    if config.files:
+        return {split: path for split in SPLITS if (path := getattr(config.files, split))}
+    if not config.data_dir:
+        return {}
+    if not config.data_dir.is_dir():
+        raise DataError(f"task.data_dir: there is no folder {config.data_dir} (in {Path.cwd()}).")
+    found = {split: _split_file(config.data_dir, split) for split in SPLITS}
+    if not found["train"]:
+        held = ", ".join(sorted(path.name for path in config.data_dir.iterdir())[:20]) or "nothing"
+        raise DataError(
+            f"{config.data_dir} has no train.jsonl.gz (or train.jsonl, train.csv, train.parquet, ..., "
+            f"or a folder train). It holds: {held}."
+        )
+    return {split: path for split, path in found.items() if path}
+
+
+def _split_file(folder: Path, split: str) -> Path | None:
+    names = [f"{split}{suffix}" for suffix in (*readers.SUFFIXES, *readers.PACKED)]
+    found = [folder / name for name in [*names, split] if (folder / name).exists()]
+    if len(found) > 1:
+        held = ", ".join(path.name for path in found)
+        raise DataError(f"{folder} has more than one {split}: {held}. Keep one, or use task.files.")
+    return found[0] if found else None
+
+
+def open_splits(config: DataSection, paths: Paths) -> dict[str, Source]:
+    """Return the splits that the task's source has.
+
+    Raises:
+        ConfigError, DataError, Refused: the source cannot be used.
+    """
+    if local := local_files(config):
+        return {split: Source(str(path), readers.read(path)) for split, path in local.items()}
+    if config.hub:
+        from graftlab.data import hub
+
+        return {
+            split: Source(f"{config.hub.path} ({name})", rows)
+            for split, (name, rows) in hub.load(config.hub, paths.cache / "datasets").items()
+        }
+    assert config.source
+    return _call(config.source, config.options)
+
+
+def _call(source: str, options: Mapping[str, Any]) -> dict[str, Source]:
+    module, _, name = source.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"task.source {source!r}: {error}. Is the package installed?") from error
+    except AttributeError:
+        raise ConfigError(f"task.source: the module {module} has no function {name!r}.") from None
+    try:
+        splits = function(**options)
+    except TypeError as error:
+        raise ConfigError(f"task.source {source} with options {dict(options)}: {error}.") from error
+    if not isinstance(splits, Mapping) or "train" not in splits or set(splits) - set(SPLITS):
+        raise DataError(
+            f"task.source {source} must return a dict of train and of validation, test."
+        )
+    return {
+        split: Source(f"{source} ({split})", enumerate(splits[split]))
+        for split in SPLITS
+        if split in splits
+    }
+
+
+def check_columns(row: Mapping[str, Any], wanted: Iterable[str], where: str) -> None:
+    """Check that a row has the columns.
+
+    Raises:
+        DataError: it has not; names the nearest and all that there are.
+    """
+    for column in wanted:
+        if column not in row:
+            close = nearest(column, row)
+            hint = f" Did you mean {close!r}?" if close else ""
+            known = ", ".join(map(str, row))
+            raise DataError(f"{where} has no column {column!r}.{hint} Its columns: {known}.")
+
+
+def gather(
+    source: Source,
+    columns: Iterable[str],
+    label: str,
+    parse: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Gathered:
+    """Read a split: `parse` turns a row into its inputs or raises `Unusable`.
+
+    Raises:
+        DataError: there is no row, or the first one lacks a column.
+    """
+    inputs: list[dict[str, Any]] = []
+    indices: list[int] = []
+    labels: list[Any] = []
+    bad: list[tuple[int, str]] = []
+    columns = tuple(columns)
+    checked = False
+    for index, row in source.rows:
+        if isinstance(row, str):
+            bad.append((index, row))
+            continue
+        if not checked:
+            check_columns(row, columns, source.where)
+            checked = True
+        try:
+            if missing := [column for column in columns if column not in row]:
+                raise Unusable(f"no column {missing[0]!r}; it has {', '.join(map(str, row))}")
+            inputs.append(parse(row))
+        except Unusable as reason:
+            bad.append((index, str(reason)))
+            continue
+        indices.append(index)
+        labels.append(row.get(label))
+    if not indices and not bad:
+        raise DataError(f"{source.where} has no rows.")
+    names = inputs[0] if inputs else ()
+    rows = {name: [row[name] for row in inputs] for name in names}
+    return Gathered(Rows({"index": indices, **rows}), labels, bad, source.where)
+
+
+class Labelled(NamedTuple):
+    """A split with its labels read."""
+
+    rows: Rows
+    dropped: int
+    """Rows left out because of `drop_labels`."""
+    bad: list[tuple[int, str]]
+
+
+def label(split: Gathered, read: Classes | Scores) -> Labelled:
+    """Return the split's rows with `label` as a class integer or a score."""
+    keep: list[int] = []
+    labels: list[int | float] = []
+    bad = list(split.bad)
+    dropped = 0
+    indices = split.rows.columns["index"]
+    for position, value in enumerate(split.labels):
+        try:
+            labels.append(read(value))
+            keep.append(position)
+        except Dropped:
+            dropped += 1
+        except Unusable as reason:
+            bad.append((indices[position], str(reason)))
+    rows = split.rows if len(keep) == len(split.rows) else split.rows.take(keep)
+    return Labelled(Rows({**rows.columns, "label": labels}), dropped, sorted(bad))
+
+
+def tolerate(bad: list[tuple[int, str]], skip_bad: int, where: str) -> list[dict[str, Any]]:
+    """Return the record of a split's unusable rows.
+
+    Raises:
+        DataError: there are more than `skip_bad`.
+    """
+    if len(bad) > skip_bad:
+        shown = "".join(f"\n  row {index + 1}: {reason}" for index, reason in bad[:MAX_SHOWN])
+        more = f"\n  and {len(bad) - MAX_SHOWN} more" if len(bad) > MAX_SHOWN else ""
+        rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
+        raise DataError(
+            f"{where}: {rows} cannot be used:{shown}{more}\n"
+            f"Mend the data, or leave such rows out with task.skip_bad: {len(bad)}."
+        )
+    return [{"row": index + 1, "reason": reason} for index, reason in bad]
+
+
+def first_row(path: Path) -> dict[str, Any] | None:
+    """Return a local file's first readable row, None where there is none. `Raises:` as `readers.read`."""
+    rows: Iterator[Numbered] = readers.read(path)
+    return next((row for _, row in rows if isinstance(row, dict)), None)

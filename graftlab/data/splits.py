@@ -1,0 +1,201 @@
+"""Three disjoint splits: train, validation (for choosing) and test (for reporting, never touched).
+
+The order: hidden test labels first (the official validation becomes test), then rows that stand in two
+splits, then carving validation from train, then sampling. Each step is counted in the record.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from graftlab.contracts import Row
+from graftlab.data.rows import Rows
+from graftlab.data.section import DataSection
+from graftlab.data.sources import MAX_SHOWN
+from graftlab.errors import DataError
+from graftlab.seeds import mix
+
+Key = Callable[[Row], bytes]
+"""What makes two rows the same input."""
+
+
+def digest(*parts: str | bytes) -> bytes:
+    """Return 16 bytes that stand for the parts, their borders included."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        hashed.update(len(data).to_bytes(8, "big") + data)
+    return hashed.digest()
+
+
+def assign(splits: Mapping[str, Rows], hidden: set[str]) -> tuple[dict[str, Rows], list[str]]:
+    """Return the splits by their use, without those that have no labels, and notes on what was changed."""
+    use = {split: rows for split, rows in splits.items() if split not in hidden}
+    notes = [f"{split} has no labels and is left out" for split in sorted(hidden)]
+    if "train" not in use:
+        raise DataError("train has no labels: every label is missing or -1.")
+    if "test" not in use and "validation" in use:
+        use["test"] = use.pop("validation")
+        notes.append("the validation split is used as test")
+    if "test" not in use:
+        notes.append("there is no test split")
+    return use, notes
+
+
+def disjoint(
+    splits: Mapping[str, Rows], key: Key, overlap: str = "drop"
+) -> tuple[dict[str, Rows], dict[str, Any]]:
+    """Return splits of which no two share an input: validation yields to test, train to both.
+
+    Raises:
+        DataError: two splits share an input and `overlap` is `refuse`.
+    """
+    keys = {split: [key(row) for row in rows] for split, rows in splits.items()}
+    result = dict(splits)
+    record: dict[str, Any] = {}
+    for split, others in (("validation", ("test",)), ("train", ("validation", "test"))):
+        for other in others:
+            if split not in splits or other not in splits:
+                continue
+            places = {k: position for position, k in reversed(list(enumerate(keys[other])))}
+            shared = [(i, places[k]) for i, k in enumerate(keys[split]) if k in places]
+            if not shared:
+                continue
+            pairs = [
+                (splits[split].columns["index"][i] + 1, splits[other].columns["index"][j] + 1)
+                for i, j in shared
+            ]
+            if overlap == "refuse":
+                raise DataError(_refusal(split, other, pairs))
+            record.setdefault(split, {})[f"also_in_{other}"] = {
+                "count": len(pairs),
+                "rows": [row for row, _ in pairs],
+            }
+        taken = {k for other in others for k in keys.get(other, ())}
+        if split in splits and taken:
+            kept = [i for i, k in enumerate(keys[split]) if k not in taken]
+            if not kept:
+                raise DataError(f"every {split} row also stands in {' or '.join(others)}.")
+            if len(kept) < len(splits[split]):
+                result[split] = splits[split].take(kept)
+    return result, record
+
+
+def _refusal(split: str, other: str, pairs: list[tuple[int, int]]) -> str:
+    shown = "".join(f"\n  {split} row {a} = {other} row {b}" for a, b in pairs[:MAX_SHOWN])
+    more = f"\n  and {len(pairs) - MAX_SHOWN} more" if len(pairs) > MAX_SHOWN else ""
+    return (
+        f"{len(pairs)} rows of {split} also stand in {other} (white space and case aside):{shown}{more}\n"
+        f"Take them out, or let graftlab do it with task.overlap: drop."
+    )
+
+
+def carve(train: Rows, key: Key, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Return train and a validation split taken from it: `share` of the distinct inputs of each class.
+
+    Rows with the same input stay together. Scores are stratified by their integer part.
+
+    Raises:
+        DataError: train has fewer than two distinct inputs.
+    """
+    import numpy as np
+
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for position, row in enumerate(train):
+        groups[key(row)].append(position)
+    if len(groups) < 2:
+        raise DataError(
+            f"train has {len(groups)} distinct input; validation can be carved from two or more. "
+            "Give a validation split."
+        )
+    strata: dict[int, list[list[int]]] = defaultdict(list)
+    for positions in groups.values():
+        strata[int(train.columns["label"][positions[0]])].append(positions)
+    chosen: list[int] = []
+    # Numbers of groups are rounded on the running total, so that small classes do not all round to 0.
+    total = target = 0
+    for stratum in sorted(strata):
+        members = strata[stratum]
+        total += len(members)
+        wanted = max(round(total * share), 1) - target
+        wanted = min(wanted, len(members) - 1) if len(groups) > len(strata) else wanted
+        target += wanted
+        order = np.random.default_rng(mix(seed, "carve", stratum)).permutation(len(members))
+        chosen.extend(position for i in order[:wanted] for position in members[i])
+    if not chosen:
+        chosen = next(iter(groups.values()))
+    validation = sorted(chosen)
+    held = set(validation)
+    return train.take(i for i in range(len(train)) if i not in held), train.take(validation)
+
+
+def sample(rows: Rows, count: int, seed: int, split: str) -> Rows:
+    """Return `count` rows drawn at random without replacement, in their order."""
+    import numpy as np
+
+    if count >= len(rows):
+        return rows
+    order = np.random.default_rng(mix(seed, "sample", split)).permutation(len(rows))
+    return rows.take(sorted(order[:count].tolist()))
+
+
+def fingerprint(rows: Rows, key: Key | None = None) -> str:
+    """Return the sha256 over the rows, their order and labels included (`key` stands in for images)."""
+    hashed = hashlib.sha256()
+    for row in rows:
+        content = (
+            [row[name] for name in sorted(row)] if key is None else [key(row).hex(), row["label"]]
+        )
+        hashed.update(json.dumps(content, ensure_ascii=True).encode() + b"\n")
+    return hashed.hexdigest()
+
+
+def prepare(
+    splits: Mapping[str, Rows],
+    hidden: set[str],
+    config: DataSection,
+    key: Key,
+    by_key: bool = False,
+) -> tuple[dict[str, Rows], dict[str, Any]]:
+    """Return the three splits as they are used, and the record of how they came about.
+
+    Raises:
+        DataError: they overlap and that is refused, or nothing is left to train on.
+    """
+    used, notes = assign(splits, hidden)
+    used, dropped = disjoint(used, key, config.overlap)
+    for split, others in dropped.items():
+        for other, what in others.items():
+            notes.append(
+                f"{what['count']} rows of {split} dropped: they are {other.replace('_', ' ')}"
+            )
+    if "validation" not in used:
+        used["train"], used["validation"] = carve(
+            used["train"], key, config.validation_share, config.split_seed
+        )
+        notes.append(f"validation carved from train: {len(used['validation'])} rows")
+    original = {split: len(rows) for split, rows in used.items()}
+    count = max(1, round(original["train"] * config.train_data_ratio))
+    caps = {
+        "train": min(count, config.max_train_samples or count),
+        "validation": config.max_validation_samples,
+        "test": config.max_test_samples,
+    }
+    for split, cap in caps.items():
+        if split in used and cap is not None:
+            used[split] = sample(used[split], cap, config.split_seed, split)
+    used.setdefault("test", Rows({name: [] for name in used["train"].columns}))
+    record = {
+        "overlap": dropped,
+        "original_sizes": original,
+        "sizes": {split: len(rows) for split, rows in used.items()},
+        "validation/original_train_data_size": original["train"],
+        "validation/sliced_train_data_size": len(used["train"]),
+        "fingerprint": {
+            split: fingerprint(rows, key if by_key else None) for split, rows in used.items()
+        },
+        "notes": notes,
+    }
+    return used, record
