@@ -62,18 +62,19 @@ def lay_over(base: Parsed, top: Parsed) -> Parsed:
     for key, section in top.values.items():
         below = base.values.get(key)
         if isinstance(section, dict) and isinstance(below, dict) and _same_part(below, section):
-            values[key] = _merge(below, section)
+            values[key] = merge(below, section)
         else:
             values[key] = section
     return _only_existing(Parsed(values, {**base.places, **top.places}))
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with `top` laid over it, whatever their names."""
     merged = {**base}
     for key, value in top.items():
         below = base.get(key)
         both = isinstance(value, dict) and isinstance(below, dict)
-        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
+        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
     return merged
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from graftlab.errors import ConfigError, nearest
+from graftlab.errors import ConfigError, GraftlabError, nearest
 
 ELSEWHERE = {  # what transformers, peft and other trainers call our keys
     "alpha_pattern": "peft",
@@ -41,9 +41,11 @@ class Problems:
 
     def __init__(self) -> None:
         self._messages: list[tuple[str, str]] = []
+        self._errors: set[type[GraftlabError]] = set()
 
-    def add(self, place: str, message: str) -> None:
-        """Note a problem; the same one twice counts once."""
+    def add(self, place: str, message: str, error: type[GraftlabError] = ConfigError) -> None:
+        """Note a problem and what kind of error it is; the same one twice counts once."""
+        self._errors.add(error)
         if (place, message) not in self._messages:
             self._messages.append((place, message))
 
@@ -51,15 +53,18 @@ class Problems:
         return len(self._messages)
 
     def raise_if_any(self) -> None:
-        """Raises:
-        ConfigError: at least one problem was added.
+        """Raise one error that lists every problem; a ConfigError unless all are of another kind.
+
+        Raises:
+            GraftlabError: at least one problem was added.
         """
         if not self._messages:
             return
         messages = [f"{place}: {message}" for place, message in sorted(self._messages, key=_order)]
+        error = self._errors.pop() if len(self._errors) == 1 else ConfigError
         if len(messages) == 1:
-            raise ConfigError(messages[0])
-        raise ConfigError("\n  ".join((f"{len(messages)} problems:", *messages)))
+            raise error(messages[0])
+        raise error("\n  ".join((f"{len(messages)} problems:", *messages)))
 
 
 def _order(item: tuple[str, str]) -> tuple[str, list[int]]:
@@ -79,7 +84,7 @@ def unknown_key(section: str, key: str, known: Iterable[str]) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant: a slip away, another library's word, or alike."""
+    """Return the known name that was meant: a slip away, another library's word, or alike."""
     known = list(known)
     near = [candidate for candidate in known if slips(name.lower(), candidate, limit=1) <= 1]
     if near:

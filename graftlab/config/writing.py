@@ -27,8 +27,8 @@ def dump(values: Mapping[str, Any]) -> str:
     """Return values as YAML in their own order."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
-    yaml.default_flow_style = False  # type: ignore[assignment]  # ruamel annotates None
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 100_000  # a folded line is hard to compare
     yaml.allow_unicode = True
     stream = io.StringIO()

@@ -1,0 +1,8 @@
+"""A run file resolved: each section checked by the part that it names."""
+
+from graftlab.runfile.parts import catalogue
+from graftlab.runfile.records import Part, Root, RunFile
+from graftlab.runfile.resolving import resolve
+from graftlab.runfile.schema import schema
+
+__all__ = ["Part", "Root", "RunFile", "catalogue", "resolve", "schema"]

@@ -1,0 +1,82 @@
+"""Conflicts between sections, found before anything is loaded."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from graftlab import pretrained, registry
+from graftlab.config import Document, Problems
+from graftlab.errors import ConfigError, DataError, GraftlabError, unknown
+from graftlab.runfile.records import Part
+
+
+def check_task(
+    task: Part, backbone: Part, training: Any, document: Document, problems: Problems
+) -> None:
+    if backbone.name not in task.module.BACKBONES:
+        problems.add(
+            document.place("task"),
+            f"a task of kind {task.name!r} fits backbones of kind {_any_of(task.module.BACKBONES)}; "
+            f"{_model(backbone)} is of kind {backbone.name!r}.",
+        )
+    add(problems, document, "task", task.module.check(task.config), DataError)
+    metrics = tuple(getattr(task.config, "metrics", ()))
+    for metric in metrics:
+        if metric not in registry.names("metrics"):
+            message = unknown("metric", metric, registry.names("metrics"))
+            problems.add(document.place("task", "metrics"), f"task.metrics: {message}")
+    known = {*(metrics or registry.names("metrics")), "loss"}
+    if training.best_by is not None and training.best_by not in known:
+        message = unknown("metric", training.best_by, known)
+        problems.add(document.place("training", "best_by"), f"training.best_by: {message}")
+
+
+def check_method(
+    method: Part, backbone: Part, training: Any, document: Document, problems: Problems
+) -> None:
+    model = getattr(backbone.config, "model", None)
+    model_type = pretrained.model_type_of(model) if isinstance(model, str) else None
+    place = document.place("method", "name")
+    fits = method.module.BACKBONES
+    if backbone.name not in fits:
+        problems.add(
+            place,
+            f"the method {method.name!r} fits backbones of kind {_any_of(fits)}; "
+            f"{_model(backbone)} is of kind {backbone.name!r}.",
+        )
+    if model_type is not None and model_type in getattr(method.module, "NOT_ARCHITECTURES", ()):
+        problems.add(
+            place,
+            f"the method {method.name!r} does not fit {_model(backbone)}: {model_type} models.",
+        )
+    if check := getattr(method.module, "check", None):
+        found = check(method.config, backbone.name, model_type, training.gradient_checkpointing)
+        add(problems, document, "method", found)
+    quantized = getattr(backbone.config, "quantize", None)
+    if quantized and not method.module.FREEZES_BACKBONE:
+        problems.add(
+            document.place("backbone", "quantize"),
+            f"the method {method.name!r} trains the backbone's own weights, which a quantized "
+            f"backbone (backbone.quantize: {quantized}) cannot. Take a method that freezes it.",
+        )
+
+
+def add(
+    problems: Problems,
+    document: Document,
+    section: str,
+    found: Iterable[str],
+    error: type[GraftlabError] = ConfigError,
+) -> None:
+    """Add what a part has found, each at the key of its section that it names first."""
+    for message in found:
+        words = message.replace(f"{section}.", "").replace(":", " ").replace(".", " ").split()
+        keys = [word for word in words if (section, word) in document.places]
+        problems.add(document.place(section, *keys[:1]), message, error)
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return " or ".join(names)
+
+
+def _model(backbone: Part) -> str:
+    return str(getattr(backbone.config, "model", None) or "this backbone")

@@ -1,0 +1,78 @@
+"""What a run file is, before and after it is resolved."""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from graftlab.config import Paths, Section
+
+
+class Root(Section):
+    """The keys of a run file, beside `extends`."""
+
+    name: str | None = Field(None, max_length=120)
+    """Names the run and its directory; the file's own name unless given."""
+    backbone: dict[str, Any]
+    """The pretrained model: `model` (alias, hub id or folder), or `kind: tiny`."""
+    task: dict[str, Any]
+    """Data and metrics: `name` of a catalogue entry, or `kind` and where the data are."""
+    method: dict[str, Any]
+    """How the backbone is adapted: `name`, and the method's own fields."""
+    training: dict[str, Any] | None = None
+    """How it is trained; the same for every method."""
+    tracking: dict[str, Any] | None = None
+    """Where figures go beside the run directory."""
+    paths: Paths | None = None
+    """Where things are kept."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """All randomness of the run comes from it."""
+    deterministic: bool = False
+    """Use deterministic algorithms only, where the device has them; slower."""
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str | None) -> str | None:
+        if name is not None and (
+            not name.strip()
+            or name[0] == "."
+            or name.endswith(" ")
+            or set(name) & set('/\\\0:"<>|?*')
+        ):
+            raise ValueError(
+                f'name {name!r} cannot name a folder: no / \\ : " < > | ? * and no dot in front'
+            )
+        return name
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one section of a run file names, with its fields."""
+
+    name: str
+    """Of the module: a task's and a backbone's kind, a method's name."""
+    module: ModuleType
+    config: Any
+    """The module's `Config`."""
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """A run file that can be run."""
+
+    name: str
+    backbone: Part
+    task: Part
+    method: Part
+    training: Any
+    """`graftlab.training.config.Config`"""
+    tracking: Any
+    """`graftlab.training.trackers.Config`"""
+    paths: Paths
+    seed: int
+    deterministic: bool
+    resolved: dict[str, Any]
+    """Every field with its value and every path absolute, to be written as config.yaml."""
+    notes: tuple[str, ...] = ()
+    """Keys that are given and have no effect here."""

@@ -1,0 +1,91 @@
+"""A run file resolved: every section checked by the part that it names, all problems said at once.
+
+Nothing heavy is imported here, so that a wrong file is refused in the time that it takes to read it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from graftlab.config import Document, Paths, Problems, Section, build, expand
+from graftlab.runfile import checks, parts
+from graftlab.runfile.records import Root, RunFile
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def resolve(document: Document) -> RunFile:
+    """Return the run that a document describes.
+
+    Raises:
+        ConfigError: something in it is wrong; all of it is said at once.
+        DataError, ModelError: only the task's files, or only the model's, are wrong.
+    """
+    from graftlab.training import config as training
+    from graftlab.training import trackers
+
+    problems = Problems()
+    given = document.values
+    root = build(Root, given, document, (), problems)
+    task = parts.task(document, problems)
+    backbone = parts.backbone(document, problems)
+    method = parts.method(document, problems)
+    loop = _section(training.Config, "training", document, problems)
+    tracking = _section(trackers.Config, "tracking", document, problems)
+    if loop is not None:
+        checks.add(problems, document, "training", training.check(loop))
+    if task and backbone and loop is not None:
+        checks.check_task(task, backbone, loop, document, problems)
+    if method and backbone and loop is not None:
+        checks.check_method(method, backbone, loop, document, problems)
+    problems.raise_if_any()
+    assert root, "what makes it None is a problem"
+    assert task and backbone and method  # noqa: PT018
+    assert loop and tracking  # noqa: PT018
+    name = root.name or document.path.stem
+    paths = root.paths or Paths()
+    resolved = {
+        "name": name,
+        "backbone": {"kind": backbone.name, **_local(_plain(backbone.config))},
+        "task": {**_plain(task.config), "kind": task.name},
+        "method": {"name": method.name, **_plain(method.config)},
+        "training": _plain(loop),
+        "tracking": _plain(tracking),
+        "paths": _plain(paths),
+        "seed": root.seed,
+        "deterministic": root.deterministic,
+    }
+    return RunFile(
+        name, backbone, task, method, loop, tracking, paths, root.seed, root.deterministic, resolved
+    )
+
+
+def _section(
+    config: type[SectionT], name: str, document: Document, problems: Problems
+) -> SectionT | None:
+    """Return a section that may be left out; None where it is no mapping (Root says so) or wrong."""
+    values = document.values.get(name)
+    if values is not None and not isinstance(values, dict):
+        return None
+    return build(config, values, document, (name,), problems)
+
+
+def _plain(value: Any) -> Any:
+    """Return a config as what YAML can hold, paths absolute: a run resumes from any directory."""
+    if isinstance(value, BaseModel):
+        return {key: _plain(getattr(value, key)) for key in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def _local(backbone: dict[str, Any]) -> dict[str, Any]:
+    """Return the section with a model's folder absolute."""
+    model = backbone.get("model")
+    if isinstance(model, str) and (expand(Path(model)) / "config.json").is_file():
+        return {**backbone, "model": str(expand(Path(model)).absolute())}
+    return backbone

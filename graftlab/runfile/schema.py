@@ -1,0 +1,109 @@
+"""The JSON Schema of a run file, a union over the installed names, so that editors complete."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from graftlab import pretrained, registry
+from graftlab.runfile.parts import catalogue
+from graftlab.runfile.records import Root
+
+UNIONS = {"backbone": "backbones", "task": "tasks", "method": "methods"}
+PREFIX = "#/$defs/"
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of run files.
+
+    Parts ask for no key, not even their name: a file that `extends` another says only what differs.
+    """
+    from graftlab.training import config as training
+    from graftlab.training import trackers
+
+    configs = {
+        (kind, name): registry.find(kind, name).Config
+        for kind in UNIONS.values()
+        for name in registry.names(kind)
+    }
+    sections: list[type[BaseModel]] = [Root, training.Config, trackers.Config, *configs.values()]
+    references, definitions = models_json_schema(
+        [(model, "validation") for model in dict.fromkeys(sections)],
+        ref_template=PREFIX + "{model}",
+    )
+    defined = {model: reference["$ref"] for (model, _), reference in references.items()}
+
+    def inlined(model: type[BaseModel]) -> dict[str, Any]:
+        return copy.deepcopy(definitions["$defs"][defined[model].removeprefix(PREFIX)])
+
+    root = inlined(Root)
+    properties = root["properties"]
+    properties["extends"] = {
+        "type": "string",
+        "description": "A run file (relative to this one) or recipe that this file is laid over.",
+    }
+    for section, kind in UNIONS.items():
+        variants = [
+            _named(inlined(configs[kind, name]), names)
+            for name in registry.names(kind)
+            for names in _identities(kind, name)
+        ]
+        properties[section] = _either(properties[section], variants)
+    properties["training"] = _either(properties["training"], [inlined(training.Config)])
+    properties["tracking"] = _either(properties["tracking"], [inlined(trackers.Config)])
+    required = root.pop("required")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **root,
+        "title": "graftlab run file",
+        "anyOf": [{"required": ["extends"]}, {"required": required}],
+        "$defs": _used(root, definitions["$defs"]),
+    }
+
+
+def _identities(kind: str, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the keys that say which part a section belongs to."""
+    if kind == "methods":
+        yield {"name": {"const": name}}
+    elif kind == "tasks":
+        entries = [spelling for spelling, entry in catalogue().items() if entry["kind"] == name]
+        yield {"kind": {"const": name}, "name": {"enum": [*sorted(entries), None]}}
+    else:
+        known = [alias for alias, entry in pretrained.aliases().items() if entry["kind"] == name]
+        model = {"model": {"type": "string", "examples": sorted(known)}} if known else {}
+        yield {"kind": {"const": name}, **model}
+
+
+def _named(variant: dict[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a part's schema with its identity among its properties."""
+    own = variant.get("properties", {})
+    given = {key: {**_described(own.get(key)), **value} for key, value in names.items()}
+    variant.pop("required", None)
+    return {**variant, "properties": {**given, **{k: v for k, v in own.items() if k not in given}}}
+
+
+def _described(field: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (field or {}).items() if key == "description"}
+
+
+def _either(field: Mapping[str, Any], variants: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**_described(field), "anyOf": variants}
+
+
+def _used(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the definitions that a schema refers to, directly or not."""
+    used: dict[str, Any] = {}
+    waiting = [schema]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            waiting += item.values()
+            name = str(item.get("$ref", "")).removeprefix(PREFIX)
+            if name in definitions and name not in used:
+                used[name] = definitions[name]
+                waiting.append(used[name])
+    return dict(sorted(used.items()))
