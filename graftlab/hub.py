@@ -73,7 +73,9 @@ def fetch(hub_id: str, revision: str | None, weights: bool) -> Fetched:
         return Fetched(folder, folder.name, note)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskError(f"no room for {hub_id}: {error}. Set HF_HOME to a larger disk.") from error
+            raise DiskError(
+                f"no room for {hub_id}: {error}. Set HF_HOME to a larger disk."
+            ) from error
         raise ModelError(f"{hub_id} was fetched only in part: {redact(str(error))}") from error
 
 

