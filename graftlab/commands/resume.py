@@ -1,0 +1,32 @@
+"""Go on with a run that was stopped or killed, exactly where it was."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    allow_inexact: Annotated[
+        bool,
+        typer.Option(
+            "--allow-inexact", help="Go on from weights alone where a checkpoint lacks the rest."
+        ),
+    ] = False,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--override",
+            metavar="KEY",
+            help="Accept a key of config.yaml that was changed; repeatable.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Go on with a run that was stopped or killed, exactly where it was."""
+    from graftlab import experiment
+    from graftlab.commands._report import show_result
+
+    options = experiment.Options(as_json, allow_inexact, tuple(override or ()))
+    show_result(experiment.resume(run, options), as_json)

@@ -1,0 +1,358 @@
+"""One run carried out: data, backbone, method, training, scores. The only module that knows all the parts."""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from graftlab import evaluation, files, provenance, registry
+from graftlab.contracts import Attached, Backbone, Batch, Data, Setting, Task
+from graftlab.errors import CheckpointError, ConfigError, DataError, ModelError
+from graftlab.runfile import RunFile
+from graftlab.runs import Lines, Run, read_lines
+from graftlab.seeds import mix, seed_everything
+from graftlab.training import checkpoint
+from graftlab.training.config import num_steps
+from graftlab.training.loop import Loop, Parts, Position
+from graftlab.training.order import Order
+from graftlab.training.progress import Progress
+from graftlab.training.signals import Signals
+from graftlab.training.trackers import Trackers
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from torch import nn
+
+log = logging.getLogger("graftlab")
+
+# What may differ from the checkpoint's config without changing a bit of the adapter.
+HARMLESS = ("name", "tracking", "paths", "training.keep_checkpoints", "training.workers",
+            "training.save_every")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is carried out, as against what it computes."""
+
+    quiet: bool = False
+    """No progress on the terminal; run.log is written all the same."""
+    allow_inexact: bool = False
+    """Go on without files of a checkpoint, or from its weights alone, and mark the run."""
+    override: tuple[str, ...] = ()
+    """Keys of config.yaml that may differ from what the checkpoint was made with."""
+
+
+def metric(name: str) -> "ModuleType":
+    return registry.find("metrics", name)
+
+
+class Execution:
+    """Carries out one run in its directory, from wherever it stands."""
+
+    def __init__(self, run: Run, file: RunFile, options: Options, signals: Signals) -> None:
+        self.run, self.file, self.options, self.signals = run, file, options, signals
+        self.not_exact: list[str] = []
+
+    def carry_out(self) -> None:
+        """Train to the end, then score; `result.json` is written last."""
+        from graftlab.training import devices, resume
+
+        file, began = self.file, time.perf_counter()
+        self.warnings = devices.deterministic() if file.deterministic else []
+        seed_everything(file.seed)
+        self.accelerator = devices.accelerator(file.training.precision)
+        saved = self._saved()
+        data = file.task.module.read(file.task.config, file.paths, file.seed)
+        self.signals.check()
+        backbone = file.backbone.module.load(
+            file.backbone.config, data.problem, mix(file.seed, "backbone")
+        )
+        self._remember(data, backbone, saved)
+        backbone.model.to(self.accelerator.device)
+        task = file.task.module.bind(data, backbone, file.task.config, mix(file.seed, "task"))
+        self.signals.check()
+        attached = self._attach(backbone, task, saved)
+        with ExitStack() as stack:
+            loop = self._loop(attached, task, backbone, stack)
+            resume.start(loop)
+            if saved is not None:
+                resume.restore(loop, saved, self._computed())
+                loop.position.not_exact += self.not_exact
+            else:
+                loop.lines.cut(0)
+            position = loop.run()
+            self._select(loop)
+            self._finish(loop, data, time.perf_counter() - began)
+        assert position.step > 0
+
+    def _saved(self) -> checkpoint.Checkpoint | None:
+        """Return the checkpoint to go on from, or None to start.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none can be used.
+        """
+        found = checkpoint.find(self.run.checkpoints, self.options.allow_inexact)
+        for problem in found.problems:
+            log.warning("%s; going on from %s", problem, found.path.name if found.path else "none")
+        if found.path is None:
+            return None
+        if found.inexact:
+            self.not_exact.append(found.inexact)
+        saved = checkpoint.load(found.path)
+        self._compare_config(saved.state["config"])
+        log.info("going on from step %d", saved.step)
+        return saved
+
+    def _compare_config(self, before: Mapping[str, Any]) -> None:
+        """Refuse a config that is not the checkpoint's, but for what is harmless or overridden."""
+        changed = provenance.differences(before, self.file.resolved)
+        harmful = []
+        for line in changed:
+            key = line.partition(":")[0]
+            if key.startswith(HARMLESS):
+                log.warning("changed since the checkpoint: %s", line)
+            elif key in self.options.override:
+                self.not_exact.append(f"config changed: {line}")
+            else:
+                harmful.append(line)
+        if harmful:
+            keys = " ".join(f"--override {line.partition(':')[0]}" for line in harmful)
+            raise ConfigError(
+                "config.yaml is not what the checkpoint was made with:\n  "
+                + "\n  ".join(harmful)
+                + f"\nPut it back, or go on with the change by: {keys}"
+            )
+
+    def _computed(self) -> "Mapping[str, Any]":
+        """Return the frozen tensors that the method computed when the run began."""
+        path = self.run.checkpoints / checkpoint.name(0) / "computed.safetensors"
+        if not path.parent.is_dir():
+            raise CheckpointError(f"{path.parent} is gone; it holds what the run began from.")
+        if wrong := checkpoint.problem(path.parent):
+            raise CheckpointError(f"{path.parent} cannot be used: {wrong}. The run began from it.")
+        return files.load_tensors(path) if path.exists() else {}
+
+    def _remember(
+        self, data: Data, backbone: Backbone, saved: checkpoint.Checkpoint | None
+    ) -> None:
+        """Write environment.json; on a resume, compare with it first.
+
+        Raises:
+            DataError: the data are not those the run began with.
+            ModelError: the backbone's weights are not.
+        """
+        now: dict[str, Any] = {
+            **provenance.record(self.accelerator.device),
+            "seed": self.file.seed,
+            "determinism": {"asked": self.file.deterministic, "not_deterministic": self.warnings},
+            "data": dict(data.record),
+            "backbone": dict(backbone.record),
+        }
+        if saved is not None:
+            before = files.read_json(self.run.environment)
+            self._same_inputs(before, now)
+            changed = [
+                line
+                for key in (
+                    "packages",
+                    "python",
+                    "platform",
+                    "device",
+                    "threads",
+                    "graftlab",
+                    "peft",
+                )
+                for line in provenance.differences({key: before[key]}, {key: now[key]})
+            ]
+            for line in changed:
+                log.warning("not the environment that the run began in: %s", line)
+            self.not_exact += [f"environment changed: {line}" for line in changed]
+            before.setdefault("resumes", []).append({"step": saved.step, "changed": changed})
+            now = before
+        files.write_json(self.run.environment, now)
+
+    def _same_inputs(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        old, new = before["data"].get("fingerprint"), now["data"].get("fingerprint")
+        if old != new:
+            raise DataError(
+                f"the data have changed since the run began (fingerprint {new}, was {old}). "
+                f"Put them back, or start another run with --new."
+            )
+        old, new = (r["backbone"].get("sha256") for r in (before, now))
+        if old != new:
+            raise ModelError(
+                f"the backbone's weights have changed since the run began (sha256 {new}, was {old}). "
+                f"Put them back, pin backbone.revision, or start another run with --new."
+            )
+
+    def _attach(
+        self, backbone: Backbone, task: Task, saved: checkpoint.Checkpoint | None
+    ) -> Attached:
+        """Put the method's adapter on the backbone."""
+        import numpy as np
+
+        file, training = self.file, self.file.training
+        lengths = np.asarray(task.lengths("train"), dtype=np.int64)
+        order = Order(
+            lengths, training.batch_size, mix(file.seed, "order"), training.group_by_length
+        )
+
+        def batches() -> "Iterator[Batch]":
+            device = self.accelerator.device
+            for step in range(1, setting.num_steps + 1):
+                batch = task.batch("train", order.batch(step), None)
+                yield {name: tensor.to(device) for name, tensor in batch.items()}
+
+        setting = Setting(
+            mix(file.seed, "method"),
+            num_steps(training, len(lengths)),
+            order.steps_per_epoch,
+            task.problem,
+            batches,
+            saved.state["attached"] if saved is not None else None,
+            training.gradient_checkpointing,
+        )
+        if training.gradient_checkpointing:
+            backbone.model.gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs={"use_reentrant": False}
+            )
+        attached: Attached = file.method.module.attach(backbone, file.method.config, setting)
+        return attached
+
+    def _loop(self, attached: Attached, task: Task, backbone: Backbone, stack: ExitStack) -> Loop:
+        file = self.file
+        best_by = file.training.best_by or task.metrics[0]
+        higher = best_by != "loss" and metric(best_by).HIGHER_IS_BETTER
+        trackers = Trackers(file.tracking, self.run.path)
+        steps = num_steps(file.training, task.size("train"))
+        start = max(checkpoint.steps(self.run.checkpoints), default=0)
+        progress = stack.enter_context(Progress(steps, start, quiet=self.options.quiet))
+        parts = Parts(
+            self.run,
+            attached,
+            task,
+            self.accelerator,
+            lambda model: self._evaluate(model, task),
+            higher,
+            best_by,
+            backbone.head,
+            file.seed,
+            self.signals,
+            (progress.update, trackers.log),
+            file.resolved,
+        )
+        lines, timing = Lines(self.run.metrics), Lines(self.run.timing)
+        stack.callback(lines.close)
+        stack.callback(timing.close)
+        trainable, total = _count(attached.model)
+        text = f"{attached.model}\n\n{trainable} of {total} parameters train\n"
+        files.write_text(self.run.model, text)
+        trackers.start(self._facts(text))
+        self.trackers = trackers
+        return Loop(parts, file.training, lines, timing)
+
+    def _facts(self, model: str) -> dict[str, Any]:
+        return {
+            "config": self.file.resolved,
+            "model": model,
+            "trainer_hash": provenance.short_hash("graftlab"),
+            "peft_hash": provenance.short_hash("peft"),
+            "device": provenance.device(self.accelerator.device),
+        }
+
+    def _predict(self, model: "nn.Module", task: Task, split: str) -> list[dict[str, Any]]:
+        size = self.file.training.micro_batch_size or self.file.training.batch_size
+        with self.accelerator.autocast():
+            return evaluation.predict_split(model, task, split, size)
+
+    def _evaluate(self, model: "nn.Module", task: Task) -> dict[str, float | None]:
+        predictions = self._predict(model, task, "validation")
+        scores = evaluation.score(predictions, task.metrics, metric)
+        values = {name: score.value for name, score in scores.items()}
+        return {"loss": evaluation.mean_loss(predictions), **values}
+
+    def _select(self, loop: Loop) -> None:
+        """Give the model the weights of the best checkpoint, if that is what was asked for."""
+        from graftlab.training import resume
+
+        position = loop.position
+        if self.file.training.select == "last" or position.best_step in (0, position.step):
+            return
+        path = self.run.checkpoints / checkpoint.name(position.best_step)
+        if wrong := checkpoint.problem(path):
+            raise CheckpointError(f"the best checkpoint, {path}, cannot be used: {wrong}.")
+        resume.put_back_best(loop, checkpoint.load(path))
+
+    def _finish(self, loop: Loop, data: Data, seconds: float) -> None:
+        """Write the adapter, the predictions and, last of all, the result."""
+        model, task = loop.model.eval(), loop.parts.task
+        self._save_adapter(model)
+        metrics: dict[str, Any] = {}
+        for split in ("validation", "test"):
+            if not task.size(split):
+                continue
+            with self.signals.interruptible():
+                predictions = self._predict(model, task, split)
+            evaluation.write_predictions(self.run.predictions(split), predictions)
+            scores = evaluation.score(predictions, task.metrics, metric)
+            metrics[split] = {name: score._asdict() for name, score in scores.items()}
+            metrics[split]["loss"] = {"value": evaluation.mean_loss(predictions)}
+        result = self._result(loop.position, model, data) | {"metrics": metrics}
+        result["seconds"]["this_session"] = seconds
+        self.trackers.finish(result)
+        files.write_json(self.run.result, result)
+
+    def _save_adapter(self, model: "nn.Module") -> None:
+        """Write the adapter beside and move it into its place, so that it is whole or not there."""
+        partial = self.run.path / "adapter.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        self.file.method.module.save(model, partial)
+        for path in partial.rglob("*"):
+            files.sync(path)
+        shutil.rmtree(self.run.adapter, ignore_errors=True)
+        partial.rename(self.run.adapter)
+        files.sync(self.run.path)
+
+    def _result(self, position: Position, model: "nn.Module", data: Data) -> dict[str, Any]:
+        from graftlab.training import devices
+
+        trainable, total = _count(model)
+        timing = read_lines(self.run.timing)
+        last = self.file.training.select == "last" or not position.best_step
+        return {
+            "name": self.file.name,
+            "task": self.file.resolved["task"].get("name") or self.file.task.name,
+            "method": self.file.method.name,
+            "backbone": self.file.resolved["backbone"].get("model") or self.file.backbone.name,
+            "seed": self.file.seed,
+            "steps": position.step,
+            "ended_early": position.ended,
+            "selected_step": position.step if last else position.best_step,
+            "selected_by": None if last else (self.file.training.best_by or "first metric"),
+            "parameters": {"trainable": trainable, "total": total},
+            "skipped_steps": position.skipped,
+            "exact": not position.not_exact and not self._cut(position),
+            "not_exact": position.not_exact + self._cut(position),
+            "peak_memory_bytes": devices.peak_memory(self.accelerator.device),
+            "seconds": {"training": sum(row["seconds"] for row in timing if "event" not in row)},
+            "data": data.record.get("sizes", {}),
+        }
+
+    def _cut(self, position: Position) -> list[str]:
+        """Return a reason if memory ran out and the micro-batch was made smaller."""
+        training = self.file.training
+        asked = training.micro_batch_size or training.batch_size
+        if position.micro_batch_size >= asked:
+            return []
+        return [f"out of memory: micro-batch {position.micro_batch_size} instead of {asked}"]
+
+
+def _count(model: "nn.Module") -> tuple[int, int]:
+    """Return how many numbers train, and how many there are."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)

@@ -1,0 +1,87 @@
+"""One run, from its file to its directory: where it goes, begun or gone on with."""
+
+import logging
+from pathlib import Path
+
+from graftlab import config, runfile
+from graftlab.errors import ConfigError, GraftlabError
+from graftlab.execution import Execution, Options
+from graftlab.runfile import RunFile
+from graftlab.runs import Run
+from graftlab.training import checkpoint
+from graftlab.training.progress import log_to
+from graftlab.training.signals import Signals
+
+log = logging.getLogger("graftlab")
+DEFAULT = Options()
+
+
+def directory(file: RunFile, out: Path | None = None, new: bool = False) -> Path:
+    """Return where a run goes: `out`, or the run file's name under paths.runs; with `new` a free one.
+
+    Raises:
+        ConfigError: something is there already; it is never written over.
+    """
+    wanted = path = out or file.paths.runs / file.name
+    number = 1
+    while new and path.exists():
+        number += 1
+        path = wanted.with_name(f"{wanted.name}-{number}")
+    run = Run(path)
+    if run.finished:
+        raise ConfigError(
+            f"{path} holds a finished run. See it with `graftlab show {path}`; train longer or "
+            f"otherwise in a directory of its own, with --new or --out."
+        )
+    if run.started or checkpoint.steps(run.checkpoints):
+        raise ConfigError(
+            f"{path} holds a run that did not finish. Go on with `graftlab resume {path}`, or start "
+            f"another beside it with --new or --out."
+        )
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(
+            f"{path} is there and is no run. Choose another place with --out or --new."
+        )
+    return path
+
+
+def run(
+    file: RunFile, out: Path | None = None, new: bool = False, options: Options = DEFAULT
+) -> Run:
+    """Carry out a run file from its start and return the finished run.
+
+    Raises:
+        GraftlabError: what the user can fix; the run directory then holds all that was done so far.
+    """
+    made = Run(directory(file, out, new))
+    made.begin(config.dump(file.resolved))
+    return _carry_out(made, file, options)
+
+
+def resume(path: Path, options: Options = DEFAULT) -> Run:
+    """Go on with a run from its last good checkpoint, or from the start where it has none.
+
+    Raises:
+        ConfigError: this is no run.
+    """
+    found = Run(path)
+    if not found.started:
+        raise ConfigError(f"{path} is no run directory: it has no config.yaml.")
+    if found.finished:
+        log.info("%s is finished already; train longer with `graftlab run` and --new", path)
+        return found
+    return _carry_out(found, runfile.resolve(config.read(found.config)), options)
+
+
+def _carry_out(run: Run, file: RunFile, options: Options) -> Run:
+    signals = Signals()
+    with run.lock(), signals.caught(), log_to(run.log):
+        try:
+            Execution(run, file, options, signals).carry_out()
+        except GraftlabError as error:
+            log.error("%s: %s", type(error).__name__, error, exc_info=True)
+            raise
+        except Exception:
+            log.exception("a bug in graftlab or in a package that it uses")
+            raise
+    return run

@@ -1,0 +1,169 @@
+"""A run on disk: the only thing that training, evaluation and comparison have in common."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from graftlab import files
+from graftlab.errors import ConfigError, DiskError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One directory, written in this order:
+
+    config.yaml        the resolved run file; `graftlab resume` needs nothing else
+    environment.json   packages, commits, device, threads, data and model fingerprints, resumes
+    model.txt          the adapted model's structure
+    metrics.jsonl      one line per logged step: the same bytes for the same run
+    timing.jsonl       wall-clock figures
+    run.log            what was said
+    checkpoints/       see `graftlab.training.checkpoint`
+    adapter/           what users load: PEFT format where the method has one
+    predictions/       one JSONL a split
+    result.json        the scores, written last: a run without it did not finish
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def timing(self) -> Path:
+        return self.path / "timing.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "run.log"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    def predictions(self, split: str) -> Path:
+        return self.path / "predictions" / f"{split}.jsonl"
+
+    @property
+    def started(self) -> bool:
+        return self.config.is_file()
+
+    @property
+    def finished(self) -> bool:
+        return self.result.is_file()
+
+    def begin(self, config: str) -> None:
+        """Make the directory and write the resolved run file into it.
+
+        Raises:
+            DiskError: the directory cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "predictions").mkdir(exist_ok=True)
+            files.write_text(self.config, config)
+        except OSError as error:
+            raise DiskError(
+                f"cannot write the run directory {self.path}: {error}. "
+                f"Choose another with --out, or set paths.runs."
+            ) from error
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the lock goes with the process, however it ends.
+
+        Raises:
+            ConfigError: another process holds it.
+            DiskError: the directory cannot be written.
+        """
+        import fcntl
+
+        try:
+            file = (self.path / "lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise DiskError(f"cannot write in {self.path}: {error}.") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise ConfigError(
+                    f"{self.path} is in use by {file.read().strip() or 'another process'}. "
+                    f"Wait for it or stop it; or give this run another directory with --out."
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        return read_lines(self.metrics)
+
+    def read_result(self) -> dict[str, Any]:
+        result: dict[str, Any] = files.read_json(self.result)
+        return result
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the complete lines of a JSONL file; a last line cut off by a crash is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+class Lines:
+    """A JSONL file that grows, and can be cut back to where a checkpoint left it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file: IO[bytes] = path.open("ab")
+
+    def append(self, values: Mapping[str, Any]) -> None:
+        """Add one line; floats keep their shortest exact form, what is not finite becomes null."""
+        line = {k: None if _not_finite(v) else v for k, v in values.items()}
+        self.file.write(files.dump_json(line, indent=None).encode())
+        self.file.flush()
+
+    def durable(self) -> int:
+        """Bring all lines to the disk and return the file's length in bytes."""
+        os.fsync(self.file.fileno())
+        return self.file.tell()
+
+    def cut(self, length: int) -> None:
+        """Forget what was written after a checkpoint."""
+        self.file.truncate(length)
+        self.file.seek(length)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _not_finite(value: Any) -> bool:
+    return isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))

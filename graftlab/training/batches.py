@@ -1,0 +1,79 @@
+"""The micro-batches of each step, made on the spot or ahead of time by worker processes."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from graftlab.contracts import Batch, Task
+from graftlab.training.order import Order, micro_batches
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process among all that train together."""
+
+    rank: int = 0
+    world: int = 1
+
+
+class Batches:
+    """What each step sees: a function of the step alone, whoever computes it and when."""
+
+    def __init__(
+        self, task: Task, order: Order, num_steps: int, share: Share, workers: int
+    ) -> None:
+        self.task, self.order, self.num_steps = task, order, num_steps
+        self.share, self.workers = share, workers
+        self.micro_batch_size = order.batch_size
+        self._ahead: Iterator[tuple[int, list[Batch]]] | None = None
+
+    def make(self, step: int) -> list[Batch]:
+        """Return the micro-batches of `step` for this process."""
+        cut = micro_batches(
+            self.order.batch(step), self.micro_batch_size, self.share.rank, self.share.world
+        )
+        epoch = self.order.epoch(step)
+        return [self.task.batch("train", indices, epoch) for indices in cut]
+
+    def get(self, step: int) -> list[Batch]:
+        """Return what `make` would, from the workers if there are any and they are at this step."""
+        if not self.workers:
+            return self.make(step)
+        if self._ahead is None:
+            self._ahead = iter(self._loader(step))
+        made, batches = next(self._ahead)
+        assert made == step, (made, step)
+        return batches
+
+    def restart(self) -> None:
+        """Forget what the workers have made: the micro-batch has changed, or the step went back."""
+        self._ahead = None
+
+    def _loader(self, first: int) -> Any:
+        from torch.utils.data import DataLoader
+
+        # The tokenizer has done its work; its threads must not be carried into a fork.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        steps = _Steps(self)
+        return DataLoader(
+            steps,  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=range(first, self.num_steps + 1),
+            num_workers=self.workers,
+            collate_fn=_as_it_is,
+        )
+
+
+class _Steps:
+    """The mapping from step to batches that a DataLoader's workers read."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, step: int) -> tuple[int, list[Batch]]:
+        return step, self.batches.make(step)
+
+
+def _as_it_is(item: tuple[int, list[Batch]]) -> tuple[int, list[Batch]]:
+    return item

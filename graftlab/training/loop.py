@@ -1,0 +1,306 @@
+"""The training loop, the same for every method, task and backbone."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from graftlab import surgery
+from graftlab.contracts import Attached, Task
+from graftlab.errors import Diverged, Stopped
+from graftlab.runs import Lines, Run
+from graftlab.seeds import mix
+from graftlab.training import checkpoint, optimizer, schedule
+from graftlab.training.batches import Batches, Share
+from graftlab.training.config import Config, num_steps
+from graftlab.training.order import Order
+from graftlab.training.signals import Signals
+from graftlab.training.steps import Done, Stepper
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import nn
+
+log = logging.getLogger("graftlab")
+Scalars = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that the loop works on."""
+
+    run: Run
+    attached: Attached
+    task: Task
+    accelerator: "Accelerator"
+    evaluate: "Callable[[nn.Module], Scalars]"
+    """Returns the validation metrics, `loss` among them."""
+    higher_is_better: bool
+    """Whether a larger value of `best_by` is better."""
+    best_by: str
+    head: tuple[str, ...]
+    seed: int
+    signals: Signals
+    sinks: "tuple[Callable[..., None], ...]" = ()
+    """Each is told the step, its scalars, and the training examples seen: progress bar, trackers."""
+    config: "Mapping[str, Any]" = field(default_factory=dict)
+    """The resolved run file, kept with each checkpoint to compare on resume."""
+
+
+@dataclass
+class Position:
+    """Where a run is; with the tensors, all that a resumed run needs."""
+
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    best_step: int = 0
+    best_value: float | None = None
+    waited: int = 0
+    ended: bool = False
+    """Early stopping has ended the run."""
+    evaluation_pending: bool = False
+    """A signal came in the evaluation of this step: it is done first after a resume."""
+    micro_batch_size: int = 0
+    not_exact: list[str] = field(default_factory=list)
+    """Why the run may differ from an uninterrupted one, if it may."""
+
+
+class Loop:
+    """Trains what the method left trainable, logs and saves into the run."""
+
+    def __init__(self, parts: Parts, config: Config, lines: Lines, timing: Lines) -> None:
+        import numpy as np
+
+        self.parts, self.config, self.lines, self.timing = parts, config, lines, timing
+        lengths = np.asarray(parts.task.lengths("train"), dtype=np.int64)
+        self.order = Order(
+            lengths, config.batch_size, mix(parts.seed, "order"), config.group_by_length
+        )
+        self.num_steps = num_steps(config, len(lengths))
+        self.plateau = schedule.Plateau(config.schedule, parts.higher_is_better)
+        self.position = Position()
+        self._saved: int | None = None
+        accelerator = parts.accelerator
+        share = Share(accelerator.process_index, accelerator.num_processes)
+        self.batches = Batches(parts.task, self.order, self.num_steps, share, config.workers)
+        self.batches.micro_batch_size = config.micro_batch_size or -(
+            -config.batch_size // share.world
+        )
+        self.model = parts.attached.model
+        self.optimizer = optimizer.build(self._groups(), config.optimizer)
+        self.stepper = Stepper(
+            accelerator,
+            self._wrapped(),
+            self.optimizer,
+            parts.task,
+            parts.attached.hooks,
+            self.batches,
+            parts.seed,
+            config.clip_norm,
+            config.label_smoothing,
+        )
+
+    def run(self) -> Position:
+        """Train from where the position stands to the end.
+
+        Raises:
+            Stopped: a signal came; the state is saved.
+            Diverged: too many steps in a row were not finite.
+        """
+        self.model.train()
+        if self.position.step == 0:
+            self.save()
+        if self.position.evaluation_pending:
+            self._evaluate()
+        began, seen = time.perf_counter(), self._examples(self.position.step)
+        while self.position.step < self.num_steps and not self.position.ended:
+            step = self.position.step + 1
+            rate = self.config.learning_rate * self.plateau.scale
+            rate *= schedule.factor(step, self.num_steps, self.config.schedule)
+            done = self.stepper.step(step, rate)
+            self._count(step, done)
+            if self._due(self.config.logging_every):
+                self._log(rate, done)
+                self.timing.append(
+                    {
+                        "step": step,
+                        "examples": self._examples(step) - seen,
+                        "seconds": time.perf_counter() - began,
+                    }
+                )
+                began, seen = time.perf_counter(), self._examples(step)
+            if self._due(self.config.evaluate_every) or self._last_evaluated():
+                self._evaluate()
+                began = time.perf_counter()
+            if self._due(self.config.save_every) or step == self.num_steps or self.position.ended:
+                self.save()
+                began = time.perf_counter()
+            if self.parts.signals.received:
+                self._stop()
+        for hook in self.parts.attached.hooks:
+            hook.on_train_end()
+        return self.position
+
+    def _stop(self) -> None:
+        self.save()
+        raise self.parts.signals.stopped()
+
+    def _due(self, every: int | str) -> bool:
+        if every == "epoch":
+            every = self.order.steps_per_epoch
+        assert isinstance(every, int)
+        return every > 0 and self.position.step % every == 0
+
+    def _last_evaluated(self) -> bool:
+        return self.config.evaluate_every != 0 and self.position.step == self.num_steps
+
+    def _examples(self, step: int) -> int:
+        """Return how many examples the first `step` steps have seen."""
+        epochs, rest = divmod(step, self.order.steps_per_epoch)
+        return epochs * len(self.order.lengths) + sum(
+            len(self.order.batch(epochs * self.order.steps_per_epoch + k + 1)) for k in range(rest)
+        )
+
+    def _count(self, step: int, done: Done) -> None:
+        """Take a step into the position; a skipped one leaves a gap and is never averaged."""
+        position = self.position
+        position.step = step
+        position.micro_batch_size = self.batches.micro_batch_size
+        if done.applied:
+            position.loss_sum += done.loss
+            position.loss_count += done.count
+            position.skipped_in_row = 0
+            return
+        position.skipped += 1
+        position.skipped_in_row += 1
+        indices = self.order.batch(step)
+        log.warning(
+            "step %d skipped: loss %s, gradient norm %s; its examples are %s",
+            step,
+            done.loss / done.count,
+            done.gradient_norm,
+            indices,
+        )
+        self._tell({"loss": None, "skipped": 1.0})
+        if position.skipped_in_row >= self.config.max_skipped:
+            raise Diverged(
+                f"{position.skipped_in_row} steps in a row, up to step {step}, had no finite loss and "
+                f"gradient; none of them reached the weights. The examples are named in "
+                f"{self.parts.run.log}. Lower training.learning_rate"
+                + (", or use precision: bf16." if self.config.precision == "fp16" else ".")
+            )
+
+    def _log(self, rate: float, done: Done) -> None:
+        position = self.position
+        loss = position.loss_sum / position.loss_count if position.loss_count else None
+        scalars: Scalars = {
+            "loss": loss,
+            "learning_rate": rate,
+            "gradient_norm": done.gradient_norm,
+            **done.scalars,
+        }
+        if position.step <= self.config.logging_every and done.gradient_norm == 0.0:
+            log.warning("the gradient is zero: nothing is trained")
+        position.loss_sum, position.loss_count = 0.0, 0
+        self._tell(scalars)
+
+    def _tell(self, scalars: Scalars) -> None:
+        step = self.position.step
+        self.lines.append({"step": step, **scalars})
+        for sink in self.parts.sinks:
+            sink(step, scalars, self._examples(step))
+
+    def _evaluate(self) -> None:
+        """Evaluate on validation; keep the best; decide whether to go on."""
+        position = self.position
+        self._saved = None
+        try:
+            with self.parts.signals.interruptible():
+                scores = self.parts.evaluate(self.model)
+        except Stopped:
+            position.evaluation_pending = True
+            self.save()
+            raise
+        position.evaluation_pending = False
+        self._tell({f"validation/{name}": value for name, value in scores.items()})
+        value = scores[self.parts.best_by]
+        self.plateau.update(value)
+        if self._improved(value):
+            position.best_step, position.best_value, position.waited = position.step, value, 0
+            if self.config.select == "best":
+                self.save()
+            return
+        position.waited += 1
+        patience = self.config.early_stopping.patience
+        if patience and position.waited >= patience:
+            position.ended = True
+            log.info(
+                "stopped early at step %d: best was step %d", position.step, position.best_step
+            )
+
+    def _improved(self, value: float | None) -> bool:
+        if value is None:
+            return False
+        if self.position.best_value is None:
+            return True
+        sign = 1.0 if self.parts.higher_is_better else -1.0
+        gain = sign * (value - self.position.best_value)
+        return gain > self.config.early_stopping.min_improvement
+
+    def _groups(self) -> list[dict[str, Any]]:
+        rates = dict(self.parts.attached.rates)
+        parameters = surgery.trainable(self.model)
+        if self.config.head_learning_rate is not None:
+            ratio = self.config.head_learning_rate / self.config.learning_rate
+            rates |= {name: ratio for name in parameters if self._in_head(name)}
+        return optimizer.groups(parameters, self.config.optimizer, rates)
+
+    def _in_head(self, name: str) -> bool:
+        """Return whether a parameter is the head's, also where PEFT has put its own names around it."""
+        return any(f".{module}." in f".{name}" for module in self.parts.head)
+
+    def _wrapped(self) -> "nn.Module":
+        """Return the model as the forward pass sees it."""
+        model = self.model
+        if self.config.compile:
+            import torch
+
+            model = torch.compile(model)  # type: ignore[assignment]
+        if self.parts.accelerator.num_processes > 1:
+            model = self.parts.accelerator.prepare_model(model)
+        return model
+
+    def parameters_changed(self) -> None:
+        """Renew groups and wrapping after a method made other parameters trainable."""
+        groups = self._groups()
+        kept = {id(p) for group in groups for p in group["params"]}
+        for parameter in [p for p in self.optimizer.state if id(p) not in kept]:
+            del self.optimizer.state[parameter]
+        self.optimizer.param_groups.clear()
+        for group in groups:
+            self.optimizer.add_param_group(group)
+        self.stepper.model = self._wrapped()
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment, then drop what need not be kept."""
+        from graftlab.training import resume
+
+        if not self.parts.accelerator.is_main_process or self._saved == self.position.step:
+            return
+        began = time.perf_counter()
+        tensors, state = resume.gather(self)
+        state["config"] = dict(self.parts.config)
+        state |= {"position": asdict(self.position), "metrics_bytes": self.lines.durable()}
+        path = checkpoint.save(self.parts.run.checkpoints, self.position.step, tensors, state)
+        pinned = {0} | ({self.position.best_step} if self.config.select == "best" else set())
+        checkpoint.rotate(self.parts.run.checkpoints, self.config.keep_checkpoints, pinned)
+        size = sum(file.stat().st_size for file in path.iterdir())
+        self._saved = self.position.step
+        seconds = time.perf_counter() - began
+        self.timing.append(
+            {"event": "checkpoint", "step": self.position.step, "seconds": seconds, "bytes": size}
+        )

@@ -1,0 +1,121 @@
+"""The optimizer: any of torch's by name, or bitsandbytes' 8-bit AdamW, over groups that weigh rightly."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from graftlab.config import Section
+from graftlab.errors import ConfigError, missing_extra, unknown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+EIGHT_BIT = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}
+# torch.optim's own names, lower case; a test compares this list with the installed torch.
+TORCH = {
+    "adadelta": "Adadelta", "adafactor": "Adafactor", "adagrad": "Adagrad", "adam": "Adam",
+    "adamax": "Adamax", "adamw": "AdamW", "asgd": "ASGD", "nadam": "NAdam", "radam": "RAdam",
+    "rmsprop": "RMSprop", "rprop": "Rprop", "sgd": "SGD",
+}  # fmt: skip
+# LBFGS wants a closure, Muon takes matrices only, SparseAdam sparse gradients only: not offered.
+
+
+class Config(Section):
+    """Which optimizer, and how it decays weights."""
+
+    name: str = "adamw"
+    """One of torch.optim's classes in lower case, or `adamw_8bit`, `paged_adamw_8bit` (bitsandbytes)."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decay of matrices; biases and norms are never decayed."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the optimizer's class, such as `betas: [0.9, 0.98]` or `momentum: 0.9`."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in TORCH and name not in EIGHT_BIT:
+            raise ValueError(unknown("optimizer", name, [*TORCH, *EIGHT_BIT]))
+        return name
+
+
+def check(config: Config) -> list[str]:
+    """Return what is wrong, without importing torch."""
+    import importlib.util
+
+    if config.name in EIGHT_BIT and importlib.util.find_spec("bitsandbytes") is None:
+        return [
+            missing_extra(f"training.optimizer.name: {config.name}", "bitsandbytes", "quantized")
+        ]
+    return []
+
+
+def groups(
+    parameters: "Mapping[str, nn.Parameter]",
+    config: Config,
+    rates: Mapping[str, float],
+) -> "list[dict[str, Any]]":
+    """Return parameter groups, one for each pair of (rate multiplier, decay); each holds its `names`.
+
+    A tensor with one axis is a bias or a norm and is not decayed.
+    """
+    found: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in parameters.items():
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        key = (rates.get(name, 1.0), decay)
+        group = found.setdefault(
+            key, {"params": [], "names": [], "rate": key[0], "weight_decay": decay}
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(found.values())
+
+
+def build(param_groups: "list[dict[str, Any]]", config: Config) -> "torch.optim.Optimizer":
+    """Return the optimizer with a learning rate of zero: the loop sets it before each step.
+
+    Raises:
+        ConfigError: the class does not take one of `training.optimizer.arguments`.
+    """
+    import torch
+
+    if config.name in EIGHT_BIT:
+        import bitsandbytes
+
+        make = getattr(bitsandbytes.optim, EIGHT_BIT[config.name])
+    else:
+        make = getattr(torch.optim, TORCH[config.name])
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in config.arguments.items()}
+    try:
+        return make(param_groups, lr=1e-8, **arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"training.optimizer.arguments {config.arguments} do not fit {make.__name__}: {error}."
+        ) from error
+
+
+def state(optimizer: "torch.optim.Optimizer") -> dict[str, Any]:
+    """Return the state by parameter name: it outlives another order of the groups."""
+    return {
+        name: dict(optimizer.state[parameter])
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["names"], group["params"], strict=True)
+        if parameter in optimizer.state
+    }
+
+
+def load_state(optimizer: "torch.optim.Optimizer", saved: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put back what `state` returned; tensors go to their parameter's device, but step counters stay."""
+    import torch
+
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            if name not in saved:
+                continue
+            optimizer.state[parameter] = {
+                key: value.to(parameter.device)
+                if isinstance(value, torch.Tensor) and value.ndim
+                else value
+                for key, value in saved[name].items()
+            }

@@ -1,0 +1,123 @@
+"""What an exactly resumable state holds, taken out of the loop and put back into it.
+
+Nothing random is in it: order, augmentation and dropout are functions of (seed, step, example).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from graftlab import surgery
+from graftlab.errors import CheckpointError
+from graftlab.hooks import Training
+from graftlab.training import optimizer
+from graftlab.training.checkpoint import Checkpoint, pack, unpack
+from graftlab.training.loop import Loop, Position
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def buffers(model: "nn.Module") -> "dict[str, Tensor]":
+    """Return the buffers that belong to the model's state (batch statistics, masks), by name."""
+    kept = model.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in model.named_buffers() if name in kept}
+
+
+def gather(loop: Loop) -> "tuple[dict[str, dict[str, Tensor]], dict[str, Any]]":
+    """Return the run's state as tensors by group, and as JSON."""
+    model, attached = loop.model, loop.parts.attached
+    optimizer_tensors: dict[str, Tensor] = {}
+    hook_tensors: dict[str, Tensor] = {}
+    scaler = loop.parts.accelerator.scaler
+    state = {
+        "optimizer": pack(optimizer.state(loop.optimizer), optimizer_tensors),
+        "hooks": pack([hook.state_dict() for hook in attached.hooks], hook_tensors),
+        "plateau": loop.plateau.state_dict(),
+        "scaler": scaler.state_dict() if scaler else None,
+        "attached": dict(attached.record),
+        "num_steps": loop.num_steps,
+        "world": loop.batches.share.world,
+    }
+    tensors = {
+        "trainable": {name: p.detach() for name, p in surgery.trainable(model).items()},
+        "buffers": buffers(model),
+        "optimizer": optimizer_tensors,
+        "hooks": hook_tensors,
+    }
+    if loop.position.step == 0 and attached.computed:
+        values = model.state_dict()
+        tensors["computed"] = {name: values[name] for name in attached.computed}
+    return tensors, state
+
+
+def start(loop: Loop) -> None:
+    """Tell the hooks that training begins."""
+    training = Training(
+        loop.model,
+        loop.optimizer,
+        loop.num_steps,
+        loop.order.steps_per_epoch,
+        loop.parameters_changed,
+    )
+    for hook in loop.parts.attached.hooks:
+        hook.on_train_start(training)
+
+
+def put_back(model: "nn.Module", tensors: "Mapping[str, Tensor]", what: str) -> None:
+    """Copy tensors into the model's parameters and buffers of the same names.
+
+    Raises:
+        CheckpointError: a name or shape is not the model's: it belongs to another run.
+    """
+    import torch
+
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    for name, tensor in tensors.items():
+        if name not in own or own[name].shape != tensor.shape:
+            found = f"has shape {tuple(own[name].shape)}" if name in own else "is not there"
+            raise CheckpointError(
+                f"{what}: {name} with shape {tuple(tensor.shape)} does not fit; in this run's model "
+                f"it {found}. The checkpoint is of another backbone or method."
+            )
+        with torch.no_grad():
+            own[name].copy_(tensor)
+
+
+def restore(loop: Loop, saved: Checkpoint, computed: "Mapping[str, Tensor]") -> None:
+    """Put a checkpoint's state back: after this, the run is where it was."""
+    where = f"the checkpoint of step {saved.step}"
+    _restore_hooks(loop, saved)  # may change which parameters train, so it comes first
+    missing = set(surgery.trainable(loop.model)) - set(saved.tensors["trainable"])
+    if missing:
+        raise CheckpointError(f"{where} lacks {', '.join(sorted(missing)[:3])}: another method's.")
+    put_back(loop.model, computed, where)
+    put_back(loop.model, saved.tensors["trainable"], where)
+    put_back(loop.model, saved.tensors["buffers"], where)
+    if "optimizer" in saved.tensors:  # missing only where --allow-inexact let it through
+        moments = unpack(saved.state["optimizer"], saved.tensors["optimizer"])
+        optimizer.load_state(loop.optimizer, moments)
+    loop.plateau.load_state_dict(saved.state["plateau"])
+    if saved.state["scaler"] and loop.parts.accelerator.scaler:
+        loop.parts.accelerator.scaler.load_state_dict(saved.state["scaler"])
+    loop.position = Position(**saved.state["position"])
+    loop.batches.micro_batch_size = loop.position.micro_batch_size or loop.batches.micro_batch_size
+    loop.lines.cut(saved.state["metrics_bytes"])
+
+
+def put_back_best(loop: Loop, best: Checkpoint) -> None:
+    """Give the model the weights, and the hooks the state, of the best checkpoint: training is over."""
+    _restore_hooks(loop, best)
+    put_back(loop.model, best.tensors["trainable"], f"the best checkpoint, step {best.step}")
+    put_back(loop.model, best.tensors["buffers"], f"the best checkpoint, step {best.step}")
+
+
+def _restore_hooks(loop: Loop, saved: Checkpoint) -> None:
+    hooks = loop.parts.attached.hooks
+    if hooks and "hooks" not in saved.tensors:
+        raise CheckpointError(
+            f"the checkpoint of step {saved.step} lacks hooks.safetensors, without which this "
+            f"method cannot go on."
+        )
+    states = unpack(saved.state["hooks"], saved.tensors.get("hooks", {}))
+    for hook, state in zip(hooks, states, strict=True):
+        hook.load_state_dict(state)

@@ -1,0 +1,79 @@
+"""The learning rate over the steps: a pure function, but for the plateau, whose state is three numbers."""
+
+import math
+from typing import Any, Literal
+
+from pydantic import Field
+
+from graftlab.config import Section
+
+
+class Config(Section):
+    """How the learning rate moves."""
+
+    name: Literal["linear", "constant", "cosine", "cosine_with_restarts", "plateau", "step"] = (
+        "linear"
+    )
+    """After the warm-up: straight down to zero, level, cosine to zero (once, or `cycles` times), down by
+    `factor` when validation stops improving, or down by `factor` every `step_every` steps."""
+    warmup: float = Field(0.06, ge=0)
+    """Rising from zero: a share of the run's steps if below 1, else a number of steps."""
+    cycles: int = Field(1, ge=1)
+    """Restarts of `cosine_with_restarts`."""
+    factor: float = Field(0.1, gt=0, lt=1)
+    """What `plateau` and `step` multiply the rate with."""
+    step_every: int = Field(0, ge=0)
+    """Steps between two drops of `step`; 0 means a third of the run."""
+    patience: int = Field(2, ge=0)
+    """Evaluations without improvement that `plateau` waits for."""
+
+
+def warmup_steps(config: Config, num_steps: int) -> int:
+    """Return the warm-up in steps; a share is rounded up, as transformers does."""
+    return math.ceil(num_steps * config.warmup) if config.warmup < 1 else int(config.warmup)
+
+
+def factor(step: int, num_steps: int, config: Config) -> float:
+    """Return what multiplies the peak rate at `step` (from 1): the value that transformers' schedules
+    give for that update, whose own count starts from 0."""
+    done, warmup = step - 1, warmup_steps(config, num_steps)
+    if done < warmup:
+        return done / warmup
+    if config.name in ("constant", "plateau"):
+        return 1.0
+    if config.name == "step":
+        every = config.step_every or max(1, num_steps // 3)
+        return float(config.factor ** ((done - warmup) // every))
+    share = (done - warmup) / max(1, num_steps - warmup)
+    if config.name == "linear":
+        return max(0.0, 1.0 - share)
+    if config.name == "cosine":
+        return max(0.0, 0.5 * (1 + math.cos(math.pi * share)))
+    return max(0.0, 0.5 * (1 + math.cos(math.pi * ((config.cycles * share) % 1.0))))
+
+
+class Plateau:
+    """Multiply by `factor` when the watched value has not improved for more than `patience` times."""
+
+    def __init__(self, config: Config, higher_is_better: bool) -> None:
+        self.config, self.sign = config, 1.0 if higher_is_better else -1.0
+        self.scale, self.best, self.waited = 1.0, None, 0
+
+    scale: float
+    best: float | None
+    waited: int
+
+    def update(self, value: float | None) -> None:
+        """Take one evaluation; an undefined value counts as no improvement."""
+        if value is not None and (self.best is None or self.sign * (value - self.best) > 0):
+            self.best, self.waited = value, 0
+            return
+        self.waited += 1
+        if self.waited > self.config.patience:
+            self.scale, self.waited = self.scale * self.config.factor, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scale": self.scale, "best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scale, self.best, self.waited = state["scale"], state["best"], state["waited"]
