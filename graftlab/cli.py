@@ -1,0 +1,134 @@
+"""The command line: `graftlab COMMAND`. Only the command that is asked for is imported.
+
+A command is one file, `graftlab/commands/<name>.py` (or an entry point of `graftlab.commands`), with
+a docstring whose first line is its line in `graftlab --help`, and a function `command`:
+
+    from graftlab.commands._options import File, Json, Overrides, emit
+
+    def command(file: File, overrides: Overrides = (), json: Json = False) -> None:
+        \"\"\"What `graftlab <name> --help` says.\"\"\"
+        from graftlab.experiment import run      # heavy imports stand inside
+        result = run(...)
+        emit(result, json, text)                 # one JSON object, or text, on stdout
+
+Errors are raised, not printed: a GraftlabError becomes one message on stderr (with --json an object
+on stdout) and its exit code. Progress and warnings go to the logger `graftlab`, which writes to stderr.
+"""
+
+import io
+import json
+import logging
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import graftlab
+from graftlab import registry
+from graftlab.errors import GraftlabError, Stopped, nearest
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+UNEXPECTED = 1
+
+
+class Commands(TyperGroup):
+    """A group whose commands are modules, imported when they are called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return registry.names("commands")
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        if cmd_name not in registry.names("commands"):
+            return None
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(cmd_name)(registry.find("commands", cmd_name).command)
+        command = typer.main.get_command(app)
+        assert isinstance(command, TyperCommand)
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        known = registry.names("commands")
+        if args and not args[0].startswith("-") and args[0] not in known:
+            close = nearest(args[0], known)
+            hint = f" Did you mean {close!r}?" if close else ""
+            ctx.fail(f"unknown command {args[0]!r}.{hint} Known: {', '.join(known)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands by their docstrings, without importing them."""
+        rows = [(name, registry.describe("commands", name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.obj = {"json": "--json" in args}
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GraftlabError as error:
+            if not (isinstance(error, Stopped) or str(error)):
+                raise
+            _fail(type(error).__name__, str(error), error.exit_code, ctx.obj["json"])
+        except KeyboardInterrupt:
+            _fail("KeyboardInterrupt", "interrupted", INTERRUPTED, ctx.obj["json"])
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            usage = getattr(error, "format_message", None)  # click's own errors have it
+            if usage is not None and ctx.obj["json"]:
+                _fail("UsageError", usage(), 2, as_json=True)
+            log = _run_log()
+            if usage is not None or log is None:
+                raise
+            logging.getLogger("graftlab").debug("unexpected error", exc_info=True)
+            message = f"{type(error).__name__}: {error}. This is a bug; the traceback is in {log}."
+            _fail(type(error).__name__, message, UNEXPECTED, ctx.obj["json"])
+
+
+def _fail(kind: str, message: str, exit_code: int, as_json: bool) -> NoReturn:
+    if as_json:
+        error = {"type": kind, "message": message, "exit_code": exit_code}
+        print(json.dumps({"error": error}, ensure_ascii=False))
+    else:
+        print(f"graftlab: {message}", file=sys.stderr)
+    raise typer.Exit(exit_code)
+
+
+def _run_log() -> str | None:
+    """Return the run's log file, if a run has opened one."""
+    for handler in logging.getLogger("graftlab").handlers:
+        if isinstance(handler, logging.FileHandler):
+            return handler.baseFilename
+    return None
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"graftlab {graftlab.__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+
+@app.callback(help="Train, compare and explain parameter-efficient adapters on frozen models.")
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Options before a command."""
+
+
+def main() -> None:
+    """Run the command line; always ends in SystemExit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale without UTF-8 must not stop a run
+            stream.reconfigure(errors="backslashreplace")
+    typer.main.get_command(app)(prog_name="graftlab")

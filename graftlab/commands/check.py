@@ -1,0 +1,69 @@
+"""Check a run file: keys, values, conflicts, names, files and columns, without loading anything."""
+
+from typing import Annotated, Any
+
+import typer
+
+from graftlab.commands._options import File, Json, Overrides, aligned, emit
+
+
+def command(
+    file: File,
+    overrides: Overrides = [],  # noqa: B006  # typer wants a list
+    model: Annotated[
+        bool,
+        typer.Option(
+            "--model", help="Also build the model, without its weights, and find targets."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Check a run file: keys, values, conflicts, names, files and columns.
+
+    Everything that is wrong is listed at once. Nothing is loaded, downloaded or written.
+    """
+    from graftlab import config, runfile
+
+    run = runfile.resolve(config.read(file, overrides))
+    found: dict[str, Any] = {"ok": True, "config": run.resolved, "notes": list(run.notes)}
+    rows = _summary(run)
+    if model:
+        found["model"] = _model(run)
+        rows += [(key, str(value)) for key, value in found["model"].items()]
+    lines = [aligned(rows), *(f"note: {note}" for note in run.notes), f"{file} can be run."]
+    emit(found, json, "\n".join(lines))
+
+
+def _summary(run: Any) -> list[tuple[str, str]]:
+    task, training = run.resolved["task"], run.resolved["training"]
+    length = training["max_steps"] or training["epochs"]
+    unit = "steps" if training["max_steps"] else "epochs"
+    keys = ("data_dir", "files", "hub", "source")  # a source is shown, never imported
+    data = next((f"{key} {task[key]}" for key in keys if task.get(key)), "made on the spot")
+    return [
+        ("name", run.name),
+        (
+            "backbone",
+            f"{run.resolved['backbone'].get('model') or ''} ({run.backbone.name})".strip(),
+        ),
+        ("task", f"{task.get('name') or ''} ({run.task.name}), {data}".strip()),
+        ("method", run.method.name),
+        ("training", f"{length:g} {unit}, batches of {training['batch_size']}"),
+    ]
+
+
+def _model(run: Any) -> dict[str, Any]:
+    """Return the model's size, and the layers that the method's targets are, from the meta device."""
+    from graftlab import adapters
+
+    problem = run.task.module.problem(run.task.config)
+    backbone = run.backbone.module.load(run.backbone.config, problem, run.seed, meta=True)
+    sizes = [parameter.numel() for parameter in backbone.model.parameters()]
+    found: dict[str, Any] = {
+        "architecture": type(backbone.model).__name__,
+        "parameters": sum(sizes),
+    }
+    if targets := getattr(run.method.config, "targets", None):
+        rank = getattr(run.method.config, "rank", None)
+        found["targets"] = adapters.resolve(backbone, targets, rank)
+    return found
