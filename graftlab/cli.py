@@ -5,11 +5,11 @@ a docstring whose first line is its line in `graftlab --help`, and a function `c
 
     from graftlab.commands._options import File, Json, Overrides, emit
 
-    def command(file: File, overrides: Overrides = (), json: Json = False) -> None:
+    def command(file: File, overrides: Overrides = None, as_json: Json = False) -> None:
         \"\"\"What `graftlab <name> --help` says.\"\"\"
         from graftlab.experiment import run      # heavy imports stand inside
         result = run(...)
-        emit(result, json, text)                 # one JSON object, or text, on stdout
+        emit(result, as_json, text)              # one JSON object, or text, on stdout
 
 Errors are raised, not printed: a GraftlabError becomes one message on stderr (with --json an object
 on stdout) and its exit code. Progress and warnings go to the logger `graftlab`, which writes to stderr.

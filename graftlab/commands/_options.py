@@ -1,6 +1,6 @@
 """Options that commands share, and how they print."""
 
-import json as json_module
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ import typer
 File = Annotated[str, typer.Argument(metavar="FILE", help="A run file, or the name of a recipe.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Overrides = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
@@ -20,9 +20,9 @@ Overrides = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
-def emit(value: Any, json: bool, text: str) -> None:
+def emit(value: Any, as_json: bool, text: str) -> None:
     """Print `value` as JSON, or `text`."""
-    print(json_module.dumps(value, ensure_ascii=False) if json else text)
+    print(json.dumps(value, ensure_ascii=False) if as_json else text)
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:

@@ -9,14 +9,14 @@ from graftlab.commands._options import File, Json, Overrides, aligned, emit
 
 def command(
     file: File,
-    overrides: Overrides = [],  # noqa: B006  # typer wants a list
+    overrides: Overrides = None,
     model: Annotated[
         bool,
         typer.Option(
             "--model", help="Also build the model, without its weights, and find targets."
         ),
     ] = False,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Check a run file: keys, values, conflicts, names, files and columns.
 
@@ -24,14 +24,14 @@ def command(
     """
     from graftlab import config, runfile
 
-    run = runfile.resolve(config.read(file, overrides))
+    run = runfile.resolve(config.read(file, overrides or ()))
     found: dict[str, Any] = {"ok": True, "config": run.resolved, "notes": list(run.notes)}
     rows = _summary(run)
     if model:
         found["model"] = _model(run)
         rows += [(key, str(value)) for key, value in found["model"].items()]
     lines = [aligned(rows), *(f"note: {note}" for note in run.notes), f"{file} can be run."]
-    emit(found, json, "\n".join(lines))
+    emit(found, as_json, "\n".join(lines))
 
 
 def _summary(run: Any) -> list[tuple[str, str]]:
@@ -54,7 +54,7 @@ def _summary(run: Any) -> list[tuple[str, str]]:
 
 def _model(run: Any) -> dict[str, Any]:
     """Return the model's size, and the layers that the method's targets are, from the meta device."""
-    from graftlab import adapters
+    from graftlab import adapters, surgery
 
     problem = run.task.module.problem(run.task.config)
     backbone = run.backbone.module.load(run.backbone.config, problem, run.seed, meta=True)
@@ -65,5 +65,9 @@ def _model(run: Any) -> dict[str, Any]:
     }
     if targets := getattr(run.method.config, "targets", None):
         rank = getattr(run.method.config, "rank", None)
-        found["targets"] = adapters.resolve(backbone, targets, rank)
+        found["targets"] = (
+            surgery.match_targets(backbone.model, targets, backbone.head)
+            if rank is None
+            else adapters.resolve(backbone, targets, rank)
+        )
     return found

@@ -16,7 +16,7 @@ def command(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Where to; the recipe's own name unless given."),
     ] = None,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Copy a commented recipe, to start a run file of one's own from. Never overwrites."""
     from graftlab.config import recipes
@@ -35,4 +35,6 @@ def command(
         raise ConfigError(f"{target} exists already. Name another file with --out.") from None
     except OSError as error:
         raise DiskError(f"cannot write {target}: {error}. Name another file with --out.") from error
-    emit({"file": str(target)}, json, f"{target} is yours: edit it, then graftlab check {target}")
+    emit(
+        {"file": str(target)}, as_json, f"{target} is yours: edit it, then graftlab check {target}"
+    )

@@ -19,7 +19,7 @@ def command(
     folder: Annotated[
         Path, typer.Option("--runs", metavar="DIR", help="Where the run directories are.")
     ] = Path("runs"),
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """List methods, tasks, backbones, metrics, recipes and runs, each with what it is."""
     from graftlab.errors import ConfigError, unknown
@@ -35,7 +35,7 @@ def command(
     if what is not None and what not in lists:
         raise ConfigError(f"cannot list: {unknown('word', what, lists)}")
     found = {name: lists[name]() for name in ([what] if what else lists)}
-    emit(found, json, "\n\n".join(_block(name, found[name]) for name in found))
+    emit(found, as_json, "\n\n".join(_block(name, found[name]) for name in found))
 
 
 def _block(name: str, entries: dict[str, str]) -> str:

@@ -1,6 +1,6 @@
 """Show a run's config, last metrics and result; or the JSON Schema of run files."""
 
-import json as json_module
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,17 +15,17 @@ def command(
     what: Annotated[
         str, typer.Argument(metavar="RUN|schema", help="A run directory, or the word schema.")
     ],
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Show a run's config, last metrics and result; or the JSON Schema of run files."""
     if what == "schema":
         from graftlab.runfile import schema
 
         found = schema()
-        emit(found, json, json_module.dumps(found, indent=2, ensure_ascii=False))
+        emit(found, as_json, json.dumps(found, indent=2, ensure_ascii=False))
     else:
         shown = _run(Path(what))
-        emit(shown, json, _text(shown))
+        emit(shown, as_json, _text(shown))
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _run(path: Path) -> dict[str, Any]:
 def _text(shown: dict[str, Any]) -> str:
     from graftlab.config import dump
 
-    metrics = "\n".join(json_module.dumps(line) for line in shown["metrics"]) or "none yet"
+    metrics = "\n".join(json.dumps(line) for line in shown["metrics"]) or "none yet"
     state = "finished" if shown["finished"] else f"not finished: graftlab resume {shown['run']}"
     result = dump(shown["result"]).rstrip() if shown["result"] else "none yet"
     return (

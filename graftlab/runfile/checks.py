@@ -1,6 +1,6 @@
 """Conflicts between sections, found before anything is loaded."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from graftlab import pretrained, registry
@@ -58,6 +58,25 @@ def check_method(
             f"the method {method.name!r} trains the backbone's own weights, which a quantized "
             f"backbone (backbone.quantize: {quantized}) cannot. Take a method that freezes it.",
         )
+
+
+def notes(document: Document, training: Any, tracking: Any) -> Iterator[str]:
+    """Yield what is given and has no effect here, with its place."""
+    if training.max_steps and _differs(document, "training", training, "epochs"):
+        yield f"{document.place('training', 'epochs')}: training.epochs has no effect: " + (
+            f"training.max_steps ({training.max_steps}) decides."
+        )
+    for field in type(tracking).model_fields:
+        if not tracking.to and _differs(document, "tracking", tracking, field):
+            yield f"{document.place('tracking', field)}: tracking.{field} has no effect: " + (
+                "tracking.to names no tracker."
+            )
+
+
+def _differs(document: Document, section: str, config: Any, field: str) -> bool:
+    """Return whether a key is given, and as something else than what it is anyway."""
+    default = type(config).model_fields[field].get_default(call_default_factory=True)
+    return (section, field) in document.places and getattr(config, field) != default
 
 
 def add(

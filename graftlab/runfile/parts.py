@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graftlab import pretrained, registry
-from graftlab.config import Document, Problems, build, merge, read_yaml
+from graftlab.config import Document, Problems, build, closest, merge, read_yaml
 from graftlab.errors import GraftlabError, unknown
 from graftlab.runfile.records import Part
 
@@ -59,7 +59,10 @@ def method(document: Document, problems: Problems) -> Part | None:
         return None
     if "name" not in values:
         known = ", ".join(registry.names("methods"))
-        problems.add(document.place("method"), f"method.name is missing. Known: {known}.")
+        near = [key for key in values if closest(key, ["name"])]
+        hint = f" Did you mean 'name' by {near[0]!r}?" if near else ""
+        place = document.place("method", *near[:1])
+        problems.add(place, f"method.name is missing.{hint} Known: {known}.")
         return None
     return _part("methods", values["name"], values, document, problems)
 
@@ -114,10 +117,12 @@ def backbone(document: Document, problems: Problems) -> Part | None:
             problems.add(document.place("backbone", "model"), str(error), type(error))
             return None
     if kind is None:
+        close = closest(str(model), pretrained.aliases())
+        hint = f" Did you mean {close!r}?" if close else ""
         problems.add(
             document.place("backbone", "model"),
             f"backbone.model {model!r} is neither a known alias nor a local folder, so its kind is "
-            f"not known. Check the name, or give backbone.kind (one of: {kinds}).",
+            f"not known.{hint} Else give backbone.kind (one of: {kinds}).",
         )
         return None
     return _part("backbones", kind, values, document, problems)

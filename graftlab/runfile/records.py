@@ -7,12 +7,13 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from graftlab.config import Paths, Section
+from graftlab.config.section import MAX_NAME
 
 
 class Root(Section):
     """The keys of a run file, beside `extends`."""
 
-    name: str | None = Field(None, max_length=120)
+    name: str | None = None
     """Names the run and its directory; the file's own name unless given."""
     backbone: dict[str, Any]
     """The pretrained model: `model` (alias, hub id or folder), or `kind: tiny`."""
@@ -34,7 +35,11 @@ class Root(Section):
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, name: str | None) -> str | None:
-        if name is not None and (
+        if name is None:
+            return name
+        if len(name.encode()) > MAX_NAME - 16:  # room for -2, -3, ... and temporary siblings
+            raise ValueError("name is too long for a folder")
+        if (
             not name.strip()
             or name[0] == "."
             or name.endswith(" ")

@@ -36,6 +36,8 @@ def resolve(document: Document) -> RunFile:
     tracking = _section(trackers.Config, "tracking", document, problems)
     if loop is not None:
         checks.add(problems, document, "training", training.check(loop))
+    if tracking is not None:
+        checks.add(problems, document, "tracking", trackers.check(tracking))
     if task and backbone and loop is not None:
         checks.check_task(task, backbone, loop, document, problems)
     if method and backbone and loop is not None:
@@ -58,7 +60,17 @@ def resolve(document: Document) -> RunFile:
         "deterministic": root.deterministic,
     }
     return RunFile(
-        name, backbone, task, method, loop, tracking, paths, root.seed, root.deterministic, resolved
+        name=name,
+        backbone=backbone,
+        task=task,
+        method=method,
+        training=loop,
+        tracking=tracking,
+        paths=paths,
+        seed=root.seed,
+        deterministic=root.deterministic,
+        resolved=resolved,
+        notes=tuple(checks.notes(document, loop, tracking)),
     )
 
 
