@@ -64,13 +64,15 @@ def fetch(hub_id: str, revision: str | None, weights: bool) -> Fetched:
         names = [file.rfilename for file in info.siblings or ()]
         if weights and not any(name.endswith(".safetensors") for name in names):
             refuse_pickles(hub_id, names)
-        return Fetched(_snapshot(hub_id, info.sha, weights, online=True), str(info.sha), "")
+        # by name, not by info.sha: the cache has to learn to which commit the name belongs
+        folder = _snapshot(hub_id, revision, weights, online=True)
+        return Fetched(folder, folder.name, "")
     except (HTTPError, OfflineModeIsEnabled) as error:
         reason = explain(hub_id, revision, error)
-        if (folder := _cached(hub_id, revision, weights)) is None:
+        if (cached := _cached(hub_id, revision, weights)) is None:
             raise ModelError(reason) from error
-        note = f"{hub_id} is read from the cache ({folder.name[:12]}): {reason}"
-        return Fetched(folder, folder.name, note)
+        note = f"{hub_id} is read from the cache ({cached.name[:12]}): {reason}"
+        return Fetched(cached, cached.name, note)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskError(

@@ -111,8 +111,8 @@ def load_model(
     import torch
 
     try:
-        with quiet(), torch.random.fork_rng():
-            torch.manual_seed(mix(seed, "head"))
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(mix(seed, "head"))
             if meta:
                 return _build_on_meta(auto, located, fields)
             model, info = auto.from_pretrained(

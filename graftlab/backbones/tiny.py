@@ -67,11 +67,15 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
     if problem.kind == "tokens" and config.modality == "images":
         raise ConfigError("backbone.modality is images, but the task wants text. Set it to text.")
     build = _vit if config.modality == "images" else _llama if problem.kind == "tokens" else _bert
-    with _loading.quiet(), torch.random.fork_rng(), torch.device("meta" if meta else "cpu"):
-        torch.manual_seed(mix(config.seed, "backbone"))
+    with (
+        _loading.quiet(),
+        torch.random.fork_rng(devices=[]),
+        torch.device("meta" if meta else "cpu"),
+    ):
+        torch.default_generator.manual_seed(mix(config.seed, "backbone"))
         model = build(config, _loading.problem_fields(problem))
         head = () if problem.kind == "tokens" else _loading.outside_base(model)
-        torch.manual_seed(mix(seed, "head"))
+        torch.default_generator.manual_seed(mix(seed, "head"))
         _loading.draw_again(model, head)
     images = config.modality == "images"
     return Backbone(
