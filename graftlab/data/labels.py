@@ -9,7 +9,7 @@ from graftlab.errors import DataError, nearest
 MAX_INFERRED = 1000
 
 
-class Unusable(ValueError):
+class Unusable(ValueError):  # noqa: N818  said of the row, not of the program
     """A value that makes its row unusable; the message says why."""
 
 

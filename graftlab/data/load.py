@@ -7,7 +7,12 @@ from graftlab.config import Paths
 from graftlab.contracts import Data, Problem, Row
 from graftlab.data import labels, readers, sources, splits
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, GraftlabError
+
+
+def no_figures(rows: Sequence[Row]) -> dict[str, int]:
+    """Return no counts."""
+    return {}
 
 
 class Form(NamedTuple):
@@ -18,11 +23,9 @@ class Form(NamedTuple):
     label: str
     """Column of the label."""
     parse: Callable[[dict[str, Any]], dict[str, Any]]
-    """A row of the source to the inputs; raises `labels.Unusable`."""
-    key: splits.Key
-    """What makes two inputs the same."""
-    figures: Callable[[Sequence[Row]], dict[str, int]]
-    """Figures about a split for the record."""
+    """A row of the source to the inputs and `key`, bytes that equal inputs share; raises `Unusable`."""
+    figures: Callable[[Sequence[Row]], dict[str, int]] = no_figures
+    """Counts about a split for the record."""
 
 
 def task_labels(config: DataSection, label: str) -> tuple[str, ...]:
@@ -39,9 +42,24 @@ def task_labels(config: DataSection, label: str) -> tuple[str, ...]:
         raise ConfigError(
             "task.labels: the class names must be given where rows are not local files."
         )
-    source = sources.Source(str(files["train"]), readers.read(files["train"]))
+    source = sources.Source(str(files["train"]), readers.read(files["train"], (label, label)))
     split = sources.gather(source, [label], label, lambda _: {})
     return labels.infer(split.labels, config.drop_labels, split.where)
+
+
+def check_local(config: DataSection, columns: Sequence[str], label: str) -> list[str]:
+    """Return what is wrong with local files and their columns, read as far as their first row."""
+    try:
+        for split, path in sources.local_files(config).items():
+            row = sources.first_row(path, (columns[0], label))
+            if row is None:
+                return [f"{path} has no row that can be read."]
+            sources.check_columns(
+                row, [*columns, label] if split == "train" else columns, str(path)
+            )
+    except GraftlabError as error:
+        return [str(error)]
+    return []
 
 
 def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool = False) -> Data:
@@ -50,7 +68,7 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
     Raises:
         ConfigError, DataError, Refused
     """
-    opened = sources.open_splits(config, paths)
+    opened = sources.open_splits(config, paths, (form.columns[0], form.label))
     gathered = {
         split: sources.gather(
             source,
@@ -74,7 +92,7 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
         for s, split in labelled.items()
     }
     rows = {s: split.rows for s, split in labelled.items()}
-    used, record = splits.prepare(rows, hidden, config, form.key)
+    used, record = splits.prepare(rows, hidden, config)
     figures = {split: form.figures(rows) for split, rows in used.items()}
     return Data(
         used,

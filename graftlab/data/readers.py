@@ -24,14 +24,14 @@ def suffix_of(path: Path) -> str:
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
-def read(path: Path) -> Iterator[Numbered]:
-    """Yield the rows of a file, or of an image folder (`class/file`).
+def read(path: Path, columns: tuple[str, str] = ("image", "label")) -> Iterator[Numbered]:
+    """Yield the rows of a file, or of an image folder (`class/file`), whose two columns are named here.
 
     Raises:
         DataError: it is missing, empty, not UTF-8 as a whole, damaged, or of a kind that is not known.
     """
     if path.is_dir():
-        yield from _image_folder(path)
+        yield from _image_folder(path, columns)
         return
     if not path.exists():
         raise DataError(f"there is no file {path}.")
@@ -155,8 +155,8 @@ def _parquet(path: Path) -> Iterator[Numbered]:
         raise DataError(f"{path} is not a readable Parquet file: {error}.") from error
 
 
-def _image_folder(path: Path) -> Iterator[Numbered]:
-    """Yield `{image: path, label: folder name}`, sorted by name; files of other kinds are named, not read."""
+def _image_folder(path: Path, columns: tuple[str, str]) -> Iterator[Numbered]:
+    """Yield file and folder name, sorted; files of other kinds are named, not read."""
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
     if not folders:
         raise DataError(f"{path} has no folders in it: an image folder is class/file.")
@@ -166,7 +166,7 @@ def _image_folder(path: Path) -> Iterator[Numbered]:
         if file.name.startswith("."):
             continue
         if file.suffix.lower() in IMAGES:
-            yield index, {"image": str(file), "label": label}
+            yield index, dict(zip(columns, (str(file.absolute()), label), strict=True))
         else:
             yield index, f"{file.name} is not an image file ({', '.join(IMAGES)})"
 

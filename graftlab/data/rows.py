@@ -31,3 +31,7 @@ class Rows(Sequence[Row]):
         """Return the rows at these positions, in this order."""
         positions = list(positions)
         return Rows({name: [values[i] for i in positions] for name, values in self.columns.items()})
+
+    def without(self, name: str) -> "Rows":
+        """Return the rows without a column."""
+        return Rows({key: values for key, values in self.columns.items() if key != name})

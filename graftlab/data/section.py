@@ -54,7 +54,7 @@ class DataSection(Section):
     """A data set of the hub."""
     source: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """`module:function` of an installed package; the function returns a dict: split -> rows (dicts)."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the `source` function."""
     labels: tuple[str, ...] | dict[str, str] | None = None
     """Class names in the order of their integers, or a mapping: label in the data -> class name. Left

@@ -66,14 +66,16 @@ def _split_file(folder: Path, split: str) -> Path | None:
     return found[0] if found else None
 
 
-def open_splits(config: DataSection, paths: Paths) -> dict[str, Source]:
-    """Return the splits that the task's source has.
+def open_splits(config: DataSection, paths: Paths, columns: tuple[str, str]) -> dict[str, Source]:
+    """Return the splits that the task's source has; `columns` names image and label of image folders.
 
     Raises:
         ConfigError, DataError, Refused: the source cannot be used.
     """
     if local := local_files(config):
-        return {split: Source(str(path), readers.read(path)) for split, path in local.items()}
+        return {
+            split: Source(str(path), readers.read(path, columns)) for split, path in local.items()
+        }
     if config.hub:
         from graftlab.data import hub
 
@@ -207,7 +209,7 @@ def tolerate(bad: list[tuple[int, str]], skip_bad: int, where: str) -> list[dict
     return [{"row": index + 1, "reason": reason} for index, reason in bad]
 
 
-def first_row(path: Path) -> dict[str, Any] | None:
-    """Return a local file's first readable row, None where there is none. `Raises:` as `readers.read`."""
-    rows: Iterator[Numbered] = readers.read(path)
+def first_row(path: Path, columns: tuple[str, str]) -> dict[str, Any] | None:
+    """Return a local file's first row that can be read, or None. `Raises:` as `readers.read`."""
+    rows: Iterator[Numbered] = readers.read(path, columns)
     return next((row for _, row in rows if isinstance(row, dict)), None)

@@ -7,18 +7,14 @@ splits, then carving validation from train, then sampling. Each step is counted 
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from graftlab.contracts import Row
 from graftlab.data.rows import Rows
 from graftlab.data.section import DataSection
 from graftlab.data.sources import MAX_SHOWN
 from graftlab.errors import DataError
 from graftlab.seeds import mix
-
-Key = Callable[[Row], bytes]
-"""What makes two rows the same input."""
 
 
 def digest(*parts: str | bytes) -> bytes:
@@ -45,14 +41,14 @@ def assign(splits: Mapping[str, Rows], hidden: set[str]) -> tuple[dict[str, Rows
 
 
 def disjoint(
-    splits: Mapping[str, Rows], key: Key, overlap: str = "drop"
+    splits: Mapping[str, Rows], overlap: str = "drop"
 ) -> tuple[dict[str, Rows], dict[str, Any]]:
     """Return splits of which no two share an input: validation yields to test, train to both.
 
     Raises:
         DataError: two splits share an input and `overlap` is `refuse`.
     """
-    keys = {split: [key(row) for row in rows] for split, rows in splits.items()}
+    keys = {split: rows.columns["key"] for split, rows in splits.items()}
     result = dict(splits)
     record: dict[str, Any] = {}
     for split, others in (("validation", ("test",)), ("train", ("validation", "test"))):
@@ -92,7 +88,7 @@ def _refusal(split: str, other: str, pairs: list[tuple[int, int]]) -> str:
     )
 
 
-def carve(train: Rows, key: Key, share: float, seed: int) -> tuple[Rows, Rows]:
+def carve(train: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
     """Return train and a validation split taken from it: `share` of the distinct inputs of each class.
 
     Rows with the same input stay together. Scores are stratified by their integer part.
@@ -103,8 +99,8 @@ def carve(train: Rows, key: Key, share: float, seed: int) -> tuple[Rows, Rows]:
     import numpy as np
 
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for position, row in enumerate(train):
-        groups[key(row)].append(position)
+    for position, key in enumerate(train.columns["key"]):
+        groups[key].append(position)
     if len(groups) < 2:
         raise DataError(
             f"train has {len(groups)} distinct input; validation can be carved from two or more. "
@@ -141,23 +137,18 @@ def sample(rows: Rows, count: int, seed: int, split: str) -> Rows:
     return rows.take(sorted(order[:count].tolist()))
 
 
-def fingerprint(rows: Rows, key: Key | None = None) -> str:
-    """Return the sha256 over the rows, their order and labels included (`key` stands in for images)."""
+def fingerprint(rows: Rows) -> str:
+    """Return the sha256 over the rows, their order and labels included; `key` stands in for images."""
     hashed = hashlib.sha256()
     for row in rows:
-        content = (
-            [row[name] for name in sorted(row)] if key is None else [key(row).hex(), row["label"]]
-        )
-        hashed.update(json.dumps(content, ensure_ascii=True).encode() + b"\n")
+        row["key"] = row["key"].hex()
+        row.pop("image", None)
+        hashed.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return hashed.hexdigest()
 
 
 def prepare(
-    splits: Mapping[str, Rows],
-    hidden: set[str],
-    config: DataSection,
-    key: Key,
-    by_key: bool = False,
+    splits: Mapping[str, Rows], hidden: set[str], config: DataSection
 ) -> tuple[dict[str, Rows], dict[str, Any]]:
     """Return the three splits as they are used, and the record of how they came about.
 
@@ -165,7 +156,7 @@ def prepare(
         DataError: they overlap and that is refused, or nothing is left to train on.
     """
     used, notes = assign(splits, hidden)
-    used, dropped = disjoint(used, key, config.overlap)
+    used, dropped = disjoint(used, config.overlap)
     for split, others in dropped.items():
         for other, what in others.items():
             notes.append(
@@ -173,7 +164,7 @@ def prepare(
             )
     if "validation" not in used:
         used["train"], used["validation"] = carve(
-            used["train"], key, config.validation_share, config.split_seed
+            used["train"], config.validation_share, config.split_seed
         )
         notes.append(f"validation carved from train: {len(used['validation'])} rows")
     original = {split: len(rows) for split, rows in used.items()}
@@ -193,9 +184,7 @@ def prepare(
         "sizes": {split: len(rows) for split, rows in used.items()},
         "validation/original_train_data_size": original["train"],
         "validation/sliced_train_data_size": len(used["train"]),
-        "fingerprint": {
-            split: fingerprint(rows, key if by_key else None) for split, rows in used.items()
-        },
+        "fingerprint": {split: fingerprint(rows) for split, rows in used.items()},
         "notes": notes,
     }
-    return used, record
+    return {split: rows.without("key") for split, rows in used.items()}, record

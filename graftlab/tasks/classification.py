@@ -10,22 +10,19 @@ from graftlab.config import Paths, Section
 from graftlab.contracts import Backbone, Batch, Data, Problem, Row
 from graftlab.data import readers, sources, splits
 from graftlab.data.labels import Unusable
-from graftlab.data.load import Form, read_splits, task_labels
+from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DataError, GraftlabError
+from graftlab.errors import ConfigError, DataError
+from graftlab.tasks._scoring import forward, label_array, losses, predictions
+from graftlab.tasks._tokens import Texts
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor, nn
-
-# Shapes: N examples of a batch, C classes, L tokens.
 
 BACKBONES = ("encoder", "decoder", "tiny")
 DEFAULT_MAX_LENGTH = (
     256  # covers 99 % of the catalogue's rows but IMDB's; attention costs its square
 )
-CHUNK = 4096  # texts given to the tokenizer at once: bounds the memory of what it returns
-UNKNOWN = -100  # torch's ignore_index: an example without a label
 
 
 class Columns(Section):
@@ -74,18 +71,7 @@ def problem(config: Config) -> Problem:
 
 def check(config: Config) -> list[str]:
     """Return what is wrong with local files and columns; nothing is imported or downloaded."""
-    try:
-        for split, path in sources.local_files(config).items():
-            row = sources.first_row(path)
-            if row is None:
-                return [f"{path} has no row that can be read."]
-            needed = _columns(config)
-            sources.check_columns(
-                row, [*needed, config.columns.label] if split == "train" else needed, str(path)
-            )
-    except GraftlabError as error:
-        return [str(error)]
-    return []
+    return check_local(config, _columns(config), config.columns.label)
 
 
 def read(config: Config, paths: Paths, seed: int) -> Data:
@@ -96,7 +82,7 @@ def read(config: Config, paths: Paths, seed: int) -> Data:
     Raises:
         ConfigError, DataError, Refused
     """
-    form = Form(_columns(config), config.columns.label, _parser(config), same_text, _count_empty)
+    form = Form(_columns(config), config.columns.label, _parser(config), _count_empty)
     return read_splits(config, paths, form, config.regression)
 
 
@@ -105,10 +91,11 @@ def _columns(config: Config) -> list[str]:
 
 
 def _parser(config: Config) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    text, pair = config.columns.text, config.columns.pair
+    columns, pair = _columns(config), config.columns.pair
 
     def parse(row: Mapping[str, Any]) -> dict[str, Any]:
-        return {"text": _text(row, text), "pair": _text(row, pair) if pair else None}
+        texts = [_text(row, column) for column in columns]
+        return {"text": texts[0], "pair": texts[1] if pair else None, "key": same_text(texts)}
 
     return parse
 
@@ -126,15 +113,14 @@ def _text(row: Mapping[str, Any], column: str) -> str:
 
 def _count_empty(rows: Sequence[Row]) -> dict[str, int]:
     empty = sum(
-        not row["text"].strip() or row["pair"] is not None and not row["pair"].strip()
+        not row["text"].strip() or (row["pair"] is not None and not row["pair"].strip())
         for row in rows
     )
     return {"empty_texts": empty}
 
 
-def same_text(row: Row) -> bytes:
-    """Return what two rows share if their texts are equal but for case and white space."""
-    texts = (row["text"], row["pair"]) if row["pair"] is not None else (row["text"],)
+def same_text(texts: Sequence[str]) -> bytes:
+    """Return what two inputs share if their texts are equal but for case and white space."""
     return splits.digest(*("".join(text.split()).casefold() for text in texts))
 
 
@@ -152,7 +138,9 @@ def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]
             if isinstance(row, str):
                 raise Unusable(row)
             sources.check_columns(row, _columns(config), where)
-            result.append({"index": index, **parse(row), "label": None})
+            inputs = parse(row)
+            del inputs["key"]
+            result.append({"index": index, **inputs, "label": None})
         except Unusable as reason:
             raise DataError(f"{where}, row {index + 1}: {reason}.") from None
     if not result:
@@ -214,55 +202,34 @@ class TextTask:
     def __init__(
         self, data: Data, tokenizer: Any, max_length: int, metrics: tuple[str, ...]
     ) -> None:
-        import numpy as np
-
         self.problem = data.problem
         self.metrics = metrics
-        self._left = tokenizer.padding_side == "left"
-        pad = tokenizer.pad_token_id
-        self._pad = {
-            "input_ids": 0 if pad is None else pad,
-            "token_type_ids": tokenizer.pad_token_type_id,
+        self._texts = {
+            split: Texts(
+                [row["text"] for row in rows], [row["pair"] for row in rows], tokenizer, max_length
+            )
+            for split, rows in data.splits.items()
         }
-        self._splits: dict[str, dict[str, list[np.ndarray]]] = {}
-        self._labels: dict[str, np.ndarray] = {}
-        truncated = {}
-        for split, rows in data.splits.items():
-            self._splits[split], truncated[split] = tokenize(rows, tokenizer, max_length)
-            self._labels[split] = self._label_array(rows)
+        self._labels = {
+            split: label_array(rows, data.problem) for split, rows in data.splits.items()
+        }
         self.record = {
             "max_length": max_length,
-            "truncated": {split: count for split, count in truncated.items() if count},
+            "truncated": {
+                split: texts.truncated for split, texts in self._texts.items() if texts.truncated
+            },
         }
-
-    def _label_array(self, rows: Sequence[Row]) -> "np.ndarray":
-        import numpy as np
-
-        labels = [row["label"] for row in rows]
-        if self.problem.kind == "regression":
-            return np.array([np.nan if y is None else y for y in labels], dtype=np.float32)
-        return np.array([UNKNOWN if y is None else y for y in labels], dtype=np.int64)
 
     def size(self, split: str) -> int:
         return len(self._labels.get(split, ()))
 
     def lengths(self, split: str) -> Sequence[int]:
-        return [len(ids) for ids in self._splits[split]["input_ids"]]
+        return self._texts[split].lengths.tolist()
 
     def batch(self, split: str, indices: Sequence[int], epoch: int | None) -> Batch:
-        import numpy as np
         import torch
 
-        columns = self._splits[split]
-        lengths = [len(columns["input_ids"][i]) for i in indices]
-        shape = len(indices), max(lengths)
-        arrays = {name: np.full(shape, self._pad[name], dtype=np.int64) for name in columns}
-        arrays["attention_mask"] = np.zeros(shape, dtype=np.int64)
-        for row, (index, length) in enumerate(zip(indices, lengths, strict=True)):
-            place = slice(shape[1] - length, None) if self._left else slice(length)
-            arrays["attention_mask"][row, place] = 1
-            for name, values in columns.items():
-                arrays[name][row, place] = values[index]
+        arrays = self._texts[split].pad(indices)
         arrays["labels"] = self._labels[split][list(indices)]
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
@@ -276,97 +243,3 @@ class TextTask:
     def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
         logits, labels = forward(model, batch)
         return predictions(self.problem, logits, labels)
-
-
-def tokenize(
-    rows: Sequence[Row], tokenizer: Any, max_length: int
-) -> tuple[dict[str, list["np.ndarray"]], int]:
-    """Return the model's token inputs of each row, and how many rows were cut to `max_length`."""
-    import numpy as np
-
-    names = ["input_ids"]
-    if "token_type_ids" in tokenizer.model_input_names:
-        names.append("token_type_ids")
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    truncated = 0
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        texts, pairs = [row["text"] for row in part], [row["pair"] for row in part]
-        encoded = tokenizer(
-            texts,
-            pairs if pairs[0] is not None else None,
-            truncation=True,
-            max_length=max_length,
-            padding=False,
-            return_attention_mask=False,
-        )
-        for ids in encoded["input_ids"]:
-            columns["input_ids"].append(np.asarray(ids, dtype=np.int32))
-        for types in encoded.get("token_type_ids", ()) if len(names) > 1 else ():
-            columns["token_type_ids"].append(np.asarray(types, dtype=np.int32))
-        truncated += _count_cut(encoded, tokenizer, texts, pairs, max_length)
-    return _never_empty(columns, tokenizer), truncated
-
-
-def _count_cut(
-    encoded: Any, tokenizer: Any, texts: list[str], pairs: list[str | None], max_length: int
-) -> int:
-    if encoded.encodings is not None:
-        return sum(bool(encoding.overflowing) for encoding in encoded.encodings)
-    full = [i for i, ids in enumerate(encoded["input_ids"]) if len(ids) >= max_length]
-    return sum(len(tokenizer(texts[i], pairs[i])["input_ids"]) > max_length for i in full)
-
-
-def _never_empty(
-    columns: dict[str, list["np.ndarray"]], tokenizer: Any
-) -> dict[str, list["np.ndarray"]]:
-    """Give an empty text one token where the tokenizer adds none of its own (Qwen's): no model takes 0."""
-    import numpy as np
-
-    ends = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
-    token = next((end for end in ends if end is not None), 0)
-    for name, values in columns.items():
-        fill = np.asarray([token if name == "input_ids" else 0], dtype=np.int32)
-        columns[name] = [value if len(value) else fill for value in values]
-    return columns
-
-
-def forward(model: "nn.Module", batch: Batch) -> tuple["Tensor", "Tensor"]:
-    """Return float32 logits (N, C) and labels (N). The model never sees the labels: given them, PEFT's
-    AdaLoRA would add its regulariser to a loss that is not ours."""
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    return model(**inputs).logits.float(), batch["labels"]
-
-
-def losses(
-    problem: Problem, logits_NC: "Tensor", labels_N: "Tensor", label_smoothing: float = 0.0
-) -> "Tensor":
-    """Return the loss of each example (N); 0 or NaN where the label is unknown."""
-    from torch.nn import functional as F
-
-    if problem.kind == "regression":
-        return F.mse_loss(logits_NC.squeeze(-1), labels_N.float(), reduction="none")
-    return F.cross_entropy(
-        logits_NC, labels_N, reduction="none", ignore_index=UNKNOWN, label_smoothing=label_smoothing
-    )
-
-
-def predictions(problem: Problem, logits_NC: "Tensor", labels_N: "Tensor") -> list[dict[str, Any]]:
-    """Return per example what `contracts.Task.predict` says."""
-    loss_N = losses(problem, logits_NC, labels_N).tolist()
-    labels = labels_N.tolist()
-    if problem.kind == "regression":
-        known = [label == label for label in labels]  # NaN is the only number unlike itself
-        values: list[dict[str, Any]] = [{"prediction": y} for y in logits_NC.squeeze(-1).tolist()]
-    else:
-        known = [label != UNKNOWN for label in labels]
-        values = [
-            {"prediction": best, "probabilities": shares}
-            for best, shares in zip(
-                logits_NC.argmax(-1).tolist(), logits_NC.softmax(-1).tolist(), strict=True
-            )
-        ]
-    return [
-        {"label": label if sure else None, **value, "loss": loss if sure else None}
-        for label, sure, value, loss in zip(labels, known, values, loss_N, strict=True)
-    ]

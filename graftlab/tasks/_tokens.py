@@ -1,0 +1,86 @@
+"""Texts as tokens, kept end to end in one array and padded a batch at a time."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Shapes: T tokens of all texts, N examples of a batch, L tokens of the longest.
+
+CHUNK = 4096  # texts given to the tokenizer at once: bounds the memory of what it returns
+
+
+class Texts:
+    """The tokens of a split's texts or pairs: 4 bytes a token, however many texts there are."""
+
+    def __init__(
+        self, texts: Sequence[str], pairs: Sequence[str | None], tokenizer: Any, max_length: int
+    ) -> None:
+        import numpy as np
+
+        self._left = tokenizer.padding_side == "left"
+        self._pad = {"input_ids": tokenizer.pad_token_id or 0}
+        if "token_type_ids" in tokenizer.model_input_names:
+            self._pad["token_type_ids"] = tokenizer.pad_token_type_id
+        self._mask = "attention_mask" in tokenizer.model_input_names
+        self.truncated = 0
+        """How many texts (or pairs) were longer than `max_length`."""
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in self._pad}
+        lengths: list[int] = []
+        for start in range(0, len(texts), CHUNK):
+            encoded, cut = _encode(
+                texts[start : start + CHUNK], pairs[start : start + CHUNK], tokenizer, max_length
+            )
+            self.truncated += cut
+            lengths.extend(len(ids) for ids in encoded["input_ids"])
+            for name, flat in parts.items():
+                flat.append(np.fromiter((t for ids in encoded[name] for t in ids), dtype=np.int32))
+        self.lengths = np.array(lengths, dtype=np.int64)
+        self._ends = np.cumsum(self.lengths)
+        empty = np.zeros(0, dtype=np.int32)
+        self._flat_T = {name: np.concatenate([empty, *flat]) for name, flat in parts.items()}
+
+    def pad(self, indices: Sequence[int]) -> "dict[str, np.ndarray]":
+        """Return the model's inputs (N, L), padded to the longest text on the tokenizer's side."""
+        import numpy as np
+
+        chosen = np.asarray(indices, dtype=np.int64)
+        lengths = self.lengths[chosen]
+        ends = self._ends[chosen]
+        shape = len(chosen), int(lengths.max())
+        arrays = {name: np.full(shape, pad, dtype=np.int64) for name, pad in self._pad.items()}
+        mask = np.zeros(shape, dtype=np.int64)
+        for row, (length, end) in enumerate(zip(lengths.tolist(), ends.tolist(), strict=True)):
+            place = slice(shape[1] - length, None) if self._left else slice(length)
+            mask[row, place] = 1
+            for name, flat_T in self._flat_T.items():
+                arrays[name][row, place] = flat_T[end - length : end]
+        return {**arrays, "attention_mask": mask} if self._mask else arrays
+
+
+def _encode(
+    texts: Sequence[str], pairs: Sequence[str | None], tokenizer: Any, max_length: int
+) -> tuple[dict[str, list[list[int]]], int]:
+    encoded = tokenizer(
+        list(texts),
+        list(pairs) if pairs[0] is not None else None,
+        truncation=True,
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=False,
+    )
+    ids = encoded["input_ids"]
+    if encoded.encodings is not None:
+        cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+    else:  # a tokenizer written in Python does not tell what it cut
+        full = [i for i, tokens in enumerate(ids) if len(tokens) >= max_length]
+        cut = sum(len(tokenizer(texts[i], pairs[i])["input_ids"]) > max_length for i in full)
+    # An empty text has no token where the tokenizer adds none of its own (Qwen's): no model takes that.
+    ends = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id, 0)
+    stand_in = next(token for token in ends if token is not None)
+    columns = {"input_ids": [tokens or [stand_in] for tokens in ids]}
+    if "token_type_ids" in tokenizer.model_input_names:
+        types = encoded.get("token_type_ids") or [[0] * len(tokens) for tokens in ids]
+        columns["token_type_ids"] = [row or [0] for row in types]
+    return columns, cut
