@@ -39,7 +39,7 @@ def _summary(run: Any) -> list[tuple[str, str]]:
     length = training["max_steps"] or training["epochs"]
     unit = "steps" if training["max_steps"] else "epochs"
     keys = ("data_dir", "files", "hub", "source")  # a source is shown, never imported
-    data = next((f"{key} {task[key]}" for key in keys if task.get(key)), "made on the spot")
+    data = next((f"{key} {_short(task[key])}" for key in keys if task.get(key)), "no source")
     return [
         ("name", run.name),
         (
@@ -50,6 +50,13 @@ def _summary(run: Any) -> list[tuple[str, str]]:
         ("method", run.method.name),
         ("training", f"{length:g} {unit}, batches of {training['batch_size']}"),
     ]
+
+
+def _short(source: Any) -> str:
+    """Return where data come from in a few words."""
+    if isinstance(source, dict):
+        return " ".join(str(source[key]) for key in ("path", "name", "train") if source.get(key))
+    return str(source)
 
 
 def _model(run: Any) -> dict[str, Any]:
