@@ -1,0 +1,186 @@
+"""Run contestants in turns, each turn a child process, and keep the figures with the machine's description.
+
+A contestant is a command. What it prints last on its standard output is a JSON object of figures; the
+time from start to exit and the peak memory are measured from outside and added. The order turns round
+by one each round, so that a machine that slows down slows everyone. This module imports nothing large:
+a child starts as a copy of its parent, and the kernel would count the parent's size as the child's peak.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("graftlab", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
+Figures = dict[str, float]
+Contestants = Mapping[str, Callable[[int], Sequence[str]]]
+"""Label -> the command of a round (rounds count from 0, and serve as seeds where seeds matter)."""
+
+
+class Goal(NamedTuple):
+    """What is claimed: `figure` of `ours`, alone or against a peer's in the same round."""
+
+    figure: str
+    ours: str
+    peer: str | None = None
+    compare: Literal["ratio", "difference", "value"] = "ratio"
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def values(self, turns: Mapping[str, Sequence[Figures]]) -> list[float]:
+        """Return one value a round: ours / peer's, ours - peer's, or ours."""
+        ours = [turn[self.figure] for turn in turns[self.ours]]
+        if self.compare == "value":
+            return ours
+        assert self.peer is not None, self
+        theirs = [turn[self.figure] for turn in turns[self.peer]]
+        pairs = zip(ours, theirs, strict=True)
+        return [a / b if self.compare == "ratio" else a - b for a, b in pairs]
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Return what the figures depend on, and nothing that names the machine or its folders."""
+    release = platform.freedesktop_os_release() if Path("/etc/os-release").exists() else {}
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "memory (GiB)": round(memory / 2**30, 1),
+        "system": release.get("PRETTY_NAME", platform.system()),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def run_child(command: Sequence[str], threads: int) -> Figures:
+    """Run one turn and return its figures with `seconds` (start to exit) and `peak memory (MiB)`.
+
+    Raises:
+        SystemExit: the child failed; the end of its error output is shown.
+    """
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        start = time.perf_counter()
+        child = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
+        # Not child.wait(): only wait4 gives the usage of this child (and of what it waited for).
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0), errors.seek(0)
+        if child.returncode:
+            end = errors.read()[-3000:]
+            raise SystemExit(f"{' '.join(command)}\nended with {child.returncode}:\n{end}")
+        lines = output.read().splitlines()
+    printed = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes there, KiB on Linux
+    return printed | {"seconds": seconds, "peak memory (MiB)": usage.ru_maxrss / unit}
+
+
+def in_turns(
+    contestants: Contestants, rounds: int, threads: int, warm_up: bool = True
+) -> dict[str, list[Figures]]:
+    """Return the figures of each contestant, one entry a round; `warm_up`: one more round, not kept."""
+    turns: dict[str, list[Figures]] = {label: [] for label in contestants}
+    labels = list(contestants)
+    for turn in range(-1 if warm_up else 0, rounds):
+        for label in labels:
+            print(f"{'warm-up' if turn < 0 else f'round {turn + 1}/{rounds}'}: {label}", flush=True)
+            figures = run_child(contestants[label](max(turn, 0)), threads)
+            if turn >= 0:
+                turns[label].append(figures)
+        labels.append(labels.pop(0))
+    return turns
+
+
+def write(
+    name: str,
+    claim: str,
+    turns: Mapping[str, Sequence[Figures]],
+    goals: Sequence[Goal],
+    settings: Mapping[str, Any],
+) -> Path:
+    """Write `results/<name>.json` (every round's figures; medians are taken when it is read) and show it."""
+    threads = settings["threads"]
+    result = {
+        "name": name,
+        "claim": claim,
+        "settings": settings,
+        "machine": machine(threads),
+        "goals": [goal._asdict() for goal in goals],
+        "turns": turns,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print("\n" + markdown(json.loads(path.read_text(encoding="utf-8"))))
+    return path
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Return a result as a section: claim, table of contestants, goals, machine."""
+    turns = result["turns"]
+    figures = list(dict.fromkeys(figure for rows in turns.values() for figure in rows[0]))
+    lines = [f"### {result['name']}", "", result["claim"], ""]
+    lines += [f"| | {' | '.join(figures)} |", "|---" * (len(figures) + 1) + "|"]
+    for label, rows in turns.items():
+        cells = [_spread([row[figure] for row in rows if figure in row]) for figure in figures]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    lines += ["", "| goal | measured | wanted | reached |", "|---|---|---|---|"]
+    lines += [_goal_row(Goal(**goal), turns) for goal in result["goals"]]
+    rounds = len(next(iter(turns.values())))
+    settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
+    lines += ["", f"Median (lowest to highest) of {rounds} rounds in turns. Settings: {settings}."]
+    lines += [f"Machine: {_machine_line(result['machine'])}.", ""]
+    return "\n".join(lines)
+
+
+def _goal_row(goal: Goal, turns: Mapping[str, Sequence[Figures]]) -> str:
+    values = goal.values(turns)
+    # A difference of accuracies over seeds is one of means; a time or a memory is a median.
+    middle = statistics.mean(values) if goal.compare == "difference" else statistics.median(values)
+    low = goal.at_least is None or middle >= goal.at_least
+    high = goal.at_most is None or middle <= goal.at_most
+    wanted = [f"at least {goal.at_least:g}"] if goal.at_least is not None else []
+    wanted += [f"at most {goal.at_most:g}"] if goal.at_most is not None else []
+    sign = {"ratio": " / ", "difference": " − ", "value": ""}[goal.compare]  # noqa: RUF001
+    reached = ("yes" if low and high else "no") if wanted else ""
+    what = f"{goal.figure}: {goal.ours}{sign}{goal.peer or ''}"
+    spread = f"{_digits(middle)} ({_digits(min(values))} to {_digits(max(values))})"
+    return f"| {what} | {spread} | {' and '.join(wanted) or 'only measured'} | {reached} |"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    if min(values) == max(values):
+        return _digits(values[0])
+    middle, low, high = (_digits(f(values)) for f in (statistics.median, min, max))
+    return f"{middle} ({low} to {high})"
+
+
+def _digits(value: float) -> str:
+    """Return three significant digits or all digits before the point, without an exponent."""
+    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def _machine_line(machine: Mapping[str, Any]) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    rest = ", ".join(f"{k} {v}" for k, v in machine.items() if k not in ("packages", "processor"))
+    return f"{machine['processor']}, {rest}; {packages}"

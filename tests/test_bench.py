@@ -1,0 +1,93 @@
+"""The benchmarks' own arithmetic, and that the page of results says what was measured."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _bench_can_be_imported(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+
+
+def test_the_page_shows_the_results_as_they_are():
+    import table
+
+    page = table.PAGE.read_text(encoding="utf-8")
+    assert table.fill(page) == page, "docs/benchmarks.md is out of date: run python bench/table.py"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench" / "results").glob("*.json")), ids=str)
+def test_a_result_has_all_contestants_in_all_rounds(path):
+    turns = json.loads(path.read_text(encoding="utf-8"))["turns"]
+    assert len({len(rows) for rows in turns.values()}) == 1
+
+
+def test_a_ratio_is_taken_within_a_round():
+    from harness import Goal
+
+    # Round 2 ran on a machine half as fast: both are slower, the ratio is not.
+    turns = {"us": [{"speed": 12.0}, {"speed": 6.0}], "peer": [{"speed": 10.0}, {"speed": 5.0}]}
+    assert Goal("speed", "us", "peer").values(turns) == pytest.approx([1.2, 1.2])
+    assert Goal("speed", "us", "peer", "difference").values(turns) == pytest.approx([2.0, 1.0])
+
+
+def test_a_goal_that_is_missed_is_said_to_be_missed():
+    from harness import Goal, markdown
+
+    result = {
+        "name": "n",
+        "claim": "c",
+        "settings": {},
+        "machine": {"processor": "p", "packages": {}},
+        "turns": {"us": [{"speed": 8.0}], "peer": [{"speed": 10.0}]},
+        "goals": [Goal("speed", "us", "peer", at_least=bound)._asdict() for bound in (0.8, 0.81)],
+    }
+    rows = [line for line in markdown(result).splitlines() if line.startswith("| speed: us / peer")]
+    assert [row.endswith("yes |") for row in rows] == [True, False]
+
+
+def test_peak_memory_is_the_child_s_own():
+    from harness import run_child
+
+    small, large = (
+        run_child([sys.executable, "-c", f"print('{{}}') if bytearray({size} << 20) else 0"], 1)
+        for size in (200, 400)  # both above pytest's own size, which a child starts from
+    )
+    grown = large["peak memory (MiB)"] - small["peak memory (MiB)"]
+    assert grown == pytest.approx(200, abs=15)  # what the allocator and the interpreter round
+
+
+def test_a_child_that_fails_ends_the_benchmark_with_its_own_words():
+    from harness import run_child
+
+    with pytest.raises(SystemExit, match="no such flag"):
+        run_child([sys.executable, "-c", "raise SystemExit('no such flag')"], 1)
+
+
+def test_contestants_take_turns_and_the_order_moves_on(tmp_path):
+    from harness import in_turns
+
+    log = tmp_path / "log"
+    code = "import sys; open(sys.argv[1], 'a').write(sys.argv[2]); print('{\"x\": 1}')"
+    contestants = {
+        name: lambda turn, name=name: [sys.executable, "-c", code, str(log), f"{name}{turn} "]
+        for name in "ab"
+    }
+    turns = in_turns(contestants, rounds=2, threads=1, warm_up=False)
+    assert log.read_text().split() == ["a0", "b0", "b1", "a1"]
+    assert [turn["x"] for turn in turns["a"]] == [1, 1]
+
+
+def test_the_description_of_the_machine_names_neither_host_nor_folder():
+    import platform
+
+    from harness import machine
+
+    text = json.dumps(machine(threads=2))
+    assert platform.node() not in text.split('"')
+    assert str(Path.home()) not in text
