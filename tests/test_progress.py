@@ -1,0 +1,209 @@
+"""Progress never stops a run and never floods a file; the log holds tracebacks and no tokens."""
+
+import io
+import logging
+import os
+import pty
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from graftlab.training import progress
+from graftlab.training.progress import Progress, log_to, peak_memory, redact
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Return a stream on a terminal of 40 columns, and a function that reads what was shown."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    reader, writer = pty.openpty()
+    stream = os.fdopen(writer, "w", encoding="utf-8")
+    yield stream, lambda: os.read(reader, 100_000).decode()
+    stream.close()
+    os.close(reader)
+
+
+def test_lines_off_a_terminal_show_the_figures():
+    stream = io.StringIO()
+    with Progress(10, 0, stream=stream) as bar:
+        bar.update(5, {"loss": 0.25, "learning_rate": 5e-4, "other": 1.0}, 160)
+    (line,) = stream.getvalue().splitlines()
+    for part in ("step 5/10", "loss 0.2500", "lr 5.0e-04", "examples/s", "GiB", "0:00:00 left"):
+        assert part in line
+
+
+def test_many_steps_are_few_lines_and_the_last_is_among_them():
+    stream = io.StringIO()
+    with Progress(1000, 0, stream=stream) as bar:
+        for step in range(1, 1001):
+            bar.update(step, {"loss": 1.0}, 8 * step)
+        bar.update(1000, {"validation/accuracy": 0.5}, 8000)
+    lines = stream.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == ["1/1000", "1000/1000"]
+
+
+def test_a_skipped_step_has_no_loss():
+    stream = io.StringIO()
+    with Progress(10, 0, stream=stream) as bar:
+        bar.update(5, {"loss": None, "skipped": 1.0}, 160)
+    assert "loss -" in stream.getvalue()
+
+
+def test_speed_and_time_left_are_of_this_process_alone(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    bar = Progress(40, 20, stream=stream)
+    now[0] += 50
+    bar.update(30, {}, 300)  # 10 steps of 10 examples in 50 s, 10 steps to go
+    assert "2.0 examples/s" in stream.getvalue()
+    assert "0:00:50 left" in stream.getvalue()
+
+
+def test_quiet_shows_nothing():
+    stream = io.StringIO()
+    with Progress(10, 0, quiet=True, stream=stream) as bar:
+        bar.update(5, {"loss": 0.25}, 160)
+        bar.note("a note")
+    assert stream.getvalue() == ""
+
+
+def test_a_terminal_gets_a_bar_that_fits_into_40_columns(terminal):
+    stream, shown = terminal
+    with Progress(10, 0, stream=stream) as bar:
+        bar.update(5, {"loss": 0.25}, 160)
+        bar.note("[bold]a note[/bold]")
+        bar.update(10, {"loss": 0.125}, 320)
+    text = shown()
+    assert "\x1b[2K" in text  # a line drawn over itself
+    assert "10/10" in text
+    assert "[bold]a note[/bold]" in text
+    plain = text.replace("\r", "\n")
+    for code in ("\x1b[2K", "\x1b[1A", "\x1b[?25l", "\x1b[?25h"):
+        plain = plain.replace(code, "")
+    colourless = re.sub(r"\x1b\[[0-9;]*m", "", plain)
+    assert max(map(len, colourless.splitlines())) <= 40
+
+
+def test_a_usual_terminal_shows_a_bar_with_all_the_figures(terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    stream, shown = terminal
+    with Progress(1000, 0, stream=stream) as bar:
+        bar.update(500, {"loss": 0.25, "learning_rate": 5e-4}, 160)
+    text = shown()
+    assert "\u2501" in text
+    for part in ("500/1000", "loss 0.2500", "lr 5.0e-04", "examples/s", "GiB", "left"):
+        assert part in text
+
+
+def test_a_dumb_terminal_gets_plain_lines(terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    stream, shown = terminal
+    with Progress(10, 0, stream=stream) as bar:
+        bar.update(5, {"loss": 0.25}, 160)
+    text = shown()
+    assert text.startswith("step 5/10")
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_a_closed_terminal_stops_nothing(monkeypatch, term):
+    monkeypatch.setenv("TERM", term)
+    reader, writer = pty.openpty()
+    stream = os.fdopen(writer, "w", encoding="utf-8")
+    with Progress(10, 0, stream=stream) as bar:
+        os.close(reader)
+        for step in range(1, 11):
+            bar.note(f"note {step}")
+            bar.update(step, {"loss": 0.25}, 160)
+    stream.close()
+
+
+def test_a_closed_stream_stops_nothing():
+    stream = io.StringIO()
+    bar = Progress(10, 0, stream=stream)
+    stream.close()
+    bar.update(1, {}, 1)
+    bar.note("a note")
+    bar.close()
+
+
+def test_a_broken_pipe_stops_nothing_and_leaves_exit_code_0():
+    code = """
+        import os, sys
+        from graftlab.training.progress import Progress
+        with Progress(10, 0, stream=sys.stdout) as bar:
+            bar.note("started")
+            sys.stdin.readline()  # by now the reader has gone
+            for step in range(1, 11):
+                bar.note(f"note {step}")
+                bar.update(step, {"loss": 0.25}, step)
+        print("the end, for nobody")
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline() == "started\n"
+    child.stdout.close()
+    _, errors = child.communicate("go on\n", timeout=60)
+    assert (child.returncode, errors) == (0, "")
+
+
+def test_a_stream_of_another_encoding_gets_what_it_can_hold():
+    raw = io.BytesIO()
+    with Progress(10, 0, stream=io.TextIOWrapper(raw, encoding="ascii")) as bar:
+        bar.note("caf\u00e9 \u2713")
+        bar.note("on it goes")
+        assert raw.getvalue() == b"caf\\xe9 \\u2713\non it goes\n"
+
+
+def test_the_log_holds_tracebacks_and_goes_on_where_it_was(tmp_path):
+    path = tmp_path / "run.log"
+    for attempt in (1, 2):
+        with log_to(path):
+            try:
+                raise ValueError(f"attempt {attempt}")
+            except ValueError:
+                logging.getLogger("graftlab.training").exception("it failed")
+    logging.getLogger("graftlab").warning("nobody logs this any more")
+    text = path.read_text(encoding="utf-8")
+    assert text.count("Traceback (most recent call last)") == 2
+    assert "ValueError: attempt 1" in text
+    assert "ERROR graftlab.training: it failed" in text
+    assert "any more" not in text
+
+
+def test_tokens_reach_neither_the_log_nor_the_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijk")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    stream = io.StringIO()
+    with log_to(tmp_path / "run.log"), Progress(1, 0, stream=stream) as bar:
+        bar.note("got hf_abcdefghijk")
+        try:
+            raise ValueError("key 0123456789abcdef refused")
+        except ValueError:
+            logging.getLogger("graftlab").exception("with %s", "hf_abcdefghijk")
+    text = (tmp_path / "run.log").read_text(encoding="utf-8")
+    for secret in ("hf_abcdefghijk", "0123456789abcdef"):
+        assert secret not in text + stream.getvalue()
+    assert "key <WANDB_API_KEY> refused" in text
+    assert redact("with hf_abcdefghijk") == "with <HF_TOKEN>"
+
+
+def test_an_empty_token_redacts_nothing(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "")
+    assert redact("as it was") == "as it was"
+
+
+def test_peak_memory_is_that_of_the_process():
+    held = bytearray(64 * 2**20)
+    held[::4096] = b"x" * len(held[::4096])  # touched, or it would not count
+    assert len(held) < peak_memory() < 2**40

@@ -1,0 +1,212 @@
+"""Trackers get what was logged; one that fails, hangs or is missing never touches the run."""
+
+import logging
+import threading
+import time
+
+import pytest
+
+from graftlab.training import trackers
+from graftlab.training.trackers import Config, Start, Trackers, check
+
+
+@pytest.fixture
+def start(tmp_path):
+    folder = tmp_path / "sst2-lora"
+    folder.mkdir()
+    return Start(
+        folder, {"seed": 1, "method": {"rank": 8}}, "Model(\n  head\n)", {"trainer_hash": "abc123"}
+    )
+
+
+class Remembering:
+    """A tracker that keeps what it is given; it fails at the call named `fails_at`."""
+
+    def __init__(self, fails_at=""):
+        self.fails_at, self.calls = fails_at, []
+
+    def open(self, start, config):
+        self._call("open", start)
+        return self
+
+    def log(self, step, scalars):
+        self._call("log", step, scalars)
+
+    def close(self, result):
+        self._call("close", result)
+
+    def _call(self, name, *what):
+        self.calls.append((name, *what))
+        if name == self.fails_at:
+            raise ConnectionError("no network.")
+
+
+def send(config, start, patience_s=30.0):
+    with Trackers(config, patience_s) as sent:
+        sent.start(start)
+        sent.log(1, {"loss": 0.5, "gap": None}, 16)
+        sent.log(2, {"loss": 0.25})
+        sent.finish({"test": {"accuracy": {"value": 0.75, "reason": None}}, "finished": "yes"})
+
+
+def test_no_tracker_is_the_default(start):
+    before = threading.active_count()
+    with Trackers(Config()) as sent:
+        sent.start(start)
+        assert threading.active_count() == before
+    assert list(start.folder.iterdir()) == []
+
+
+def test_a_tracker_gets_everything_in_order(start, monkeypatch):
+    sink = Remembering()
+    monkeypatch.setitem(trackers.OPENERS, "wandb", sink.open)
+    send(Config(to=("wandb", "wandb")), start)
+    assert sink.calls == [
+        ("open", start),
+        ("log", 1, {"loss": 0.5, "examples": 16.0}),
+        ("log", 2, {"loss": 0.25}),
+        ("close", {"test/accuracy/value": 0.75}),
+    ]
+
+
+@pytest.mark.parametrize("fails_at", ["open", "log", "close"])
+def test_a_tracker_that_raises_is_warned_of_once_and_the_others_go_on(
+    start, monkeypatch, caplog, fails_at
+):
+    bad, good = Remembering(fails_at), Remembering()
+    monkeypatch.setitem(trackers.OPENERS, "wandb", bad.open)
+    monkeypatch.setitem(trackers.OPENERS, "trackio", good.open)
+    with caplog.at_level(logging.WARNING, "graftlab"):
+        send(Config(to=("wandb", "trackio")), start)
+    (warning,) = caplog.messages
+    assert "tracker wandb is left out" in warning
+    assert "no network. Set WANDB_API_KEY" in warning
+    assert [call[0] for call in good.calls] == ["open", "log", "log", "close"]
+
+
+def test_a_tracker_that_hangs_holds_up_the_end_by_no_more_than_the_patience(
+    start, monkeypatch, caplog
+):
+    release = threading.Event()
+
+    def hang(start, config):
+        release.wait(60)
+        raise ConnectionError("too late to be told of")
+
+    monkeypatch.setitem(trackers.OPENERS, "wandb", hang)
+    send(Config(to=("wandb",)), start, patience_s=0.05)
+    release.set()
+    (warning,) = caplog.messages
+    assert "has not ended after 0.05 s" in warning
+
+
+def test_a_tracker_that_falls_far_behind_is_left_out(start, monkeypatch, caplog):
+    release = threading.Event()
+    monkeypatch.setattr(trackers, "MAX_WAITING", 1)
+    monkeypatch.setitem(trackers.OPENERS, "wandb", lambda *_: release.wait(60))
+    send(Config(to=("wandb",)), start, patience_s=0.05)
+    assert len(caplog.messages) == 1
+    assert "1 records behind" in caplog.text
+    release.set()
+
+
+def test_trackers_are_closed_when_the_run_fails(start, monkeypatch):
+    sink = Remembering()
+    monkeypatch.setitem(trackers.OPENERS, "wandb", sink.open)
+
+    def fail():
+        with Trackers(Config(to=("wandb",))) as sent:
+            sent.start(start)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert sink.calls[-1] == ("close", {})
+
+
+def test_a_missing_package_is_found_before_the_run_and_its_extra_named(monkeypatch):
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None if name == "trackio" else name)
+    (problem,) = check(Config(to=("tensorboard", "trackio")))
+    assert "pip install 'graftlab[trackio]'" in problem
+    assert check(Config()) == []
+
+
+def test_tensorboard_is_written_and_reads_back(start):
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    send(Config(to=("tensorboard",), tags=("mine",)), start)
+    events = EventAccumulator(str(start.folder / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
+    assert events.Scalars("result/test/accuracy/value")[0].value == 0.75
+    texts = {
+        name: events.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val[0].decode()
+        for name in ("config", "facts", "model")
+    }
+    assert '"rank": 8' in texts["config"]
+    assert '"trainer_hash": "abc123"' in texts["facts"]
+    assert '"mine"' in texts["facts"]
+    assert "      head" in texts["model"]
+
+
+def test_a_resumed_run_replaces_what_tensorboard_had_of_later_steps(start):
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    from dataclasses import replace
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def values(first_step, scalars):
+        with Trackers(Config(to=("tensorboard",))) as sent:
+            sent.start(replace(start, first_step=first_step))
+            for step, loss in scalars.items():
+                sent.log(step, {"loss": loss})
+
+    values(0, {1: 0.5, 2: 0.25, 3: 9.0})
+    time.sleep(1.1)  # event files are named and ordered by the second
+    values(2, {3: 0.125})
+    events = EventAccumulator(str(start.folder / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 0.25), (3, 0.125)]
+
+
+def test_wandb_offline_stays_in_the_run_directory(start, monkeypatch, caplog):
+    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(start.folder.parent / "elsewhere"))
+    send(Config(to=("wandb",), project="p", name="n", tags=("t",), offline=True), start)
+    (record,) = start.folder.glob("wandb/offline-run-*/run-*.wandb")
+    content = record.read_bytes()
+    for part in (b"loss", b"trainer_hash", b"test/accuracy/value", b"Model("):
+        assert part in content
+    assert caplog.messages == []
+
+
+def test_trackio_keeps_the_run_on_this_machine(start):
+    """In a process of its own: trackio reads its folder when it is imported."""
+    pytest.importorskip("trackio", reason="the extra trackio is not installed")
+    import os
+    import subprocess
+    import sys
+
+    code = (
+        "from pathlib import Path; import sys;"
+        "from graftlab.training.trackers import Config, Start, Trackers;"
+        "t = Trackers(Config(to=('trackio',), project='p')); "
+        "t.start(Start(Path(sys.argv[1]), {'seed': 1}, 'Model', {}));"
+        "t.log(1, {'loss': 0.5}); t.log(2, {'loss': 0.25}); t.finish({'accuracy': 0.75});"
+        "from trackio.sqlite_storage import SQLiteStorage;"
+        "rows = SQLiteStorage.get_logs('p', Path(sys.argv[1]).name);"
+        "print([(r['step'], r.get('loss'), r.get('result/accuracy')) for r in rows])"
+    )
+    env = os.environ | {"TRACKIO_DIR": str(start.folder / "trackio")}
+    env.pop("TRACKIO_SPACE_ID", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(start.folder)], capture_output=True, text=True, env=env
+    )
+    assert done.stdout.strip() == "[(1, 0.5, None), (2, 0.25, None), (3, None, 0.75)]", done.stderr
+
+
+def test_an_unknown_tracker_is_refused():
+    with pytest.raises(ValueError, match="tensorboard"):
+        Config(to=("tensorbord",))
