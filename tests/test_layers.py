@@ -25,8 +25,8 @@ NEIGHBOURS = {  # the few that may know a part on their own rung, and why
     ("experiment", "execution"),  # where a run goes, and how it is carried out
     ("cli", "commands"),
 }
-MAY_FIND = {"runfile", "execution", "experiment", "study", "export", "inference", "page", "demo",
-            "testing", "commands", "cli"}  # fmt: skip
+MAY_FIND = {"auto", "runfile", "execution", "experiment", "study", "export", "inference", "page",
+            "demo", "testing", "commands", "cli"}  # fmt: skip
 ROOT = Path(graftlab.__file__).parent
 RANK = {part: rank for rank, parts in enumerate(LADDER) for part in parts}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem[0] != "_")

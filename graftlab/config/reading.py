@@ -24,6 +24,8 @@ Location = tuple[str | int, ...]
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000  # a bomb of nested aliases expands to billions
 MAX_DEPTH = 40
+# What ruamel gives to values without a tag, and the same written out
+TAGS = r"tag:yaml\.org,2002:(str|int|float|bool|null|map|seq|timestamp|value|merge)"
 TEXT_TAG = "tag:yaml.org,2002:str"
 
 SCALARS: tuple[tuple[str, Callable[[str], Any]], ...] = (  # YAML 1.2 core schema, section 10.3.2
@@ -160,7 +162,7 @@ class _Walk:
                 f"{self._place(node)}: more than {MAX_NODES} values or {MAX_DEPTH} levels, "
                 f"counting what aliases (*name) repeat."
             )
-        if not str(node.tag).startswith("tag:yaml.org,2002:"):
+        if not re.fullmatch(TAGS, str(node.tag)):
             raise ConfigError(f"{self._place(node)}: tags such as {node.tag} are not allowed.")
         if isinstance(node, ScalarNode):
             plain = node.style is None and node.tag != TEXT_TAG
