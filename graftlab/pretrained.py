@@ -249,7 +249,7 @@ def _checked_hash(path: Path) -> str:
 
     Its length is checked against its header; in the hub's cache, its hash against the blob's name.
     """
-    advice = "Delete it and fetch it again."
+    path, advice = path.resolve(), "Delete it and fetch it again."
     with path.open("rb") as stream:
         try:
             length = int.from_bytes(stream.read(8), "little")
@@ -264,7 +264,7 @@ def _checked_hash(path: Path) -> str:
             raise ModelError(f"{path} is damaged: {actual} bytes instead of {expected}. {advice}")
         stream.seek(0)
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    blob = path.resolve().name
+    blob = path.name
     if re.fullmatch(r"[0-9a-f]{64}", blob) and blob != sha256:
-        raise ModelError(f"{path.resolve()} is damaged: its sha256 is {sha256}. {advice}")
+        raise ModelError(f"{path} is damaged: its sha256 is {sha256}. {advice}")
     return sha256

@@ -70,6 +70,8 @@ class Hub(BaseHTTPRequestHandler):
             return self.reply(404)
         if not is_api:
             body = files[rest[-1]]
+            if repo == "acme/short":
+                body = body[:-3]
             etag = hashlib.sha256(body).hexdigest()
             return self.reply(200, body, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
         if rest[:1] == ["tree"]:
@@ -186,6 +188,13 @@ def test_offline_by_wish_asks_nobody(hub_and_home, good):
     cached, absent = ask(home, endpoint, "acme/good", "acme/other", HF_HUB_OFFLINE="1")
     assert cached["revision"] == good["revision"]
     assert absent["error"].startswith("HF_HUB_OFFLINE forbids")
+
+
+def test_a_download_that_ends_early_is_not_taken_for_a_model(tmp_path, hub_and_home):
+    (answer,) = ask(tmp_path, hub_and_home[0], "acme/short")
+    assert answer["exit_code"] == 4
+    assert "bytes instead of" in answer["error"]
+    assert str(tmp_path) in answer["error"]
 
 
 def test_a_name_that_does_not_resolve_is_called_so(tmp_path):

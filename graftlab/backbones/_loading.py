@@ -2,11 +2,12 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from graftlab.config import Section
-from graftlab.contracts import Backbone, Problem
-from graftlab.errors import ConfigError, ModelError, Refused, missing_extra
+from graftlab.contracts import Problem
+from graftlab.errors import ModelError, Refused, missing_extra
 from graftlab.pretrained import Located, read_config
 from graftlab.seeds import mix
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 PROBLEM_TYPES = {"classes": "single_label_classification", "regression": "regression"}
-UNLIMITED = 10**6  # tokenizers without a limit say 1e30
 
 
 class Source(Section):
@@ -137,10 +137,20 @@ def cannot_load(located: Located, error: Exception) -> ModelError | Refused:
             f"{located.source} needs code of its own (auto_map in its config.json), which is not "
             f"run. Use a version of it that transformers has built in."
         )
-    for package in ("sentencepiece", "protobuf"):
-        if package in text.lower():
-            return ModelError(missing_extra(located.source, package, "sentencepiece"))
+    if list(located.folder.glob("*.model")) and not (located.folder / "tokenizer.json").is_file():
+        # asked after the failure, because transformers then speaks of tiktoken instead
+        for package, module in (
+            ("sentencepiece", "sentencepiece"),
+            ("protobuf", "google.protobuf"),
+        ):
+            if not _is_installed(module):
+                return ModelError(missing_extra(located.source, package, "sentencepiece"))
     return ModelError(f"{located.source} cannot be loaded: {text}")
+
+
+def _is_installed(module: str) -> bool:
+    names = module.split(".")
+    return all(find_spec(".".join(names[: i + 1])) for i in range(len(names)))
 
 
 def _build_on_meta(auto: Any, located: Located, fields: dict[str, Any]) -> Loaded:
@@ -209,82 +219,3 @@ def _keep_in_float32(model: "nn.Module", names: Iterable[str]) -> None:
 
 def _inputs_as_float32(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(x.float() if getattr(x, "is_floating_point", bool)() else x for x in inputs)
-
-
-def with_tokenizer(kind: str, loaded: Loaded, located: Located, wanted: int | None) -> Backbone:
-    """Return a text model with its tokenizer, both agreeing on padding, vocabulary and length.
-
-    `wanted` is the longest input in tokens, None for the most that both allow.
-
-    Raises:
-        ConfigError: more tokens are wanted than the model has positions.
-        ModelError: there is no tokenizer, or it does not fit the model.
-        Refused: the tokenizer needs code of its own.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(located.folder, trust_remote_code=False)
-    except (ImportError, ValueError, OSError, KeyError, TypeError) as error:
-        raise cannot_load(located, error) from error
-    pad_notes = set_pad_token(tokenizer, loaded.model, located.source)
-    return Backbone(
-        model=loaded.model,
-        kind=kind,
-        processor=tokenizer,
-        head=loaded.head,
-        max_length=token_limit(tokenizer, loaded.model, wanted),
-        record=located.record(*loaded.notes, *pad_notes),
-    )
-
-
-def set_pad_token(tokenizer: Any, model: Any, source: str) -> tuple[str, ...]:
-    """Make tokenizer, config and generation config agree on the pad token; return what to say.
-
-    Without a token of its own, the end-of-text token pads: who masks padding has to go by the
-    attention mask, not by the token.
-
-    Raises:
-        ModelError: nothing can pad, or the tokenizer has ids that the model has no embedding for.
-    """
-    notes: tuple[str, ...] = ()
-    if tokenizer.pad_token_id is None:
-        token = tokenizer.eos_token or tokenizer.unk_token
-        if token is None:
-            raise ModelError(f"the tokenizer of {source} has no token for padding, end or unknown")
-        tokenizer.pad_token = token
-        notes = (f"{source} has no pad token: {token!r} pads, and the attention mask tells.",)
-    rows = model.get_input_embeddings().num_embeddings
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= rows:
-        raise ModelError(
-            f"tokenizer and model of {source} do not fit: the tokenizer has ids up to {largest}, "
-            f"the model has {rows} embeddings. Use the tokenizer that the model was trained with."
-        )
-    model.config.pad_token_id = tokenizer.pad_token_id
-    if getattr(model, "generation_config", None) is not None:
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return notes
-
-
-def token_limit(tokenizer: Any, model: Any, wanted: int | None) -> int | None:
-    """Return the longest input in tokens: what is wanted, else what tokenizer and positions allow.
-
-    Raises:
-        ConfigError: more is wanted than the model has positions.
-    """
-    limits = [n for n in (tokenizer.model_max_length,) if n < UNLIMITED]
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
-        for name, module in model.named_modules():
-            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None):
-                positions -= module.padding_idx + 1  # RoBERTa counts positions from padding_idx + 1
-                break
-        limits.append(positions)
-        if wanted and wanted > positions:
-            raise ConfigError(
-                f"backbone.max_length is {wanted}, but {model.config.model_type} has {positions} "
-                f"positions. Set it to {positions} or less."
-            )
-    return wanted or min(limits, default=None)

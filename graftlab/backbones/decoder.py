@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from graftlab.backbones import _loading
+from graftlab.backbones import _loading, _tokenizing
 from graftlab.contracts import Backbone, Problem
 from graftlab.errors import ConfigError
 from graftlab.pretrained import ENCODERS, locate, read_config
@@ -35,6 +35,6 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
     auto = AutoModelForCausalLM if problem.kind == "tokens" else AutoModelForSequenceClassification
     fields = _loading.config_fields(config, problem)
     loaded = _loading.load_model(auto, located, fields, seed, meta)
-    backbone = _loading.with_tokenizer("decoder", loaded, located, config.max_length)
+    backbone = _tokenizing.with_tokenizer("decoder", loaded, located, config.max_length)
     backbone.processor.padding_side = "right"
     return backbone

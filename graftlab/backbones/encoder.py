@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from graftlab.backbones import _loading
+from graftlab.backbones import _loading, _tokenizing
 from graftlab.contracts import Backbone, Problem
 from graftlab.errors import ConfigError
 from graftlab.pretrained import locate
@@ -31,4 +31,4 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
     located = locate(config.model, config.revision, weights=not meta)
     fields = _loading.config_fields(config, problem)
     loaded = _loading.load_model(AutoModelForSequenceClassification, located, fields, seed, meta)
-    return _loading.with_tokenizer("encoder", loaded, located, config.max_length)
+    return _tokenizing.with_tokenizer("encoder", loaded, located, config.max_length)
