@@ -14,6 +14,7 @@ from graftlab.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
 STARTS_UNCHANGED = True
 FREEZES_BACKBONE = False  # all of it trains: that is the method
@@ -38,15 +39,13 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     return Attached(model)
 
 
-def save(model: "nn.Module", folder: Path) -> None:
+def save(model: "PreTrainedModel", folder: Path) -> None:
     """Write all weights, once where they are tied, and the model's config beside them."""
     from safetensors.torch import save_model
 
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
-    config = getattr(model, "config", None)
-    if hasattr(config, "save_pretrained"):
-        config.save_pretrained(folder)
+    model.config.save_pretrained(folder)
 
 
 def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":

@@ -1,0 +1,58 @@
+"""PEFT adapters: attach, save, load and turn off, alike for every method that uses PEFT.
+
+A saved adapter stands for a change of the untouched backbone: `adapter_config.json` with sorted lists
+and `adapter_model.safetensors`, the same bytes for the same weights. Pickled adapters are refused.
+"""
+
+from graftlab.adapters.attaching import (
+    ADAPTER,
+    PREFIX,
+    attach,
+    common_fields,
+    drawing,
+    make_config,
+    merge,
+    off,
+    random_frozen,
+    resolve,
+    task_type,
+)
+from graftlab.adapters.fields import LinearAdapter, LowRank, PeftFields, whole
+from graftlab.adapters.files import (
+    begin_from,
+    check_start,
+    config_dict,
+    find_start,
+    load,
+    put,
+    save,
+    tensors,
+)
+from graftlab.adapters.registering import register
+
+__all__ = [
+    "ADAPTER",
+    "PREFIX",
+    "LinearAdapter",
+    "LowRank",
+    "PeftFields",
+    "attach",
+    "begin_from",
+    "check_start",
+    "common_fields",
+    "config_dict",
+    "drawing",
+    "find_start",
+    "load",
+    "make_config",
+    "merge",
+    "off",
+    "put",
+    "random_frozen",
+    "register",
+    "resolve",
+    "save",
+    "task_type",
+    "tensors",
+    "whole",
+]

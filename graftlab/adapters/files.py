@@ -1,0 +1,223 @@
+"""Adapter folders in PEFT's format: the same bytes for the same weights, and never a pickle."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab import surgery
+from graftlab.adapters.attaching import ADAPTER, PREFIX, drawing, name_source, quiet
+from graftlab.contracts import Backbone
+from graftlab.errors import ModelError, Refused
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+INITIAL = "initial_adapter.safetensors"
+"""A and B as they were at the start, for adapters that changed the frozen weights (PiSSA, OLoRA)."""
+INITIAL_A, INITIAL_B = "initial_A", "initial_B"
+"""The buffers beside a layer that hold them."""
+
+
+def tensors(model: "PeftModel") -> "dict[str, Tensor]":
+    """Return the adapter and the head on the CPU, under the names that PEFT gives them in its file."""
+    from peft import get_peft_model_state_dict
+
+    config = model.peft_config[ADAPTER]
+    pattern = getattr(config, "rank_pattern", None)
+    # Without save_embedding_layers=False peft asks the hub whether the vocabulary has grown.
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if pattern is not None:
+        vars(config)["rank_pattern"] = pattern  # AdaLoRA's renames the layers in it
+    return {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in state.items()
+        if not name.endswith((f".{INITIAL_A}", f".{INITIAL_B}"))  # they have a file of their own
+    }
+
+
+def config_dict(model: "PeftModel") -> dict[str, Any]:
+    """Return what stands in `adapter_config.json`: plain values, sets as sorted lists."""
+    config = model.peft_config[ADAPTER]
+    fields = {**config.to_dict(), "inference_mode": True}
+    if config.task_type is None:
+        base = model.get_base_model()
+        fields["auto_mapping"] = {
+            "base_model_class": type(base).__name__,
+            "parent_library": type(base).__module__,
+        }
+    for name in ("modules_to_save", "target_modules", "exclude_modules"):
+        if isinstance(fields.get(name), list | set | tuple):
+            fields[name] = sorted(set(fields[name]))
+    return json.loads(json.dumps(fields, default=sorted))
+
+
+def write(folder: Path, config: Mapping[str, Any], weights: "Mapping[str, Tensor]") -> None:
+    """Write an adapter folder: the same bytes for the same values."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    save_file(dict(weights), folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def save(model: "PeftModel", folder: Path) -> None:
+    """Write the adapter and the head."""
+    write(folder, config_dict(model), tensors(model))
+
+
+def read(folder: Path, weights: str = WEIGHTS) -> "tuple[dict[str, Any], dict[str, Tensor]]":
+    """Return an adapter folder's config and weights.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+        Refused: the weights are pickled.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if (folder / "adapter_model.bin").exists() and not (folder / WEIGHTS).exists():
+        raise Refused(
+            f"{folder / 'adapter_model.bin'} is a pickle, which can run code when it is read. Load it "
+            f"where you trust it, and save it again with peft's save_pretrained."
+        )
+    for name in (CONFIG, weights):
+        if not (folder / name).is_file():
+            raise ModelError(
+                f"{folder} holds no {name}, so it is not the adapter that is looked for."
+            )
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return config, load_file(folder / weights)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"the adapter in {folder} cannot be read: {error}") from error
+
+
+def load(backbone: Backbone, folder: Path) -> "PeftModel":
+    """Return the backbone with the adapter in `folder`, in eval mode, bit for bit as it was saved.
+
+    Raises:
+        ModelError: the files are missing or damaged, or belong to another backbone.
+        Refused: the weights are pickled.
+    """
+    from peft import PeftConfig, PeftModel
+
+    _, weights = read(folder)
+    surgery.freeze(backbone.model)
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        init = getattr(config, "init_lora_weights", None)
+        if init is not None:
+            config.init_lora_weights = True  # the weights are read: nothing is to be computed
+        with drawing(0), quiet():
+            model = PeftModel.from_pretrained(backbone.model, folder, config=config)
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(f"the adapter in {folder} does not fit this backbone: {error}") from error
+    if init is not None:
+        config.init_lora_weights = init
+    name_source(config, backbone)
+    _head_in_float32(model)
+    put(model, weights, f"the adapter in {folder}")
+    return model.eval()
+
+
+def _head_in_float32(model: "PeftModel") -> None:
+    """Let a head that was trained in float32 stay so on a backbone of lower precision."""
+    heads = [p for name, p in model.named_parameters() if f".modules_to_save.{ADAPTER}." in name]
+    for parameter in heads:
+        parameter.requires_grad_(True)
+    surgery.train_in_float32(model)
+    for parameter in heads:
+        parameter.requires_grad_(False)
+
+
+def put(model: "PeftModel", weights: "Mapping[str, Tensor]", what: str) -> None:
+    """Set the adapter's and the head's weights; `what` names them in an error.
+
+    Raises:
+        ModelError: names or shapes differ.
+    """
+    import torch
+
+    own = tensors(model)
+    if difference := differ(own, weights):
+        raise ModelError(f"{what} does not fit this backbone and method: {difference}.")
+    places = {_in_file(name): tensor for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        for name, value in weights.items():
+            places[name].copy_(value)
+
+
+def _in_file(name: str) -> str:
+    """Return the name that PEFT's file has for a name of the model's state dict."""
+    name = name.replace(f".modules_to_save.{ADAPTER}.", ".").replace(f".{ADAPTER}", "")
+    if name.endswith(".lora_magnitude_vector.weight"):
+        return name.removesuffix(".weight")
+    return "prompt_embeddings" if name == "prompt_encoder.embedding.weight" else name
+
+
+def differ(own: "Mapping[str, Tensor]", given: "Mapping[str, Tensor]") -> str | None:
+    """Return how the first tensor of different shape differs, or None."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    others = {name: tuple(tensor.shape) for name, tensor in given.items()}
+    for name in sorted({*shapes, *others}):
+        if shapes.get(name) != others.get(name):
+            there, here = others.get(name, "missing"), shapes.get(name, "missing")
+            return f"{name} is {there} in the file and {here} here"
+    return None
+
+
+def find_start(start_from: Path) -> Path:
+    """Return the adapter folder that `method.start_from` means: a run's, or itself.
+
+    Raises:
+        ModelError: there is none.
+    """
+    for folder in (start_from / "adapter", start_from):
+        if (folder / CONFIG).is_file():
+            return folder
+    raise ModelError(
+        f"method.start_from: {start_from} is neither a run with an adapter nor an adapter folder "
+        f"(no {CONFIG} in it)."
+    )
+
+
+def check_start(
+    config: Any, backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
+) -> list[str]:
+    """Return what is wrong with `method.start_from`, before anything is loaded."""
+    if config.start_from is not None:
+        try:
+            find_start(config.start_from)
+        except ModelError as error:
+            return [str(error)]
+    return []
+
+
+def begin_from(model: "PeftModel", start_from: Path, head: Sequence[str], with_head: bool) -> None:
+    """Set the adapter's weights, and with `with_head` the head's, to those of an earlier run.
+
+    Raises:
+        ModelError: the earlier adapter is another method's, or has other shapes or another scale.
+    """
+    folder = find_start(start_from)
+    config, weights = read(folder)
+    own = config_dict(model)
+    for field in ("peft_type", "use_dora", "r", "lora_alpha", "use_rslora"):
+        if config.get(field) != own.get(field):
+            raise ModelError(
+                f"method.start_from: {folder} has {field} {config.get(field)!r}, this run has "
+                f"{own.get(field)!r}. Begin from a run of the same method, rank and alpha."
+            )
+    if not with_head:
+        prefixes = [PREFIX + name for name in head]
+        weights = {
+            **{n: w for n, w in weights.items() if not surgery.inside(n, prefixes)},
+            **{n: w for n, w in tensors(model).items() if surgery.inside(n, prefixes)},
+        }
+    hint = " (for a task with other labels set method.start_head: false)" if with_head else ""
+    put(model, weights, f"method.start_from: the adapter in {folder}{hint}")

@@ -1,0 +1,122 @@
+"""BitFit as a tuner of PEFT; importing this module registers it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
+from peft.utils import PeftType
+from torch import Tensor, nn
+
+from graftlab.adapters import register
+
+
+@dataclass
+class BitfitConfig(PeftConfig):
+    """What PEFT writes into `adapter_config.json` for BitFit."""
+
+    target_modules: list[str] | str | None = field(default=None)
+    exclude_modules: list[str] | str | None = field(default=None)
+    modules_to_save: list[str] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = PeftType["BITFIT"]
+        if isinstance(self.target_modules, list):
+            self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # as peft has it
+
+
+class BitfitLayer(nn.Module, BaseTunerLayer):
+    """A layer whose output is shifted by a trainable change of its bias."""
+
+    adapter_layer_names = ("bitfit_delta",)
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: BitfitConfig) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.bitfit_delta = nn.ParameterDict({})
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config)
+
+    def update_layer(self, adapter_name: str, config: BitfitConfig) -> None:
+        """Add an adapter, zero at first."""
+        self.bitfit_delta[adapter_name] = nn.Parameter(torch.zeros_like(self._bias()))
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def _bias(self) -> Tensor:
+        return self.get_base_layer().get_parameter("bias").data
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the layer's output (N, ..., O), or (N, O, ...) of a convolution, with the bias changed."""
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        y = self.base_layer(x, *args, **kwargs)
+        if self.disable_adapters or self.merged:
+            return y
+        for name in self.active_adapters:
+            if name in self.bitfit_delta:
+                delta = self.bitfit_delta[name].to(y.dtype)
+                y = y + (delta.view(-1, *[1] * (y.dim() - 2)) if self._channels_first() else delta)
+        return y
+
+    def _channels_first(self) -> bool:
+        return isinstance(
+            self.get_base_layer(),
+            nn.Conv1d | nn.Conv2d | nn.GroupNorm | nn.modules.batchnorm._BatchNorm,
+        )
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Add the changes to the bias itself.
+
+        Raises:
+            ValueError: with `safe_merge`, a change is not finite.
+        """
+        for name in check_adapters_to_merge(self, adapter_names):
+            if name in self.bitfit_delta:
+                delta = self.get_delta_weight(name)
+                if safe_merge and not delta.isfinite().all():
+                    raise ValueError(f"NaNs detected in the adapter {name}: it cannot be merged")
+                self._bias().add_(delta)
+                self.merged_adapters.append(name)
+
+    def unmerge(self) -> None:
+        """Take the changes out of the bias again."""
+        while self.merged_adapters:
+            self._bias().sub_(self.get_delta_weight(self.merged_adapters.pop()))
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """Return the change of the bias (O,)."""
+        return self.bitfit_delta[adapter].detach().to(self._bias().dtype)
+
+
+class BitfitModel(BaseTuner):
+    """A model whose biased layers are `BitfitLayer`s."""
+
+    prefix = "bitfit_"
+    tuner_layer_cls = BitfitLayer
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  (as peft declares it)
+
+    def _create_and_replace(
+        self,
+        peft_config: BitfitConfig,  # type: ignore[override]
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(target, BitfitLayer):
+            target.update_layer(adapter_name, peft_config)
+            return
+        layer = BitfitLayer(target, adapter_name, peft_config)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+        self._replace_module(parent, target_name, layer, target)
+
+
+register("bitfit", BitfitConfig, BitfitModel)

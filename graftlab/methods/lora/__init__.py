@@ -1,0 +1,69 @@
+"""LoRA: a low-rank correction on linear layers, y = W x + b + s B A x, with s = alpha / rank.
+
+Hu et al., 2021, arXiv 2106.09685, equation 3.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import model_validator
+
+from graftlab import adapters
+from graftlab.adapters import low_rank
+from graftlab.contracts import Attached, Backbone, Setting
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STARTS_UNCHANGED = True
+FREEZES_BACKBONE = True
+MERGEABLE = True
+TURNS_OFF = True
+RELOADS_EXACTLY = True
+BACKBONES = ("encoder", "decoder", "vision", "tiny")
+NOT_ARCHITECTURES = ()
+
+
+class Config(adapters.LowRank):
+    """Low-rank adaptation."""
+
+    init: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "eva"] = "default"
+    """Where A and B start: B zero and A uniform (default) or normal (gaussian), orthogonal to each other,
+    the weight's principal part (pissa), its QR factors (olora), or the inputs' principal directions with
+    ranks shared out among the layers (eva)."""
+
+    @model_validator(mode="after")
+    def _even_rank(self) -> "Config":
+        if self.init == "orthogonal" and self.rank % 2:
+            raise ValueError(f"rank {self.rank} is odd; init orthogonal needs an even one")
+        if self.init == "eva" and self.start_from is not None:
+            raise ValueError("start_from and init eva exclude each other: both say where A starts")
+        return self
+
+
+def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
+    """Return the frozen backbone with A and B on its target layers.
+
+    Raises:
+        ConfigError: no layer matches, or the rank is larger than one of them.
+        ModelError: `start_from` holds no fitting adapter.
+    """
+    if config.init == "eva":
+        from graftlab.methods.lora.eva import attach as attach_eva
+
+        return attach_eva(backbone, config, setting)
+    init = True if config.init == "default" else config.init
+    return low_rank.attach(backbone, config, setting, init_lora_weights=init)
+
+
+check = adapters.check_start
+save = low_rank.save
+off = low_rank.off
+merge = low_rank.merge
+deltas = low_rank.deltas
+to_lora = low_rank.to_lora
+
+
+def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
+    """Return the backbone with the saved adapter."""
+    return low_rank.load(backbone, folder)

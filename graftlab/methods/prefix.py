@@ -1,0 +1,148 @@
+"""Prefix tuning: trained keys and values that every layer attends to, beside those of the input.
+
+Li & Liang, 2021, arXiv 2101.00190. They start from the keys and values of real words, as the paper
+advises: from random ones peft's own suite reaches less than half the accuracy.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from graftlab import adapters
+from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+STARTS_UNCHANGED = False  # any further key, even zero, takes some of the attention
+FREEZES_BACKBONE = True
+MERGEABLE = False  # it acts on the attention, not on a weight
+TURNS_OFF = True
+RELOADS_EXACTLY = True
+BACKBONES = ("encoder", "decoder", "tiny")
+# Their attention takes no keys and values from outside (`past_key_values`).
+NOT_ARCHITECTURES = (
+    "albert",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "modernbert",
+    "mpnet",
+    "vit",
+)
+
+
+class Config(adapters.PeftFields):
+    """Prefix tuning."""
+
+    tuner: ClassVar[str] = "prefix_tuning"
+
+    num_tokens: int = Field(30, ge=1)
+    """Number of trained keys and values in each layer (30 in adapter-hub)."""
+    init: Literal["words", "random"] = "words"
+    """Where they start: the keys and values of the first words of the training data, or normal noise."""
+
+    @model_validator(mode="after")
+    def _no_words_behind_a_projection(self) -> "Config":
+        if self.init == "words" and self.peft.get("prefix_projection"):
+            raise ValueError(
+                "init words and peft.prefix_projection exclude each other; set init random"
+            )
+        return self
+
+
+def check(
+    config: Config, backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
+) -> list[str]:
+    """Return why the method does not fit the backbone, before it is loaded."""
+    problems = []
+    if backbone_kind not in BACKBONES:
+        problems.append(f"method prefix does not fit backbones of kind {backbone_kind}: {_INSTEAD}")
+    if model_type in NOT_ARCHITECTURES:
+        problems.append(
+            f"method prefix does not fit {model_type}: its attention takes no keys and values from "
+            f"outside. {_INSTEAD}"
+        )
+    if gradient_checkpointing:
+        problems.append(
+            "method prefix does not work with training.gradient_checkpointing: keys and values are "
+            "handed over in a cache, which checkpointing drops. Turn it off, or choose another method."
+        )
+    return problems
+
+
+_INSTEAD = "Choose another method, such as lora."
+
+
+def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
+    """Return the frozen backbone with trained keys and values in every layer.
+
+    Raises:
+        ConfigError: the backbone takes none.
+    """
+    from peft import PrefixTuningConfig
+
+    model_type = getattr(getattr(backbone.model, "config", None), "model_type", None)
+    problems = check(config, backbone.kind, model_type, setting.gradient_checkpointing)
+    if not problems and adapters.task_type(backbone) is None:
+        problems = [f"method prefix does not fit models of images. {_INSTEAD}"]
+    if problems:
+        raise ConfigError(" ".join(problems))
+    fields = {"num_virtual_tokens": config.num_tokens, **adapters.common_fields(backbone)}
+    peft_config = adapters.make_config(PrefixTuningConfig, fields, config.peft)
+    model = adapters.attach(backbone, peft_config, setting.seed)
+    if config.init == "words" and setting.restored is None:
+        _start_from_words(model, first_words(setting, config.num_tokens))
+    return Attached(model, computed=adapters.random_frozen(model))
+
+
+def first_words(setting: Setting, num_tokens: int) -> "Tensor":
+    """Return the first tokens (1, num_tokens) of the training data, padding left out.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    import torch
+
+    words: list[Tensor] = []
+    for batch in setting.batches():
+        mask = batch.get("attention_mask")
+        tokens = batch["input_ids"]
+        words.append(tokens[mask.bool()] if mask is not None else tokens.flatten())
+        if sum(map(len, words)) >= num_tokens:
+            return torch.cat(words)[None, :num_tokens]
+    raise ConfigError(
+        f"method.num_tokens is {num_tokens}, but the training data has fewer tokens to start from. "
+        "Lower it, or set method.init: random."
+    )
+
+
+def _start_from_words(model: Any, words: "Tensor") -> None:
+    import torch
+    from peft import initialize_kv_prefix_from_past_key_values
+    from transformers import DynamicCache
+
+    base = model.get_base_model()
+    cache = DynamicCache()
+    training = base.training
+    base.eval()
+    with torch.no_grad():
+        base.base_model(
+            input_ids=words.to(base.device),
+            attention_mask=torch.ones_like(words, device=base.device),
+            past_key_values=cache,
+            use_cache=True,
+        )
+    base.train(training)
+    initialize_kv_prefix_from_past_key_values(model, past_key_values=cache)
+
+
+save = adapters.save
+off = adapters.off
+
+
+def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
+    """Return the backbone with the saved keys and values."""
+    return adapters.load(backbone, folder)

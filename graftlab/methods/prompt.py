@@ -1,0 +1,148 @@
+"""Prompt tuning: trained embeddings in front of the input's own.
+
+Lester et al., 2021, arXiv 2104.08691. They start as the embeddings of words, which the paper found better
+than noise: random ones of the vocabulary, or those of a text.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from graftlab import adapters
+from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STARTS_UNCHANGED = False  # the input is longer by the trained embeddings from the start
+FREEZES_BACKBONE = True
+MERGEABLE = False  # it acts on the input, not on a weight
+TURNS_OFF = True
+RELOADS_EXACTLY = True
+BACKBONES = ("encoder", "decoder", "tiny")
+NOT_ARCHITECTURES = ("vit",)  # images have no words
+
+_INSTEAD = "Choose another method, such as lora."
+
+
+class Config(adapters.PeftFields):
+    """Prompt tuning."""
+
+    tuner: ClassVar[str] = "prompt_tuning"
+    own_fields: ClassVar[dict[str, str]] = {
+        "prompt_tuning_init": "method.init",
+        "prompt_tuning_init_text": "method.init_text",
+        "tokenizer_name_or_path": "the backbone",
+        "tokenizer_kwargs": "the backbone",
+    }
+
+    num_tokens: int = Field(20, ge=1)
+    """Number of trained embeddings."""
+    init: Literal["words", "random"] = "words"
+    """Where they start: embeddings of words drawn from the vocabulary, or normal noise."""
+    init_text: str | None = None
+    """Start from the words of this text instead, repeated as needed: say the task, or name its labels."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "Config":
+        if self.init_text is not None and self.init == "random":
+            raise ValueError("init random and init_text exclude each other")
+        if self.init_text is not None and not self.init_text.strip():
+            raise ValueError("init_text is empty")
+        return self
+
+
+def check(
+    config: Config, backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
+) -> list[str]:
+    """Return why the method does not fit the backbone, before it is loaded."""
+    if backbone_kind not in BACKBONES or model_type in NOT_ARCHITECTURES:
+        what = model_type or f"backbones of kind {backbone_kind}"
+        return [f"method prompt does not fit {what}: images have no words. {_INSTEAD}"]
+    return []
+
+
+def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
+    """Return the frozen backbone with trained embeddings in front of its input.
+
+    Raises:
+        ConfigError: the backbone takes no tokens.
+    """
+    from peft import PromptTuningConfig
+
+    if adapters.task_type(backbone) is None:
+        raise ConfigError(f"method prompt does not fit models of images. {_INSTEAD}")
+    fields = {
+        "num_virtual_tokens": config.num_tokens,
+        "token_dim": _embeddings(backbone).weight.shape[1],  # ALBERT's are narrower
+        "prompt_tuning_init": "SAMPLE_VOCAB" if config.init == "words" else "RANDOM",
+        **adapters.common_fields(backbone),
+    }
+    _pad_left(backbone)
+    peft_config = adapters.make_config(PromptTuningConfig, fields, config.peft)
+    model = adapters.attach(backbone, peft_config, setting.seed)
+    if config.init_text is not None and setting.restored is None:
+        _start_from(model, backbone, config.init_text)
+    return Attached(model, computed=adapters.random_frozen(model))
+
+
+def _embeddings(backbone: Backbone) -> Any:
+    model: Any = backbone.model
+    return model.get_input_embeddings()
+
+
+def _pad_left(backbone: Backbone) -> None:
+    """Let a decoder that classifies by the last token find it.
+
+    Trained embeddings come without token ids, so transformers takes the last position whatever it is
+    (`pooled_logits` of its sequence classifiers). Padding goes to the left here, positions stay.
+    """
+    if "score" in backbone.head:
+        backbone.model.register_forward_pre_hook(_move_padding, with_kwargs=True)
+
+
+def _move_padding(model: Any, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    import torch
+
+    embeds_NLE, mask_NL = inputs.get("inputs_embeds"), inputs.get("attention_mask")
+    if embeds_NLE is None or mask_NL is None:
+        return args, inputs
+    length = mask_NL.shape[1]
+    real_N1 = mask_NL.sum(dim=1, keepdim=True).long()
+    right_N1 = mask_NL[:, :1] > 0  # rows that are padded on the left already stay
+    shift_N1 = torch.where(right_N1, real_N1, 0)
+    source_NL = (torch.arange(length, device=mask_NL.device) + shift_N1) % length
+    mask_NL = mask_NL.gather(1, source_NL)
+    index = source_NL[:, :, None].expand_as(embeds_NLE)
+    moved = {
+        "inputs_embeds": embeds_NLE.gather(1, index),
+        "attention_mask": mask_NL,
+        "position_ids": (mask_NL.cumsum(dim=1).long() - 1).clamp(min=0),
+    }
+    return args, inputs | moved
+
+
+def _start_from(model: Any, backbone: Backbone, text: str) -> None:
+    """Set the embeddings to those of the text's tokens, repeated."""
+    import torch
+
+    tokens = backbone.processor(text, add_special_tokens=False)["input_ids"]
+    if not tokens:
+        raise ConfigError(f"method.init_text {text!r} holds no token.")
+    weight = model.prompt_encoder[adapters.ADAPTER].embedding.weight
+    repeated = [tokens[i % len(tokens)] for i in range(len(weight))]
+    with torch.no_grad():
+        ids = torch.tensor(repeated, device=weight.device)
+        weight.copy_(_embeddings(backbone)(ids))
+
+
+save = adapters.save
+off = adapters.off
+
+
+def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
+    """Return the backbone with the saved embeddings."""
+    _pad_left(backbone)
+    return adapters.load(backbone, folder)
