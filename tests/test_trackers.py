@@ -9,14 +9,18 @@ import pytest
 from graftlab.training import trackers
 from graftlab.training.trackers import Config, Start, Trackers, check
 
+FACTS = {
+    "config": {"seed": 1, "method": {"rank": 8}},
+    "model": "Model(\n  head\n)",
+    "trainer_hash": "abc123",
+}
+
 
 @pytest.fixture
-def start(tmp_path):
-    folder = tmp_path / "sst2-lora"
-    folder.mkdir()
-    return Start(
-        folder, {"seed": 1, "method": {"rank": 8}}, "Model(\n  head\n)", {"trainer_hash": "abc123"}
-    )
+def folder(tmp_path):
+    run = tmp_path / "sst2-lora"
+    run.mkdir()
+    return run
 
 
 class Remembering:
@@ -41,28 +45,28 @@ class Remembering:
             raise ConnectionError("no network.")
 
 
-def send(config, start, patience_s=30.0):
-    with Trackers(config, patience_s) as sent:
-        sent.start(start)
+def send(config, folder, patience_s=30.0):
+    with Trackers(config, folder, patience_s) as sent:
+        sent.start(FACTS)
         sent.log(1, {"loss": 0.5, "gap": None}, 16)
         sent.log(2, {"loss": 0.25})
         sent.finish({"test": {"accuracy": {"value": 0.75, "reason": None}}, "finished": "yes"})
 
 
-def test_no_tracker_is_the_default(start):
+def test_no_tracker_is_the_default(folder):
     before = threading.active_count()
-    with Trackers(Config()) as sent:
-        sent.start(start)
+    with Trackers(Config(), folder) as sent:
+        sent.start(FACTS)
         assert threading.active_count() == before
-    assert list(start.folder.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
-def test_a_tracker_gets_everything_in_order(start, monkeypatch):
+def test_a_tracker_gets_everything_in_order(folder, monkeypatch):
     sink = Remembering()
     monkeypatch.setitem(trackers.OPENERS, "wandb", sink.open)
-    send(Config(to=("wandb", "wandb")), start)
+    send(Config(to=("wandb", "wandb")), folder)
     assert sink.calls == [
-        ("open", start),
+        ("open", Start(folder, FACTS["config"], FACTS["model"], {"trainer_hash": "abc123"})),
         ("log", 1, {"loss": 0.5, "examples": 16.0}),
         ("log", 2, {"loss": 0.25}),
         ("close", {"test/accuracy/value": 0.75}),
@@ -71,13 +75,13 @@ def test_a_tracker_gets_everything_in_order(start, monkeypatch):
 
 @pytest.mark.parametrize("fails_at", ["open", "log", "close"])
 def test_a_tracker_that_raises_is_warned_of_once_and_the_others_go_on(
-    start, monkeypatch, caplog, fails_at
+    folder, monkeypatch, caplog, fails_at
 ):
     bad, good = Remembering(fails_at), Remembering()
     monkeypatch.setitem(trackers.OPENERS, "wandb", bad.open)
     monkeypatch.setitem(trackers.OPENERS, "trackio", good.open)
     with caplog.at_level(logging.WARNING, "graftlab"):
-        send(Config(to=("wandb", "trackio")), start)
+        send(Config(to=("wandb", "trackio")), folder)
     (warning,) = caplog.messages
     assert "tracker wandb is left out" in warning
     assert "no network. Set WANDB_API_KEY" in warning
@@ -85,7 +89,7 @@ def test_a_tracker_that_raises_is_warned_of_once_and_the_others_go_on(
 
 
 def test_a_tracker_that_hangs_holds_up_the_end_by_no_more_than_the_patience(
-    start, monkeypatch, caplog
+    folder, monkeypatch, caplog
 ):
     release = threading.Event()
 
@@ -94,29 +98,29 @@ def test_a_tracker_that_hangs_holds_up_the_end_by_no_more_than_the_patience(
         raise ConnectionError("too late to be told of")
 
     monkeypatch.setitem(trackers.OPENERS, "wandb", hang)
-    send(Config(to=("wandb",)), start, patience_s=0.05)
+    send(Config(to=("wandb",)), folder, patience_s=0.05)
     release.set()
     (warning,) = caplog.messages
     assert "has not ended after 0.05 s" in warning
 
 
-def test_a_tracker_that_falls_far_behind_is_left_out(start, monkeypatch, caplog):
+def test_a_tracker_that_falls_far_behind_is_left_out(folder, monkeypatch, caplog):
     release = threading.Event()
     monkeypatch.setattr(trackers, "MAX_WAITING", 1)
     monkeypatch.setitem(trackers.OPENERS, "wandb", lambda *_: release.wait(60))
-    send(Config(to=("wandb",)), start, patience_s=0.05)
+    send(Config(to=("wandb",)), folder, patience_s=0.05)
     assert len(caplog.messages) == 1
     assert "1 records behind" in caplog.text
     release.set()
 
 
-def test_trackers_are_closed_when_the_run_fails(start, monkeypatch):
+def test_trackers_are_closed_when_the_run_fails(folder, monkeypatch):
     sink = Remembering()
     monkeypatch.setitem(trackers.OPENERS, "wandb", sink.open)
 
     def fail():
-        with Trackers(Config(to=("wandb",))) as sent:
-            sent.start(start)
+        with Trackers(Config(to=("wandb",)), folder) as sent:
+            sent.start(FACTS)
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -131,12 +135,12 @@ def test_a_missing_package_is_found_before_the_run_and_its_extra_named(monkeypat
     assert check(Config()) == []
 
 
-def test_tensorboard_is_written_and_reads_back(start):
+def test_tensorboard_is_written_and_reads_back(folder):
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    send(Config(to=("tensorboard",), tags=("mine",)), start)
-    events = EventAccumulator(str(start.folder / "tensorboard"))
+    send(Config(to=("tensorboard",), tags=("mine",)), folder)
+    events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
     assert events.Scalars("result/test/accuracy/value")[0].value == 0.75
@@ -150,39 +154,38 @@ def test_tensorboard_is_written_and_reads_back(start):
     assert "      head" in texts["model"]
 
 
-def test_a_resumed_run_replaces_what_tensorboard_had_of_later_steps(start):
+def test_a_resumed_run_replaces_what_tensorboard_had_of_later_steps(folder):
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
-    from dataclasses import replace
-
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def values(first_step, scalars):
-        with Trackers(Config(to=("tensorboard",))) as sent:
-            sent.start(replace(start, first_step=first_step))
+        with Trackers(Config(to=("tensorboard",)), folder) as sent:
+            sent.start(FACTS, first_step)
             for step, loss in scalars.items():
                 sent.log(step, {"loss": loss})
 
     values(0, {1: 0.5, 2: 0.25, 3: 9.0})
     time.sleep(1.1)  # event files are named and ordered by the second
     values(2, {3: 0.125})
-    events = EventAccumulator(str(start.folder / "tensorboard"))
+    events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 0.25), (3, 0.125)]
 
 
-def test_wandb_offline_stays_in_the_run_directory(start, monkeypatch, caplog):
-    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+def test_wandb_offline_stays_in_the_run_directory(folder, monkeypatch, caplog):
+    wandb = pytest.importorskip("wandb", reason="the extra wandb is not installed")
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, str(start.folder.parent / "elsewhere"))
-    send(Config(to=("wandb",), project="p", name="n", tags=("t",), offline=True), start)
-    (record,) = start.folder.glob("wandb/offline-run-*/run-*.wandb")
+        monkeypatch.setenv(name, str(folder.parent / "elsewhere"))
+    send(Config(to=("wandb",), project="p", name="n", tags=("t",), offline=True), folder)
+    wandb.teardown()  # waits until its service has written what it was given
+    (record,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     content = record.read_bytes()
     for part in (b"loss", b"trainer_hash", b"test/accuracy/value", b"Model("):
         assert part in content
     assert caplog.messages == []
 
 
-def test_trackio_keeps_the_run_on_this_machine(start):
+def test_trackio_keeps_the_run_on_this_machine(folder):
     """In a process of its own: trackio reads its folder when it is imported."""
     pytest.importorskip("trackio", reason="the extra trackio is not installed")
     import os
@@ -191,18 +194,18 @@ def test_trackio_keeps_the_run_on_this_machine(start):
 
     code = (
         "from pathlib import Path; import sys;"
-        "from graftlab.training.trackers import Config, Start, Trackers;"
-        "t = Trackers(Config(to=('trackio',), project='p')); "
-        "t.start(Start(Path(sys.argv[1]), {'seed': 1}, 'Model', {}));"
+        "from graftlab.training.trackers import Config, Trackers;"
+        "t = Trackers(Config(to=('trackio',), project='p'), Path(sys.argv[1]));"
+        "t.start({'config': {'seed': 1}, 'model': 'Model'});"
         "t.log(1, {'loss': 0.5}); t.log(2, {'loss': 0.25}); t.finish({'accuracy': 0.75});"
         "from trackio.sqlite_storage import SQLiteStorage;"
         "rows = SQLiteStorage.get_logs('p', Path(sys.argv[1]).name);"
         "print([(r['step'], r.get('loss'), r.get('result/accuracy')) for r in rows])"
     )
-    env = os.environ | {"TRACKIO_DIR": str(start.folder / "trackio")}
+    env = os.environ | {"TRACKIO_DIR": str(folder / "trackio")}
     env.pop("TRACKIO_SPACE_ID", None)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(start.folder)], capture_output=True, text=True, env=env
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, env=env
     )
     assert done.stdout.strip() == "[(1, 0.5, None), (2, 0.25, None), (3, None, 0.75)]", done.stderr
 

@@ -224,13 +224,21 @@ class _Served:
 class Trackers:
     """The trackers of one run. No call raises or waits, but `finish`, which waits `patience_s`."""
 
-    def __init__(self, config: Config, patience_s: float = PATIENCE_S) -> None:
-        self.config = config
+    def __init__(self, config: Config, folder: Path, patience_s: float = PATIENCE_S) -> None:
+        """`folder` is the run directory."""
+        self.config, self.folder = config, folder
         self.patience_s = patience_s
         self._served: list[_Served] = []
 
-    def start(self, start: Start) -> None:
-        """Open every tracker, in the background."""
+    def start(self, facts: Mapping[str, Any], first_step: int = 0) -> None:
+        """Open every tracker, in the background.
+
+        `facts` are `config` (the resolved run file), `model` (its structure as text) and whatever
+        else is known: `trainer_hash`, `peft_hash`, the device. `first_step` is the step that a
+        resumed run goes on from.
+        """
+        others = {name: fact for name, fact in facts.items() if name not in ("config", "model")}
+        start = Start(self.folder, facts["config"], facts["model"], others, first_step)
         self._served = [_Served(name, start, self.config) for name in dict.fromkeys(self.config.to)]
 
     def log(self, step: int, scalars: Scalars, examples: int = 0) -> None:
