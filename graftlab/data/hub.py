@@ -57,73 +57,71 @@ def _rows(dataset: Any) -> Iterator[Numbered]:
             index += 1
 
 
+LOCAL = "or keep its files in a folder and set task.data_dir"
+BY_STATUS = {
+    401: f"the hub does not know who asks (401). Is HF_TOKEN set and valid? {LOCAL.capitalize()}.",
+    403: f"the hub refuses access (403). Has HF_TOKEN the right to it? {LOCAL.capitalize()}.",
+    404: f"not on the hub (404), or private and HF_TOKEN is not set. Check the spelling, {LOCAL}.",
+    429: f"the hub asks to wait (429, too many requests). Try again later, {LOCAL}.",
+}
+DAMAGED = {
+    "DatasetGenerationError",
+    "NonMatchingSplitsSizesError",
+    "NonMatchingChecksumError",
+    "ArrowInvalid",
+}
+ABSENT = {"DatasetNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError"}
+UNREACHED = {"ConnectionError", "ConnectError", "LocalEntryNotFoundError", "Timeout"}
+
+
 def explain(error: BaseException, hub: Hub, cache: Path) -> GraftlabError:
     """Return what a failure to load means for the user; an unknown one is raised again as it is."""
     chain = list(_chain(error))
+    # By name: they come from datasets, huggingface_hub, httpx and fsspec, in several versions.
     kinds = {kind.__name__ for e in chain for kind in type(e).__mro__}
     text = " ".join(str(e) for e in chain)
-    status = next((s for e in chain if (s := _status(e))), None)
-    what = f"task.hub {hub.path}"
-    local = "or keep its files in a folder and set task.data_dir"
-    if "scripts are no longer supported" in text or "trust_remote_code" in text:
+    what = f"task.hub {hub.path}" + (f" at revision {hub.revision}" if hub.revision else "")
+    if "scripts are no longer supported" in text:
         return Refused(
-            f"{what} needs a loading script, and code of a data set is not run. Most such sets have the "
-            f"same rows as Parquet: set task.hub.revision: refs/convert/parquet, {local}."
+            f"{what} needs a loading script, and code of a data set is not run. Most such sets have "
+            f"the same rows as Parquet: set task.hub.revision: refs/convert/parquet, {LOCAL}."
         )
     if "GatedRepoError" in kinds or "gated" in text.lower():
         return DataError(
-            f"{what} is gated: accept its terms at https://huggingface.co/datasets/{hub.path} and set "
-            f"HF_TOKEN, {local}."
+            f"{what} is gated: accept its terms at https://huggingface.co/datasets/{hub.path} and "
+            f"set HF_TOKEN, {LOCAL}."
         )
     if "BuilderConfig" in text or "Config name is missing" in text:
         return ConfigError(f"{what}: task.hub.name {hub.name!r}: {error}")
-    if "OfflineModeIsEnabled" in kinds or "offline mode" in text.lower():
+    if "OfflineModeIsEnabled" in kinds or "OfflineModeIsEnabled" in text:
         return DataError(
-            f"{what} is not in the cache {cache}, and offline mode is on; go online, {local}."
+            f"{what} is not in the cache {cache}, and offline mode is on; go online, {LOCAL}."
         )
-    if status == 401 or status == 403:
-        return DataError(
-            f"{what}: the hub refuses access ({status}). Is HF_TOKEN set and valid? {local}."
-        )
-    if status == 429:
-        return DataError(
-            f"{what}: the hub asks to wait (429, too many requests). Try again later, {local}."
-        )
+    if why := _reason(kinds, next((s for e in chain if (s := _status(e))), None), cache):
+        return DataError(f"{what}: {why}")
+    raise error
+
+
+def _reason(kinds: set[str], status: int | None, cache: Path) -> str | None:
+    if status is None and kinds & ABSENT:
+        status = 404
+    if status in BY_STATUS:
+        return BY_STATUS[status]
     if status is not None and status >= 500:
-        return DataError(f"{what}: the hub has a fault ({status}). Try again later, {local}.")
-    if (
-        kinds & {"DatasetNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError"}
-        or status == 404
-    ):
-        revision = f" at revision {hub.revision!r}" if hub.revision else ""
-        return DataError(
-            f"{what} does not exist on the hub{revision} (404), or is private and HF_TOKEN is not set. "
-            f"Check the spelling, {local}."
-        )
-    if kinds & {
-        "DatasetGenerationError",
-        "NonMatchingSplitsSizesError",
-        "NonMatchingChecksumError",
-        "ArrowInvalid",
-    }:
-        return DataError(
-            f"{what}: what was downloaded is damaged or incomplete ({error}). Remove its folder under "
+        return f"the hub has a fault ({status}). Try again later, {LOCAL}."
+    if kinds & DAMAGED:
+        return (
+            "what was downloaded is damaged or incomplete. Remove its folder under "
             f"{cache} and run again."
         )
-    if kinds & {
-        "ConnectionError",
-        "ConnectError",
-        "LocalEntryNotFoundError",
-        "Timeout",
-        "TimeoutException",
-    }:
-        return DataError(
-            f"{what} is not in the cache {cache}, and the hub cannot be reached (no network, or its name "
-            f"does not resolve); go online once, {local}."
+    if kinds & UNREACHED:
+        return (
+            f"it is not in the cache {cache}, and the hub cannot be reached (no network, or its name "
+            f"does not resolve); go online once, {LOCAL}."
         )
     if kinds & {"DataFilesNotFoundError", "EmptyDatasetError"}:
-        return DataError(f"{what} holds no data files that can be read: {error}")
-    raise error
+        return f"it holds no data files that can be read; {LOCAL}."
+    return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -7,7 +7,7 @@ from graftlab.config import Paths
 from graftlab.contracts import Data, Problem, Row
 from graftlab.data import labels, readers, sources, splits
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, GraftlabError
+from graftlab.errors import ConfigError, DataError, GraftlabError
 
 
 def no_figures(rows: Sequence[Row]) -> dict[str, int]:
@@ -78,6 +78,8 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
         )
         for split, source in opened.items()
     }
+    for split in gathered.values():  # rows that cannot be read are told before labels that are odd
+        sources.tolerate(split.bad, config.skip_bad, split.where)
     reader: labels.Scores | labels.Classes = labels.Scores()
     if not regression:
         train = gathered["train"]
@@ -85,13 +87,20 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
         reader = labels.Classes(names, config.drop_labels)
     problem = Problem("regression") if regression else Problem("classes", reader.names)
 
-    hidden = {s for s, split in gathered.items() if all(map(reader.is_hidden, split.labels))}
+    hidden = {
+        s
+        for s, split in gathered.items()
+        if split.labels and all(map(reader.is_hidden, split.labels))
+    }
     labelled = {s: sources.label(split, reader) for s, split in gathered.items() if s not in hidden}
     skipped = {
         s: sources.tolerate(split.bad, config.skip_bad, gathered[s].where)
         for s, split in labelled.items()
     }
     rows = {s: split.rows for s, split in labelled.items()}
+    for s, split_rows in rows.items():
+        if not len(split_rows):
+            raise DataError(f"{gathered[s].where} has no row that can be used.")
     used, record = splits.prepare(rows, hidden, config)
     figures = {split: form.figures(rows) for split, rows in used.items()}
     return Data(

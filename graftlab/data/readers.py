@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def read(path: Path, columns: tuple[str, str] = ("image", "label")) -> Iterator[
         )
     try:
         yield from readers[suffix](path)
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
+    except (EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path} is damaged or cannot be read: {error}. Get it again.") from error
 
 
@@ -113,6 +114,8 @@ def _csv(path: Path) -> Iterator[Numbered]:
         except StopIteration:
             return
         except csv.Error as error:
+            if "end of data" in str(error):
+                raise DataError(f"{path}: a quote is opened and never closed.") from None
             yield index, f"line {reader.line_num}: {error}"
         else:
             if not values:

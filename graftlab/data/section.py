@@ -47,7 +47,8 @@ class DataSection(Section):
     kind: str | None = None
     """The task kind; the catalogue entry says it otherwise."""
     data_dir: Path | None = None
-    """A folder with train, validation and test as .jsonl.gz (or .jsonl, .csv, .parquet, ..., or folders of images)."""
+    """A folder with train, validation and test as .jsonl.gz (or .jsonl, .csv, .parquet, ..., or folders
+    of images)."""
     files: Files | None = None
     """Local files, one a split."""
     hub: Hub | None = None
@@ -64,7 +65,8 @@ class DataSection(Section):
     metrics: tuple[str, ...] = ()
     """Names of metrics; the first one chooses the best checkpoint. Left out: what fits the problem."""
     overlap: Literal["drop", "refuse"] = "drop"
-    """Drop a train row that stands in validation or test, and a validation row that stands in test; or stop."""
+    """Drop a train row that stands in validation or test, and a validation row that stands in test; or
+    stop and name the rows."""
     skip_bad: int = Field(0, ge=0)
     """So many unusable rows of a split are left out and recorded; one more stops the run."""
     validation_share: float = Field(0.1, gt=0, lt=1)

@@ -115,8 +115,7 @@ def carve(train: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
     for stratum in sorted(strata):
         members = strata[stratum]
         total += len(members)
-        wanted = max(round(total * share), 1) - target
-        wanted = min(wanted, len(members) - 1) if len(groups) > len(strata) else wanted
+        wanted = min(max(round(total * share), 1) - target, len(members) - 1)
         target += wanted
         order = np.random.default_rng(mix(seed, "carve", stratum)).permutation(len(members))
         chosen.extend(position for i in order[:wanted] for position in members[i])

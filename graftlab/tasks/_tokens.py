@@ -1,6 +1,7 @@
 """Texts as tokens, kept end to end in one array and padded a batch at a time."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Texts:
             self.truncated += cut
             lengths.extend(len(ids) for ids in encoded["input_ids"])
             for name, flat in parts.items():
-                flat.append(np.fromiter((t for ids in encoded[name] for t in ids), dtype=np.int32))
+                flat.append(np.fromiter(chain.from_iterable(encoded[name]), dtype=np.int32))
         self.lengths = np.array(lengths, dtype=np.int64)
         self._ends = np.cumsum(self.lengths)
         empty = np.zeros(0, dtype=np.int32)
