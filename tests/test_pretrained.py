@@ -26,6 +26,7 @@ FILES = {
     "model.safetensors": WEIGHTS,
     "pytorch_model.bin": b"a pickle",
     "consolidated.safetensors": WEIGHTS,
+    "onnx/config.json": b"{}",
 }
 FAILURES = {
     "acme/gated": (403, "GatedRepo"),
@@ -69,7 +70,7 @@ class Hub(BaseHTTPRequestHandler):
         if not is_api and not rest:
             return self.reply(404)
         if not is_api:
-            body = files[rest[-1]]
+            body = files["/".join(rest[2:])]  # resolve/COMMIT/PATH
             if repo == "acme/short":
                 body = body[:-3]
             etag = hashlib.sha256(body).hexdigest()
