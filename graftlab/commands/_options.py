@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+WIDEST = 24  # of a first column
+
 File = Annotated[str, typer.Argument(metavar="FILE", help="A run file, or the name of a recipe.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Overrides = Annotated[
@@ -26,6 +28,10 @@ def emit(value: Any, as_json: bool, text: str) -> None:
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:
-    """Return two columns as lines."""
-    width = max((len(name) for name, _ in rows), default=0)
-    return "\n".join(f"  {name:<{width}}  {text}".rstrip() for name, text in rows)
+    """Return two columns as lines; a long name has a line of its own."""
+    width = max((len(name) for name, _ in rows if len(name) <= WIDEST), default=0)
+    lines = []
+    for name, text in rows:
+        space = f"\n{'':{width + 4}}" if text and len(name) > width else "  "
+        lines.append(f"  {name:<{width}}{space}{text}".rstrip())
+    return "\n".join(lines)

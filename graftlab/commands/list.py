@@ -57,12 +57,17 @@ def _tasks() -> dict[str, str]:
 
 
 def _backbones() -> dict[str, str]:
+    """Return the models of the catalogue under all their spellings, then the kinds."""
     from graftlab.pretrained import aliases
 
-    entries = {
-        alias: f"{entry['id']} ({entry['kind']}) {entry.get('about', '')}".strip()
-        for alias, entry in aliases().items()
-    }
+    spellings: dict[int, list[str]] = {}
+    for alias, entry in aliases().items():
+        spellings.setdefault(id(entry), []).append(alias)
+    entries = {}
+    for names in spellings.values():
+        entry = aliases()[names[0]]
+        source = f" ({entry['id']})" if entry.get("id") else ""
+        entries[", ".join(names)] = f"{entry['kind']}: {entry.get('about', '')}{source}"
     return entries | {f"kind: {name}": about for name, about in _modules("backbones").items()}
 
 

@@ -162,11 +162,10 @@ def _wanted(detail: Mapping[str, Any], field: FieldInfo | None) -> str:
     if kind in ("literal_error", "enum"):
         return str(context["expected"])
     name = re.sub(r"_(type|parsing|from_float|required|parsing_size)$", "", kind)
-    is_number = name in ("int", "float", "finite_number") or any(
-        key in context for _, key, _ in BOUNDS
-    )
-    if is_number:
-        noun = "a whole number" if name == "int" else "a number"
+    bounded = any(key in context for _, key, _ in BOUNDS)
+    if bounded or name in ("int", "float", "finite_number"):
+        whole = name == "int" or (field is not None and field.annotation is int)
+        noun = "a whole number" if whole else "a number"
         return " ".join(filter(None, (noun, _range(context, field))))
     return WANTED.get(name, detail["msg"][:1].lower() + detail["msg"][1:])
 
@@ -175,7 +174,7 @@ def _range(context: Mapping[str, Any], field: FieldInfo | None) -> str:
     bounds = {key: context[key] for _, key, _ in BOUNDS if key in context}
     for item in field.metadata if field else ():
         bounds |= {key: getattr(item, key) for kind, key, _ in BOUNDS if isinstance(item, kind)}
-    return " and ".join(f"{word} {bounds[key]:g}" for _, key, word in BOUNDS if key in bounds)
+    return " and ".join(f"{word} {bounds[key]}" for _, key, word in BOUNDS if key in bounds)
 
 
 def _shown(given: Any) -> str:

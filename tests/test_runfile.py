@@ -1,0 +1,270 @@
+"""A run file resolved: names, conflicts and files, all said at once, before anything is loaded."""
+
+import json
+
+import pytest
+
+from graftlab import config, registry, runfile
+from graftlab.errors import ConfigError, DataError, GraftlabError
+
+GOOD = """
+backbone: {model: minilm}
+task: {name: sst2}
+method: {name: lora, rank: 4}
+training: {epochs: 1}
+"""
+
+
+@pytest.fixture
+def resolve(tmp_path):
+    def resolve(text=GOOD, *overrides):
+        path = tmp_path / "my-run.yaml"
+        path.write_text(text, encoding="utf-8")
+        return runfile.resolve(config.read(path, overrides))
+
+    return resolve
+
+
+@pytest.fixture
+def refusal(resolve):
+    def refusal(*arguments, error=ConfigError):
+        with pytest.raises(error) as caught:
+            resolve(*arguments)
+        return str(caught.value)
+
+    return refusal
+
+
+def test_a_run_is_named_by_its_file_unless_it_says_otherwise(resolve):
+    assert resolve().name == "my-run"
+    assert resolve(GOOD, "name=other").name == "other"
+
+
+@pytest.mark.parametrize(
+    "name", ["../up", "a/b", ".hidden", '""', "' '", "a\\b", "x" * 250, "é" * 125]
+)
+def test_a_name_never_leaves_the_folder_of_runs(refusal, name):
+    assert "name" in refusal(GOOD, f"name={name}")
+
+
+def test_what_is_resolved_is_read_back_the_same(resolve, tmp_path):
+    first = resolve()
+    path = tmp_path / "elsewhere" / "config.yaml"
+    path.parent.mkdir()
+    path.write_text(config.dump(first.resolved), encoding="utf-8")
+    again = runfile.resolve(config.read(path))
+    assert again.resolved == first.resolved
+    assert (again.name, again.training, again.method.config) == (
+        first.name, first.training, first.method.config,
+    )  # fmt: skip
+
+
+def complete_recipes():
+    return [name for name in config.recipes() if not name.endswith("/base")]
+
+
+@pytest.mark.parametrize("name", complete_recipes())
+def test_every_recipe_can_be_run_and_its_config_too(name, tmp_path):
+    first = runfile.resolve(config.read(name))
+    path = tmp_path / "config.yaml"
+    path.write_text(config.dump(first.resolved), encoding="utf-8")
+    assert runfile.resolve(config.read(path)).resolved == first.resolved
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_every_method_can_be_named_without_a_field_and_keeps_its_defaults(name, resolve):
+    method = resolve(GOOD.replace("lora, rank: 4", name)).method
+    assert method.config == method.module.Config()
+
+
+def test_paths_are_absolute_so_that_a_run_resumes_from_anywhere(resolve, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OUT", "out")
+    resolved = resolve(GOOD, "paths.runs=$OUT/runs").resolved
+    assert resolved["paths"]["runs"] == str(tmp_path / "out/runs")
+
+
+def test_a_catalogue_entry_gives_what_the_file_leaves_out(resolve):
+    task = resolve(GOOD, "task.max_train_samples=5").task
+    assert task.name == "classification"
+    assert task.config.labels == ("negative", "positive")
+    assert task.config.max_train_samples == 5
+
+
+def test_a_catalogue_entry_goes_by_all_its_names(resolve):
+    spelled = {s: entry["name"] for s, entry in runfile.catalogue().items() if s != entry["name"]}
+    assert spelled, "no entry has another spelling"
+    for spelling, name in spelled.items():
+        if runfile.catalogue()[name]["kind"] == "classification":
+            assert resolve(GOOD, f"task.name={spelling}").resolved["task"]["name"] == name
+
+
+def test_the_kind_of_a_backbone_follows_from_its_alias_or_its_folder(resolve, tmp_path):
+    assert resolve().backbone.name == "encoder"
+    folder = tmp_path / "with space" / "model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(
+        '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+    )
+    run = resolve(GOOD, f"backbone.model={folder}")
+    assert run.backbone.name == "decoder"
+    assert run.resolved["backbone"]["model"] == str(folder)
+
+
+def test_a_model_that_nobody_knows_is_refused_with_the_nearest_alias(refusal):
+    message = refusal(GOOD, "backbone.model=minilmm")
+    assert "--set backbone.model: " in message
+    assert "Did you mean 'minilm'?" in message
+
+
+def test_all_that_is_wrong_is_said_at_once(refusal):
+    message = refusal(
+        "backbone: {model: minilm, lenght: 3}\n"
+        "task: {name: sst22}\n"
+        "method: {nmae: lora}\n"
+        "trainig: {epochs: 1}\n"
+        "training: {epochs: 0, schedule: {warmpu: 1}}\n"
+        "seed: -1\n"
+    )
+    for part in (
+        "7 problems:",
+        ":1:27: unknown key in backbone: 'lenght'. Did you mean 'max_length'?",
+        ":2:8: task.name: unknown task 'sst22'. Did you mean 'sst2'?",
+        ":3:10: method.name is missing. Did you mean 'name' by 'nmae'?",
+        ":4:1: unknown key: 'trainig'. Did you mean 'training'?",
+        ":5:12: training.epochs is 0; allowed: a number above 0",
+        ":5:34: unknown key in training.schedule: 'warmpu'. Did you mean 'warmup'?",
+        ":6:1: seed is -1; allowed: a whole number at least 0",
+    ):
+        assert part in message
+
+
+def test_conflicts_between_parts_are_said_together(refusal):
+    message = refusal(
+        "backbone: {model: minilm}\n"
+        "task: {name: digits, metrics: [acuracy]}\n"
+        "method: {name: lora}\n"
+        "training: {max_steps: 5, schedule: {warmup: 9}, batch_size: 2, micro_batch_size: 4}\n"
+    )
+    assert "4 problems:" in message
+    assert "a task of kind 'images' fits backbones of kind vision or tiny; minilm is" in message
+    assert "unknown metric 'acuracy'. Did you mean 'accuracy'?" in message
+    assert "training.schedule.warmup (9 steps) is longer than training.max_steps (5)" in message
+    assert "training.micro_batch_size (4) is larger than training.batch_size (2)" in message
+
+
+def test_a_method_that_does_not_fit_the_backbone_says_so_before_loading(refusal):
+    images = "backbone: {model: vit}\ntask: {name: digits}\nmethod: {name: prefix}\n"
+    assert ":3:10: the method 'prefix' fits" in refusal(images)
+    assert "albert" in refusal(GOOD.replace("lora, rank: 4", "prefix"), "backbone.model=albert")
+
+
+def test_the_metric_that_chooses_must_be_one_of_the_tasks(refusal, resolve):
+    assert "training.best_by: unknown metric 'f1'" in refusal(GOOD, "training.best_by=f1")
+    assert resolve(GOOD, "training.best_by=loss").training.best_by == "loss"
+
+
+def test_wrong_data_alone_is_a_data_error_and_with_others_a_config_error(refusal, tmp_path):
+    missing = f"task.data_dir={tmp_path / 'nowhere'}"
+    assert "nowhere" in refusal(GOOD, missing, error=DataError)
+    assert "2 problems:" in refusal(GOOD, missing, "method.rank=0")
+
+
+def test_a_wrong_column_is_found_without_loading(refusal, tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"sentnce": "good", "label": 1}\n')
+    message = refusal(GOOD, f"task.data_dir={tmp_path}", error=DataError)
+    assert "'sentnce'" in message
+
+
+# spec: lr = 0, negative, 1e3; epochs 0; dropout 1.0; rank and batch out of range
+@pytest.mark.parametrize(
+    ("override", "allowed"),
+    [
+        ("training.learning_rate=0", "above 0 and at most 100"),
+        ("training.learning_rate=-1e-3", "above 0 and at most 100"),
+        ("training.learning_rate=1e3", "above 0 and at most 100"),
+        ("training.epochs=0", "above 0"),
+        ("training.epochs=.inf", "a number above 0"),
+        ("training.batch_size=0", "at least 1"),
+        ("training.max_steps=-1", "at least 0"),
+        ("training.schedule.warmup=-1", "at least 0"),
+        ("training.label_smoothing=1", "at least 0 and below 1"),
+        ("method.rank=0", "at least 1"),
+        ("method.dropout=1.0", "at least 0 and below 1"),
+        ("method.alpha=0", "above 0"),
+        ("training.precision=fp8", "'fp32', 'bf16' or 'fp16'"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_the_range(refusal, override, allowed):
+    assert f"allowed: {'' if allowed[0] == chr(39) else 'a '}" in refusal(GOOD, override)
+    assert allowed in refusal(GOOD, override)
+
+
+@pytest.mark.parametrize("section", ["backbone", "task", "method"])
+def test_a_section_that_is_missing_or_no_section_is_said(refusal, section):
+    without = "".join(line + "\n" for line in GOOD.splitlines() if not line.startswith(section))
+    assert f"{section} is missing" in refusal(without)
+    assert f"{section} is 'x'; allowed: a section" in refusal(without + f"{section}: x\n")
+    assert f"{section}" in refusal(without + f"{section}: null\n")
+
+
+def test_keys_without_effect_are_noted_with_their_place(resolve):
+    run = resolve(GOOD, "training.max_steps=5", "tracking.project=mine")
+    assert any("training.epochs has no effect" in note for note in run.notes)
+    assert any("--set tracking.project: " in note for note in run.notes)
+    assert resolve().notes == ()
+
+
+def test_a_source_function_is_never_imported(resolve, tmp_path, monkeypatch):
+    (tmp_path / "explodes.py").write_text("raise AssertionError('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = "{kind: classification, source: 'explodes:rows', labels: [a, b]}"
+    assert resolve(GOOD.replace("{name: sst2}", own)).task.config.source == "explodes:rows"
+
+
+def test_the_schema_knows_every_name_and_every_field():
+    schema = json.loads(json.dumps(runfile.schema()))
+    properties = schema["properties"]
+    methods = {v["properties"]["name"]["const"]: v for v in properties["method"]["anyOf"]}
+    assert sorted(methods) == registry.names("methods")
+    for name, variant in methods.items():
+        fields = registry.find("methods", name).Config.model_fields
+        assert set(variant["properties"]) == {"name", *fields}
+    kinds = {v["properties"]["kind"]["const"] for v in properties["backbone"]["anyOf"]}
+    assert sorted(kinds) == registry.names("backbones")
+    entries = [v["properties"]["name"]["enum"] for v in properties["task"]["anyOf"]]
+    assert {name for names in entries for name in names if name} == set(runfile.catalogue())
+
+
+def test_every_field_of_a_run_file_is_documented():
+    def undocumented(node, path):
+        for key, field in node.get("properties", {}).items():
+            if not {"const", "enum", "description", "$ref"} & set(
+                field
+            ):  # what it refers to says it
+                yield f"{path}.{key}"
+        for key, value in node.items():
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, dict):
+                    yield from undocumented(item, f"{path}.{key}")
+
+    assert list(undocumented(runfile.schema(), "")) == []
+
+
+def test_the_schema_refers_only_to_what_it_defines():
+    text = json.dumps(runfile.schema())
+    referred = {part.partition('"')[0] for part in text.split("#/$defs/")[1:]}
+    assert referred == set(runfile.schema()["$defs"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backbone: []", "task: {name: [1]}", "method: {name: {a: 1}}", "backbone: {kind: 3}",
+        "backbone: {model: 3}", "task: {kind: null}", "training: []", "tracking: 1", "paths: x",
+        "task: {kind: [a]}", "method: {name: null}", "backbone: {kind: {}}", "name: [a]",
+    ],
+)  # fmt: skip
+def test_errors_are_ours_whatever_the_file_says(resolve, text):
+    with pytest.raises(GraftlabError):
+        resolve(text)
