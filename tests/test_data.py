@@ -166,7 +166,7 @@ def test_a_wrong_column_is_answered_with_the_right_one(tmp_path: Path) -> None:
 
 def test_a_folder_without_train_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "trian.jsonl").write_text("x")
-    with pytest.raises(DataError, match="It holds: trian.jsonl"):
+    with pytest.raises(DataError, match=r"It holds: trian.jsonl"):
         read(tmp_path)
     with pytest.raises(DataError, match="there is no folder"):
         read(tmp_path / "nowhere")
@@ -391,7 +391,7 @@ def test_source_and_labels_must_be_said() -> None:
 def test_a_source_function_is_called_by_read_and_not_by_check() -> None:
     config = classification.Config(source="no.such.module:rows", labels=["a", "b"])
     assert classification.check(config) == []
-    with pytest.raises(ConfigError, match="no.such.module"):
+    with pytest.raises(ConfigError, match=r"no.such.module"):
         classification.read(config, Paths(), 0)
 
 
@@ -452,12 +452,42 @@ def test_each_failure_of_the_hub_has_its_own_words() -> None:
         hub.explain(ZeroDivisionError(), Hub(path="a/b"), Path("cache"))
 
 
+def test_hub_rows_keep_images_encoded_and_splits_are_chosen_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {"img": datasets.Image(), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
+    data = {"img": [{"bytes": encoded(ramp()), "path": None}] * 3, "label": [0, 1, 0]}
+    split = datasets.Dataset.from_dict(data, features=features)
+    asked = {}
+
+    def load_dataset(*args: Any, **options: Any) -> Any:  # stands for the network
+        asked.update(options)
+        return datasets.DatasetDict({"train": split, "dev": split.select([1])})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = hub.load(Hub(path="a/b", revision="abc", validation="dev"), tmp_path)
+    assert asked == {"revision": "abc", "cache_dir": str(tmp_path)}
+    assert {ours: theirs for ours, (theirs, _) in found.items()} == {
+        "train": "train",
+        "validation": "dev",
+    }
+    rows = list(found["train"][1])
+    assert [(index, row["label"]) for index, row in rows] == [(0, 0), (1, 1), (2, 0)]
+    assert rows[0][1]["img"]["bytes"] == encoded(ramp())
+    with pytest.raises(ConfigError, match=r"task.hub.validation: .*Did you mean 'dev'"):
+        hub.load(Hub(path="a/b", validation="deb"), tmp_path)
+
+
 def test_a_local_folder_that_shadows_a_hub_id_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "name").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="data_dir: ./owner/name"):
+    with pytest.raises(ConfigError, match=r"data_dir: ./owner/name"):
         hub.load(Hub(path="owner/name"), tmp_path)
 
 

@@ -162,12 +162,12 @@ def _inputs(
     return "input", ((index, _as_row(item, columns)) for index, item in enumerate(items))
 
 
-def _as_row(item: Any, columns: list[str]) -> dict[str, Any]:
+def _as_row(item: Any, columns: list[str]) -> dict[str, Any] | str:
     if isinstance(item, Mapping):
         return dict(item)
     values = [item] if isinstance(item, str) else list(item)
     if len(values) != len(columns):
-        raise Unusable(f"{len(values)} texts where the task takes {len(columns)}: {columns}")
+        return f"{len(values)} texts where the task takes {len(columns)}: {columns}"
     return dict(zip(columns, values, strict=True))
 
 
@@ -175,18 +175,21 @@ def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> "TextTask
     """Return the task with its texts as tokens; `record` counts what was cut.
 
     Raises:
-        ConfigError: `max_length` is more than the model takes.
+        ConfigError: `max_length` is more than the model takes, or the backbone reads images.
     """
-    return TextTask(data, backbone.processor, _max_length(config, backbone), _metrics(config, data))
+    if backbone.max_length is None:
+        raise ConfigError("this task has texts, but the backbone reads images.")
+    return TextTask(
+        data, backbone.processor, _max_length(config, backbone.max_length), _metrics(config, data)
+    )
 
 
-def _max_length(config: Config, backbone: Backbone) -> int:
-    limit = backbone.max_length
-    if config.max_length and limit and config.max_length > limit:
+def _max_length(config: Config, limit: int) -> int:
+    if config.max_length and config.max_length > limit:
         raise ConfigError(
             f"task.max_length {config.max_length} is more than the model takes: {limit}."
         )
-    return config.max_length or min(limit or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
+    return config.max_length or min(limit, DEFAULT_MAX_LENGTH)
 
 
 def _metrics(config: Config, data: Data) -> tuple[str, ...]:

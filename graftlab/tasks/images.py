@@ -10,7 +10,7 @@ from graftlab.data import pictures, readers, sources
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.section import DataSection
-from graftlab.errors import DataError
+from graftlab.errors import ConfigError, DataError
 from graftlab.seeds import mix
 from graftlab.tasks._scoring import forward, label_array, losses, predictions
 
@@ -122,7 +122,13 @@ def _inputs(
 
 
 def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> "ImageTask":
-    """Return the task with its images as the backbone's processor makes them."""
+    """Return the task with its images as the backbone's processor makes them.
+
+    Raises:
+        ConfigError: the backbone reads text.
+    """
+    if backbone.max_length is not None:
+        raise ConfigError("this task has images, but the backbone reads text.")
     return ImageTask(data, backbone.processor, config, seed)
 
 
@@ -137,6 +143,8 @@ class ImageTask:
             split: label_array(rows, data.problem) for split, rows in data.splits.items()
         }
         self._processor = processor
+        grey = len(getattr(processor, "image_mean", None) or (0, 0, 0)) == 1
+        self._mode = "L" if grey else "RGB"
         self._augment = config.augment
         self._seed = seed
         self._kept: dict[tuple[str, int], Tensor] = {}
@@ -170,7 +178,7 @@ class ImageTask:
     def _decode(self, split: str, index: int, epoch: int | None) -> "Image":
         row = self._rows[split][index]
         try:
-            image = pictures.decode(row["image"])
+            image = pictures.decode(row["image"]).convert(self._mode)
         except Unusable as reason:
             raise DataError(
                 f"{split} row {row['index'] + 1}: {reason}. Take it out of the data."
