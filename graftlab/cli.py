@@ -17,7 +17,6 @@ on stdout) and its exit code. Progress and warnings go to the logger `graftlab`,
 
 import io
 import json
-import logging
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -26,7 +25,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import graftlab
 from graftlab import registry
-from graftlab.errors import GraftlabError, Stopped, nearest
+from graftlab.errors import LOGGED, GraftlabError, nearest
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 UNEXPECTED = 1
@@ -69,8 +68,6 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except GraftlabError as error:
-            if not (isinstance(error, Stopped) or str(error)):
-                raise
             _fail(type(error).__name__, str(error), error.exit_code, ctx.obj["json"])
         except KeyboardInterrupt:
             _fail("KeyboardInterrupt", "interrupted", INTERRUPTED, ctx.obj["json"])
@@ -80,11 +77,10 @@ class Commands(TyperGroup):
             usage = getattr(error, "format_message", None)  # click's own errors have it
             if usage is not None and ctx.obj["json"]:
                 _fail("UsageError", usage(), 2, as_json=True)
-            log = _run_log()
-            if usage is not None or log is None:
+            logged = [note for note in getattr(error, "__notes__", ()) if note.startswith(LOGGED)]
+            if not logged:
                 raise
-            logging.getLogger("graftlab").debug("unexpected error", exc_info=True)
-            message = f"{type(error).__name__}: {error}. This is a bug; the traceback is in {log}."
+            message = f"{type(error).__name__}: {error}. This is a bug. {logged[0]}"
             _fail(type(error).__name__, message, UNEXPECTED, ctx.obj["json"])
 
 
@@ -95,14 +91,6 @@ def _fail(kind: str, message: str, exit_code: int, as_json: bool) -> NoReturn:
     else:
         print(f"graftlab: {message}", file=sys.stderr)
     raise typer.Exit(exit_code)
-
-
-def _run_log() -> str | None:
-    """Return the run's log file, if a run has opened one."""
-    for handler in logging.getLogger("graftlab").handlers:
-        if isinstance(handler, logging.FileHandler):
-            return handler.baseFilename
-    return None
 
 
 def _show_version(wanted: bool) -> None:

@@ -6,6 +6,9 @@ Each says what, where (file:key, line or row) and what to do; `exit_code` is wha
 import difflib
 from collections.abc import Iterable
 
+LOGGED = "The full traceback is in "
+"""What a note on an exception begins with (`add_note`) once it stands in a run's log: not shown again."""
+
 
 class GraftlabError(Exception):
     """Base class: `except GraftlabError` catches what a user can fix."""

@@ -22,7 +22,7 @@ def expand(path: Path) -> Path:
         raise ValueError(f"the environment variable {unset[0]} in {str(path)!r} is not set")
     if "\0" in text:
         raise ValueError("a path cannot hold a NUL character")
-    if any(len(part.encode()) > MAX_NAME for part in Path(text).parts):
+    if any(len(os.fsencode(part)) > MAX_NAME for part in Path(text).parts):
         raise ValueError(f"a part of the path is longer than {MAX_NAME} bytes")
     return Path(text).expanduser()
 
