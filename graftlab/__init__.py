@@ -1,3 +1,41 @@
 """graftlab trains, compares and explains parameter-efficient adapters on frozen models."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graftlab.inference import Adapted
+    from graftlab.runs import Run
+
 __version__ = "0.1.0"
+
+
+def run(
+    file: str | Path,
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    new: bool = False,
+) -> "Run":
+    """Carry out a run file, or a shipped recipe by its name, and return the finished run.
+
+    `overrides` are `key.key=value`, as after `--set`. `run.read_result()` holds the scores.
+
+    Raises:
+        graftlab.errors.GraftlabError: what the user can fix; see `exit_code` and the message.
+    """
+    from graftlab import config, experiment, runfile
+
+    resolved = runfile.resolve(config.read(file, overrides))
+    return experiment.run(resolved, Path(out) if out is not None else None, new)
+
+
+def load(path: str | Path, device: str | None = None) -> "Adapted":
+    """Return the adapted model of a finished run: `load(path).predict(["a text"])`.
+
+    Raises:
+        graftlab.errors.GraftlabError: no run, or its backbone cannot be had.
+    """
+    from graftlab import inference
+
+    return inference.load(path, device)

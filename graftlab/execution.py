@@ -72,6 +72,9 @@ class Execution:
             file.backbone.config, data.problem, mix(file.seed, "backbone")
         )
         self._remember(data, backbone, saved)
+        if note := backbone.record.get("note"):
+            log.warning("%s", note)
+        log.info("data: %s", data.record.get("sizes"))
         backbone.model.to(self.accelerator.device)
         task = file.task.module.bind(data, backbone, file.task.config, mix(file.seed, "task"))
         self.signals.check()
@@ -217,7 +220,8 @@ class Execution:
             training.gradient_checkpointing,
         )
         if training.gradient_checkpointing:
-            backbone.model.gradient_checkpointing_enable(
+            model: Any = backbone.model
+            model.gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": False}
             )
         attached: Attached = file.method.module.attach(backbone, file.method.config, setting)
@@ -227,7 +231,7 @@ class Execution:
         file = self.file
         best_by = file.training.best_by or task.metrics[0]
         higher = best_by != "loss" and metric(best_by).HIGHER_IS_BETTER
-        trackers = Trackers(file.tracking, self.run.path)
+        trackers = stack.enter_context(Trackers(file.tracking, self.run.path))
         steps = num_steps(file.training, task.size("train"))
         start = max(checkpoint.steps(self.run.checkpoints), default=0)
         progress = stack.enter_context(Progress(steps, start, quiet=self.options.quiet))
@@ -251,7 +255,8 @@ class Execution:
         trainable, total = _count(attached.model)
         text = f"{attached.model}\n\n{trainable} of {total} parameters train\n"
         files.write_text(self.run.model, text)
-        trackers.start(self._facts(text))
+        log.info("%d of %d parameters train, for %d steps", trainable, total, steps)
+        trackers.start(self._facts(text), start)
         self.trackers = trackers
         return Loop(parts, file.training, lines, timing)
 
@@ -303,6 +308,7 @@ class Execution:
             metrics[split]["loss"] = {"value": evaluation.mean_loss(predictions)}
         result = self._result(loop.position, model, data) | {"metrics": metrics}
         result["seconds"]["this_session"] = seconds
+        log.info("finished: %s", metrics)
         self.trackers.finish(result)
         files.write_json(self.run.result, result)
 

@@ -12,6 +12,8 @@ from graftlab.training import checkpoint
 from graftlab.training.progress import log_to
 from graftlab.training.signals import Signals
 
+__all__ = ["Options", "directory", "resume", "run"]
+
 log = logging.getLogger("graftlab")
 DEFAULT = Options()
 

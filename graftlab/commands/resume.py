@@ -1,13 +1,14 @@
 """Go on with a run that was stopped or killed, exactly where it was."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from graftlab.commands._options import Json, RunFolder
+
 
 def command(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: RunFolder,
     allow_inexact: Annotated[
         bool,
         typer.Option(
@@ -22,7 +23,7 @@ def command(
             help="Accept a key of config.yaml that was changed; repeatable.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped or killed, exactly where it was."""
     from graftlab import experiment

@@ -5,20 +5,20 @@ from typing import Annotated
 
 import typer
 
+from graftlab.commands._options import File, Json, Overrides
+
 
 def command(
-    file: Annotated[str, typer.Argument(help="A run file, or the name of a shipped recipe.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; repeatable."),
-    ] = None,
+    file: File,
+    overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The run's directory; otherwise paths.runs/name.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The run's directory; else paths.runs/name."),
     ] = None,
     new: Annotated[
         bool, typer.Option("--new", help="Start another run beside one that is there already.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train, evaluate and record one run file."""
     from graftlab import config, experiment, runfile

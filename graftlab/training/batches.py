@@ -61,7 +61,7 @@ class Batches:
             batch_size=None,
             sampler=range(first, self.num_steps + 1),
             num_workers=self.workers,
-            collate_fn=_as_it_is,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
         )
 
 

@@ -7,7 +7,10 @@ from pydantic import Field
 
 from graftlab.config import Section
 from graftlab.errors import ConfigError
-from graftlab.training import optimizer, schedule
+from graftlab.training.optimizer import Config as Optimizer
+from graftlab.training.optimizer import check as check_optimizer
+from graftlab.training.schedule import Config as Schedule
+from graftlab.training.schedule import warmup_steps
 
 
 class EarlyStopping(Section):
@@ -34,9 +37,9 @@ class Config(Section):
     """The peak."""
     head_learning_rate: float | None = Field(None, gt=0, le=100)
     """A peak of its own for the task's head; null means the same."""
-    schedule: schedule.Config = schedule.Config()
+    schedule: Schedule = Schedule()
     """How the learning rate moves."""
-    optimizer: optimizer.Config = optimizer.Config()
+    optimizer: Optimizer = Optimizer()
     """What turns gradients into steps."""
     clip_norm: float = Field(1.0, ge=0)
     """Gradients with a larger norm are scaled down to it; 0 means never."""
@@ -72,7 +75,7 @@ class Config(Section):
 
 def check(config: Config) -> list[str]:
     """Return conflicts within the section, without importing torch."""
-    problems = optimizer.check(config.optimizer)
+    problems = check_optimizer(config.optimizer)
     for name in ("evaluate_every", "save_every"):
         value = getattr(config, name)
         if isinstance(value, int) and value < 0:
@@ -108,7 +111,7 @@ def num_steps(config: Config, examples: int) -> int:
             f"examples. Set it to at most {examples}."
         )
     steps = config.max_steps or math.ceil(config.epochs * math.ceil(examples / config.batch_size))
-    if schedule.warmup_steps(config.schedule, steps) > steps:
+    if warmup_steps(config.schedule, steps) > steps:
         raise ConfigError(
             f"training.schedule.warmup ({config.schedule.warmup:g} steps) is longer than the run "
             f"({steps} steps)."
