@@ -12,7 +12,7 @@ a docstring whose first line is its line in `graftlab --help`, and a function `c
         emit(result, as_json, text)              # one JSON object, or text, on stdout
 
 Errors are raised, not printed: a GraftlabError becomes one message on stderr (with --json an object
-on stdout) and its exit code. Progress and warnings go to the logger `graftlab`, which writes to stderr.
+on stdout) and its exit code. Warnings of the logger `graftlab` reach stderr.
 """
 
 import io

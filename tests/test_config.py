@@ -244,6 +244,7 @@ def test_one_slip_in_a_key_of_any_part_gives_the_right_suggestion(data):
         ("r", ["alpha", "rank"], "rank"),
         ("target_modules", ["targets", "rank"], "targets"),
         ("Rank", ["alpha", "rank"], "rank"),
+        ("tp", ["tags", "to"], "to"),
         ("zebra", ["alpha", "rank"], None),
     ],
 )
