@@ -15,7 +15,8 @@ LADDER = [
     {"evaluation"},
     {"runfile", "auto"},
     {"execution", "experiment"},
-    {"study", "export", "inference", "page", "demo", "testing"},
+    {"inference"},  # a finished run put to use, as `export` and the commands need it
+    {"study", "export", "page", "demo", "testing"},
     {"commands", "cli"},
 ]
 NEIGHBOURS = {  # the few that may know a part on their own rung, and why
