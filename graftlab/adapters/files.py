@@ -1,6 +1,7 @@
 """Adapter folders in PEFT's format: the same bytes for the same weights, and never a pickle."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,11 @@ def tensors(model: "PeftModel") -> "dict[str, Tensor]":
 
     config = model.peft_config[ADAPTER]
     pattern = getattr(config, "rank_pattern", None)
-    # Without save_embedding_layers=False peft asks the hub whether the vocabulary has grown.
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    with warnings.catch_warnings():
+        if config.peft_type == "ADALORA":  # may leave a layer no rank at all, which peft warns of
+            warnings.filterwarnings("ignore", message=r"Adapter .* LoRA tensor\(s\) have invalid")
+        # Without save_embedding_layers=False peft asks the hub whether the vocabulary has grown.
+        state = get_peft_model_state_dict(model, save_embedding_layers=False)
     if pattern is not None:
         vars(config)["rank_pattern"] = pattern  # AdaLoRA's renames the layers in it
     return {

@@ -122,7 +122,7 @@ class Allocate(hooks.Hook):
         self.model = model
         self.config: Any = model.peft_config[adapters.ADAPTER]
         self.tuner: Any = model.base_model
-        self.allocator = self.tuner.rankallocator
+        self.allocator: Any = self.tuner.rankallocator
         self.allocated = False  # whether the budget has reached its target
 
     def loss_terms(self, step: int) -> "dict[str, Tensor]":
@@ -184,9 +184,9 @@ def save(model: "PeftModel", folder: Path) -> None:
     """
     config: Any = model.peft_config[adapters.ADAPTER]
     pattern = config.rank_pattern
-    if pattern:
-        kept = {f"{name}.lora_E": _kept(layer) for name, layer in lora_layers(model).items()}
-        config.rank_pattern = {name: mask.tolist() for name, mask in kept.items()}
+    if pattern and not config.inference_mode:  # a loaded adapter is cut already
+        layers = lora_layers(model).items()
+        config.rank_pattern = {f"{name}.lora_E": _kept(layer).tolist() for name, layer in layers}
     try:
         adapters.save(model, folder)
     finally:

@@ -13,7 +13,7 @@ from graftlab.contracts import Attached, Backbone, Setting
 from graftlab.errors import ModelError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 STARTS_UNCHANGED = True
@@ -41,11 +41,25 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
 
 def save(model: "PreTrainedModel", folder: Path) -> None:
     """Write all weights, once where they are tied, and the model's config beside them."""
-    from safetensors.torch import save_model
+    from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
+    weights = {name: weight.cpu().contiguous() for name, weight in _untied(model).items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     model.config.save_pretrained(folder)
+
+
+def _untied(model: "nn.Module") -> "dict[str, Tensor]":
+    """Return the state dict with each tied weight under its first name only.
+
+    `safetensors.torch.save_model` does so too, but picks the name at random.
+    """
+    first: dict[tuple[int, tuple[int, ...]], str] = {}
+    state = model.state_dict()
+    for name, weight in state.items():
+        first.setdefault((weight.data_ptr(), tuple(weight.shape)), name)
+    kept = {*first.values()}
+    return {name: weight for name, weight in state.items() if name in kept}
 
 
 def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
@@ -55,13 +69,16 @@ def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
         ModelError: the file is missing or damaged, or belongs to another backbone.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_model
+    from safetensors.torch import load_file
 
     model = backbone.model.float()
     try:
-        load_model(model, folder / WEIGHTS)
+        weights = load_file(folder / WEIGHTS)
+        model.load_state_dict(weights, strict=False)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder / WEIGHTS} cannot be loaded: {error}") from error
+    if different := sorted(_untied(model).keys() ^ weights.keys()):
+        raise ModelError(f"{folder / WEIGHTS} belongs to another backbone: {different[0]} differs.")
     return model.eval()
 
 

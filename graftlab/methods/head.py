@@ -23,6 +23,7 @@ TURNS_OFF = True
 RELOADS_EXACTLY = True
 BACKBONES = ("encoder", "decoder", "vision", "tiny")
 NOT_ARCHITECTURES = ()
+PROBLEMS = ("classes", "regression")  # a model that puts out tokens has no new head
 
 WEIGHTS = "head.safetensors"
 START = "head_at_start"  # prefix of the buffers that keep the head as it was before training

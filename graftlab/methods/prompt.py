@@ -85,6 +85,7 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     model = adapters.attach(backbone, peft_config, setting.seed)
     if config.init_text is not None and setting.restored is None:
         _start_from(model, backbone, config.init_text)
+    _cut_logits(model)
     return Attached(model, computed=adapters.random_frozen(model))
 
 
@@ -104,16 +105,10 @@ def _pad_left(backbone: Backbone) -> None:
 
 
 def _move_padding(model: Any, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    import torch
-
     embeds_NLE, mask_NL = inputs.get("inputs_embeds"), inputs.get("attention_mask")
     if embeds_NLE is None or mask_NL is None:
         return args, inputs
-    length = mask_NL.shape[1]
-    real_N1 = mask_NL.sum(dim=1, keepdim=True).long()
-    right_N1 = mask_NL[:, :1] > 0  # rows that are padded on the left already stay
-    shift_N1 = torch.where(right_N1, real_N1, 0)
-    source_NL = (torch.arange(length, device=mask_NL.device) + shift_N1) % length
+    source_NL = mask_NL.gt(0).int().argsort(dim=1, stable=True)  # padding first, the rest in order
     mask_NL = mask_NL.gather(1, source_NL)
     index = source_NL[:, :, None].expand_as(embeds_NLE)
     moved = {
@@ -122,6 +117,18 @@ def _move_padding(model: Any, args: Any, inputs: dict[str, Any]) -> tuple[Any, d
         "position_ids": (mask_NL.cumsum(dim=1).long() - 1).clamp(min=0),
     }
     return args, inputs | moved
+
+
+def _cut_logits(model: Any) -> None:
+    """Let the logits of tokens stand at the input's own positions, without those of the embeddings."""
+    if model.peft_config[adapters.ADAPTER].task_type == "CAUSAL_LM":
+        model.register_forward_hook(_own_positions, with_kwargs=True)
+
+
+def _own_positions(model: Any, args: Any, inputs: dict[str, Any], output: Any) -> Any:
+    if "input_ids" in inputs:
+        output.logits = output.logits[:, -inputs["input_ids"].shape[1] :]
+    return output
 
 
 def _start_from(model: Any, backbone: Backbone, text: str) -> None:
@@ -145,4 +152,6 @@ off = adapters.off
 def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
     """Return the backbone with the saved embeddings."""
     _pad_left(backbone)
-    return adapters.load(backbone, folder)
+    model = adapters.load(backbone, folder)
+    _cut_logits(model)
+    return model

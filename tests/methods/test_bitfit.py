@@ -1,0 +1,47 @@
+"""What only BitFit promises."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+from graftlab.contracts import Backbone
+from graftlab.errors import ConfigError
+from graftlab.methods import bitfit
+from graftlab.testing import fitting
+
+
+def test_it_trains_exactly_the_biases(attach, encoder):
+    attached = attach("bitfit")
+    reference = fitting.backbone(encoder).model
+    biases = {n for n, _ in reference.named_parameters() if n.endswith(".bias")}
+    assert {n for n, _ in bitfit.deltas(attached.model)} == biases - {"classifier.bias"}
+
+
+def test_a_step_is_the_step_that_training_the_biases_themselves_takes(attach, encoder):
+    attached = attach("bitfit")
+    reference = fitting.backbone(encoder).model.eval()
+    biases = [p for n, p in reference.named_parameters() if n.endswith(".bias")]
+    fitting.loss(reference, encoder).backward()
+    torch.optim.SGD(biases, lr=0.5).step()
+    model = attached.model.eval()
+    deltas = [
+        p for n, p in model.named_parameters() if "bitfit_" in n or n.endswith("default.bias")
+    ]
+    fitting.loss(model, encoder).backward()
+    torch.optim.SGD([p for p in deltas if p.requires_grad], lr=0.5).step()
+    expected = fitting.outputs(reference, encoder)
+    torch.testing.assert_close(fitting.outputs(model, encoder), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_backbone_without_biases_is_refused(encoder):
+    config = LlamaConfig(
+        vocab_size=60,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_labels=3,
+    )
+    llama = Backbone(LlamaForSequenceClassification(config), "decoder", None, ("score",), 12)
+    with pytest.raises(ConfigError, match="LlamaForSequenceClassification has none"):
+        bitfit.attach(llama, bitfit.Config(), fitting.setting(encoder))

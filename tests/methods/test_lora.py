@@ -1,0 +1,204 @@
+"""What LoRA's settings promise."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from graftlab.adapters import files
+from graftlab.errors import ConfigError, ModelError, Refused
+from graftlab.methods import lora
+from graftlab.testing import fitting
+
+
+def test_lora_plus_gives_every_b_and_nothing_else_its_ratio(attach):
+    attached = attach("lora", lora_plus_ratio=16)
+    trainable = {n for n, p in attached.model.named_parameters() if p.requires_grad}
+    assert set(attached.rates) == {n for n in trainable if ".lora_B." in n}
+    assert set(attached.rates.values()) == {16}
+
+
+def test_without_a_ratio_every_rate_is_the_same(attach):
+    assert attach("lora").rates == {}
+
+
+@pytest.mark.parametrize(("rslora", "expected"), [(False, 16 / 4), (True, 16 / math.sqrt(4))])
+def test_the_correction_is_scaled_as_in_the_papers(attach, rslora, expected):
+    model = attach("lora", rank=4, rslora=rslora).model
+    up, down = next(iter(dict(lora.deltas(model)).values()))
+    layer = model.get_submodule("base_model.model.bert.encoder.layer.0.attention.self.query")
+    torch.testing.assert_close(up, layer.lora_B.default.weight * expected)
+    assert down.shape == (4, 32)
+
+
+@pytest.mark.parametrize("init", ["gaussian", "orthogonal", "pissa", "olora", "eva"])
+def test_every_start_is_the_backbone_trains_saves_and_turns_off(attach, encoder, init, tmp_path):
+    attached = attach("lora", init=init, rank=4)
+    plain = fitting.outputs(fitting.backbone(encoder).model, encoder)
+    torch.testing.assert_close(
+        fitting.outputs(attached.model, encoder), plain, rtol=1e-4, atol=1e-5
+    )
+    reached = fitting.train(attached, encoder)
+    assert all(reached.values())
+    trained = fitting.outputs(attached.model, encoder)
+    lora.save(attached.model, tmp_path)
+    loaded = lora.load(fitting.backbone(encoder), lora.Config(init=init, rank=4), tmp_path)
+    assert torch.equal(fitting.outputs(loaded, encoder), trained)
+    assert json.loads((tmp_path / files.CONFIG).read_text())["init_lora_weights"] == init
+    for model in (attached.model, loaded):
+        with lora.off(model):
+            assert torch.equal(fitting.outputs(model, encoder), plain)
+
+
+@pytest.mark.parametrize("init", ["orthogonal", "pissa", "olora", "eva"])
+def test_a_resumed_run_computes_no_start_again(attach, encoder, init):
+    config = lora.Config(init=init, rank=4)
+    first = attach("lora", init=init, rank=4)
+    fitting.train(first, encoder)
+    restored = fitting.setting(encoder, seed=9, restored=json.loads(json.dumps(dict(first.record))))
+    second = lora.attach(fitting.backbone(encoder, head_seed=9), config, restored)
+    names = {n for n, p in first.model.named_parameters() if p.requires_grad} | {*first.computed}
+    state = {n: x for n, x in first.model.state_dict().items() if n in names}
+    assert not second.model.load_state_dict(state, strict=False).unexpected_keys
+    expected = fitting.outputs(first.model, encoder)
+    assert torch.equal(fitting.outputs(second.model, encoder), expected)
+    assert files.config_dict(second.model) == files.config_dict(first.model)
+
+
+def test_eva_shares_out_as_many_ranks_as_there_were(attach):
+    attached = attach("lora", init="eva", rank=4)
+    config = attached.model.peft_config["default"]
+    num_layers = 13  # six in each of two BERT layers, and the pooler
+    other = attached.record["rank_pattern"]
+    assert sum(other.values()) + 4 * (len(config.target_modules) - len(other)) == 4 * num_layers
+
+
+def test_eva_says_when_the_inputs_are_too_narrow(attach):
+    with pytest.raises(ConfigError, match="rank is 20: init eva looks for 40 directions"):
+        attach("lora", init="eva", rank=20)
+
+
+def test_names_a_regex_and_all_linear_mean_the_layers_they_say(attach):
+    def adapted(**settings):
+        return {n.removesuffix(".weight") for n, _ in lora.deltas(attach("lora", **settings).model)}
+
+    queries = {f"bert.encoder.layer.{i}.attention.self.query" for i in (0, 1)}
+    assert adapted(targets=("query",)) == queries
+    assert adapted(targets=r".*\.query") == queries
+    assert adapted(targets=("1.attention.self.query",)) == {max(queries)}
+    everything = adapted()
+    assert len(everything) == 13
+    assert "classifier" not in everything
+
+
+def test_targets_that_match_nothing_are_refused_with_the_names_there_are(attach):
+    with pytest.raises(ConfigError) as error:
+        attach("lora", targets=("querry",))
+    assert "match no linear layer of BertForSequenceClassification" in str(error.value)
+    assert "Did you mean 'query'?" in str(error.value)
+    assert "named: dense, key, query, value" in str(error.value)
+
+
+def test_one_lost_name_among_several_is_refused_too(attach):
+    with pytest.raises(ConfigError, match="valu"):
+        attach("lora", targets=("query", "valu"))
+
+
+def test_a_regex_that_is_none_is_refused(attach):
+    with pytest.raises(ConfigError, match="not a regular expression"):
+        attach("lora", targets="(query")
+
+
+def test_a_rank_above_the_layers_own_is_refused_with_the_range(attach):
+    with pytest.raises(ConfigError, match=r"rank is 33.*Set method.rank to 1\.\.32"):
+        attach("lora", rank=33)
+
+
+def test_a_misspelt_peft_field_is_refused_with_the_nearest():
+    with pytest.raises(ValidationError, match="Did you mean 'layers_to_transform'"):
+        lora.Config(peft={"layer_to_transform": [0]})
+
+
+def test_a_peft_field_that_has_a_key_of_its_own_is_refused_with_that_key():
+    with pytest.raises(ValidationError, match=r"peft\.r is set from method\.rank"):
+        lora.Config(peft={"r": 4})
+
+
+def test_a_peft_field_reaches_peft(attach):
+    model = attach("lora", peft={"rank_pattern": {"query": 2}}).model
+    ranks = {n: down.shape[0] for n, (_, down) in lora.deltas(model)}
+    assert {r for n, r in ranks.items() if "query" in n} == {2}
+    assert {r for n, r in ranks.items() if "query" not in n} == {8}
+
+
+def test_peft_fields_are_checked_without_importing_peft():
+    code = (
+        "import sys; from graftlab.methods import lora; lora.Config(peft={'bias': 'none'});"
+        "sys.exit(any(m in sys.modules for m in ('peft', 'torch', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_start_from_begins_where_the_earlier_run_ended(attach, encoder, tmp_path):
+    for init in ("default", "pissa"):
+        first = attach("lora", init=init)
+        fitting.train(first, encoder)
+        lora.save(first.model, tmp_path / init / "adapter")
+        second = attach("lora", init=init, start_from=tmp_path / init)
+        expected = fitting.outputs(first.model, encoder)
+        assert torch.equal(fitting.outputs(second.model, encoder), expected)
+
+
+def test_start_from_without_the_head_begins_with_a_new_one(attach, encoder, tmp_path):
+    first = attach("lora")
+    fitting.train(first, encoder)
+    lora.save(first.model, tmp_path)
+    second = attach("lora", start_from=tmp_path, start_head=False)
+    ours, theirs = files.tensors(second.model), files.tensors(first.model)
+    new = files.tensors(attach("lora").model)
+    head = {n for n in ours if "classifier" in n}
+    assert len(head) == 2
+    assert all(torch.equal(ours[n], (new if n in head else theirs)[n]) for n in ours)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"rank": 4}, "has r 8, this run has 4"), ({"init": "pissa"}, "trained from another start")],
+)
+def test_start_from_another_kind_of_adapter_is_refused(
+    attach, encoder, tmp_path, settings, message
+):
+    lora.save(attach("lora").model, tmp_path)
+    with pytest.raises(ModelError, match=message):
+        attach("lora", start_from=tmp_path, **settings)
+
+
+def test_start_from_nothing_is_found_before_anything_is_loaded(tmp_path):
+    (problem,) = lora.check(lora.Config(start_from=tmp_path / "none"), "encoder", "bert", False)
+    assert "neither a run with an adapter nor an adapter folder" in problem
+
+
+def test_a_pickled_adapter_is_refused(encoder, tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(Refused, match="is a pickle"):
+        lora.load(fitting.backbone(encoder), lora.Config(), tmp_path)
+
+
+def test_an_adapter_of_another_backbone_is_refused(attach, tmp_path):
+    lora.save(attach("lora").model, tmp_path)
+    with pytest.raises(ModelError, match="does not fit"):
+        lora.load(fitting.backbone(fitting.FAMILIES["decoder"]), lora.Config(), tmp_path)
+
+
+def test_a_truncated_adapter_is_refused(attach, encoder, tmp_path: Path):
+    lora.save(attach("lora").model, tmp_path)
+    weights = tmp_path / files.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="cannot be read"):
+        lora.load(fitting.backbone(encoder), lora.Config(), tmp_path)

@@ -1,0 +1,46 @@
+"""What users of plain PEFT get from an adapter folder."""
+
+import pytest
+import torch
+from peft import PeftModel, get_model_status
+
+import graftlab.auto
+from graftlab import registry
+from graftlab.testing import fitting
+
+
+@pytest.mark.parametrize("family", ["encoder", "decoder", "tokens", "vision"])
+@pytest.mark.parametrize("name", ["lora", "dora", "adalora", "bitfit"])
+def test_plain_peft_loads_the_folder_to_the_same_bits(attach, name, family, tmp_path):
+    method, fitted = registry.find("methods", name), fitting.FAMILIES[family]
+    attached = attach(name, family)
+    fitting.train(attached, fitted, steps=fitting.NUM_STEPS)
+    method.save(attached.model, tmp_path)
+    ours = method.load(fitting.backbone(fitted), method.Config(), tmp_path)
+    theirs = PeftModel.from_pretrained(fitting.backbone(fitted).model, tmp_path)
+    expected = fitting.outputs(ours, fitted)
+    assert torch.equal(fitting.outputs(theirs, fitted), expected)
+
+
+def test_lists_in_the_config_are_sorted(attach):
+    from graftlab.adapters import config_dict
+
+    config = config_dict(attach("lora").model)
+    for name in ("target_modules", "modules_to_save"):
+        assert config[name] == sorted(config[name])
+    assert config["base_model_name_or_path"] == "tiny"
+
+
+def test_registering_twice_does_nothing_and_peft_knows_the_type(attach):
+    import importlib
+
+    importlib.reload(graftlab.auto)
+    status = get_model_status(attach("bitfit").model)
+    assert status.peft_types == {"default": "BITFIT"}
+
+
+def test_a_name_that_peft_has_is_not_taken_over():
+    from graftlab.adapters import register
+
+    with pytest.raises(ValueError, match="has a method 'lora' already"):
+        register("lora", object, object)
