@@ -71,12 +71,15 @@ class Execution:
         backbone = file.backbone.module.load(
             file.backbone.config, data.problem, mix(file.seed, "backbone")
         )
-        self._remember(data, backbone, saved)
         if note := backbone.record.get("note"):
             log.warning("%s", note)
-        log.info("data: %s", data.record.get("sizes"))
-        backbone.model.to(self.accelerator.device)
+        for said in data.record.get("notes", ()):
+            log.warning("%s", said)
         task = file.task.module.bind(data, backbone, file.task.config, mix(file.seed, "task"))
+        record = {**data.record, **getattr(task, "record", {})}
+        log.info("data: %s", record.get("sizes"))
+        self._remember(record, backbone, saved)
+        backbone.model.to(self.accelerator.device)
         self.signals.check()
         attached = self._attach(backbone, task, saved)
         with ExitStack() as stack:
@@ -140,7 +143,10 @@ class Execution:
         return files.load_tensors(path) if path.exists() else {}
 
     def _remember(
-        self, data: Data, backbone: Backbone, saved: checkpoint.Checkpoint | None
+        self,
+        data: Mapping[str, Any],
+        backbone: Backbone,
+        saved: checkpoint.Checkpoint | None,
     ) -> None:
         """Write environment.json; on a resume, compare with it first.
 
@@ -152,7 +158,7 @@ class Execution:
             **provenance.record(self.accelerator.device),
             "seed": self.file.seed,
             "determinism": {"asked": self.file.deterministic, "not_deterministic": self.warnings},
-            "data": dict(data.record),
+            "data": dict(data),
             "backbone": dict(backbone.record),
         }
         if saved is not None:

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from graftlab import config, runfile
-from graftlab.errors import ConfigError, GraftlabError
+from graftlab.errors import LOGGED, ConfigError, GraftlabError
 from graftlab.execution import Execution, Options
 from graftlab.runfile import RunFile
 from graftlab.runs import Run
@@ -79,11 +79,14 @@ def _carry_out(run: Run, file: RunFile, options: Options) -> Run:
     signals = Signals()
     with run.lock(), signals.caught(), log_to(run.log):
         try:
+            for note in file.notes:
+                log.warning("%s", note)
             Execution(run, file, options, signals).carry_out()
         except GraftlabError as error:
             log.error("%s: %s", type(error).__name__, error, exc_info=True)
             raise
-        except Exception:
+        except Exception as error:
             log.exception("a bug in graftlab or in a package that it uses")
+            error.add_note(f"{LOGGED}{run.log}.")
             raise
     return run
