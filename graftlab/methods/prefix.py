@@ -90,11 +90,19 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
         problems = [f"method prefix does not fit models of images. {_INSTEAD}"]
     if problems:
         raise ConfigError(" ".join(problems))
-    fields = {"num_virtual_tokens": config.num_tokens, **adapters.common_fields(backbone)}
+    fields = {
+        "num_virtual_tokens": config.num_tokens,
+        **_shape(backbone),
+        **adapters.common_fields(backbone),
+    }
     peft_config = adapters.make_config(PrefixTuningConfig, fields, config.peft)
     model = adapters.attach(backbone, peft_config, setting.seed)
     if config.init == "words" and setting.restored is None:
-        _start_from_words(model, first_words(setting, config.num_tokens))
+        from peft import initialize_kv_prefix_from_past_key_values
+
+        words = first_words(setting, config.num_tokens)
+        cache = keys_and_values(backbone.model, words)
+        initialize_kv_prefix_from_past_key_values(model, past_key_values=cache)
     return Attached(model, computed=adapters.random_frozen(model))
 
 
@@ -119,24 +127,39 @@ def first_words(setting: Setting, num_tokens: int) -> "Tensor":
     )
 
 
-def _start_from_words(model: Any, words: "Tensor") -> None:
+def _shape(backbone: Backbone) -> dict[str, int]:
+    """Return the number and the sizes of the keys that the attention takes.
+
+    They are looked at, because configs name them in many ways (Falcon has one key for all heads).
+    """
     import torch
-    from peft import initialize_kv_prefix_from_past_key_values
+
+    layers = keys_and_values(backbone.model, torch.ones((1, 1), dtype=torch.long)).layers
+    _, num_heads, _, size = layers[0].keys.shape
+    return {
+        "num_layers": len(layers),
+        "num_attention_heads": num_heads,
+        "token_dim": num_heads * size,
+    }
+
+
+def keys_and_values(model: Any, tokens: "Tensor") -> Any:
+    """Return transformers' cache with what each layer makes of `tokens` (1, L)."""
+    import torch
     from transformers import DynamicCache
 
-    base = model.get_base_model()
     cache = DynamicCache()
-    training = base.training
-    base.eval()
+    training = model.training
+    model.eval()
     with torch.no_grad():
-        base.base_model(
-            input_ids=words.to(base.device),
-            attention_mask=torch.ones_like(words, device=base.device),
+        model.base_model(
+            input_ids=tokens.to(model.device),
+            attention_mask=torch.ones_like(tokens, device=model.device),
             past_key_values=cache,
             use_cache=True,
         )
-    base.train(training)
-    initialize_kv_prefix_from_past_key_values(model, past_key_values=cache)
+    model.train(training)
+    return cache
 
 
 save = adapters.save

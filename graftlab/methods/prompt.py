@@ -77,6 +77,8 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     fields = {
         "num_virtual_tokens": config.num_tokens,
         "token_dim": _embeddings(backbone).weight.shape[1],  # ALBERT's are narrower
+        "num_layers": 1,  # peft asks for both under names that DistilBERT lacks, and uses neither
+        "num_attention_heads": 1,
         "prompt_tuning_init": "SAMPLE_VOCAB" if config.init == "words" else "RANDOM",
         **adapters.common_fields(backbone),
     }

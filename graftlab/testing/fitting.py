@@ -29,9 +29,10 @@ class Family(NamedTuple):
 
 
 def _bert() -> nn.Module:
-    from transformers import BertConfig, BertForSequenceClassification
+    from transformers import AutoConfig, BertForSequenceClassification
 
-    config = BertConfig(
+    config: Any = AutoConfig.for_model(
+        "bert",
         vocab_size=VOCABULARY,
         hidden_size=32,
         num_hidden_layers=2,
@@ -71,9 +72,10 @@ def _qwen_lm() -> nn.Module:
 
 
 def _vit() -> nn.Module:
-    from transformers import ViTConfig, ViTForImageClassification
+    from transformers import AutoConfig, ViTForImageClassification
 
-    config = ViTConfig(
+    config: Any = AutoConfig.for_model(
+        "vit",
         hidden_size=32,
         num_hidden_layers=1,
         num_attention_heads=4,

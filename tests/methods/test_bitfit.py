@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import (
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from graftlab.contracts import Backbone
 from graftlab.errors import ConfigError
@@ -45,3 +50,22 @@ def test_a_backbone_without_biases_is_refused(encoder):
     llama = Backbone(LlamaForSequenceClassification(config), "decoder", None, ("score",), 12)
     with pytest.raises(ConfigError, match="LlamaForSequenceClassification has none"):
         bitfit.attach(llama, bitfit.Config(), fitting.setting(encoder))
+
+
+def test_it_merges_beside_a_head_of_several_layers(encoder):
+    config = RobertaConfig(
+        vocab_size=60,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=40,
+        num_labels=3,
+    )
+    model = RobertaForSequenceClassification(config)
+    roberta = Backbone(model, "encoder", None, ("classifier",), 12)
+    attached = bitfit.attach(roberta, bitfit.Config(), fitting.setting(encoder))
+    fitting.train(attached, encoder)
+    expected = fitting.outputs(attached.model, encoder)
+    merged = bitfit.merge(attached.model)
+    torch.testing.assert_close(fitting.outputs(merged, encoder), expected, rtol=1e-4, atol=1e-5)

@@ -118,5 +118,12 @@ class BitfitModel(BaseTuner):
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
+    def _replace_module(
+        self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
+    ) -> None:
+        """Put one module in the place of another. peft's own asks every head for its `weight`, which
+        RoBERTa's, of several layers, does not have."""
+        setattr(parent, child_name, new_module)
+
 
 register("bitfit", BitfitConfig, BitfitModel)
