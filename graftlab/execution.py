@@ -1,6 +1,7 @@
 """One run carried out: data, backbone, method, training, scores. The only module that knows all the parts."""
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab import evaluation, files, provenance, registry
 from graftlab.contracts import Attached, Backbone, Batch, Data, Setting, Task
-from graftlab.errors import CheckpointError, ConfigError, DataError, ModelError
+from graftlab.errors import CheckpointError, ConfigError, DataError, ModelError, unknown
 from graftlab.runfile import RunFile
 from graftlab.runs import Lines, Run, read_lines
 from graftlab.seeds import mix, seed_everything
@@ -59,10 +60,15 @@ class Execution:
 
     def carry_out(self) -> None:
         """Train to the end, then score; `result.json` is written last."""
+        from graftlab.training import devices
+
+        with devices.deterministic(self.file.deterministic) as self.warnings:
+            self._carry_out()
+
+    def _carry_out(self) -> None:
         from graftlab.training import devices, resume
 
         file, began = self.file, time.perf_counter()
-        self.warnings = devices.deterministic() if file.deterministic else []
         seed_everything(file.seed)
         self.accelerator = devices.accelerator(file.training.precision)
         saved = self._saved()
@@ -76,7 +82,8 @@ class Execution:
         for said in data.record.get("notes", ()):
             log.warning("%s", said)
         task = file.task.module.bind(data, backbone, file.task.config, mix(file.seed, "task"))
-        record = {**data.record, **getattr(task, "record", {})}
+        labels = {"labels": list(data.problem.labels)}  # an adapter outlives the data
+        record = {**labels, **data.record, **getattr(task, "record", {})}
         log.info("data: %s", record.get("sizes"))
         self._remember(record, backbone, saved)
         backbone.model.to(self.accelerator.device)
@@ -86,8 +93,11 @@ class Execution:
             loop = self._loop(attached, task, backbone, stack)
             resume.start(loop)
             if saved is not None:
-                resume.restore(loop, saved, self._computed())
-                loop.position.not_exact += self.not_exact
+                resume.restore(loop, saved, self._computed() if attached.computed else {})
+                reasons = [*loop.position.not_exact, *self.not_exact]
+                loop.position.not_exact = list(
+                    dict.fromkeys(reasons)
+                )  # each once, over all resumes
             else:
                 loop.lines.cut(0)
             position = loop.run()
@@ -108,7 +118,7 @@ class Execution:
             return None
         if found.inexact:
             self.not_exact.append(found.inexact)
-        saved = checkpoint.load(found.path)
+        saved = checkpoint.load(found.path, found.damaged)
         self._compare_config(saved.state["config"])
         log.info("going on from step %d", saved.step)
         return saved
@@ -157,12 +167,12 @@ class Execution:
         now: dict[str, Any] = {
             **provenance.record(self.accelerator.device),
             "seed": self.file.seed,
-            "determinism": {"asked": self.file.deterministic, "not_deterministic": self.warnings},
+            "deterministic": self.file.deterministic,
             "data": dict(data),
             "backbone": dict(backbone.record),
         }
         if saved is not None:
-            before = files.read_json(self.run.environment)
+            before = self._environment()
             self._same_inputs(before, now)
             changed = [
                 line
@@ -183,6 +193,21 @@ class Execution:
             before.setdefault("resumes", []).append({"step": saved.step, "changed": changed})
             now = before
         files.write_json(self.run.environment, now)
+
+    def _environment(self) -> dict[str, Any]:
+        """Return what the run began with.
+
+        Raises:
+            CheckpointError: its record is gone or damaged.
+        """
+        try:
+            before: dict[str, Any] = files.read_json(self.run.environment)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.run.environment} cannot be read ({error}); it says with which data and "
+                f"weights the run began. Put it back, or start another run with --new."
+            ) from error
+        return before
 
     def _same_inputs(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         old, new = before["data"].get("fingerprint"), now["data"].get("fingerprint")
@@ -233,9 +258,24 @@ class Execution:
         attached: Attached = file.method.module.attach(backbone, file.method.config, setting)
         return attached
 
+    def _best_by(self, task: Task) -> str:
+        """Return the metric that names the best checkpoint.
+
+        Raises:
+            ConfigError: it is none of the task's.
+        """
+        known = (*task.metrics, "loss")
+        best_by = self.file.training.best_by or task.metrics[0]
+        if best_by not in known:
+            raise ConfigError(
+                f"training.best_by: {unknown('metric of this task', best_by, known)} "
+                f"Add it to task.metrics."
+            )
+        return best_by
+
     def _loop(self, attached: Attached, task: Task, backbone: Backbone, stack: ExitStack) -> Loop:
         file = self.file
-        best_by = file.training.best_by or task.metrics[0]
+        best_by = self._best_by(task)
         higher = best_by != "loss" and metric(best_by).HIGHER_IS_BETTER
         trackers = stack.enter_context(Trackers(file.tracking, self.run.path))
         steps = num_steps(file.training, task.size("train"))
@@ -311,8 +351,8 @@ class Execution:
             evaluation.write_predictions(self.run.predictions(split), predictions)
             scores = evaluation.score(predictions, task.metrics, metric)
             metrics[split] = {name: score._asdict() for name, score in scores.items()}
-            metrics[split]["loss"] = {"value": evaluation.mean_loss(predictions)}
-        result = self._result(loop.position, model, data) | {"metrics": metrics}
+            metrics[split]["loss"] = {"value": _finite(evaluation.mean_loss(predictions))}
+        result = self._result(loop, data) | {"metrics": metrics}
         result["seconds"]["this_session"] = seconds
         log.info("finished: %s", metrics)
         self.trackers.finish(result)
@@ -330,10 +370,11 @@ class Execution:
         partial.rename(self.run.adapter)
         files.sync(self.run.path)
 
-    def _result(self, position: Position, model: "nn.Module", data: Data) -> dict[str, Any]:
+    def _result(self, loop: Loop, data: Data) -> dict[str, Any]:
         from graftlab.training import devices
 
-        trainable, total = _count(model)
+        position = loop.position
+        trainable, total = _count(loop.model)
         timing = read_lines(self.run.timing)
         last = self.file.training.select == "last" or not position.best_step
         return {
@@ -345,11 +386,12 @@ class Execution:
             "steps": position.step,
             "ended_early": position.ended,
             "selected_step": position.step if last else position.best_step,
-            "selected_by": None if last else (self.file.training.best_by or "first metric"),
+            "selected_by": None if last else loop.parts.best_by,
             "parameters": {"trainable": trainable, "total": total},
             "skipped_steps": position.skipped,
             "exact": not position.not_exact and not self._cut(position),
             "not_exact": position.not_exact + self._cut(position),
+            "not_deterministic": self.warnings,
             "peak_memory_bytes": devices.peak_memory(self.accelerator.device),
             "seconds": {"training": sum(row["seconds"] for row in timing if "event" not in row)},
             "data": data.record.get("sizes", {}),
@@ -362,6 +404,10 @@ class Execution:
         if position.micro_batch_size >= asked:
             return []
         return [f"out of memory: micro-batch {position.micro_batch_size} instead of {asked}"]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _count(model: "nn.Module") -> tuple[int, int]:

@@ -18,7 +18,6 @@ def check_task(
             f"a task of kind {task.name!r} fits backbones of kind {_any_of(task.module.BACKBONES)}; "
             f"{_model(backbone)} is of kind {backbone.name!r}.",
         )
-    add(problems, document, "task", task.module.check(task.config), DataError)
     metrics = tuple(getattr(task.config, "metrics", ()))
     for metric in metrics:
         if metric not in registry.names("metrics"):
@@ -28,6 +27,10 @@ def check_task(
     if training.best_by is not None and training.best_by not in known:
         message = unknown("metric", training.best_by, known)
         problems.add(document.place("training", "best_by"), f"training.best_by: {message}")
+
+
+def check_data(task: Part, document: Document, problems: Problems) -> None:
+    add(problems, document, "task", task.module.check(task.config), DataError)
 
 
 def check_method(

@@ -16,8 +16,8 @@ from graftlab.runfile.records import Root, RunFile
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-def resolve(document: Document) -> RunFile:
-    """Return the run that a document describes.
+def resolve(document: Document, finished: bool = False) -> RunFile:
+    """Return the run that a document describes; of a `finished` one the files it began from may be gone.
 
     Raises:
         ConfigError: something in it is wrong; all of it is said at once.
@@ -40,7 +40,9 @@ def resolve(document: Document) -> RunFile:
         checks.add(problems, document, "tracking", trackers.check(tracking))
     if task and backbone and loop is not None:
         checks.check_task(task, backbone, loop, document, problems)
-    if method and backbone and loop is not None:
+        if not finished:
+            checks.check_data(task, document, problems)
+    if method and backbone and loop is not None and not finished:
         checks.check_method(method, backbone, loop, document, problems)
     problems.raise_if_any()
     assert root, "what makes it None is a problem"
