@@ -3,8 +3,8 @@
 import logging
 from pathlib import Path
 
-from graftlab import config, runfile
-from graftlab.errors import LOGGED, ConfigError, GraftlabError
+from graftlab import config, files, runfile
+from graftlab.errors import LOGGED, ConfigError, DiskError, GraftlabError
 from graftlab.execution import Execution, Options
 from graftlab.runfile import RunFile
 from graftlab.runs import Run
@@ -35,12 +35,14 @@ def directory(file: RunFile, out: Path | None = None, new: bool = False) -> Path
             f"{path} holds a finished run. See it with `graftlab show {path}`; train longer or "
             f"otherwise in a directory of its own, with --new or --out."
         )
+    if holder := run.held_by():
+        raise ConfigError(f"{path} is in use by {holder}; give this run another place with --out.")
     if run.started or checkpoint.steps(run.checkpoints):
         raise ConfigError(
             f"{path} holds a run that did not finish. Go on with `graftlab resume {path}`, or start "
             f"another beside it with --new or --out."
         )
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if not run.empty:
         raise ConfigError(
             f"{path} is there and is no run. Choose another place with --out or --new."
         )
@@ -56,8 +58,7 @@ def run(
         GraftlabError: what the user can fix; the run directory then holds all that was done so far.
     """
     made = Run(directory(file, out, new))
-    made.begin(config.dump(file.resolved))
-    return _carry_out(made, file, options)
+    return _carry_out(made, file, options, begin_with=config.dump(file.resolved))
 
 
 def resume(path: Path, options: Options = DEFAULT) -> Run:
@@ -75,10 +76,12 @@ def resume(path: Path, options: Options = DEFAULT) -> Run:
     return _carry_out(found, runfile.resolve(config.read(found.config)), options)
 
 
-def _carry_out(run: Run, file: RunFile, options: Options) -> Run:
+def _carry_out(run: Run, file: RunFile, options: Options, begin_with: str | None = None) -> Run:
     signals = Signals()
     with run.lock(), signals.caught(), log_to(run.log):
         try:
+            if begin_with is not None:
+                run.begin(begin_with)
             for note in file.notes:
                 log.warning("%s", note)
             Execution(run, file, options, signals).carry_out()
@@ -86,6 +89,13 @@ def _carry_out(run: Run, file: RunFile, options: Options) -> Run:
             log.error("%s: %s", type(error).__name__, error, exc_info=True)
             raise
         except Exception as error:
+            if advice := files.trouble(error):
+                message = (
+                    f"cannot write in {run.path}: {error}. {advice}, then go on with "
+                    f"`graftlab resume {run.path}`; the last checkpoint is untouched."
+                )
+                log.exception(message)
+                raise DiskError(message) from error
             log.exception("a bug in graftlab or in a package that it uses")
             error.add_note(f"{LOGGED}{run.log}.")
             raise

@@ -1,8 +1,10 @@
 """Write files so that a crash at any moment leaves the old one or the new one, never half of either."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PARTIAL = ".partial"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+BROKEN = (errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.EXDEV)
+
+
+def trouble(error: BaseException) -> str | None:
+    """Return what to do where `error` comes from a disk that cannot be written, else None."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (said := re.search(r"os error (\d+)", str(error))):
+        number = int(said[1])  # safetensors has an error of its own, with the number in its text
+    if number in FULL:
+        return "Free some room"
+    return "Make the folder writable" if number in BROKEN else None
 
 
 def sync(path: Path) -> None:

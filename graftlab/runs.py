@@ -12,6 +12,8 @@ from typing import IO, Any
 from graftlab import files
 from graftlab.errors import ConfigError, DiskError
 
+BEFORE_CONFIG = {"lock", "predictions", "config.yaml" + files.PARTIAL}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -78,21 +80,23 @@ class Run:
     def finished(self) -> bool:
         return self.result.is_file()
 
+    @property
+    def empty(self) -> bool:
+        """Nothing is there, but for what a run that was killed before its config.yaml has left."""
+        return not self.path.exists() or (
+            self.path.is_dir() and {path.name for path in self.path.iterdir()} <= BEFORE_CONFIG
+        )
+
     def begin(self, config: str) -> None:
-        """Make the directory and write the resolved run file into it.
+        """Write the resolved run file into the directory, which is locked.
 
         Raises:
-            DiskError: the directory cannot be written.
+            ConfigError: another process has begun a run there in the meantime.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "predictions").mkdir(exist_ok=True)
-            files.write_text(self.config, config)
-        except OSError as error:
-            raise DiskError(
-                f"cannot write the run directory {self.path}: {error}. "
-                f"Choose another with --out, or set paths.runs."
-            ) from error
+        if self.started:
+            raise ConfigError(f"{self.path} was taken by another run just now; use --new or --out.")
+        (self.path / "predictions").mkdir(exist_ok=True)
+        files.write_text(self.config, config)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -105,22 +109,41 @@ class Run:
         import fcntl
 
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / "lock").open("a+", encoding="utf-8")
         except OSError as error:
-            raise DiskError(f"cannot write in {self.path}: {error}.") from error
+            raise DiskError(
+                f"cannot write the run directory {self.path}: {error}. "
+                f"Choose another with --out, or set paths.runs."
+            ) from error
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
+                # not flock: worker processes would inherit it, and hold it when this one is killed
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
                 raise ConfigError(
-                    f"{self.path} is in use by {file.read().strip() or 'another process'}. "
+                    f"{self.path} is in use by {self.held_by()}. "
                     f"Wait for it or stop it; or give this run another directory with --out."
                 ) from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
             yield
+
+    def held_by(self) -> str | None:
+        """Return which process works on the run, if one does."""
+        import fcntl
+
+        try:
+            file = (self.path / "lock").open("r+", encoding="utf-8")
+        except OSError:
+            return None
+        with file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                return file.read().strip() or "another process"
+            return None
 
     def read_metrics(self) -> list[dict[str, Any]]:
         return read_lines(self.metrics)
@@ -143,23 +166,29 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file: IO[bytes] = path.open("ab")
+        self.file: IO[bytes] = path.open("ab", buffering=0)
+        whole = path.read_bytes().rfind(b"\n") + 1
+        self.file.truncate(whole)  # a line that a crash has cut off would spoil the next one
 
     def append(self, values: Mapping[str, Any]) -> None:
         """Add one line; floats keep their shortest exact form, what is not finite becomes null."""
         line = {k: None if _not_finite(v) else v for k, v in values.items()}
-        self.file.write(files.dump_json(line, indent=None).encode())
-        self.file.flush()
+        rest = files.dump_json(line, indent=None).encode()
+        while rest:  # a disk that is nearly full takes a part
+            rest = rest[self.file.write(rest) :]
 
     def durable(self) -> int:
         """Bring all lines to the disk and return the file's length in bytes."""
         os.fsync(self.file.fileno())
         return self.file.tell()
 
-    def cut(self, length: int) -> None:
-        """Forget what was written after a checkpoint."""
+    def cut(self, length: int) -> bool:
+        """Forget what was written after a checkpoint; return whether all before it is there."""
+        if self.file.seek(0, os.SEEK_END) < length:
+            return False
         self.file.truncate(length)
         self.file.seek(length)
+        return True
 
     def close(self) -> None:
         self.file.close()

@@ -1,6 +1,7 @@
 """The micro-batches of each step, made on the spot or ahead of time by worker processes."""
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,7 @@ class Batches:
             sampler=range(first, self.num_steps + 1),
             num_workers=self.workers,
             collate_fn=_as_it_is,  # type: ignore[arg-type]
+            worker_init_fn=_leave_signals_to_the_run,
         )
 
 
@@ -73,6 +75,12 @@ class _Steps:
 
     def __getitem__(self, step: int) -> tuple[int, list[Batch]]:
         return step, self.batches.make(step)
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A signal to the whole process group must not take the batches from the step that is to be finished."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(item: tuple[int, list[Batch]]) -> tuple[int, list[Batch]]:

@@ -4,10 +4,10 @@
 and `manifest.json`, written last, with a sha256 for each of them. No pickle.
 """
 
-import errno
+import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,12 @@ from graftlab.errors import CheckpointError, DiskError
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger("graftlab")
+
 FORMAT = 1
 PATTERN = re.compile(r"step-(\d{6,})")
 TENSOR = "__tensor__"
+NEEDED = ("state.json", "trainable.safetensors")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Found:
     problems: list[str] = field(default_factory=list)
     inexact: str | None = None
     """What `path` lacks, where it is good for its weights only."""
+    damaged: frozenset[str] = frozenset()
+    """The files of `path` that are not to be read."""
 
 
 def pack(value: Any, tensors: "dict[str, Tensor]", path: str = "") -> Any:
@@ -112,13 +117,11 @@ def save(
         files.write_text(folder / "latest", target.name + "\n")
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
-        # safetensors reports a full disk as an error of its own, with the number in its text
-        if isinstance(error, OSError) or "os error" in str(error).lower():
-            full = getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error)
+        if isinstance(error, OSError) or files.trouble(error):
             raise DiskError(
                 f"cannot write the checkpoint of step {step} in {folder}: {error}. "
-                + ("Free some room" if full else "Make the folder writable")
-                + ", then go on with `graftlab resume`; the checkpoints before it are untouched."
+                f"{files.trouble(error) or 'Look at the folder'}, then go on with "
+                f"`graftlab resume`; the checkpoints before it are untouched."
             ) from error
         raise
     return target
@@ -130,25 +133,32 @@ def problem(path: Path) -> str | None:
     Raises:
         CheckpointError: it was written by a newer graftlab.
     """
+    wrong = _damage(path)
+    return "; ".join(wrong.values()) or None
+
+
+def _damage(path: Path) -> dict[str, str]:
+    """Return what is wrong with each file of a checkpoint that is not as it was written."""
     try:
         manifest = files.read_json(path / "manifest.json")
         sums = dict(manifest["sha256"])
         written = int(manifest["format"])
     except FileNotFoundError:
-        return "manifest.json is missing"
-    except (ValueError, KeyError, TypeError, NotADirectoryError) as error:
-        return f"manifest.json cannot be read ({error})"
+        return {"manifest.json": "manifest.json is missing"}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {"manifest.json": f"manifest.json cannot be read ({error})"}
     if written > FORMAT:
         raise CheckpointError(
             f"{path} has checkpoint format {written}, this graftlab reads up to {FORMAT}. "
             f"Install the version that wrote it or a newer one."
         )
-    for file, expected in sums.items():
+    found = {}
+    for file in sorted({*sums, *NEEDED}):
         if not (path / file).is_file():
-            return f"{file} is missing"
-        if files.sha256(path / file) != expected:
-            return f"{file} has changed since it was written (its sha256 is another)"
-    return None
+            found[file] = f"{file} is missing"
+        elif files.sha256(path / file) != sums.get(file):
+            found[file] = f"{file} has changed since it was written (its sha256 is another)"
+    return found
 
 
 def find(folder: Path, allow_inexact: bool = False) -> Found:
@@ -178,6 +188,7 @@ def find(folder: Path, allow_inexact: bool = False) -> Found:
                 "where they can be read; `graftlab run RUN/config.yaml --new` starts again."
             )
         found.path, found.inexact = usable[0][0], f"{usable[0][0].name}: {usable[0][1]}"
+        found.damaged = frozenset(_damage(found.path))
         return found
     found.problems = [_set_aside(path, wrong) for path, wrong in bad]
     if found.path is not None:
@@ -187,11 +198,13 @@ def find(folder: Path, allow_inexact: bool = False) -> Found:
 
 def _weights(path: Path) -> bool:
     """Return whether a checkpoint's state and weights can be read, whatever else is missing."""
+    damaged = _damage(path)
+    if any(file in NEEDED for file in damaged):
+        return False
     try:
-        load(path)
-        return (path / "trainable.safetensors").is_file()
+        return "trainable" in load(path, damaged).tensors
     except Exception:
-        return False  # any damage at all means no
+        return False  # without a manifest they may be damaged in any way at all
 
 
 def _set_aside(path: Path, wrong: str) -> str:
@@ -203,10 +216,11 @@ def _set_aside(path: Path, wrong: str) -> str:
     return f"{path.name}: {wrong}; kept as {aside.name}"
 
 
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint that `find` returned."""
+def load(path: Path, damaged: Collection[str] = ()) -> Checkpoint:
+    """Read a checkpoint that `find` returned, but for the files that are damaged in it."""
     state = files.read_json(path / "state.json")
-    tensors = {p.stem: files.load_tensors(p) for p in sorted(path.glob("*.safetensors"))}
+    sound = [p for p in sorted(path.glob("*.safetensors")) if p.name not in damaged]
+    tensors = {p.stem: files.load_tensors(p) for p in sound}
     return Checkpoint(state["step"], tensors, state)
 
 
@@ -220,5 +234,37 @@ def rotate(folder: Path, keep: int, pinned: set[int]) -> None:
         )  # renamed first: half a checkpoint is never seen
         path.rename(doomed)
         shutil.rmtree(doomed)
-    for leftover in folder.glob("step-*.old"):
+    for leftover in [*folder.glob("step-*.old"), *folder.glob(f"step-*{files.PARTIAL}")]:
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def make_room(folder: Path, pinned: set[int]) -> bool:
+    """Delete the oldest checkpoint that is neither the newest nor pinned; return whether there was one."""
+    *older, _ = steps(folder) or [0]
+    spare = [step for step in older if step not in pinned]
+    if spare:
+        shutil.rmtree(folder / name(spare[0]))
+    return bool(spare)
+
+
+def check_room(folder: Path, size: int, keep: int) -> None:
+    """Say before the first step whether the disk has room for the checkpoints to come.
+
+    `size` is the bytes of one; `keep` stand there at a time, with the best, and one is written beside.
+
+    Raises:
+        DiskError: not even one of them fits.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise DiskError(
+            f"{folder} has {free / 2**20:.0f} MiB left; one checkpoint takes {size / 2**20:.0f} MiB. "
+            f"Free some room, or set paths.runs to another disk."
+        )
+    if free < (keep + 2) * size:
+        log.warning(
+            "%s has %.0f MiB left; checkpoints will take up to %.0f MiB",
+            folder,
+            free / 2**20,
+            (keep + 2) * size / 2**20,
+        )

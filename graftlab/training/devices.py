@@ -1,6 +1,8 @@
 """Where a run computes: the freest GPU, or the CPU, in the precision that was asked for."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError
@@ -19,6 +21,7 @@ def accelerator(precision: str) -> "Accelerator":
     """
     import torch
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
     if torch.cuda.is_available() and torch.cuda.device_count() > 1 and not _launched():
         torch.cuda.set_device(_freest())
@@ -31,6 +34,7 @@ def accelerator(precision: str) -> "Accelerator":
             f"training.precision: bf16 is not supported by {torch.cuda.get_device_name()}. "
             f"Use fp16 or fp32."
         )
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     made = Accelerator(mixed_precision=PRECISION[precision])
     if made.num_processes > 1:
         raise ConfigError(
@@ -53,16 +57,21 @@ def _freest() -> int:
     return free.index(max(free))
 
 
-def deterministic() -> list[str]:
-    """Ask torch for deterministic algorithms; return what could not be made so, filled in as it happens."""
+@contextlib.contextmanager
+def deterministic(asked: bool) -> Iterator[list[str]]:
+    """Have torch use deterministic algorithms inside, if asked; the list gets what could not be made so."""
     import os
 
     import torch
 
+    found: list[str] = []
+    if not asked:
+        yield found
+        return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    former = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    found: list[str] = []
     show = warnings.showwarning
 
     def note(message: Any, *rest: Any, **named: Any) -> None:
@@ -73,7 +82,12 @@ def deterministic() -> list[str]:
             found.append(text)
 
     warnings.showwarning = note
-    return found
+    try:
+        yield found
+    finally:
+        warnings.showwarning = show
+        torch.use_deterministic_algorithms(former[0])
+        torch.backends.cudnn.benchmark = former[1]
 
 
 def peak_memory(device: Any) -> int:

@@ -1,6 +1,7 @@
 """The training loop, the same for every method, task and backbone."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab import surgery
 from graftlab.contracts import Attached, Task
-from graftlab.errors import Diverged, Stopped
+from graftlab.errors import DiskError, Diverged, Stopped
 from graftlab.runs import Lines, Run
 from graftlab.seeds import mix
 from graftlab.training import checkpoint, optimizer, schedule
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 log = logging.getLogger("graftlab")
+MOMENTS = 3  # a checkpoint holds each trainable weight with AdamW's two moments, float32 all
 Scalars = dict[str, float | None]
 
 
@@ -83,13 +85,14 @@ class Loop:
         self.num_steps = num_steps(config, len(lengths))
         self.plateau = schedule.Plateau(config.schedule, parts.higher_is_better)
         self.position = Position()
-        self._saved: int | None = None
+        self.saved_step: int | None = None  # of the last checkpoint, if nothing has changed since
         accelerator = parts.accelerator
         share = Share(accelerator.process_index, accelerator.num_processes)
         self.batches = Batches(parts.task, self.order, self.num_steps, share, config.workers)
-        self.batches.micro_batch_size = config.micro_batch_size or -(
+        self.asked_micro_batch_size = config.micro_batch_size or -(
             -config.batch_size // share.world
         )
+        self.batches.micro_batch_size = self.asked_micro_batch_size
         self.model = parts.attached.model
         self.optimizer = optimizer.build(self._groups(), config.optimizer)
         self.stepper = Stepper(
@@ -111,9 +114,19 @@ class Loop:
             Stopped: a signal came; the state is saved.
             Diverged: too many steps in a row were not finite.
         """
+        try:
+            return self._run()
+        finally:
+            self.batches.restart()  # no worker process outlives the training
+
+    def _run(self) -> Position:
         self.model.train()
         if self.position.step == 0:
             self.save()
+        weights = sum(p.nbytes for p in surgery.trainable(self.model).values())
+        checkpoint.check_room(
+            self.parts.run.checkpoints, MOMENTS * weights, self.config.keep_checkpoints
+        )
         if self.position.evaluation_pending:
             self._evaluate()
         began, seen = time.perf_counter(), self._examples(self.position.step)
@@ -217,7 +230,7 @@ class Loop:
     def _evaluate(self) -> None:
         """Evaluate on validation; keep the best; decide whether to go on."""
         position = self.position
-        self._saved = None
+        self.saved_step = None
         try:
             with self.parts.signals.interruptible():
                 scores = self.parts.evaluate(self.model)
@@ -228,6 +241,8 @@ class Loop:
         position.evaluation_pending = False
         self._tell({f"validation/{name}": value for name, value in scores.items()})
         value = scores[self.parts.best_by]
+        if value is not None and not math.isfinite(value):
+            value = None  # as undefined as a metric that cannot be computed: never the best
         self.plateau.update(value)
         if self._improved(value):
             position.best_step, position.best_value, position.waited = position.step, value, 0
@@ -289,17 +304,24 @@ class Loop:
         """Write a checkpoint of this moment, then drop what need not be kept."""
         from graftlab.training import resume
 
-        if not self.parts.accelerator.is_main_process or self._saved == self.position.step:
+        if not self.parts.accelerator.is_main_process or self.saved_step == self.position.step:
             return
         began = time.perf_counter()
         tensors, state = resume.gather(self)
         state["config"] = dict(self.parts.config)
         state |= {"position": asdict(self.position), "metrics_bytes": self.lines.durable()}
-        path = checkpoint.save(self.parts.run.checkpoints, self.position.step, tensors, state)
+        folder, step = self.parts.run.checkpoints, self.position.step
         pinned = {0} | ({self.position.best_step} if self.config.select == "best" else set())
-        checkpoint.rotate(self.parts.run.checkpoints, self.config.keep_checkpoints, pinned)
+        try:
+            path = checkpoint.save(folder, step, tensors, state)
+        except DiskError as error:
+            if not checkpoint.make_room(folder, pinned):
+                raise
+            log.warning("%s The oldest checkpoint was deleted for another try.", error)
+            path = checkpoint.save(folder, step, tensors, state)
+        checkpoint.rotate(folder, self.config.keep_checkpoints, pinned)
         size = sum(file.stat().st_size for file in path.iterdir())
-        self._saved = self.position.step
+        self.saved_step = self.position.step
         seconds = time.perf_counter() - began
         self.timing.append(
             {"event": "checkpoint", "step": self.position.step, "seconds": seconds, "bytes": size}

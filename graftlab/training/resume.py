@@ -37,6 +37,7 @@ def gather(loop: Loop) -> "tuple[dict[str, dict[str, Tensor]], dict[str, Any]]":
         "attached": dict(attached.record),
         "num_steps": loop.num_steps,
         "world": loop.batches.share.world,
+        "micro_batch_size": loop.asked_micro_batch_size,
     }
     tensors = {
         "trainable": {name: p.detach() for name, p in surgery.trainable(model).items()},
@@ -92,16 +93,26 @@ def restore(loop: Loop, saved: Checkpoint, computed: "Mapping[str, Tensor]") -> 
         raise CheckpointError(f"{where} lacks {', '.join(sorted(missing)[:3])}: another method's.")
     put_back(loop.model, computed, where)
     put_back(loop.model, saved.tensors["trainable"], where)
-    put_back(loop.model, saved.tensors["buffers"], where)
-    if "optimizer" in saved.tensors:  # missing only where --allow-inexact let it through
+    # what may be missing is missing only where --allow-inexact let it through
+    put_back(loop.model, saved.tensors.get("buffers", {}), where)
+    if "optimizer" in saved.tensors:
         moments = unpack(saved.state["optimizer"], saved.tensors["optimizer"])
         optimizer.load_state(loop.optimizer, moments)
     loop.plateau.load_state_dict(saved.state["plateau"])
     if saved.state["scaler"] and loop.parts.accelerator.scaler:
         loop.parts.accelerator.scaler.load_state_dict(saved.state["scaler"])
     loop.position = Position(**saved.state["position"])
-    loop.batches.micro_batch_size = loop.position.micro_batch_size or loop.batches.micro_batch_size
-    loop.lines.cut(saved.state["metrics_bytes"])
+    loop.batches.micro_batch_size = _micro_batch_size(loop, saved)
+    if not loop.lines.cut(saved.state["metrics_bytes"]):
+        loop.position.not_exact.append("metrics.jsonl has lost lines since the checkpoint")
+    loop.saved_step = saved.step
+
+
+def _micro_batch_size(loop: Loop, saved: Checkpoint) -> int:
+    """Return the run file's micro-batch, or what it was cut to when memory ran out, if that is less."""
+    asked, was = loop.batches.micro_batch_size, loop.position.micro_batch_size
+    before = saved.state["micro_batch_size"]
+    return min(asked, was) if 0 < was < before else asked
 
 
 def put_back_best(loop: Loop, best: Checkpoint) -> None:

@@ -31,6 +31,7 @@ class Signals:
         self.received = signal.Signals(number)
         log.warning("%s: saving after this step", self.received.name)
         if self._interruptible:
+            self._interruptible = False  # what is saved now is not to be interrupted
             raise self.stopped()
 
     def stopped(self) -> Stopped:

@@ -53,18 +53,22 @@ class Stepper:
 
     def step(self, step: int, learning_rate: float) -> Done:
         """Make one step at this rate; replay it from its start with a smaller micro-batch if need be."""
-        from accelerate.utils.memory import should_reduce_batch_size
-
         while True:
             try:
-                total, count, terms = self._backward(step)
+                summed = self._backward(step)
                 break
-            except Exception as error:
-                if not isinstance(error, RuntimeError) or not should_reduce_batch_size(error):
+            except RuntimeError as error:
+                if not _memory_ran_out(error):
                     raise
                 message = str(error)
             self._halve(step, message)  # outside `except`: the traceback holds the tensors
-        return self._update(step, learning_rate, (total, count, terms))
+        try:
+            return self._update(step, learning_rate, summed)
+        except RuntimeError as error:
+            if not _memory_ran_out(error):
+                raise
+            # some weights may have moved already: the last checkpoint is where to go on from
+            raise OutOfMemory(self._no_room(str(error), "in the optimizer's step")) from error
 
     def _backward(self, step: int) -> "tuple[Tensor, int, dict[str, Tensor]]":
         """Sum the gradients of the step; return the loss summed, its count and the extra losses."""
@@ -159,7 +163,7 @@ class Stepper:
         clear_device_cache(garbage_collection=True)
         size = min(self.batches.micro_batch_size, len(self.batches.order.batch(step)))
         if size == 1:
-            raise OutOfMemory(self._no_room(message))
+            raise OutOfMemory(self._no_room(message, "with a single example"))
         self.batches.micro_batch_size = -(-size // 2)
         self.batches.restart()
         log.warning(
@@ -170,7 +174,7 @@ class Stepper:
             self.batches.micro_batch_size,
         )
 
-    def _no_room(self, message: str) -> str:
+    def _no_room(self, message: str, where: str) -> str:
         largest = sorted(self.model.named_parameters(), key=lambda item: -item[1].nbytes)[:3]
         names = ", ".join(f"{name} ({p.nbytes / 2**20:.0f} MiB)" for name, p in largest)
         weights = sum(p.nbytes for p in self.model.parameters()) / 2**20
@@ -178,8 +182,15 @@ class Stepper:
             p.nbytes for g in self.optimizer.param_groups for p in g["params"]
         ) / 2**20  # fmt: skip
         return (
-            f"out of memory with a single example ({message.splitlines()[0]}). Weights take "
+            f"out of memory {where} ({message.partition(chr(10))[0]}). Weights take "
             f"{weights:.0f} MiB, gradients and optimizer about {3 * trained:.0f} MiB; largest: {names}. "
             "Options: task.max_length smaller; training.gradient_checkpointing: true; "
             "backbone.dtype: bfloat16 (or a smaller backbone)."
         )
+
+
+def _memory_ran_out(error: RuntimeError) -> bool:
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
