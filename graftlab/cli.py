@@ -15,8 +15,10 @@ Errors are raised, not printed: a GraftlabError becomes one message on stderr (w
 on stdout) and its exit code. Warnings of the logger `graftlab` reach stderr.
 """
 
+import contextlib
 import io
 import json
+import logging
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -84,12 +86,35 @@ class Commands(TyperGroup):
             _fail(type(error).__name__, message, UNEXPECTED, ctx.obj["json"])
 
 
+class Warnings(logging.Handler):
+    """Shows what graftlab warns of on stderr, which a progress bar keeps above itself.
+
+    Errors are left out: they are raised, and shown once by `_fail`.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from graftlab.training.progress import redact
+
+        if record.levelno != logging.WARNING:
+            return
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            # sys.stderr is looked up anew: rich puts its own there while a bar is drawn
+            print(visible(redact(f"warning: {record.getMessage()}")), file=sys.stderr)
+
+
+def visible(text: str) -> str:
+    """Return the text with control characters escaped: data and names must not steer a terminal."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def _fail(kind: str, message: str, exit_code: int, as_json: bool) -> NoReturn:
     if as_json:
         error = {"type": kind, "message": message, "exit_code": exit_code}
         print(json.dumps({"error": error}, ensure_ascii=False))
     else:
-        print(f"graftlab: {message}", file=sys.stderr)
+        print(visible(f"graftlab: {message}"), file=sys.stderr)
     raise typer.Exit(exit_code)
 
 
@@ -119,4 +144,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a locale without UTF-8 must not stop a run
             stream.reconfigure(errors="backslashreplace")
+    logging.getLogger("graftlab").addHandler(Warnings())
     typer.main.get_command(app)(prog_name="graftlab")

@@ -4,6 +4,8 @@ A saved adapter stands for a change of the untouched backbone: `adapter_config.j
 and `adapter_model.safetensors`, the same bytes for the same weights. Pickled adapters are refused.
 """
 
+import logging
+
 from graftlab.adapters.attaching import (
     ADAPTER,
     PREFIX,
@@ -29,6 +31,9 @@ from graftlab.adapters.files import (
     tensors,
 )
 from graftlab.adapters.registering import register
+
+# peft imports bitsandbytes, which says of a kernel for 4-bit weights on CPUs that it is not there.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __all__ = [
     "ADAPTER",

@@ -1,16 +1,24 @@
-"""What `run` and `resume` say at the end."""
+"""What commands that carry out or use a run print on standard output."""
 
+import json
+import sys
+from collections.abc import Mapping
 from typing import Any
 
-from graftlab import files
 from graftlab.runs import Run
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON, in ASCII where the standard output does not take UTF-8."""
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(value, ensure_ascii=not utf8, allow_nan=False))
 
 
 def show_result(run: Run, as_json: bool) -> None:
     """Print a finished run's scores, as a table or as JSON with the run's directory."""
     result = run.read_result()
     if as_json:
-        print(files.dump_json({"run": str(run.path), **result}), end="")
+        print_json({"run": str(run.path), **result})
         return
     from rich.console import Console
     from rich.table import Table
@@ -19,24 +27,27 @@ def show_result(run: Run, as_json: bool) -> None:
     table.add_column("metric")
     for split in result["metrics"]:
         table.add_column(split, justify="right")
-    for name in next(iter(result["metrics"].values())):
-        table.add_row(name, *[_cell(scores[name]) for scores in result["metrics"].values()])
-    console = Console(soft_wrap=True)
-    console.print(table)
+    for name in dict.fromkeys(name for scores in result["metrics"].values() for name in scores):
+        cells = (scores.get(name) for scores in result["metrics"].values())
+        table.add_row(name, *[score_text(cell) if cell else "" for cell in cells])
+    # Names come from run files and data: brackets and colons in them are not markup.
+    console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+    if result["metrics"]:
+        console.print(table)
     parameters = result["parameters"]
     console.print(
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained "
         f"({parameters['trainable'] / parameters['total']:.2%}), step {result['selected_step']} of "
         f"{result['steps']} selected, {result['seconds']['training']:.1f} s of training.\n"
-        f"Everything is in {run.path}",
-        highlight=False,
+        f"Everything is in {run.path}"
     )
     for reason in result["not_exact"]:
-        console.print(f"Not exactly repeatable: {reason}", highlight=False)
+        console.print(f"Not exactly repeatable: {reason}")
 
 
-def _cell(score: dict[str, Any]) -> str:
+def score_text(score: Mapping[str, Any]) -> str:
+    """Return a score with its standard error, or why there is none."""
     if score["value"] is None:
-        return f"undefined ({score.get('reason')})"
+        return f"undefined ({score.get('reason') or 'no label is known'})"
     error = score.get("standard_error")
     return f"{score['value']:.4f}" + (f" ± {error:.4f}" if error is not None else "")

@@ -1,10 +1,14 @@
 """Score a finished run on a split of its task, again."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from graftlab.commands._options import Json, RunFolder
+
+if TYPE_CHECKING:
+    from graftlab.runs import Run
 
 
 def command(
@@ -12,23 +16,79 @@ def command(
     split: Annotated[
         str, typer.Option("--split", help="train, validation or test.", metavar="SPLIT")
     ] = "test",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="As the run's, unless given.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a finished run on a split of its task, from its saved adapter; writes its predictions."""
-    from graftlab import evaluation, files, inference
+    """Score a finished run on a split of its task, from its saved adapter.
+
+    Predictions that the run has written stay; others are written beside them and compared.
+    """
+    from graftlab import evaluation, inference
+    from graftlab.commands._report import print_json, score_text
 
     adapted = inference.load(run)
     predictions, scores = adapted.evaluate(split, batch_size)
-    path = adapted.run.predictions(split)
-    evaluation.write_predictions(path, predictions)
     loss = evaluation.mean_loss(predictions)
+    path, difference = keep(adapted.run, split, predictions)
     if as_json:
         metrics = {name: score._asdict() for name, score in scores.items()}
-        print(files.dump_json({"split": split, "metrics": metrics, "loss": loss}), end="")
+        values = {"split": split, "metrics": metrics, "loss": loss}
+        print_json(values | {"predictions": str(path), "difference": difference})
         return
     for name, score in scores.items():
-        error = f" ± {score.standard_error:.4f}" if score.standard_error is not None else ""
-        value = f"{score.value:.4f}{error}" if score.value is not None else f"- ({score.reason})"
-        print(f"{name:>20}  {value}")
-    print(f"{'loss':>20}  {loss:.4f}\n{len(predictions)} predictions are in {path}")
+        print(f"{name:>20}  {score_text(score._asdict())}")
+    print(f"{'loss':>20}  {loss:.4f}")
+    print(f"{len(predictions)} predictions are in {path}{_compared(difference)}")
+
+
+def keep(
+    run: "Run", split: str, predictions: list[dict[str, Any]]
+) -> tuple[Path, dict[str, Any] | None]:
+    """Write predictions where none are; else compare with those that are there, which stay.
+
+    Returns where they are, and how they differ from the run's (None where it had none).
+    """
+    from graftlab import evaluation
+
+    path = run.predictions(split)
+    if not path.exists():
+        evaluation.write_predictions(path, predictions)
+        return path, None
+    before = evaluation.read_predictions(path)
+    difference = differ(before, predictions)
+    if not any(difference.values()):
+        return path, difference
+    path = path.with_name(f"{split}.again.jsonl")
+    evaluation.write_predictions(path, predictions)
+    return path, difference
+
+
+def differ(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return in how many rows the prediction is another, and by how much a number differs at most."""
+    changed = sum(
+        a["prediction"] != b["prediction"] for a, b in zip(before, now, strict=False)
+    ) + abs(len(before) - len(now))
+    gaps = [
+        abs(x - y)
+        for a, b in zip(before, now, strict=False)
+        for x, y in zip(_numbers(a), _numbers(b), strict=False)
+    ]
+    return {"rows": changed, "largest": max(gaps, default=0.0)}
+
+
+def _numbers(row: dict[str, Any]) -> list[float]:
+    prediction = [row["prediction"]] if isinstance(row["prediction"], float) else []
+    return [*row.get("probabilities", ()), *prediction]
+
+
+def _compared(difference: dict[str, Any] | None) -> str:
+    if difference is None:
+        return "."
+    if not any(difference.values()):
+        return ", equal to the last bit."
+    return (
+        f". The run's own are others and stay: {difference['rows']} rows have another prediction, "
+        f"and numbers differ by up to {difference['largest']:.2g}."
+    )

@@ -1,12 +1,18 @@
 """Use a run's adapter on new inputs."""
 
+import contextlib
+import json
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from graftlab.commands._options import Json, RunFolder
+
+ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".png", ".jpg", ".jpeg")
 
 
 def command(
@@ -17,42 +23,92 @@ def command(
             "--input",
             metavar="FILE|TEXT|-",
             help="A file (.txt with a text a line; .jsonl, .csv or .parquet with the task's columns; a "
-            "folder of images), one text, or - for lines of standard input.",
+            "folder of images), one text, or - for standard input: a text, or a JSON object with the "
+            "task's columns, a line. Blank lines are passed over.",
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write JSONL here.")
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Write JSONL here; must not be there yet."),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="As the run's, unless given.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Use a run's adapter on new inputs: one JSON object a line, with label, name and probabilities.
 
-    With --json, one object with the list of them.
+    With --json, one object with the list of them. `index` is the input's line or row, from 0.
     """
     from graftlab import files, inference
-    from graftlab.errors import ConfigError, DataError
+    from graftlab.commands._report import print_json
+    from graftlab.errors import DiskError
+
+    _check_output(output)
+    inference.find(run)  # a slip in RUN is told before the input is read
+    with _opened(source) as inputs:
+        answers = inference.load(run).predict(inputs, batch_size)
+    if output is not None:
+        try:
+            files.write_text(output, "".join(files.dump_json(a, indent=None) for a in answers))
+        except OSError as error:
+            raise DiskError(f"--output {output} cannot be written: {error}.") from error
+        said = {"output": str(output), "rows": len(answers)}
+        print_json(said) if as_json else print(f"{len(answers)} predictions are in {output}")
+    elif as_json:
+        print_json({"predictions": answers})
+    else:
+        for answer in answers:
+            print_json(answer)
+
+
+def _check_output(output: Path | None) -> None:
+    from graftlab.errors import ConfigError
 
     if output is not None and output.exists():
-        raise ConfigError(f"{output} is there already. Choose another with --output.")
-    inputs: Path | list[str] | str = source
-    if source == "-":
-        inputs = [line for line in sys.stdin.read().splitlines() if line.strip()]
-        if not inputs:
-            raise DataError("standard input has no line.")
-    elif Path(source).exists():
-        inputs = Path(source)
-    elif _looks_like_a_file(source):
-        raise DataError(f"--input {source}: there is no such file.")
-    answers = inference.load(run).predict(inputs, batch_size)
-    text = "".join(files.dump_json(answer, indent=None) for answer in answers)
-    if output is not None:
-        files.write_text(output, text)
-        print(files.dump_json({"output": str(output), "rows": len(answers)}, None), end="")
+        raise ConfigError(f"--output {output} is there already. Choose another name.")
+    if output is not None and not output.parent.is_dir():
+        raise ConfigError(f"--output {output}: there is no folder {output.parent}. Make it first.")
+
+
+@contextlib.contextmanager
+def _opened(source: str) -> Iterator[Path | str]:
+    """Give the file that is meant, or the text; standard input becomes a file, to be read like one."""
+    from graftlab.errors import DataError
+
+    if source != "-":
+        if not _is_there(source) and _looks_like_a_file(source):
+            raise DataError(f"--input {source}: there is no such file.")
+        yield Path(source) if _is_there(source) else source
         return
-    print(files.dump_json({"predictions": answers}) if as_json else text, end="")
+    content = sys.stdin.buffer.read()
+    first = content.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]
+    if not first:
+        raise DataError("standard input has no line.")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ("stdin.jsonl" if _is_object(first) else "stdin.txt")
+        path.write_bytes(content)
+        try:
+            yield path
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), "standard input")) from None
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_there(source: str) -> bool:
+    try:
+        return bool(source) and Path(source).exists()
+    except OSError:  # too long for a file's name
+        return False
 
 
 def _looks_like_a_file(source: str) -> bool:
-    endings = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
-    return source.endswith(endings) and not any(c.isspace() for c in source)
+    is_word = not any(character.isspace() for character in source)
+    is_path = source.startswith(("/", "./", "../", "~/")) or source.endswith("/")
+    return is_word and (is_path or source.lower().endswith(ENDINGS))

@@ -1,5 +1,6 @@
 """Go on with a run that was stopped or killed, exactly where it was."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -28,6 +29,13 @@ def command(
     """Go on with a run that was stopped or killed, exactly where it was."""
     from graftlab import experiment
     from graftlab.commands._report import show_result
+    from graftlab.runs import Run
 
+    if Run(run).finished:
+        print(
+            f"{run} is finished already; this is its result. To train longer, start another with "
+            f"`graftlab run {run}/config.yaml --new --set training.max_steps=...`.",
+            file=sys.stderr,
+        )
     options = experiment.Options(as_json, allow_inexact, tuple(override or ()))
     show_result(experiment.resume(run, options), as_json)
