@@ -6,6 +6,8 @@ from peft import PeftModel, get_model_status
 
 import graftlab.auto
 from graftlab import registry
+from graftlab.backbones import encoder
+from graftlab.errors import ModelError
 from graftlab.testing import fitting
 
 
@@ -20,6 +22,26 @@ def test_plain_peft_loads_the_folder_to_the_same_bits(attach, name, family, tmp_
     theirs = PeftModel.from_pretrained(fitting.backbone(fitted).model, tmp_path)
     expected = fitting.outputs(ours, fitted)
     assert torch.equal(fitting.outputs(theirs, fitted), expected)
+
+
+@pytest.mark.parametrize("name", ["lora", "dora", "adalora"])
+def test_plain_peft_loads_an_adapter_of_minilm_to_the_same_bits(name, tmp_path):
+    def minilm():
+        try:
+            return encoder.load(encoder.Config(model="minilm"), fitting.CLASSES, seed=0)
+        except ModelError as error:
+            pytest.skip(f"MiniLM is not at hand: {error}")
+
+    method, fitted = registry.find("methods", name), fitting.FAMILIES["encoder"]
+    attached = method.attach(minilm(), method.Config(), fitting.setting(fitted))
+    fitting.train(attached, fitted)
+    method.save(attached.model, tmp_path)
+    ours = fitting.outputs(method.load(minilm(), method.Config(), tmp_path), fitted)
+    theirs = fitting.outputs(PeftModel.from_pretrained(minilm().model, tmp_path), fitted)
+    assert torch.equal(ours, theirs)
+    exact = method.RELOADS_EXACTLY
+    trained = fitting.outputs(attached.model, fitted)
+    torch.testing.assert_close(ours, trained, rtol=0, atol=0 if exact else 1e-5)
 
 
 def test_lists_in_the_config_are_sorted(attach):
