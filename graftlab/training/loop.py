@@ -129,34 +129,33 @@ class Loop:
         )
         if self.position.evaluation_pending:
             self._evaluate()
-        began, seen = time.perf_counter(), self._examples(self.position.step)
+        self._seen = self._examples(self.position.step)
         while self.position.step < self.num_steps and not self.position.ended:
-            step = self.position.step + 1
+            step, began = self.position.step + 1, time.perf_counter()
             rate = self.config.learning_rate * self.plateau.scale
             rate *= schedule.factor(step, self.num_steps, self.config.schedule)
             done = self.stepper.step(step, rate)
             self._count(step, done)
             if self._due(self.config.logging_every):
                 self._log(rate, done)
-                self.timing.append(
-                    {
-                        "step": step,
-                        "examples": self._examples(step) - seen,
-                        "seconds": time.perf_counter() - began,
-                    }
-                )
-                began, seen = time.perf_counter(), self._examples(step)
+            self._time(step, time.perf_counter() - began)
             if self._due(self.config.evaluate_every) or self._last_evaluated():
                 self._evaluate()
-                began = time.perf_counter()
             if self._due(self.config.save_every) or step == self.num_steps or self.position.ended:
                 self.save()
-                began = time.perf_counter()
             if self.parts.signals.received:
                 self._stop()
         for hook in self.parts.attached.hooks:
             hook.on_train_end()
         return self.position
+
+    def _time(self, step: int, seconds: float) -> None:
+        """Add a step's time, without evaluations and checkpoints, to the line that is written next."""
+        self._spent["seconds"] += seconds
+        self._spent["examples"] += len(self.order.batch(step))
+        if self._due(self.config.logging_every) or step == self.num_steps:
+            self.timing.append({"step": step, **self._spent})
+            self._spent = {"seconds": 0.0, "examples": 0}
 
     def _stop(self) -> None:
         self.save()
@@ -182,6 +181,7 @@ class Loop:
         """Take a step into the position; a skipped one leaves a gap and is never averaged."""
         position = self.position
         position.step = step
+        self._seen += len(self.order.batch(step))
         position.micro_batch_size = self.batches.micro_batch_size
         if done.applied:
             position.loss_sum += done.loss
@@ -225,7 +225,7 @@ class Loop:
         step = self.position.step
         self.lines.append({"step": step, **scalars})
         for sink in self.parts.sinks:
-            sink(step, scalars, self._examples(step))
+            sink(step, scalars, self._seen)
 
     def _evaluate(self) -> None:
         """Evaluate on validation; keep the best; decide whether to go on."""
