@@ -157,7 +157,8 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
                 f"folder {folder.resolve()}. Remove the key."
             )
         read_config(folder)
-        return Located(model, folder, None, hash_weights(folder) if weights else {}, notes)
+        source = str(folder.absolute())  # an adapter that names it may be loaded from anywhere
+        return Located(source, folder, None, hash_weights(folder) if weights else {}, notes)
     hub_id = aliases()[model]["id"] if model in aliases() else model
     if hub_id is None:
         raise ModelError(f"{model} is made on the spot: it is a backbone.kind, and has no files.")
@@ -179,7 +180,7 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
 def _local(model: str) -> Path | None:
     """Return the folder that `model` names, if it holds a model."""
     path = Path(os.path.expandvars(model)).expanduser()
-    if any(len(part.encode()) > MAX_NAME for part in path.parts) or "\0" in model:
+    if any(len(os.fsencode(part)) > MAX_NAME for part in path.parts) or "\0" in model:
         raise ModelError(f"backbone.model has a part of more than {MAX_NAME} bytes, or a NUL")
     return path if (path / "config.json").is_file() else None
 

@@ -17,15 +17,17 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Write a run's adapter as plain PEFT LoRA, which needs no graftlab to be loaded."""
-    from graftlab import export, files
+    from graftlab import export
+    from graftlab.commands._report import print_json
     from graftlab.errors import ConfigError, unknown
 
     if form != "lora":
         raise ConfigError(unknown("export format", form, ["lora"]))
     config = export.lora(run, out)
     if as_json:
-        print(files.dump_json({"out": str(out), "config": config}), end="")
+        print_json({"out": str(out), "config": config})
         return
+    base = config["base_model_name_or_path"]
     print(
-        f"LoRA of rank {config['r']} written to {out}. Load it with peft.PeftModel.from_pretrained."
+        f"LoRA of rank {config['r']} for {base} is in {out}. peft.PeftModel.from_pretrained loads it."
     )
