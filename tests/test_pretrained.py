@@ -239,6 +239,15 @@ def test_folders_of_any_name_are_found(tmp_path, name):
     assert pretrained.kind_of(f"{tmp_path}/{name}") == "encoder"
 
 
+def test_a_folder_whose_name_is_no_unicode_is_found(tmp_path):
+    name = os.fsdecode(b"caf\xe9")  # Latin-1, as old disks have it
+    try:
+        made = make_model(tmp_path / name)
+    except OSError:
+        pytest.skip("this file system takes Unicode names only")
+    assert pretrained.locate(str(made)).folder == made
+
+
 def test_a_link_and_the_home_sign_lead_to_the_folder(folder, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -2,11 +2,13 @@
 
 import json
 
+import jsonschema
 import pytest
 
 from graftlab import config, registry, runfile
 from graftlab.errors import ConfigError, DataError, GraftlabError
 
+SCHEMA = runfile.schema()
 GOOD = """
 backbone: {model: minilm}
 task: {name: sst2}
@@ -268,3 +270,42 @@ def test_the_schema_refers_only_to_what_it_defines():
 def test_errors_are_ours_whatever_the_file_says(resolve, text):
     with pytest.raises(GraftlabError):
         resolve(text)
+
+
+def test_a_section_that_only_the_command_line_names_is_placed_there(refusal):
+    assert refusal(GOOD, "trainig.epochs=1").startswith("--set trainig.epochs: unknown key")
+
+
+def test_a_wrong_file_and_a_wrong_column_are_told_with_their_keys(refusal, tmp_path):
+    (tmp_path / "rows.csv").write_text("sentence,label\na,x\nb,y\n")
+    files = f"{{train: {tmp_path}/rows.csv, test: {tmp_path}/none.csv}}"
+    text = GOOD.replace("{name: sst2}", f"{{kind: classification, files: {files}}}")
+    message = refusal(text, error=DataError)
+    assert ":3:30: task.files.train: " in message
+    assert "has no column 'text'. Its columns: sentence, label (task.columns says" in message
+    assert "task.files.test: there is no file" in message
+
+
+@pytest.mark.parametrize("name", complete_recipes())
+def test_every_recipe_fits_the_schema_that_editors_use(name):
+    jsonschema.validate(config.read_yaml(config.recipes()[name]), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seed": "x"}, {"trainig": {}}, {"training": {"lr": 1}}, {"training": {"batch_size": 0}},
+        {"method": {"name": "loar"}}, {"method": {"name": "lora", "rnak": 4}},
+        {"task": {"name": "sst22"}}, {"backbone": {"model": 3}}, {"paths": {"runs": 1}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_wrong_does_not_fit_the_schema(wrong):
+    good = config.read_yaml(config.recipes()["quickstart/sst2"])
+    jsonschema.validate(good, SCHEMA)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**good, **wrong}, SCHEMA)
+
+
+def test_the_schema_is_one():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)

@@ -1,8 +1,10 @@
 """A decoder of texts: a causal language model (Llama, Qwen, ...), or a classifier on top of one."""
 
+from pathlib import Path
+
 from pydantic import Field
 
-from graftlab.backbones import _loading, _tokenizing
+from graftlab.backbones import _examples, _loading, _tokenizing
 from graftlab.contracts import Backbone, Problem
 from graftlab.errors import ConfigError
 from graftlab.pretrained import ENCODERS, locate, read_config
@@ -11,6 +13,11 @@ from graftlab.pretrained import ENCODERS, locate, read_config
 class Config(_loading.Source):
     max_length: int | None = Field(None, ge=1)
     """Longest input in tokens; as many as tokenizer and positions allow unless given."""
+
+
+def example(folder: Path) -> Config:
+    """Return a section that loads a small model, written into `folder`: for `graftlab.testing`."""
+    return Config(model=_examples.text_model(folder, "decoder"))
 
 
 def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Backbone:

@@ -30,13 +30,18 @@ def command(
 
 def _run(path: Path) -> dict[str, Any]:
     from graftlab.config import read_yaml
-    from graftlab.errors import ConfigError, unknown
+    from graftlab.errors import ConfigError, nearest
     from graftlab.runs import Run
 
     run = Run(path)
     if not run.started:
         known = (folder.parent.name for folder in path.parent.glob("*/config.yaml"))
-        raise ConfigError(f"{path} holds no run: {unknown('run', path.name, known)}")
+        close = nearest(path.name, known)
+        hint = f" Did you mean {close!r}?" if close else ""
+        raise ConfigError(
+            f"{path} is no run directory: it has no config.yaml.{hint} "
+            f"All in a folder: graftlab list runs --runs DIR."
+        )
     return {
         "run": str(path),
         "finished": run.finished,

@@ -158,6 +158,7 @@ def _apply(override: str, parsed: Parsed) -> None:
     for depth, key in enumerate(sections, start=1):
         if values.get(key) is None:
             values[key] = {}
+            parsed.places.setdefault((*sections[:depth],), f"--set {dotted}")
         values = values[key]
         if not isinstance(values, dict):
             raise ConfigError(

@@ -52,8 +52,13 @@ class Paths(Section):
     """Where things are kept. `$VAR`, `${VAR}` and `~` are expanded."""
 
     cache: Path = pydantic.Field(default_factory=_cache)
-    """Downloads and whatever else can be made again."""
-    prepared: Path = pydantic.Field(default_factory=lambda: _cache() / "prepared")
-    """Prepared data."""
+    """What can be made again. Files fetched from the hub are kept where HF_HOME says."""
+    prepared: Path | None = None
+    """Data sets of the hub as tables, made once; left out, the folder `datasets` under `cache`."""
     runs: Path = Path("runs")
     """Run directories, one folder a run."""
+
+    @property
+    def tables(self) -> Path:
+        """Where data sets of the hub are kept as tables."""
+        return self.prepared or self.cache / "datasets"

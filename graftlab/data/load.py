@@ -50,16 +50,22 @@ def task_labels(config: DataSection, label: str) -> tuple[str, ...]:
 def check_local(config: DataSection, columns: Sequence[str], label: str) -> list[str]:
     """Return what is wrong with local files and their columns, read as far as their first row."""
     try:
-        for split, path in sources.local_files(config).items():
-            row = sources.first_row(path, (columns[0], label))
-            if row is None:
-                return [f"{path} has no row that can be read."]
-            sources.check_columns(
-                row, [*columns, label] if split == "train" else columns, str(path)
-            )
+        files = sources.local_files(config)
     except GraftlabError as error:
         return [str(error)]
-    return []
+    found = []
+    for split, path in files.items():
+        key = f"task.files.{split}" if config.files else f"task.data_dir ({split})"
+        wanted = [*columns, label] if split == "train" else columns
+        try:
+            row = sources.first_row(path, (columns[0], label))
+            if row is None:
+                found.append(f"{key}: {path} has no row that can be read.")
+            else:
+                sources.check_columns(row, wanted, str(path))
+        except GraftlabError as error:
+            found.append(f"{key}: {error}")
+    return found
 
 
 def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool = False) -> Data:

@@ -81,7 +81,7 @@ def open_splits(config: DataSection, paths: Paths, columns: tuple[str, str]) -> 
 
         return {
             split: Source(f"{config.hub.path} ({name})", rows)
-            for split, (name, rows) in hub.load(config.hub, paths.cache / "datasets").items()
+            for split, (name, rows) in hub.load(config.hub, paths.tables).items()
         }
     assert config.source
     return _call(config.source, config.options)
@@ -121,7 +121,10 @@ def check_columns(row: Mapping[str, Any], wanted: Iterable[str], where: str) -> 
             close = nearest(column, row)
             hint = f" Did you mean {close!r}?" if close else ""
             known = ", ".join(map(str, row))
-            raise DataError(f"{where} has no column {column!r}.{hint} Its columns: {known}.")
+            raise DataError(
+                f"{where} has no column {column!r}.{hint} Its columns: {known} "
+                f"(task.columns says which is which)."
+            )
 
 
 def gather(

@@ -54,13 +54,6 @@ def check_method(
     if check := getattr(method.module, "check", None):
         found = check(method.config, backbone.name, model_type, training.gradient_checkpointing)
         add(problems, document, "method", found)
-    quantized = getattr(backbone.config, "quantize", None)
-    if quantized and not method.module.FREEZES_BACKBONE:
-        problems.add(
-            document.place("backbone", "quantize"),
-            f"the method {method.name!r} trains the backbone's own weights, which a quantized "
-            f"backbone (backbone.quantize: {quantized}) cannot. Take a method that freezes it.",
-        )
 
 
 def notes(document: Document, training: Any, tracking: Any) -> Iterator[str]:

@@ -58,6 +58,16 @@ class Config(DataSection):
             super()._labels_unknown()
 
 
+def example(folder: Path) -> Config:
+    """Return a section that reads pairs of texts, written into `folder`: for `graftlab.testing`."""
+    for split, count in (("train", 9), ("validation", 3), ("test", 3)):
+        lines = ["text,pair,label"]
+        for i in range(count):
+            lines.append(f"{split} {'so ' * i},{'is it ' * (i % 4)}?,{('no', 'yes')[i % 2]}")
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Config(data_dir=folder, columns=Columns(pair="pair"), max_length=40)
+
+
 def problem(config: Config) -> Problem:
     """Return what the model has to put out.
 
@@ -165,7 +175,7 @@ def _inputs(
 def _as_row(item: Any, columns: list[str]) -> dict[str, Any] | str:
     if isinstance(item, Mapping):
         return dict(item)
-    values = [item] if isinstance(item, str) else list(item)
+    values = list(item) if isinstance(item, list | tuple) else [item]
     if len(values) != len(columns):
         return f"{len(values)} texts where the task takes {len(columns)}: {columns}"
     return dict(zip(columns, values, strict=True))

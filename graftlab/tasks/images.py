@@ -43,6 +43,20 @@ class Config(DataSection):
     """What is done to train images at random: mirrored left to right, moved by up to an eighth."""
 
 
+def example(folder: Path) -> Config:
+    """Return a section that reads drawn images, written into `folder`: for `graftlab.testing`."""
+    from PIL import Image
+
+    for number, (split, count) in enumerate({"train": 9, "validation": 3, "test": 3}.items()):
+        for i in range(count):
+            place = folder / split / ("dark", "light")[i % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            image = Image.linear_gradient("L").resize((8, 8)).rotate(90 * (i % 4))
+            image.paste(25 * i + number, (2, 4, 5, 6))
+            image.save(place / f"{i}.png")
+    return Config(data_dir=folder, augment=("flip", "crop"))
+
+
 def problem(config: Config) -> Problem:
     """Return what the model has to put out. `Raises:` DataError: the train labels cannot be read."""
     return Problem("classes", task_labels(config, config.columns.label))

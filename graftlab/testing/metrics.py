@@ -1,5 +1,11 @@
-"""The promises of every metric, over all registered names."""
+"""The promises of every metric, over all registered names.
 
+A metric is tried on labels and predictions of the classes 0 and 1, which are numbers too. One that wants
+others (texts, ranks) has a function `example() -> list[dict]` in its module: at least ten predictions as
+`Task.predict` returns them, some right and some wrong. `RANGE`, a pair, stands there if it is not (-1, 1).
+"""
+
+import copy
 import math
 import random
 from typing import Any
@@ -7,61 +13,108 @@ from typing import Any
 import pytest
 
 from graftlab import registry
+from graftlab.errors import DataError
+from graftlab.metrics import Score
 
 every = pytest.mark.parametrize("name", registry.names("metrics"))
+WRONG = 7  # every seventh example below is predicted wrong
 
 
-def _predictions(seed: int, share_right: float) -> list[dict[str, Any]]:
-    """Return binary predictions of which about a share is right; probabilities go with them."""
-    draw = random.Random(seed)
-    rows = []
-    for index in range(60):
-        label = index % 2
-        prediction = label if draw.random() < share_right else 1 - label
-        probabilities = [0.9, 0.1] if prediction == 0 else [0.1, 0.9]
-        rows.append(
-            {
-                "index": index,
-                "label": label,
-                "prediction": prediction,
-                "probabilities": probabilities,
-                "loss": -math.log(probabilities[label]),
-            }
-        )
-    return rows
+def _two_classes() -> list[dict[str, Any]]:
+    labels = [(i // 3) % 2 for i in range(50)]
+    return [_predicted(i, y, 1 - y if i % WRONG == 0 else y) for i, y in enumerate(labels)]
+
+
+def _predicted(index: int, label: int, prediction: int) -> dict[str, Any]:
+    shares = [0.9, 0.1] if prediction == 0 else [0.1, 0.9]
+    row = {"index": index, "label": label, "prediction": prediction}
+    return {**row, "probabilities": shares, "loss": -math.log(shares[label])}
+
+
+def _right(row: dict[str, Any]) -> dict[str, Any]:
+    if row["label"] in (0, 1) and "probabilities" in row:
+        return _predicted(row["index"], row["label"], row["label"])
+    return {**row, "prediction": row["label"]}
+
+
+def _case(name: str) -> tuple[Any, list[dict[str, Any]]]:
+    metric = registry.find("metrics", name)
+    return metric, getattr(metric, "example", _two_classes)()
+
+
+def _equal(one: Score, other: Score) -> None:
+    """Assert equality up to the rounding of float64 sums in another order."""
+    assert one.reason == other.reason
+    for a, b in ((one.value, other.value), (one.standard_error, other.standard_error)):
+        assert a == pytest.approx(b, rel=1e-9, abs=1e-12)
 
 
 @every
-def test_a_metric_says_which_way_is_better(name: str) -> None:
-    metric = registry.find("metrics", name)
+def test_a_score_is_finite_in_its_range_and_knows_its_error(name: str) -> None:
+    metric, predictions = _case(name)
+    score = metric.score(predictions)
+    low, high = getattr(metric, "RANGE", (-1.0, 1.0))
+    assert isinstance(score, Score)
+    assert isinstance(score.value, float)
+    assert low <= score.value <= high
+    if score.standard_error is None:
+        assert score.reason
+    else:
+        assert 0 < score.standard_error < math.inf
+        assert score.reason is None
+
+
+@every
+def test_the_order_and_the_numbers_of_the_examples_change_nothing(name: str) -> None:
+    metric, predictions = _case(name)
+    mixed = copy.deepcopy(predictions)
+    random.Random(0).shuffle(mixed)
+    renumbered = [{**row, "index": 1000 + place} for place, row in enumerate(mixed)]
+    _equal(metric.score(renumbered), metric.score(predictions))
+
+
+@every
+def test_scoring_changes_no_prediction(name: str) -> None:
+    metric, predictions = _case(name)
+    before = copy.deepcopy(predictions)
+    metric.score(predictions)
+    assert predictions == before
+
+
+@every
+def test_right_predictions_score_best(name: str) -> None:
+    metric, predictions = _case(name)
+    right = [_right(row) for row in predictions]
+    best, value = metric.score(right).value, metric.score(predictions).value
     assert isinstance(metric.HIGHER_IS_BETTER, bool)
-    assert registry.describe("metrics", name)
+    assert best > value if metric.HIGHER_IS_BETTER else best < value
 
 
 @every
-def test_right_predictions_score_better_than_half_right_ones(name: str) -> None:
-    metric = registry.find("metrics", name)
-    right, half = (metric.score(_predictions(0, share)).value for share in (1.0, 0.6))
-    assert (right > half) is metric.HIGHER_IS_BETTER
+def test_more_examples_of_the_same_make_the_error_smaller(name: str) -> None:
+    metric, predictions = _case(name)
+    one, nine = metric.score(predictions), metric.score(predictions * 9)
+    if one.standard_error is None:
+        pytest.skip(f"{name} has no standard error: {one.reason}")
+    # A third, by the square root of the number; 5 % for what is not linear in the examples.
+    assert nine.standard_error == pytest.approx(one.standard_error / 3, rel=0.05)
 
 
 @every
-def test_the_order_of_the_examples_changes_nothing(name: str) -> None:
-    metric, rows = registry.find("metrics", name), _predictions(1, 0.7)
-    shuffled = random.Random(0).sample(rows, len(rows))
-    for ours, theirs in zip(metric.score(rows)[:2], metric.score(shuffled)[:2], strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-9)
-
-
-@every
-def test_a_score_has_a_standard_error_that_more_examples_lower(name: str) -> None:
-    metric, rows = registry.find("metrics", name), _predictions(2, 0.7)
-    few, many = metric.score(rows).standard_error, metric.score(rows * 4).standard_error
-    assert 0 < many < few
-
-
-@every
-def test_without_examples_there_is_no_value_but_a_reason(name: str) -> None:
-    score = registry.find("metrics", name).score([])
-    assert score.value is None
+def test_where_it_is_not_defined_it_has_no_value_and_says_why(name: str) -> None:
+    metric, predictions = _case(name)
+    score = metric.score([])
+    assert score.value is score.standard_error is None
     assert score.reason
+    same = [{**row, "prediction": predictions[0]["prediction"]} for row in predictions]
+    alike = [{**predictions[0], "index": i} for i in range(3)]
+    for odd in (same, alike, predictions[:1]):
+        score = metric.score(odd)
+        assert score.reason if score.value is None else math.isfinite(score.value)
+
+
+@every
+def test_an_example_without_a_label_is_refused_not_scored(name: str) -> None:
+    metric, predictions = _case(name)
+    with pytest.raises(DataError, match="label"):
+        metric.score([*predictions, {**predictions[0], "label": None}])

@@ -1,0 +1,195 @@
+"""The promises of every task kind, over all registered names, on the tiny backbone.
+
+A kind brings the data in its module: `example(folder: Path) -> Config` writes a few rows (eight train
+rows at least, of which no two are alike, and some of another split) and returns the section that reads them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from graftlab import registry
+from graftlab.backbones import tiny
+from graftlab.config import Paths
+from graftlab.contracts import Backbone, Data
+from graftlab.errors import ConfigError
+
+every = pytest.mark.parametrize("name", registry.names("tasks"))
+SEED = 3
+
+
+@dataclass(frozen=True)
+class Example:
+    """A kind's example, read and bound."""
+
+    module: Any
+    config: Any
+    data: Data
+    backbone: Backbone
+    task: Any
+
+    def bound(self, data: Data | None = None, seed: int = SEED) -> Any:
+        return self.module.bind(data or self.data, self.backbone, self.config, seed)
+
+
+@pytest.fixture
+def example(name: str, tmp_path: Path) -> Example:
+    """Return the kind's example; fails for a kind that brings none."""
+    module = registry.find("tasks", name)
+    assert hasattr(module, "example"), f"the task kind {name} has no example(folder) -> Config"
+    if "tiny" not in module.BACKBONES:
+        pytest.skip(f"{name} does not fit the tiny backbone")
+    config = module.example(tmp_path)
+    data = module.read(config, Paths(cache=tmp_path / "cache"), SEED)
+    for modality in ("text", "images"):
+        backbone = tiny.load(tiny.Config(modality=modality, dropout=0), data.problem, SEED)
+        try:
+            return Example(
+                module, config, data, backbone, module.bind(data, backbone, config, SEED)
+            )
+        except ConfigError as error:
+            refusal = error
+    raise refusal
+
+
+def _everything(task: Any, split: str = "train") -> list[int]:
+    return list(range(task.size(split)))
+
+
+def _same(one: dict[str, Tensor], other: dict[str, Tensor], but: Sequence[str] = ()) -> None:
+    assert set(one) == set(other)
+    for name in set(one) - set(but):
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=0, msg=name)
+
+
+def _with_labels(data: Data, change: Any) -> Data:
+    """Return the data with every row's label changed."""
+    splits = {
+        split: [{**row, "label": change(row["label"])} for row in rows]
+        for split, rows in data.splits.items()
+    }
+    return Data(splits, data.problem, data.record)
+
+
+@every
+def test_the_check_without_torch_finds_nothing_wrong_and_knows_the_problem(
+    name: str, example: Example
+) -> None:
+    assert example.module.check(example.config) == []
+    assert example.module.problem(example.config) == example.data.problem == example.task.problem
+
+
+@every
+def test_metrics_are_named_and_registered(name: str, example: Example) -> None:
+    assert example.task.metrics
+    assert set(example.task.metrics) <= set(registry.names("metrics"))
+
+
+@every
+def test_every_row_is_an_example_once_and_has_a_cost(name: str, example: Example) -> None:
+    assert example.task.size("train") >= 7
+    for split, rows in example.data.splits.items():
+        assert example.task.size(split) == len(rows) == len(example.task.lengths(split))
+        assert min(example.task.lengths(split), default=1) >= 1
+        sources = [row["index"] for row in rows]
+        assert sorted(set(sources)) == sorted(sources)
+    assert example.task.size("no such split") == 0
+
+
+@every
+@pytest.mark.parametrize("epoch", [None, 0, 5])
+def test_a_batch_depends_on_split_rows_and_epoch_alone(
+    name: str, example: Example, epoch: int | None
+) -> None:
+    rows = _everything(example.task)[::-2]
+    expected = example.bound().batch("train", rows, epoch)
+    for other in (0, None, 2):  # what was made before leaves no trace
+        example.task.batch("train", _everything(example.task), other)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    _same(example.task.batch("train", rows, epoch), expected)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert {tensor.device.type for tensor in expected.values()} == {"cpu"}
+    assert {len(tensor) for tensor in expected.values()} == {len(rows)}
+
+
+@every
+def test_evaluation_draws_nothing(name: str, example: Example) -> None:
+    rows = _everything(example.task)
+    _same(
+        example.task.batch("train", rows, None),
+        example.bound(seed=SEED + 1).batch("train", rows, None),
+    )
+
+
+@every
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_a_batch_is_the_sum_over_any_cut_of_it(
+    name: str, example: Example, smoothing: float
+) -> None:
+    task, model = example.task, example.backbone.model
+    rows = _everything(task)
+    whole = task.batch("train", rows, None)
+    parts = [task.batch("train", part, None) for part in (rows[4:], rows[:1], rows[1:4])]
+    assert task.count(whole) == sum(map(task.count, parts)) > 0
+    total = task.loss(model, whole, smoothing)
+    cut = sum(task.loss(model, part, smoothing) for part in parts)
+    # Other padding, other sums: float32 rounding through two layers
+    torch.testing.assert_close(cut, total, rtol=1e-4, atol=1e-5)
+    assert total.dtype == torch.float32
+    assert total.shape == ()
+    assert total.requires_grad
+
+
+@every
+def test_predictions_agree_with_the_loss_and_with_the_rows(name: str, example: Example) -> None:
+    task, model = example.task, example.backbone.model
+    rows = _everything(task)[::-1]
+    batch = task.batch("train", rows, None)
+    with torch.no_grad():
+        predictions, loss = task.predict(model, batch), task.loss(model, batch).item()
+    assert len(predictions) == len(rows)
+    assert sum(row["loss"] for row in predictions) == pytest.approx(loss, rel=1e-5)
+    if task.problem.kind != "tokens":
+        labels = [example.data.splits["train"][i]["label"] for i in rows]
+        assert [row["label"] for row in predictions] == pytest.approx(labels)
+    for row in predictions if task.problem.kind == "classes" else ():
+        shares = row["probabilities"]
+        assert len(shares) == task.problem.num_outputs
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert shares[row["prediction"]] == max(shares)
+
+
+@every
+def test_labels_stand_in_no_input(name: str, example: Example) -> None:
+    problem = example.data.problem
+    if problem.kind == "tokens":
+        pytest.skip("what is generated is read by the model in training")
+    classes = problem.kind == "classes"
+    other = _with_labels(
+        example.data, lambda y: (y + 1) % problem.num_outputs if classes else y + 1
+    )
+    rows = _everything(example.task)
+    batch, changed = (t.batch("train", rows, None) for t in (example.task, example.bound(other)))
+    _same(batch, changed, but=["labels"])
+    assert not torch.equal(batch["labels"], changed["labels"])
+    with torch.no_grad():
+        predicted, again = (
+            example.task.predict(example.backbone.model, b) for b in (batch, changed)
+        )
+    assert [p["prediction"] for p in predicted] == [p["prediction"] for p in again]
+
+
+@every
+def test_a_row_without_a_label_is_predicted_and_has_no_loss(name: str, example: Example) -> None:
+    task = example.bound(_with_labels(example.data, lambda _: None))
+    with torch.no_grad():
+        batch = task.batch("train", _everything(task), None)
+        predictions = task.predict(example.backbone.model, batch)
+    assert {row["label"] for row in predictions} == {row["loss"] for row in predictions} == {None}
+    assert None not in {row["prediction"] for row in predictions}
