@@ -86,6 +86,8 @@ class Loop:
         self.plateau = schedule.Plateau(config.schedule, parts.higher_is_better)
         self.position = Position()
         self.saved_step: int | None = None  # of the last checkpoint, if nothing has changed since
+        self._seen = 0
+        self._spent: dict[str, float] = {"seconds": 0.0, "examples": 0}
         accelerator = parts.accelerator
         share = Share(accelerator.process_index, accelerator.num_processes)
         self.batches = Batches(parts.task, self.order, self.num_steps, share, config.workers)
