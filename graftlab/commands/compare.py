@@ -1,0 +1,32 @@
+"""Run a study file's methods, tasks and seeds, and compare them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graftlab.commands._options import Json
+
+
+def command(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A study file, or the name of a recipe.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The study's directory; else paths.runs/name."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study file's methods, tasks and seeds, and compare them.
+
+    Every combination is a run of its own; a finished one is not repeated, so the same command goes on
+    with a study that was stopped. One that fails leaves a hole in the table, and exit code 10.
+    """
+    from graftlab import study
+    from graftlab.commands._comparison import report
+
+    plan = study.read(file)
+    where = study.place(plan, out)
+    done = study.carry_out(plan, where, quiet=as_json)
+    report(study.compare(plan, done), done, where, as_json)

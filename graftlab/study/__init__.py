@@ -1,0 +1,11 @@
+"""A study: runs that differ in method, task, seed or setting alone, and the table that compares them."""
+
+from graftlab.study.comparison import Comparison, Done, Row, Summary, compare
+from graftlab.study.plan import Cell, Choose, Plan, Planned, Study, read
+from graftlab.study.running import carry_out, place
+from graftlab.study.tables import as_json, show, write
+
+__all__ = [
+    "Cell", "Choose", "Comparison", "Done", "Plan", "Planned", "Row", "Study", "Summary",
+    "as_json", "carry_out", "compare", "place", "read", "show", "write",
+]  # fmt: skip

@@ -1,0 +1,150 @@
+"""One run in a process of its own, so that its peak of memory is its own.
+
+The process is forked from one that has imported what runs need (a fifth of a second, where a fresh
+one takes ten) and that has never computed anything: no thread of torch exists when it forks.
+"""
+
+import importlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from graftlab.config import Document
+from graftlab.errors import GraftlabError, Stopped
+from graftlab.training.signals import EXIT_CODES
+
+log = logging.getLogger("graftlab")
+
+PRELOADED = ("torch", "transformers", "peft", "accelerate", "graftlab.auto", "graftlab.execution")
+START_METHOD = (
+    "fork" if sys.platform == "linux" else "spawn"
+)  # macOS's frameworks do not survive a fork
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+
+
+class Ended(NamedTuple):
+    """How a run's process has ended."""
+
+    cause: str | None
+    """Why the run is not finished; None if it is."""
+    warnings: tuple[str, ...] = ()
+
+
+class Stop:
+    """Passes SIGINT and SIGTERM on to the run at work, and remembers that the study is to stop."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self.child: int | None = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        if self.child is not None:
+            os.kill(self.child, number)
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Handle the signals inside. Outside the main thread nobody may: a notebook's cell in one."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        former = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def check(self, how_to_go_on: str) -> None:
+        """Raise `Stopped` if a signal has come."""
+        if self.received is not None:
+            raise Stopped(
+                f"stopped by {self.received.name}; {how_to_go_on}", EXIT_CODES[self.received]
+            )
+
+
+def preload() -> None:
+    """Import, before the first run, what every run needs."""
+    if START_METHOD == "fork":
+        for name in PRELOADED:
+            importlib.import_module(name)
+
+
+def carry_out(folder: Path, document: Document | None, quiet: bool, stop: Stop) -> Ended:
+    """Run `document` into `folder`, or go on with what is there if it is None, in another process."""
+    context: Any = multiprocessing.get_context(START_METHOD)
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(folder, document, quiet, there))
+    process.start()
+    there.close()  # so that the end of the process is the end of the pipe
+    stop.child = process.pid
+    if stop.received is not None:  # it came while the process was being made
+        os.kill(process.pid, stop.received)
+    try:
+        ended = here.recv()
+    except EOFError:
+        ended = None
+    process.join()
+    stop.child = None
+    here.close()
+    return Ended(*ended) if ended is not None else Ended(_killed(process.exitcode, folder))
+
+
+def _killed(code: int, folder: Path) -> str:
+    if code >= 0:
+        return f"its process ended with code {code}; see {folder / 'run.log'}"
+    name = signal.Signals(-code).name
+    memory = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{memory}"
+
+
+class _Collect(logging.Handler):
+    """Keeps warnings for the parent, which says each once and not once a run."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:  # an error is the cause, which is told apart
+            self.messages.append(record.getMessage())
+
+
+def _work(folder: Path, document: Document | None, quiet: bool, pipe: Connection) -> None:
+    from graftlab import experiment, runfile
+
+    _follow_parent()
+    collect = _Collect()
+    log.handlers[:] = [collect]
+    cause: str | None = None
+    try:
+        options = experiment.Options(quiet=quiet)
+        if document is None:
+            experiment.resume(folder, options)
+        else:
+            experiment.run(runfile.resolve(document), folder, options=options)
+    except GraftlabError as error:
+        cause = f"{type(error).__name__}: {error}"
+    except Exception as error:  # a bug: the others run all the same, and run.log has the traceback
+        cause = f"{type(error).__name__}: {error}. This is a bug; see {folder / 'run.log'}"
+    pipe.send((cause, tuple(dict.fromkeys(collect.messages))))
+
+
+def _follow_parent() -> None:
+    """Take signals from the parent alone, once each; and be told to save if it is killed."""
+    for number in EXIT_CODES:
+        signal.signal(number, signal.SIG_DFL)  # not the parent's handlers; the run sets its own
+    if sys.platform == "linux":
+        import ctypes
+
+        os.setpgid(0, 0)  # Ctrl-C in a terminal goes to a whole group
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)

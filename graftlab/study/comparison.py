@@ -1,0 +1,311 @@
+"""What the runs of a study say about its methods: a row for each, the grid it was chosen from, the holes.
+
+Means and standard deviations are over seeds (n - 1 in the denominator). A run without a value, because
+it failed or its metric is not defined, is left out of the mean and counted.
+"""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graftlab import files, registry
+from graftlab.runs import Run
+from graftlab.study.plan import Cell, Choose, Plan, Planned
+
+PAIRED_BY = {
+    "steps": "optimizer steps",
+    "batch_size": "examples a step",
+    "fingerprint": "data fingerprint",
+}
+"""What has to be the same for two runs to differ by their method alone, and what it is called."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run of the study as it stands now."""
+
+    planned: Planned
+    folder: Path
+    cause: str | None = None
+    """Why it is not finished, if it is not."""
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        run = Run(self.folder)
+        return run.read_result() if run.finished else None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A metric over the seeds of a row."""
+
+    mean: float | None
+    deviation: float | None
+    """Standard deviation over seeds; None for fewer than two."""
+    standard_error: float | None
+    """Mean over the runs of each run's own standard error: what the size of its test set leaves open."""
+    values: dict[int, float | None]
+    """By seed; None where the metric is not defined."""
+
+
+@dataclass
+class Row:
+    """One method on one task and backbone, at one setting."""
+
+    task: str
+    backbone: str
+    method: str
+    setting: dict[str, str]
+    metric: str | None
+    higher_is_better: bool
+    test: Summary
+    validation: Summary
+    trainable: int | None
+    total: int | None
+    seconds: float | None
+    """Of training, the mean over the seeds."""
+    peak_memory_bytes: int | None
+    """The largest over the seeds."""
+    runs: dict[int, str]
+    """Folders by seed."""
+    holes: dict[int, str]
+    """Causes by seed."""
+    rank: int | None = None
+    tied: bool = False
+    chosen: bool = False
+    not_paired: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A study's answer."""
+
+    name: str
+    seeds: tuple[int, ...]
+    chosen_by: str | None
+    rows: tuple[Row, ...]
+    """What is reported; ranked within each task and backbone."""
+    grid: tuple[Row, ...]
+    """All settings that were chosen from; empty without a choice."""
+    runs: tuple[dict[str, Any], ...]
+    """One record a run: what it was, how it ended, its figures."""
+
+    @property
+    def holes(self) -> list[dict[str, Any]]:
+        return [run for run in self.runs if run["cause"]]
+
+
+def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
+    """Return the comparison that the runs allow as they stand."""
+    cells: dict[Cell, list[Done]] = {}
+    for run in done:
+        cells.setdefault(run.planned.cell, []).append(run)
+    choose = plan.study.choose
+    chosen = choices(cells, choose, plan.seeds) if choose else set(cells)
+    rows = [_row(cell, runs) for cell, runs in cells.items() if cell in chosen]
+    grid: list[Row] = []
+    if choose:
+        seeds = chosen_at(choose, plan.seeds)
+        for cell, runs in cells.items():
+            row = _row(cell, [run for run in runs if run.planned.seed in seeds])
+            row.chosen = cell in chosen
+            grid.append(row)
+        rows += _without_choice(cells, chosen)
+    for group in _groups(rows):
+        _rank(group)
+        _pair(group, plan.seeds, cells)
+    records = tuple(_record(run, run.planned.cell in chosen) for run in done)
+    by = f"validation, {choose.seeds} seed{'s' * (choose.seeds == 'all')}" if choose else None
+    return Comparison(plan.name, plan.seeds, by, tuple(rows), tuple(grid), records)
+
+
+def chosen_at(choose: Choose, seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the seeds that take part in the choice."""
+    return seeds[:1] if choose.seeds == "first" else seeds
+
+
+def choices(
+    cells: Mapping[Cell, Sequence[Done]], choose: Choose, seeds: tuple[int, ...]
+) -> set[Cell]:
+    """Return of each method, task and backbone the setting that is best on validation.
+
+    A setting that lacks a value at one of the seeds cannot be chosen; of equals, the first in the file is.
+    """
+    best: dict[tuple[str, ...], tuple[float, Cell]] = {}
+    for cell, runs in cells.items():
+        row = _row(cell, [run for run in runs if run.planned.seed in chosen_at(choose, seeds)])
+        values = row.validation.values
+        if row.validation.mean is None or row.holes or None in values.values():
+            continue
+        value = row.validation.mean if row.higher_is_better else -row.validation.mean
+        if cell[:3] not in best or value > best[cell[:3]][0]:
+            best[cell[:3]] = (value, cell)
+    return {cell for _, cell in best.values()}
+
+
+def _without_choice(cells: Mapping[Cell, Sequence[Done]], chosen: set[Cell]) -> list[Row]:
+    """Return a row, without a setting, for each method of which no setting could be chosen."""
+    settled = {cell[:3] for cell in chosen}
+    rows = []
+    for key in dict.fromkeys(cell[:3] for cell in cells if cell[:3] not in settled):
+        row = _row(Cell(*key, ()), [])
+        row.holes = {
+            run.planned.seed: run.cause or "no value on validation at every seed"
+            for cell, runs in cells.items()
+            if cell[:3] == key
+            for run in runs
+        }
+        rows.append(row)
+    return rows
+
+
+def _row(cell: Cell, runs: Sequence[Done]) -> Row:
+    results = {run.planned.seed: found for run in runs if (found := run.result)}
+    metric, higher = _metric(results.values())
+    scores = {
+        split: {seed: _score(result, split, metric) for seed, result in results.items()}
+        for split in ("test", "validation")
+    }
+    some: dict[str, Any] = next(iter(results.values()), {})
+    peaks = [result["peak_memory_bytes"] for result in results.values()]
+    return Row(
+        *cell[:3],
+        dict(cell.setting),
+        metric,
+        higher,
+        summarize(scores["test"]),
+        summarize(scores["validation"]),
+        some.get("parameters", {}).get("trainable"),
+        some.get("parameters", {}).get("total"),
+        _mean([result["seconds"]["training"] for result in results.values()]),
+        max((peak for peak in peaks if peak is not None), default=None),
+        {run.planned.seed: run.planned.name for run in runs},
+        {
+            run.planned.seed: run.cause or "not run"
+            for run in runs
+            if run.planned.seed not in results
+        },
+    )
+
+
+def _metric(results: Iterable[Mapping[str, Any]]) -> tuple[str | None, bool]:
+    """Return the task's first metric, and whether more of it is better."""
+    for result in results:
+        for scores in result["metrics"].values():
+            for name in scores:
+                return name, name != "loss" and registry.find("metrics", name).HIGHER_IS_BETTER
+    return None, True
+
+
+def _score(result: Mapping[str, Any], split: str, metric: str | None) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = result["metrics"].get(split, {}).get(metric, {})
+    return found
+
+
+def summarize(scores: Mapping[int, Mapping[str, Any]]) -> Summary:
+    """Return the summary of one score (`value`, `standard_error`) for each seed."""
+    values = {seed: score.get("value") for seed, score in scores.items()}
+    known = [value for value in values.values() if value is not None]
+    errors = [e for score in scores.values() if (e := score.get("standard_error")) is not None]
+    return Summary(
+        _mean(known),
+        statistics.stdev(known) if len(known) > 1 else None,
+        _mean(errors),
+        values,
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _groups(rows: Iterable[Row]) -> list[list[Row]]:
+    """Return the rows that are compared with each other: of one task and backbone."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.task, row.backbone), []).append(row)
+    return list(groups.values())
+
+
+def _rank(rows: Sequence[Row]) -> None:
+    """Give each row with a value its place: one more than the number of rows that are better."""
+    known = [row for row in rows if row.test.mean is not None]
+    for row in known:
+        mine = row.test.mean
+        same = [other for other in known if math.isclose(other.test.mean, mine, abs_tol=1e-12)]  # type: ignore[arg-type]
+        better = [
+            other
+            for other in known
+            if other not in same and (other.test.mean > mine) == row.higher_is_better  # type: ignore[operator]
+        ]
+        row.rank, row.tied = 1 + len(better), len(same) > 1
+
+
+def _pair(
+    rows: Sequence[Row], seeds: tuple[int, ...], cells: Mapping[Cell, Sequence[Done]]
+) -> None:
+    """Note on each row in what it differs from the others beside its method."""
+    facts = {id(row): [_facts(run) for run in _runs(row, cells) if run.result] for row in rows}
+    for row in rows:
+        found = [seed for seed in seeds if row.test.values.get(seed) is not None]
+        if len(found) < len(seeds):
+            row.not_paired.append(f"{len(found)} of {len(seeds)} seeds")
+    for key, name in PAIRED_BY.items():
+        counted = Counter(str(fact[key]) for own in facts.values() for fact in own)
+        if len(counted) < 2:
+            continue
+        usual = counted.most_common(1)[0][0]
+        for row in rows:
+            other = sorted({str(fact[key]) for fact in facts[id(row)] if str(fact[key]) != usual})
+            if other:
+                row.not_paired.append(f"{name}: {', '.join(other)}, others {usual}")
+
+
+def _runs(row: Row, cells: Mapping[Cell, Sequence[Done]]) -> Sequence[Done]:
+    cell = Cell(row.task, row.backbone, row.method, tuple(row.setting.items()))
+    return cells.get(cell, ())
+
+
+def _facts(run: Done) -> dict[str, Any]:
+    environment = files.read_json(Run(run.folder).environment)
+    return {
+        "steps": (run.result or {})["steps"],
+        "batch_size": run.planned.file.training.batch_size,
+        "fingerprint": environment["data"].get("fingerprint"),
+    }
+
+
+def _record(run: Done, reported: bool) -> dict[str, Any]:
+    """Return one run as a flat record: the line of runs.csv."""
+    cell, result = run.planned.cell, run.result
+    record: dict[str, Any] = {
+        "run": run.planned.name,
+        "task": cell.task,
+        "backbone": cell.backbone,
+        "method": cell.method,
+        **dict(cell.setting),
+        "seed": run.planned.seed,
+        "reported": reported,
+        "finished": result is not None,
+        "cause": None if result else run.cause,
+    }
+    if result is None:
+        return record
+    for split, scores in result["metrics"].items():
+        for name, score in scores.items():
+            record[f"{split}/{name}"] = score["value"]
+            if "standard_error" in score:
+                record[f"{split}/{name}/standard_error"] = score["standard_error"]
+    return record | {
+        "trainable": result["parameters"]["trainable"],
+        "steps": result["steps"],
+        "selected_step": result["selected_step"],
+        "skipped_steps": result["skipped_steps"],
+        "training_seconds": result["seconds"]["training"],
+        "peak_memory_bytes": result["peak_memory_bytes"],
+        "not_exact": "; ".join(result["not_exact"]) or None,
+    }

@@ -1,0 +1,131 @@
+"""A study carried out: each run once, whatever happened before; one that fails does not stop the others."""
+
+import logging
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftlab import config
+from graftlab.errors import ConfigError
+from graftlab.execution import HARMLESS
+from graftlab.runs import Run
+from graftlab.study import child
+from graftlab.study.comparison import Done, choices, chosen_at
+from graftlab.study.plan import Cell, Plan, Planned
+
+log = logging.getLogger("graftlab")
+
+
+def place(plan: Plan, out: Path | None) -> Path:
+    """Return the study's directory: `out`, or its name below paths.runs."""
+    return out or plan.runs[0].file.paths.runs / plan.name
+
+
+def carry_out(plan: Plan, out: Path, quiet: bool = False) -> list[Done]:
+    """Return every run of the plan, finished or with the cause why it is not.
+
+    A finished run of the same config is not repeated, an unfinished one is gone on with. With
+    `choose.seeds: first`, only the chosen settings run at the other seeds.
+
+    Raises:
+        ConfigError: another process carries out this study.
+        Stopped: a signal came; what was under way has been saved.
+    """
+    with Run(out).lock():
+        work = _Work(plan, out / "runs", quiet)
+        choose = plan.study.choose
+        if choose is None or choose.seeds == "all":
+            return work.do(plan.runs)
+        first = chosen_at(choose, plan.seeds)
+        done = work.do([run for run in plan.runs if run.seed in first])
+        cells: dict[Cell, list[Done]] = {}
+        for run in done:
+            cells.setdefault(run.planned.cell, []).append(run)
+        chosen = choices(cells, choose, plan.seeds)
+        rest = [run for run in plan.runs if run.seed not in first and run.cell in chosen]
+        return done + work.do(rest)
+
+
+class _Work:
+    """The runs of one study, one after another."""
+
+    def __init__(self, plan: Plan, folder: Path, quiet: bool) -> None:
+        self.plan, self.folder, self.quiet = plan, folder, quiet
+        self.stop = child.Stop()
+        self.there = _there(folder)
+        self.said: set[str] = set()
+        again = f"graftlab compare {shlex.quote(str(plan.path))} --out {shlex.quote(str(folder.parent))}"
+        self.how = f"go on with `{again}`: what is finished is not repeated"
+
+    def do(self, runs: Sequence[Planned]) -> list[Done]:
+        done = []
+        with self.stop.caught():
+            for number, planned in enumerate(runs, start=1):
+                self.stop.check(self.how)
+                done.append(self._one(planned, f"{number}/{len(runs)}"))
+                self.stop.check(self.how)
+        return done
+
+    def _one(self, planned: Planned, number: str) -> Done:
+        folder = self.there.get(_identity(planned.file.resolved))
+        if folder is not None and Run(folder).finished:
+            self._say(number, planned, "finished before")
+            return Done(planned, folder)
+        child.preload()
+        if folder is None:
+            folder, document = self._free(planned.name), planned.document
+            self._say(number, planned, "")
+        else:
+            document = None
+            self._say(number, planned, "going on")
+        ended = child.carry_out(folder, document, self.quiet, self.stop)
+        for message in ended.warnings:
+            if message not in self.said:
+                self.said.add(message)
+                log.warning("%s: %s", planned.name, message)
+        if ended.cause and self.stop.received is None:
+            log.warning("%s is not finished: %s", planned.name, ended.cause)
+        return Done(planned, folder, ended.cause)
+
+    def _free(self, name: str) -> Path:
+        """Return a folder that is not there: another config may have been run under this name before."""
+        path, number = self.folder / name, 1
+        while path.exists() and not Run(path).empty:
+            number += 1
+            path = self.folder / f"{name}-{number}"
+        return path
+
+    def _say(self, number: str, planned: Planned, what: str) -> None:
+        if not self.quiet:
+            from rich.console import Console
+
+            text = f"[{number}] {planned.name}" + (f": {what}" if what else "")
+            Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _there(folder: Path) -> dict[str, Path]:
+    """Return the runs that a folder holds, by what they compute."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*/config.yaml")):
+        try:
+            identity = _identity(config.read_yaml(path))
+        except ConfigError as error:
+            log.warning("a run is left aside: %s", error)
+            continue
+        known = found.get(identity)
+        if known is None or not Run(known).finished:
+            found[identity] = path.parent
+    return found
+
+
+def _identity(resolved: dict[str, Any], without: Iterable[str] = HARMLESS) -> str:
+    """Return a resolved config as text, without what changes no result."""
+    kept = dict(resolved)
+    for key in without:
+        section, _, inner = key.partition(".")
+        if not inner:
+            kept.pop(section, None)
+        elif section in kept:
+            kept[section] = {k: v for k, v in kept[section].items() if k != inner}
+    return config.dump(kept)

@@ -1,0 +1,167 @@
+"""A comparison as a table on the terminal, as JSON and as CSV."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from graftlab import files
+from graftlab.study.comparison import Comparison, Row, Summary
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Return the comparison as plain values."""
+    return {**dataclasses.asdict(comparison), "holes": comparison.holes}
+
+
+def write(comparison: Comparison, out: Path) -> None:
+    """Write comparison.json, comparison.csv (a line a row of the table) and runs.csv (a line a run)."""
+    files.write_json(out / "comparison.json", as_json(comparison))
+    files.write_text(out / "comparison.csv", _csv(map(_flat, comparison.rows)))
+    files.write_text(out / "runs.csv", _csv(comparison.runs))
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    return {
+        "task": row.task,
+        "backbone": row.backbone,
+        "rank": row.rank,
+        "tied": row.tied,
+        "method": row.method,
+        **row.setting,
+        "metric": row.metric,
+        "seeds": len([value for value in row.test.values.values() if value is not None]),
+        **_columns("test", row.test),
+        **_columns("validation", row.validation),
+        "trainable": row.trainable,
+        "total": row.total,
+        "training_seconds": row.seconds,
+        "peak_memory_bytes": row.peak_memory_bytes,
+        "not_paired": "; ".join(row.not_paired) or None,
+        "holes": "; ".join(f"seed {seed}: {cause}" for seed, cause in row.holes.items()) or None,
+    }
+
+
+def _columns(split: str, summary: Summary) -> dict[str, float | None]:
+    return {
+        f"{split}_mean": summary.mean,
+        f"{split}_deviation": summary.deviation,
+        f"{split}_standard_error": summary.standard_error,
+    }
+
+
+def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    rows = list(rows)
+    fields = list(dict.fromkeys(key for row in rows for key in row))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(map(_harmless, fields))
+    writer.writerows([_harmless(row.get(field)) for field in fields] for row in rows)
+    return stream.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """Return text so that no spreadsheet runs it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def show(comparison: Comparison) -> None:
+    """Print the ranking, the grid it was chosen from, what is not paired, and the holes."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    for task, backbone, rows in _by_task(comparison.rows):
+        console.print(_ranking(f"{task}, {backbone}", rows))
+    if comparison.grid:
+        for task, backbone, rows in _by_task(comparison.grid):
+            console.print(_grid(f"{task}, {backbone}: chosen by {comparison.chosen_by}", rows))
+    lines = [
+        f"not paired: {row.method} on {row.task}{_setting(row)}: {'; '.join(row.not_paired)}"
+        for row in comparison.rows
+        if row.not_paired
+    ]
+    lines += [f"not finished: {run['run']}: {run['cause']}" for run in comparison.holes]
+    lines += [
+        f"not exactly repeatable: {run['run']}: {run['not_exact']}"
+        for run in comparison.runs
+        if run.get("not_exact")
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+def _by_task(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.task, row.backbone), []).append(row)
+    return [(*key, rows) for key, rows in groups.items()]
+
+
+def by_rank(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows in the order of their ranks; those without one at the end."""
+    return sorted(rows, key=lambda row: (row.rank is None, row.rank or 0))
+
+
+def _ranking(title: str, rows: list[Row]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    metric = next((row.metric for row in rows if row.metric), "metric")
+    table = Table(title=escape(title))
+    table.add_column("")
+    table.add_column("method")
+    if any(row.setting for row in rows):
+        table.add_column("setting", overflow="fold")
+    for name in (f"test {metric}", "se", "trainable", "time", "memory"):
+        table.add_column(escape(name), justify="right", no_wrap=True)
+    for row in by_rank(rows):
+        cells = [
+            f"{row.rank}{'=' * row.tied}" if row.rank else "",
+            escape(row.method) + ("" if not row.not_paired else " *"),
+            *([escape(_setting(row).strip())] if any(r.setting for r in rows) else []),
+            interval(row.test),
+            "" if row.test.standard_error is None else f"{row.test.standard_error:.4f}",
+            "" if row.trainable is None else f"{row.trainable:,}",
+            "" if row.seconds is None else f"{row.seconds:.1f} s",
+            "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**20:.0f} MiB",
+        ]
+        table.add_row(*cells)
+    return table
+
+
+def _grid(title: str, rows: list[Row]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    settings = list(dict.fromkeys(_setting(row).strip() for row in rows))
+    table = Table(title=escape(title))
+    table.add_column("validation")
+    for setting in settings:
+        table.add_column(escape(setting), justify="right")
+    for method in dict.fromkeys(row.method for row in rows):
+        own = {_setting(row).strip(): row for row in rows if row.method == method}
+        cells = [
+            interval(own[setting].validation) + (" <" if own[setting].chosen else "")
+            for setting in settings
+        ]
+        table.add_row(escape(method), *cells)
+    return table
+
+
+def interval(summary: Summary) -> str:
+    """Return mean ± standard deviation, and how many seeds if not all have a value."""
+    if summary.mean is None:
+        return "-"
+    return f"{summary.mean:.4f}" + (
+        f" ± {summary.deviation:.4f}" if summary.deviation is not None else ""
+    )
+
+
+def _setting(row: Row) -> str:
+    words = (f"{key.rpartition('.')[2]}={value}" for key, value in row.setting.items())
+    return f" {', '.join(words)}" if row.setting else ""
