@@ -1,0 +1,227 @@
+"""Write the tables of these pages that come from the package: `python docs/generate.py`.
+
+A table stands between `<!-- NAME: begin ... -->` and `<!-- NAME: end -->`; a test keeps it current.
+"""
+
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from graftlab import pretrained, registry
+from graftlab.config import Paths, Section
+from graftlab.data.section import DataSection, Files, Hub
+from graftlab.runfile import Root, catalogue
+from graftlab.training import config as training
+from graftlab.training import trackers
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/run-files.md", "docs/tasks.md", "docs/backbones.md")
+BLOCK = re.compile(r"(<!-- (\w[\w-]*): begin[^>]*-->\n).*?(<!-- \2: end -->)", re.S)
+NOUNS = {bool: "`true`, `false`", int: "integer", float: "number", str: "text", Path: "path"}
+SIGNS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+
+
+def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    """Return a Markdown table; a bar in a cell is escaped."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    cells = ([" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in lines)
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+
+def is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def words(kind: Any) -> str:
+    """Return a field's type as a reader of YAML says it."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin in (Union, types.UnionType):
+        return " or ".join(words(item) for item in inner if item is not type(None))
+    if origin is tuple:
+        return f"list of {words(inner[0])}"
+    if origin is dict or kind is Any or kind is dict or is_section(kind):
+        return "mapping"
+    return NOUNS[kind]
+
+
+def allowed(field: FieldInfo) -> str:
+    bounds = [
+        f"{sign} {_number(getattr(item, key))}"
+        for item in field.metadata
+        for key, sign in SIGNS
+        if getattr(item, key, None) is not None
+    ]
+    return " ".join([words(field.annotation), *bounds])
+
+
+def _number(value: float) -> str:
+    return f"{value:g}" if abs(value) < 1e6 else f"2^{int(value).bit_length() - 1}"
+
+
+def default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "needed"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, Path):
+        return f"`{str(value).replace(str(Path.home()), '~')}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    if value is None or isinstance(value, bool):
+        return f"`{ {None: 'null', True: 'true', False: 'false'}[value] }`".replace(" ", "")
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def rows(config: type[Section], leave: Mapping[str, Any], before: str = "") -> Iterator[Any]:
+    """Yield key, what it may be, default and meaning of each field, those of inner sections too."""
+    for name, field in config.model_fields.items():
+        if name in leave:
+            continue
+        inner = [
+            kind for kind in (field.annotation, *get_args(field.annotation)) if is_section(kind)
+        ]
+        if inner and field.default is not None:
+            yield from rows(inner[0], {}, f"{before}{name}.")
+        else:
+            about = field.description or ""
+            yield f"`{before}{name}`", allowed(field), default(field), about
+
+
+def fields(config: type[Section], leave: Mapping[str, Any] | None = None) -> str:
+    head = ("key", "value", "default", "meaning")
+    return table(head, rows(config, leave or {}))
+
+
+def own(kind: str) -> list[str]:
+    """Return the names of the package's own modules of a kind, not those of other packages."""
+    found = registry.names(kind)
+    return [name for name in found if registry.find(kind, name).__name__.startswith("graftlab.")]
+
+
+def methods() -> str:
+    parts = []
+    for name in own("methods"):
+        config = registry.find("methods", name).Config
+        text = (
+            fields(config, {"name": 0}) if set(config.model_fields) - {"name"} else "No fields.\n"
+        )
+        parts.append(f"### {name}\n\n{registry.describe('methods', name)}\n\n{text}")
+    return "\n".join(parts)
+
+
+def backbones() -> str:
+    """Return the fields of all pretrained kinds, those of the text kinds, and those of `tiny`."""
+    shared = registry.find("backbones", "vision").Config.model_fields
+    parts = [
+        f"### encoder, decoder, vision\n\n{fields(registry.find('backbones', 'vision').Config)}"
+    ]
+    for name in own("backbones"):
+        config = registry.find("backbones", name).Config
+        left_out = shared if set(shared) < set(config.model_fields) else {}
+        if name != "vision":
+            parts.append(f"### {name}\n\n{fields(config, left_out)}")
+    return "\n".join(parts)
+
+
+def tasks() -> str:
+    """Return the fields that all kinds share, and those of each kind."""
+    parts = [f"### Every kind\n\n{fields(DataSection)}"]
+    parts += [f"`hub:`\n\n{fields(Hub)}", f"`files:`\n\n{fields(Files)}"]
+    for name in own("tasks"):
+        config = registry.find("tasks", name).Config
+        parts.append(f"### {name}\n\n{fields(config, DataSection.model_fields)}")
+    return "\n".join(parts)
+
+
+def task_catalogue() -> str:
+    entries = {entry["name"]: entry for entry in catalogue().values()}
+    return table(
+        ("name", "also", "what", "classes", "metrics", "rows from"),
+        (
+            (
+                f"`{name}`",
+                ", ".join(f"`{other}`" for other in entry.get("aliases", ())),
+                entry["about"],
+                "scores" if entry.get("regression") else str(_num_classes(entry)),
+                ", ".join(entry.get("metrics", ("accuracy", "macro_f1"))),
+                _rows_from(entry),
+            )
+            for name, entry in sorted(entries.items(), key=lambda item: (item[1]["kind"], item[0]))
+        ),
+    )
+
+
+def _num_classes(entry: Mapping[str, Any]) -> int:
+    labels = entry["labels"]
+    return len(set(labels.values() if isinstance(labels, Mapping) else labels))
+
+
+def _rows_from(entry: Mapping[str, Any]) -> str:
+    if "hub" in entry:
+        return " ".join(f"`{entry['hub'][key]}`" for key in ("path", "name") if key in entry["hub"])
+    return f"`{entry['source']}`"
+
+
+def aliases() -> str:
+    """Return one row a model: its first alias, other spellings, hub id."""
+    models: dict[int, list[str]] = {}
+    for alias, entry in pretrained.aliases().items():
+        models.setdefault(id(entry), []).append(alias)
+    known = pretrained.aliases()
+    return table(
+        ("alias", "also", "model", "kind", "what"),
+        (
+            (
+                f"`{first}`",
+                ", ".join(f"`{name}`" for name in others),
+                f"`{known[first]['id']}`" if known[first]["id"] else "",
+                known[first]["kind"],
+                known[first]["about"] + ("; gated" if known[first].get("gated") else ""),
+            )
+            for first, *others in models.values()
+        ),
+    )
+
+
+def commands() -> str:
+    """Return the commands as tests/commands.txt has frozen them, with what they do."""
+    lines = (ROOT / "tests" / "commands.txt").read_text(encoding="utf-8").splitlines()
+    about = ((line, registry.describe("commands", line.split()[0])) for line in lines)
+    return table(("`graftlab ...`", "does"), ((f"`{line}`", text) for line, text in about))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "root": lambda: fields(Root),
+    "backbone": backbones,
+    "task": tasks,
+    "method": methods,
+    "training": lambda: fields(training.Config),
+    "tracking": lambda: fields(trackers.Config),
+    "paths": lambda: fields(Paths),
+    "catalogue": task_catalogue,
+    "aliases": aliases,
+}
+
+
+def current(page: str) -> str:
+    """Return a page's text with its tables as they are made now."""
+    return BLOCK.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}", page)
+
+
+def main() -> int:
+    for page in PAGES:
+        path = ROOT / page
+        if path.exists():
+            path.write_text(current(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
