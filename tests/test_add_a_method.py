@@ -1,0 +1,92 @@
+"""A method from outside: one module and an entry point, as docs/add-a-method.md shows it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+OUTSIDE = Path(__file__).with_name("outside")
+DOCS = Path(__file__).parents[1] / "docs" / "add-a-method.md"
+FILES = {"python": "graftlab_ia3.py", "toml": "pyproject.toml", "yaml": "run.yaml"}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Return a folder that holds the package as pip installs it: the module, and its entry points."""
+    folder = tmp_path_factory.mktemp("site")
+    project = tomllib.loads((OUTSIDE / "pyproject.toml").read_text(encoding="utf-8"))
+    name, version = project["project"]["name"], project["project"]["version"]
+    shutil.copy(OUTSIDE / "graftlab_ia3.py", folder)
+    record = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = []
+    for group, points in project["project"]["entry-points"].items():
+        lines += [f"[{group}]", *(f"{key} = {value}" for key, value in points.items())]
+    (record / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def run(installed, *command):
+    """Return what `python -m ...` says where the package is installed."""
+    paths = [str(installed), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        cwd=installed,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_files_of_the_page_are_the_files_that_are_tested():
+    text = DOCS.read_text(encoding="utf-8")
+    for language, name in FILES.items():
+        [block] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+        assert block == (OUTSIDE / name).read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_page_are_the_commands_that_are_tested():
+    blocks = re.findall(r"^```bash\n(.*?)^```$", DOCS.read_text(encoding="utf-8"), re.M | re.S)
+    assert "".join(blocks).splitlines() == [
+        "graftlab list methods",
+        "graftlab check run.yaml",
+        "graftlab run run.yaml",
+        "pytest --pyargs graftlab.testing.methods -k ia3",
+    ]
+
+
+def test_it_is_listed_and_its_run_file_is_checked(installed):
+    assert "  ia3      (IA)3: what a linear layer puts out" in run(
+        installed, "graftlab", "list", "methods"
+    )
+    said = json.loads(run(installed, "graftlab", "check", OUTSIDE / "run.yaml", "--json"))
+    assert said
+
+
+@pytest.mark.slow
+def test_it_runs_and_is_loaded_again(installed):
+    result = run(installed, "graftlab", "run", OUTSIDE / "run.yaml", "--out", "digits", "--json")
+    assert json.loads(result)["method"] == "ia3"
+    again = run(installed, "graftlab", "evaluate", "digits", "--json")
+    assert json.loads(again)["difference"] == {"rows": 0, "largest": 0.0}
+
+
+@pytest.mark.slow
+def test_it_keeps_the_promises_of_every_method(installed):
+    said = run(
+        installed, "pytest", "-q", "-p", "no:cacheprovider",
+        "--pyargs", "graftlab.testing.methods", "-k", "ia3",
+    )  # fmt: skip
+    passed = int(re.search(r"(\d+) passed", said)[1])
+    assert passed >= 4 * 12
+    assert "failed" not in said
