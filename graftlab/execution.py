@@ -47,6 +47,10 @@ class Options:
     """Keys of config.yaml that may differ from what the checkpoint was made with."""
 
 
+# Figures of `data.record` that stand in the first line of metrics.jsonl, under the names of JELLY's trainer.
+TRAIN_SIZES = ("validation/original_train_data_size", "validation/sliced_train_data_size")
+
+
 def metric(name: str) -> "ModuleType":
     return registry.find("metrics", name)
 
@@ -100,6 +104,7 @@ class Execution:
                 )  # each once, over all resumes
             else:
                 loop.lines.cut(0)
+                loop.tell({key: record[key] for key in TRAIN_SIZES if key in record})
             position = loop.run()
             self._select(loop)
             self._finish(loop, data, time.perf_counter() - began)

@@ -200,7 +200,7 @@ class Loop:
             done.gradient_norm,
             indices,
         )
-        self._tell({"loss": None, "skipped": 1.0})
+        self.tell({"loss": None, "skipped": 1.0})
         if position.skipped_in_row >= self.config.max_skipped:
             raise Diverged(
                 f"{position.skipped_in_row} steps in a row, up to step {step}, had no finite loss and "
@@ -221,9 +221,10 @@ class Loop:
         if position.step <= self.config.logging_every and done.gradient_norm == 0.0:
             log.warning("the gradient is zero: nothing is trained")
         position.loss_sum, position.loss_count = 0.0, 0
-        self._tell(scalars)
+        self.tell(scalars)
 
-    def _tell(self, scalars: Scalars) -> None:
+    def tell(self, scalars: Scalars) -> None:
+        """Write a line of metrics.jsonl for this step, and tell the sinks."""
         step = self.position.step
         self.lines.append({"step": step, **scalars})
         for sink in self.parts.sinks:
@@ -241,7 +242,7 @@ class Loop:
             self.save()
             raise
         position.evaluation_pending = False
-        self._tell({f"validation/{name}": value for name, value in scores.items()})
+        self.tell({f"validation/{name}": value for name, value in scores.items()})
         value = scores[self.parts.best_by]
         if value is not None and not math.isfinite(value):
             value = None  # as undefined as a metric that cannot be computed: never the best
