@@ -63,10 +63,19 @@ def read_json(path: Path) -> Any:
 
 
 def save_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> None:
-    """Write tensors as safetensors, on the CPU and contiguous, and make them durable."""
+    """Write tensors as safetensors, on the CPU and contiguous, and make them durable.
+
+    One that shares its memory with another (bitsandbytes' code books) is written for each name.
+    """
     from safetensors.torch import save_file
 
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    apart, seen = {}, set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    save_file(apart, path)
     sync(path)
 
 

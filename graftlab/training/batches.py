@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +26,7 @@ class Batches:
         self.task, self.order, self.num_steps = task, order, num_steps
         self.share, self.workers = share, workers
         self.micro_batch_size = order.batch_size
-        self._ahead: Iterator[tuple[int, list[Batch]]] | None = None
+        self._ahead: Any = None  # a DataLoader's iterator
 
     def make(self, step: int) -> list[Batch]:
         """Return the micro-batches of `step` for this process."""
@@ -48,7 +47,10 @@ class Batches:
         return batches
 
     def restart(self) -> None:
-        """Forget what the workers have made: the micro-batch has changed, or the step went back."""
+        """End the workers and what they have made: the micro-batch has changed, or the run has ended."""
+        if self._ahead is not None:
+            # at once and not with the last reference, which a traceback may hold
+            self._ahead._shutdown_workers()
         self._ahead = None
 
     def _loader(self, first: int) -> Any:
@@ -78,9 +80,11 @@ class _Steps:
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """A signal to the whole process group must not take the batches from the step that is to be finished."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    """A signal to all processes must not take the batches from the step that is to be finished: the
+    first SIGTERM is for the run, a second one ends a worker that did not stop when told."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _as_it_is(item: tuple[int, list[Batch]]) -> tuple[int, list[Batch]]:

@@ -1,0 +1,96 @@
+"""Which example when: once an epoch, whatever makes the batches, and like lengths together."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graftlab.training.batches import Batches, Share
+from graftlab.training.order import BUCKET, Order, micro_batches
+
+LENGTHS = st.lists(st.integers(1, 200), min_size=1, max_size=300)
+PIECES = st.tuples(st.integers(1, 7), st.integers(1, 5))
+
+
+class Rows:
+    """A task whose batch shows which examples were asked for, in which epoch."""
+
+    def batch(self, split, indices, epoch):
+        return {"rows": torch.tensor([*indices, epoch])}
+
+
+@given(LENGTHS, st.integers(1, 40), st.integers(0, 2**62), st.booleans())
+def test_every_example_stands_once_in_an_epoch(lengths, batch_size, seed, group):
+    order = Order(np.array(lengths), batch_size, seed, group)
+    for epoch in range(2):
+        first = epoch * order.steps_per_epoch + 1
+        seen = [i for k in range(order.steps_per_epoch) for i in order.batch(first + k)]
+        assert sorted(seen) == list(range(len(lengths)))
+
+
+@given(LENGTHS, st.integers(1, 40), st.integers(0, 2**62), st.booleans(), PIECES)
+def test_all_processes_together_see_the_batch_in_its_order(lengths, size, seed, group, pieces):
+    micro, world = pieces
+    batch = Order(np.array(lengths), size, seed, group).batch(1)
+    shares = [sum(micro_batches(batch, micro, rank, world), []) for rank in range(world)]
+    woven = [shares[place % world][place // world] for place in range(len(batch))]
+    assert woven == batch
+    assert all(len(cut) <= micro for cut in micro_batches(batch, micro, 0, world))
+
+
+@given(LENGTHS, st.integers(1, 40), st.integers(0, 2**62))
+def test_a_step_is_the_same_whatever_was_asked_for_before(lengths, size, seed):
+    walked, jumped = (Order(np.array(lengths), size, seed) for _ in range(2))
+    last = 3 * walked.steps_per_epoch
+    assert [walked.batch(step) for step in range(1, last + 1)][-1] == jumped.batch(last)
+
+
+@pytest.mark.parametrize("group", [True, False])
+def test_a_new_epoch_and_a_new_seed_have_another_order(group):
+    lengths = np.arange(100)
+    order, other = (Order(lengths, 10, seed, group) for seed in (0, 1))
+    epochs = [[order.batch(epoch * 10 + k + 1) for k in range(10)] for epoch in range(2)]
+    assert epochs[0] != epochs[1]
+    assert epochs[0] != [other.batch(k + 1) for k in range(10)]
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**62))
+def test_grouping_leaves_less_padding_than_any_shuffle_of_its_bucket(seed):
+    lengths = np.random.default_rng(0).integers(1, 100, 20 * BUCKET)
+
+    def padded(group):
+        order = Order(lengths, 20, seed, group)
+        batches = [order.batch(k + 1) for k in range(order.steps_per_epoch)]
+        return sum(len(b) * lengths[b].max() for b in batches)
+
+    # one bucket holds everything here, so the batches are the best there are
+    ranked = np.sort(lengths)[::-1]
+    assert padded(True) == sum(20 * ranked[i] for i in range(0, len(ranked), 20))
+    assert padded(False) > 1.5 * padded(True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_make_the_batches_of_the_step_also_after_a_restart(workers):
+    order = Order(np.arange(1, 24), 5, 7)
+    batches = Batches(Rows(), order, 12, Share(), workers)
+    batches.micro_batch_size = 2
+
+    def rows(made):
+        return [batch["rows"].tolist() for batch in made]
+
+    def expected(step, size):
+        epoch = order.epoch(step)
+        return [[*cut, epoch] for cut in micro_batches(order.batch(step), size)]
+
+    try:
+        assert [rows(batches.get(step)) for step in (1, 2)] == [expected(1, 2), expected(2, 2)]
+        batches.micro_batch_size = 1
+        batches.restart()
+        assert [rows(batches.get(step)) for step in (2, 3)] == [expected(2, 1), expected(3, 1)]
+    finally:
+        batches.restart()
+    assert not multiprocessing.active_children()
