@@ -10,7 +10,7 @@ from finished_runs import LABELS, finish
 from PIL import Image
 
 import graftlab
-from graftlab import evaluation, inference
+from graftlab import evaluation, inference, pretrained
 from graftlab.errors import ConfigError, DataError, ModelError
 
 TEXTS = ["fine glad", "poor", "well ah oh", "so so so so", "warm kind test"]
@@ -64,6 +64,35 @@ def test_plain_peft_and_predict_agree_bit_for_bit_on_the_same_batch(runs, folder
     answers = graftlab.load(runs[name].path).predict(texts, batch_size=len(texts))
     assert [list(a["probabilities"].values()) for a in answers] == expected.tolist()
     assert [a["label"] for a in answers] == expected.argmax(-1).tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lora", "dora", "adalora"])
+def test_minilm_too_gives_the_same_bits_trained_loaded_and_in_plain_peft(tmp_path, name):
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        base = pretrained.locate("minilm").folder
+    except ModelError as error:
+        pytest.skip(f"MiniLM is not at hand: {error}")
+    training = {"training": {"learning_rate": 0.001}}
+    run = finish(tmp_path, {"name": name}, backbone={"model": "minilm"}, **training)
+    predictions, _ = graftlab.load(run.path).evaluate("test")
+    trained = evaluation.read_predictions(run.predictions("test"))
+    if name != "adalora":
+        assert predictions == trained
+    torch.testing.assert_close(
+        probabilities(predictions), probabilities(trained), rtol=0, atol=1e-5
+    )
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+    model = PeftModel.from_pretrained(plain, run.adapter).eval()
+    texts = sorted(TEXTS, key=lambda text: -len(tokenizer(text)["input_ids"]))
+    with torch.no_grad():
+        expected = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.softmax(-1)
+    answers = graftlab.load(run.path).predict(texts, batch_size=len(texts))
+    assert [list(a["probabilities"].values()) for a in answers] == expected.tolist()
 
 
 def test_an_answer_has_the_label_its_name_and_the_probabilities_by_name(adapted):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ def _opened(source: str) -> Iterator[Path | str]:
     if source != "-":
         if not _is_there(source) and _looks_like_a_file(source):
             raise DataError(f"--input {source}: there is no such file.")
-        yield Path(source) if _is_there(source) else source
+        yield Path(source) if _is_there(source) else _as_typed(source)
         return
     content = sys.stdin.buffer.read()
     first = content.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]
@@ -106,6 +107,14 @@ def _is_there(source: str) -> bool:
         return bool(source) and Path(source).exists()
     except OSError:  # too long for a file's name
         return False
+
+
+def _as_typed(source: str) -> str:
+    """Return the text that was typed in UTF-8, which Python takes apart in a locale without it."""
+    try:
+        return os.fsencode(source).decode("utf-8")
+    except UnicodeError:
+        return source
 
 
 def _looks_like_a_file(source: str) -> bool:

@@ -1,0 +1,319 @@
+"""run, resume, predict, evaluate and export as their users see them."""
+
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+from finished_runs import LABELS, finish
+from typer.testing import CliRunner
+
+from graftlab import cli, experiment, inference
+from graftlab.commands import predict
+from graftlab.errors import CheckpointError, Stopped
+
+TEXTS = ["fine glad", "poor", "well ah oh"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("use")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return finish(folder, {"name": "lora"})
+
+
+def invoke(*arguments, stdin=None):
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments], input=stdin)
+
+
+def said(*arguments, stdin=None):
+    """Return the JSON lines of a command that goes well."""
+    result = invoke(*arguments, stdin=stdin)
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def process(*arguments, **kwargs):
+    environment = {**os.environ, **kwargs.pop("env", {})}
+    return subprocess.run(
+        [sys.executable, "-m", "graftlab", *map(str, arguments)],
+        env=environment, capture_output=True, check=False, **kwargs,
+    )  # fmt: skip
+
+
+# run and resume
+
+
+def test_a_run_ends_with_its_scores_and_one_json_object_if_asked(folder, run, tmp_path):
+    result = invoke("run", folder / "lora.yaml", "--out", tmp_path / "a")
+    assert result.exit_code == 0, result.output
+    assert "accuracy" in result.stdout
+    assert f"Everything is in {tmp_path / 'a'}" in result.stdout.replace("\n", "")
+    again = invoke("run", folder / "lora.yaml", "--out", tmp_path / "b", "--json")
+    assert json.loads(again.stdout)["run"] == str(tmp_path / "b")
+    assert "step" not in again.stderr
+
+
+def test_a_finished_run_says_so_and_how_to_train_longer(folder, run):
+    again = invoke("run", folder / "lora.yaml")
+    assert again.exit_code == 2
+    assert "holds a finished run" in again.stderr
+    assert "--new or --out" in again.stderr
+    resumed = invoke("resume", run.path)
+    assert resumed.exit_code == 0
+    assert "finished already" in resumed.stderr
+    assert "training.max_steps" in resumed.stderr
+    assert "accuracy" in resumed.stdout
+    assert json.loads(invoke("resume", run.path, "--json").stdout)["steps"] == 4
+
+
+def test_new_starts_another_beside_it(folder, run):
+    first, second = (said("run", folder / "lora.yaml", "--new", "--json")[0] for _ in range(2))
+    assert [first["run"], second["run"]] == [f"{run.path}-2", f"{run.path}-3"]
+
+
+def test_a_run_that_did_not_finish_is_resumed_and_not_written_over(folder, run, tmp_path):
+    out = tmp_path / "a"
+    out.mkdir()
+    (out / "config.yaml").write_text(run.config.read_text())
+    result = invoke("run", folder / "lora.yaml", "--out", out)
+    assert result.exit_code == 2
+    assert f"graftlab resume {out}" in result.stderr
+    assert said("resume", out, "--json")[0]["steps"] == 4
+
+
+def test_a_folder_of_somebody_else_is_left_alone(folder, run, tmp_path):
+    (tmp_path / "thesis.tex").write_text("all of it")
+    result = invoke("run", folder / "lora.yaml", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "is no run" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert invoke("resume", tmp_path).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CheckpointError("none is whole"), 7),
+        (Stopped("SIGINT: saved at step 3", 130), 130),
+        (Stopped("SIGTERM: saved at step 3", 143), 143),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=["checkpoint", "interrupted", "terminated", "at once"],
+)
+def test_how_a_run_ended_is_its_exit_code(folder, run, tmp_path, monkeypatch, error, code):
+    def stop(*arguments):
+        raise error
+
+    monkeypatch.setattr(experiment, "run", stop)
+    result = invoke("run", folder / "lora.yaml", "--out", tmp_path / "a", "--json")
+    assert result.exit_code == code
+    assert json.loads(result.stdout)["error"]["exit_code"] == code
+
+
+def test_wrong_data_and_wrong_models_have_exit_codes_of_their_own(folder, run, tmp_path):
+    file = folder / "lora.yaml"
+    train = f"task.files.train={tmp_path / 'none.csv'}"
+    assert invoke("run", file, "--set", train, "--out", tmp_path / "a").exit_code == 3
+    (tmp_path / "config.json").write_text("{broken")
+    model = f"backbone.model={tmp_path}"
+    assert invoke("run", file, "--set", model, "--out", tmp_path / "b").exit_code == 4
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+# predict
+
+
+def test_predict_writes_a_json_object_a_line(run):
+    [answer] = said("predict", run.path, "--input", "fine glad")
+    assert answer == inference.load(run.path).predict("fine glad")[0]
+    assert answer["name"] in LABELS
+
+
+def test_predict_json_is_one_object(run):
+    [whole] = said("predict", run.path, "--input", "fine glad", "--json")
+    assert whole == {"predictions": said("predict", run.path, "--input", "fine glad")}
+
+
+def test_standard_input_holds_texts_or_objects(run, tmp_path):
+    expected = inference.load(run.path).predict(TEXTS)
+    assert said("predict", run.path, "--input", "-", stdin="\n".join(TEXTS)) == expected
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
+    assert said("predict", run.path, "--input", "-", stdin=rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [
+        (b"", "standard input has no line"),
+        (b"\n \n", "standard input has no line"),
+        (b"fine\n\xff\xfe\n", "standard input, row 2: byte 0xff"),
+        (b"fine\na\0b\n", "standard input, row 2: a NUL character"),
+        (b'{"text": "a"}\nb\n', "standard input, row 2: not JSON"),
+        (b'{"text": "\\ud800"}\n', "standard input, row 1: column 'text' is not valid Unicode"),
+        ("fine\n".encode("utf-16"), "standard input is UTF-16"),
+    ],
+    ids=ascii,
+)
+def test_what_cannot_be_read_is_said_with_its_row(run, stdin, message):
+    result = invoke("predict", run.path, "--input", "-", stdin=stdin)
+    assert result.exit_code == 3
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_missing_file_is_no_text(run):
+    for name in ("texts.jsonl", "./texts", "folder/", "/nowhere/at.all"):
+        result = invoke("predict", run.path, "--input", name)
+        assert (result.exit_code, "there is no such file" in result.stderr) == (3, True)
+
+
+def test_a_text_may_look_like_anything_else(run):
+    for text in ("and/or", "see a.txt", "", "x" * 5000, "ends with ."):
+        assert len(said("predict", run.path, "--input", text)) == 1
+
+
+def test_a_control_character_in_the_data_does_not_reach_the_terminal(run, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"\x1b[31mtxt\u202e": "a"}) + "\n")
+    result = invoke("predict", run.path, "--input", tmp_path / "a.jsonl")
+    assert result.exit_code == 3
+    assert r"\x1b[31mtxt\u202e" in result.stderr
+
+
+def test_output_goes_to_a_file_that_was_not_there(run, tmp_path):
+    out = tmp_path / "out.jsonl"
+    arguments = ("predict", run.path, "--input", "fine", "--output")
+    assert said(*arguments, out, "--json") == [{"output": str(out), "rows": 1}]
+    assert json.loads(out.read_text(encoding="utf-8"))["index"] == 0
+    before = out.read_bytes()
+    again = invoke(*arguments, out)
+    assert (again.exit_code, "is there already" in again.stderr) == (2, True)
+    assert out.read_bytes() == before
+    nowhere = invoke(*arguments, tmp_path / "no" / "out.jsonl")
+    assert (nowhere.exit_code, "there is no folder" in nowhere.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_nothing_is_left_where_the_output_cannot_be_written(run, tmp_path, monkeypatch):
+    from graftlab import files
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "sync", full)
+    result = invoke("predict", run.path, "--input", "fine", "--output", tmp_path / "a.jsonl")
+    assert (result.exit_code, "No space left" in result.stderr) == (8, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_ascii_where_the_output_is_not_utf8(run, monkeypatch):
+    from graftlab.commands import _report
+
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    _report.print_json({"name": "naïve", "sign": "\U0001f600"})
+    stdout.flush()
+    assert json.loads(stdout.buffer.getvalue()) == {"name": "naïve", "sign": "\U0001f600"}
+    assert stdout.buffer.getvalue().isascii()
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_ends_it_quietly_in_any_locale(run, tmp_path):
+    (tmp_path / "a.txt").write_text("naïve\n" * 3000, encoding="utf-8")
+    command = f"{sys.executable} -m graftlab predict {run.path} --input {tmp_path}/a.txt | head -1"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, shell=True, capture_output=True, check=True, env=environment)
+    assert list(json.loads(done.stdout)["probabilities"]) == list(LABELS)
+    assert done.stderr == b""
+
+
+def test_a_text_is_what_was_typed_in_a_locale_without_utf8(monkeypatch):
+    typed = "naïve 😀"
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii", "surrogateescape"))
+    assert predict._as_typed(typed.encode().decode("ascii", "surrogateescape")) == typed
+    latin = b"na\xefve".decode("ascii", "surrogateescape")
+    assert predict._as_typed(latin) == latin
+
+
+# evaluate
+
+
+def test_evaluate_gives_the_runs_numbers_and_leaves_its_predictions(run):
+    before = run.predictions("test").read_bytes()
+    [again] = said("evaluate", run.path, "--json")
+    result = run.read_result()["metrics"]["test"]
+    assert again["loss"] == result.pop("loss")["value"]
+    assert again["metrics"] == result
+    assert again["difference"] == {"rows": 0, "largest": 0.0}
+    assert "equal to the last bit" in invoke("evaluate", run.path).stdout
+    assert run.predictions("test").read_bytes() == before
+
+
+def test_other_predictions_are_written_beside_the_runs(folder):
+    run = finish(folder, {"name": "lora"}, name="other")
+    path = run.predictions("test")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["prediction"] = (rows[0]["prediction"] + 1) % 3
+    rows[1]["probabilities"][0] += 0.25
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = path.read_bytes()
+    [again] = said("evaluate", run.path, "--json")
+    assert again["difference"] == {"rows": 1, "largest": pytest.approx(0.25)}
+    assert again["predictions"] == str(path.with_name("test.again.jsonl"))
+    assert path.read_bytes() == before
+    assert "1 rows have another prediction" in invoke("evaluate", run.path).stdout
+
+
+def test_a_split_without_predictions_gets_them(run):
+    [again] = said("evaluate", run.path, "--split", "train", "--json")
+    assert again["difference"] is None
+    assert len(run.predictions("train").read_text().splitlines()) == 24
+    dev = invoke("evaluate", run.path, "--split", "dev")
+    assert (dev.exit_code, "It has: train, validation, test" in dev.stderr) == (3, True)
+
+
+# export
+
+
+def test_export_says_where_it_is_and_for_which_backbone(run, folder, tmp_path):
+    [done] = said("export", run.path, "--out", tmp_path / "a", "--json")
+    assert done["config"]["base_model_name_or_path"] == str(folder / "bert")
+    assert str(folder / "bert") in invoke("export", run.path, "--out", tmp_path / "b").stdout
+    for arguments in (("--out", tmp_path / "a"), ("--out", tmp_path / "c", "--format", "onnx")):
+        assert invoke("export", run.path, *arguments).exit_code == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+# warnings
+
+
+def test_warnings_are_shown_once_plain_and_without_tokens(monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghij")
+    logger = logging.getLogger("graftlab.anything")
+    handler = cli.Warnings()
+    logger.addHandler(handler)
+    try:
+        logger.warning("\x1b[31m[red] %s", "hf_abcdefghij")
+        logger.info("not this")
+        try:
+            raise ValueError
+        except ValueError:
+            logger.exception("raised, and shown where it is caught")
+    finally:
+        logger.removeHandler(handler)
+    assert capsys.readouterr().err == "warning: \\x1b[31m[red] <HF_TOKEN>\n"
+
+
+@pytest.mark.slow
+def test_nothing_is_printed_but_what_graftlab_says(folder, run, tmp_path):
+    done = process("run", folder / "lora.yaml", "--out", tmp_path / "a")
+    assert done.returncode == 0
+    lines = done.stderr.decode().splitlines()
+    assert [line for line in lines if not line.startswith("step ")] == []
