@@ -31,6 +31,10 @@ OWN_FIELDS = {
     "init_lora_weights": "method.init",
     "use_dora": "method.name",
     "num_virtual_tokens": "method.num_tokens",
+    "num_transformer_submodules": "the backbone",
+    "num_attention_heads": "the backbone",
+    "num_layers": "the backbone",
+    "token_dim": "the backbone",
 }
 
 

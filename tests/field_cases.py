@@ -1,0 +1,167 @@
+"""For every key of a run file a change that must be seen, or refused."""
+
+from typing import Any, NamedTuple
+
+
+class Case(NamedTuple):
+    """A key's new value, and what else stands in the file before and after."""
+
+    value: Any
+    base: dict[str, Any] = {}  # noqa: RUF012  never changed
+    refused: str = ""
+    """Words of the refusal, where the change is refused."""
+
+
+HUB = {
+    "task.files": None, "task.hub.path": "acme/set", "task.hub.name": "plain",
+    "task.labels": ["a", "b", "c"],
+}  # fmt: skip
+NO_VALIDATION = {"task.files.validation": None}
+SOURCE = {"task.files": None, "task.source": "field_rows:few", "task.labels": ["a", "b", "c"]}
+ADAPTER = {"method.start_from": "adapter"}
+
+# What a run file has where a case does not say otherwise. The files are written by test_fields.py.
+TEXTS = {
+    "backbone": {"kind": "tiny", "width": 16, "layers": 1, "dropout": 0.0},
+    "task": {
+        "kind": "classification",
+        "files": {s: f"{s}.jsonl" for s in ("train", "validation", "test")},
+    },
+    "method": {"name": "lora", "rank": 2},
+}
+IMAGES = {
+    "backbone": {"kind": "tiny", "modality": "images", "width": 16, "layers": 1, "dropout": 0.0},
+    "task": {**TEXTS["task"], "kind": "images"},
+    "method": {"name": "lora", "rank": 2},
+}
+
+DATA = {  # of every task kind
+    "data_dir": Case("folder", {"task.files": None, "task.data_dir": "."}),
+    "files.train": Case("folder/train.jsonl"),
+    "files.validation": Case("folder/validation.jsonl"),
+    "files.test": Case("folder/test.jsonl"),
+    "hub.path": Case("acme/other", HUB),
+    "hub.name": Case("fancy", HUB),
+    "hub.revision": Case("abc123", HUB),
+    "hub.train": Case("extra", HUB),
+    "hub.validation": Case("extra", HUB),
+    "hub.test": Case("extra", HUB),
+    "source": Case("field_rows:many", SOURCE),
+    "options": Case({"count": 7}, SOURCE),
+    "labels": Case(["c", "b", "a"]),
+    "drop_labels": Case(["c"], {"task.labels": ["a", "b"]}),
+    "metrics": Case(["accuracy"]),
+    "overlap": Case("refuse", refused="train row 1 = test row 1"),
+    "skip_bad": Case(1, {"task.files.train": "bad.jsonl", "task.labels": ["a", "b", "c"]}),
+    "validation_share": Case(0.4, NO_VALIDATION),
+    "split_seed": Case(7, NO_VALIDATION | {"task.validation_share": 0.4}),
+    "train_data_ratio": Case(0.5),
+    "max_train_samples": Case(5),
+    "max_validation_samples": Case(2),
+    "max_test_samples": Case(2),
+    "columns.label": Case("score"),
+}
+TASKS = {
+    "classification": DATA | {
+        "name": Case("mr", refused="is not one of neg, pos"),
+        "kind": Case("images", refused="the backbone reads text"),
+        "columns.text": Case("other"),
+        "columns.pair": Case("other"),
+        "regression": Case(True, {"task.columns.label": "score"}),
+        "max_length": Case(9),
+    },
+    "images": DATA | {
+        "name": Case("mnist", refused="is not one of 0, 1"),
+        "kind": Case("classification", refused="the backbone reads images"),
+        "columns.image": Case("picture"),
+        "augment": Case(["crop"]),
+    },
+}  # fmt: skip
+
+SOURCES = {  # of a pretrained model
+    "model": Case("other"),
+    "revision": Case("main", refused="backbone.revision 'main' is for models on the hub"),
+    "dtype": Case("bfloat16"),
+    "attention": Case("eager"),
+}
+PICTURES = {"backbone.modality": "images"}
+BACKBONES = {
+    "encoder": SOURCES | {"max_length": Case(16)},
+    "decoder": SOURCES | {"max_length": Case(16)},
+    "vision": SOURCES,
+    "tiny": {
+        "model": Case("minilm", refused="allowed: 'tiny'"),
+        "modality": Case("images"),
+        "width": Case(32),
+        "layers": Case(2),
+        "heads": Case(4),
+        "dropout": Case(0.5),
+        "max_length": Case(16),
+        "image_size": Case(16, PICTURES),
+        "patch_size": Case(4, PICTURES),
+        "channels": Case(1, PICTURES),
+        "seed": Case(1),
+    },
+}
+
+LINEAR = {
+    "alpha": Case(32.0),
+    "dropout": Case(0.5),
+    "targets": Case(["query"]),
+    "peft": Case({"bias": "all"}),
+}
+LOW_RANK = LINEAR | {
+    "rank": Case(4),
+    "rslora": Case(True),
+    "lora_plus_ratio": Case(16.0),
+    "start_from": Case("adapter"),
+    "start_head": Case(False, ADAPTER),
+}
+METHODS = {
+    "full": {},
+    "head": {},
+    "bitfit": {},
+    "lora": LOW_RANK | {"init": Case("pissa")},
+    "dora": LOW_RANK,
+    "pissa": LOW_RANK,
+    "adalora": LINEAR | {
+        "target_rank": Case(4),
+        "initial_rank": Case(10),
+        "warmup_share": Case(0.4),
+        "final_share": Case(0.5),
+        "allocate_share": Case(0.5),
+        "smoothing": Case(0.5),
+        "orthogonality": Case(0.1),
+    },
+    "prefix": {
+        "num_tokens": Case(5),
+        "init": Case("random"),
+        "peft": Case(
+            {"prefix_projection": True, "encoder_hidden_size": 8}, {"method.init": "random"}
+        ),
+    },
+    "prompt": {
+        "num_tokens": Case(5),
+        "init": Case("random"),
+        "init_text": Case("good or bad?"),
+        "peft": Case(
+            {"num_transformer_submodules": 2},
+            refused="peft.num_transformer_submodules is set from the backbone",
+        ),
+    },
+}  # fmt: skip
+
+WANDB = {"tracking.to": ["wandb"]}
+TRACKING = {
+    "to": Case(["wandb"]),
+    "project": Case("mine", WANDB),
+    "name": Case("first", WANDB),
+    "tags": Case(["a"], WANDB),
+    "offline": Case(True, WANDB),
+}
+PATHS = {
+    "cache": Case("elsewhere", HUB),
+    "prepared": Case("elsewhere", HUB),
+    "runs": Case("elsewhere"),
+}
+ROOT = {"name": Case("another"), "seed": Case(1), "deterministic": Case(True)}
