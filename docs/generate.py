@@ -4,7 +4,6 @@ A table stands between `<!-- NAME: begin ... -->` and `<!-- NAME: end -->`; a te
 """
 
 import re
-import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -210,18 +209,17 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def current(page: str) -> str:
+def current(text: str) -> str:
     """Return a page's text with its tables as they are made now."""
-    return BLOCK.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}", page)
+    return BLOCK.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}", text)
 
 
-def main() -> int:
+def main() -> None:
     for page in PAGES:
         path = ROOT / page
-        if path.exists():
-            path.write_text(current(path.read_text(encoding="utf-8")), encoding="utf-8")
-    return 0
+        text = path.read_text(encoding="utf-8")
+        path.write_text(current(text), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,159 @@
+"""What the pages say is true: links lead somewhere, tables are current, commands and files are understood."""
+
+import contextlib
+import re
+import runpy
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from graftlab import config, errors, runfile, study
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], key=lambda path: path.relative_to(ROOT).parts
+)
+OURS = [ROOT / "README.md"] + [
+    ROOT / "docs" / f"{name}.md"
+    for name in ("run-files", "tasks", "backbones", "runs", "coming-from")
+]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+SECTIONS = ("backbone", "task", "method", "training", "tracking", "paths")
+
+
+@pytest.fixture(scope="module")
+def generate():
+    return runpy.run_path(str(ROOT / "docs" / "generate.py"))
+
+
+def named(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(path: Path, *languages: str) -> Iterator[str]:
+    """Yield the fenced blocks of a page that are in one of the languages."""
+    for language, text in FENCE.findall(path.read_text(encoding="utf-8")):
+        if language in languages:
+            yield text
+
+
+def prose(path: Path) -> str:
+    return FENCE.sub("", path.read_text(encoding="utf-8"))
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(path), re.M)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_to_a_file_and_a_heading(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.parent / file).resolve() if file else page
+        assert path.exists(), f"{named(page)} links to {target}, which is not there"
+        if anchor:
+            assert anchor in anchors(path), f"{named(page)} links to {target}: no such heading"
+
+
+def test_generated_tables_are_current(generate, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for page in generate["PAGES"]:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert generate["current"](text) == text, f"{page}: run python docs/generate.py"
+
+
+def test_every_table_is_on_a_page(generate):
+    text = "".join((ROOT / page).read_text(encoding="utf-8") for page in generate["PAGES"])
+    assert {found[1] for found in generate["BLOCK"].findall(text)} == set(generate["TABLES"])
+
+
+def frozen_commands() -> dict[str, tuple[int, set[str]]]:
+    """Return for each command how many words it takes, and its options."""
+    lines = (ROOT / "tests" / "commands.txt").read_text(encoding="utf-8").splitlines()
+    found = {}
+    for line in lines:
+        name, *rest = re.sub(r"\]\.\.\.", "]", line).split()
+        words = re.sub(r"\[-[^\]]*\]", "", " ".join(rest)).split()
+        found[name] = len(words), set(re.findall(r"--[\w-]+", line))
+    return found
+
+
+def mentioned(page: Path) -> Iterator[str]:
+    """Yield every command line of ours on a page, in blocks and in the text."""
+    for text in blocks(page, "bash", "console"):
+        for line in text.splitlines():
+            if found := re.match(r"(?:\$ )?(graftlab .*)", line):
+                yield found[1]
+    yield from re.findall(r"`(graftlab [^`]+)`", prose(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_command_lines_use_known_commands_and_options(page):
+    known, with_value = frozen_commands(), _options_with_a_value()
+    for line in mentioned(page):
+        words = shlex.split(re.split(r" [|>] ", line)[0], comments=True)[1:]
+        if words[0].startswith("-") or words[0] in ("...", "COMMAND"):
+            continue
+        assert words[0] in known, line
+        count, options = known[words[0]]
+        given = [word for word in words[1:] if word.startswith("--")]
+        assert set(given) <= options | {"--help"}, line
+        values = sum(word in with_value for word in given)
+        plain = len(words) - 1 - len(given) - values
+        assert plain <= count, f"{line}: {plain} words, the command takes {count}"
+
+
+def _options_with_a_value() -> set[str]:
+    text = (ROOT / "tests" / "commands.txt").read_text(encoding="utf-8")
+    return set(re.findall(r"\[(--[\w-]+) ", text))
+
+
+def test_every_command_is_in_the_readme():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name} " in text for name in frozen_commands())
+
+
+@pytest.mark.parametrize("page", OURS, ids=named)
+def test_run_files_can_be_resolved(page, tmp_path, monkeypatch):
+    """A YAML block whose first line is `# NAME.yaml` is a run file, or a study file if it has a base."""
+    monkeypatch.chdir(tmp_path)
+    for text in blocks(page, "yaml"):
+        if not (name := re.match(r"# ([\w-]+\.yaml)\n", text)):
+            continue
+        file = tmp_path / name[1]
+        file.write_text(text, encoding="utf-8")
+        document = config.read(file)
+        with contextlib.suppress(errors.DataError):  # all is right but the files, the reader's own
+            if "base" in document.values:
+                assert study.read(file).runs
+            else:
+                runfile.resolve(document)
+
+
+@pytest.mark.parametrize("page", OURS, ids=named)
+def test_keys_that_are_named_exist(generate, page):
+    known = {f"{section}.{key}" for section in SECTIONS for key in ("name", "kind")}
+    for section in SECTIONS:
+        keys = re.findall(r"^\| `([\w.]+)` \|", generate["TABLES"][section](), re.M)
+        known |= {f"{section}.{key}" for key in keys}
+    known |= {key.rpartition(".")[0] for key in known}
+    for span in re.findall(r"`([^`]+)`", prose(page)):
+        for key in re.findall(rf"^(?:{'|'.join(SECTIONS)})\.[a-z_.]+", span):
+            assert key in known, f"{named(page)} names {key}, which is no key"
+
+
+def test_exit_codes_are_those_of_the_errors():
+    text = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
+    listed = {
+        int(code)
+        for code in re.findall(r"\d+", " ".join(re.findall(r"^\| ([\d, ]+) \|", text, re.M)))
+    }
+    classes = [cls for cls in vars(errors).values() if isinstance(cls, type)]
+    codes = {cls.exit_code for cls in classes if isinstance(getattr(cls, "exit_code", None), int)}
+    assert listed == codes | {0, 1, 130, 143}
