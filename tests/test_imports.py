@@ -55,6 +55,21 @@ def test_the_command_line_answers_without_importing_anything_heavy(arguments):
     assert run(code).splitlines()[-1] == "IMPORTED []"
 
 
+def test_a_run_file_is_checked_without_importing_anything_heavy(tmp_path):
+    """With rows to look at: their columns are checked too."""
+    (tmp_path / "train.csv").write_text("text,label\na,x\nb,y\n")
+    code = (
+        "import sys\n"
+        "from graftlab import config, runfile\n"
+        "for name in ('glue/sst2-lora', 'vision/digits-lora', 'trec/full', 'template'):\n"
+        "    runfile.resolve(config.read(name))\n"
+        "own = ['task={kind: classification, data_dir: %s}']\n"
+        "runfile.resolve(config.read('quickstart/sst2', own))\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    assert run(code % tmp_path).splitlines()[-1] == "[]"
+
+
 def test_help_does_not_import_a_single_command():
     code = (
         "import sys; sys.argv = ['graftlab', '--help']\n"

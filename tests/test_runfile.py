@@ -62,7 +62,9 @@ def test_what_is_resolved_is_read_back_the_same(resolve, tmp_path):
 
 
 def complete_recipes():
-    return [name for name in config.recipes() if not name.endswith("/base")]
+    """Return the recipes of a run; the others are what recipes extend, and studies."""
+    found = {name: config.read_yaml(path) for name, path in config.recipes().items()}
+    return [name for name in found if not name.endswith("/base") and "base" not in found[name]]
 
 
 @pytest.mark.parametrize("name", complete_recipes())
@@ -309,3 +311,9 @@ def test_what_is_wrong_does_not_fit_the_schema(wrong):
 
 def test_the_schema_is_one():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_a_study_is_told_apart_from_a_run(refusal):
+    message = refusal("base: {extends: glue/sst2-lora}\nmethods: [lora, full]\n")
+    assert ":1:1: this is a study" in message
+    assert "graftlab compare " in message

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from graftlab.config import Document, Paths, Problems, Section, build, expand
+from graftlab.errors import ConfigError
 from graftlab.runfile import checks, parts
 from graftlab.runfile.records import Root, RunFile
 
@@ -28,6 +29,11 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
 
     problems = Problems()
     given = document.values
+    if "base" in given and not {"backbone", "task", "method"} & given.keys():
+        raise ConfigError(
+            f"{document.place('base')}: this is a study (base:, methods:, ...), not one run. "
+            f"Use graftlab compare {document.path}."
+        )
     root = build(Root, given, document, (), problems)
     task = parts.task(document, problems)
     backbone = parts.backbone(document, problems)
