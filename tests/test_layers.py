@@ -12,7 +12,7 @@ LADDER = [
     {"registry", "config", "files", "seeds", "hooks", "contracts", "surgery", "provenance"},
     {"runs", "data", "hub", "pretrained", "adapters"},
     {"tasks", "backbones", "methods", "metrics", "training"},
-    {"evaluation"},
+    {"evaluation", "curves"},
     {"runfile", "auto"},
     {"execution", "experiment"},
     {"inference"},  # a finished run put to use, as `export` and the commands need it
@@ -24,6 +24,7 @@ NEIGHBOURS = {  # the few that may know a part on their own rung, and why
     ("pretrained", "hub"),  # a model may come from the hub
     ("data", "hub"),  # so may data
     ("experiment", "execution"),  # where a run goes, and how it is carried out
+    ("demo", "study"),  # the demo is a study, after one run that makes its backbone
     ("cli", "commands"),
 }
 MAY_FIND = {"auto", "runfile", "execution", "experiment", "study", "export", "inference", "page",

@@ -1,7 +1,8 @@
 """What `compare` and `demo` write and say at the end."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -9,34 +10,35 @@ from graftlab import files
 from graftlab.errors import StudyIncomplete
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from graftlab.study import Comparison, Done
+    from graftlab.study import Comparison
 
 
-def report(comparison: "Comparison", done: "Sequence[Done]", out: Path, as_json: bool) -> None:
-    """Write the comparison's files and print it.
+def report(comparisons: "Iterable[tuple[Path, Comparison]]", as_json: bool) -> None:
+    """Write each comparison's files into its directory and print it; with JSON all as one object.
 
     Raises:
-        StudyIncomplete: some of its runs are not finished.
+        StudyIncomplete: some runs are not finished.
     """
-    from graftlab import study
+    from graftlab import page, study
 
-    study.write(comparison, out)
-    holes = comparison.holes
-    message = (
-        f"{len(holes)} of {len(comparison.runs)} runs are not finished; the causes stand above."
-    )
+    said: list[dict[str, Any]] = []
+    for out, comparison in comparisons:
+        study.write(comparison, out)
+        plain = study.as_json(comparison)
+        page.write(plain, out / "runs", out)
+        said.append({"study": str(out), **plain})
+        if not as_json:
+            study.show(comparison)
+            print(f"The page is {out / 'comparison.html'}; figure, JSON and CSV are beside it.\n")
+    runs, holes = (sum(len(one[key]) for one in said) for key in ("runs", "holes"))
+    message = f"{holes} of {runs} runs are not finished; the causes stand above."
+    if holes and not as_json:
+        raise StudyIncomplete(message)
     if as_json:
-        said = {"study": str(out), **study.as_json(comparison)}
+        found: dict[str, Any] = said[0] if len(said) == 1 else {"studies": said}
         if holes:
             code = StudyIncomplete.exit_code
-            said["error"] = {"type": "StudyIncomplete", "message": message, "exit_code": code}
-        print(files.dump_json(said, indent=None), end="")
+            found["error"] = {"type": "StudyIncomplete", "message": message, "exit_code": code}
+        print(files.dump_json(found, indent=None), end="")
         if holes:
             raise typer.Exit(StudyIncomplete.exit_code)
-        return
-    study.show(comparison)
-    print(f"Everything is in {out}")
-    if holes:
-        raise StudyIncomplete(message)

@@ -29,4 +29,4 @@ def command(
     plan = study.read(file)
     where = study.place(plan, out)
     done = study.carry_out(plan, where, quiet=as_json)
-    report(study.compare(plan, done), done, where, as_json)
+    report([(where, study.compare(plan, done))], as_json)

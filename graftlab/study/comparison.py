@@ -183,7 +183,7 @@ def _row(cell: Cell, runs: Sequence[Done]) -> Row:
         some.get("parameters", {}).get("total"),
         _mean([result["seconds"]["training"] for result in results.values()]),
         max((peak for peak in peaks if peak is not None), default=None),
-        {run.planned.seed: run.planned.name for run in runs},
+        {run.planned.seed: run.folder.name for run in runs},
         {
             run.planned.seed: run.cause or "not run"
             for run in runs
@@ -283,7 +283,7 @@ def _record(run: Done, reported: bool) -> dict[str, Any]:
     """Return one run as a flat record: the line of runs.csv."""
     cell, result = run.planned.cell, run.result
     record: dict[str, Any] = {
-        "run": run.planned.name,
+        "run": run.folder.name,
         "task": cell.task,
         "backbone": cell.backbone,
         "method": cell.method,

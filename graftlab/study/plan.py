@@ -92,14 +92,16 @@ class _Entry(NamedTuple):
     laid: Parsed
 
 
-def read(path: str | Path) -> Plan:
+def read(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     """Return the plan of a study file, or of a shipped one by its name.
+
+    `overrides` are `key.key=value`; they win over the file.
 
     Raises:
         ConfigError: something in it is wrong, in any combination; all of it is said at once.
         DataError, ModelError: only a task's files, or only a model's, are wrong.
     """
-    document, problems = config.read(path), Problems()
+    document, problems = config.read(path, overrides), Problems()
     study = config.build(Study, document.values, document, (), problems)
     if study is None:
         problems.raise_if_any()
@@ -109,9 +111,8 @@ def read(path: str | Path) -> Plan:
     base = _base(study.base, document)
     lists = [_entries(document, key, base) for key in ("task", "backbone", "method")]
     seeds = study.seeds or (base.values.get("seed", 0),)
-    settings = [_Entry("", Parsed({}, {})), *_settings(study, document)][bool(study.vary) :]
     runs: list[Planned] = []
-    for parts in itertools.product(*lists, settings):
+    for parts in itertools.product(*lists, _settings(study, document)):
         task, backbone, method, setting = parts
         shown = _shown_setting(setting.laid.values)
         cell = Cell(task.label, backbone.label, method.label, shown)
@@ -212,7 +213,8 @@ def _labels(entries: Sequence[Mapping[str, Any]], key: str, base: Parsed) -> lis
     def name(entry: Mapping[str, Any]) -> str:
         below = base.values.get(key)
         given = {**(below if isinstance(below, dict) else {}), **(entry[key] or {})}
-        return str(given.get("name") or given.get("model") or given.get("kind") or key)
+        said = str(given.get("name") or given.get("model") or given.get("kind") or key)
+        return Path(said).name if Path(said).is_absolute() else said
 
     names = [name(entry) for entry in entries]
     flat = [dict(_flatten(entry)) for entry in entries]
@@ -234,6 +236,7 @@ def _flatten(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, 
 
 
 def _settings(study: Study, document: Document) -> Iterator[_Entry]:
+    """Yield what each combination of `vary` lays over the base; one that is empty where nothing varies."""
     for values in itertools.product(*study.vary.values()):
         laid = Parsed({}, {})
         for dotted, value in zip(study.vary, values, strict=True):

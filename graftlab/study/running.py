@@ -22,18 +22,19 @@ def place(plan: Plan, out: Path | None) -> Path:
     return out or plan.runs[0].file.paths.runs / plan.name
 
 
-def carry_out(plan: Plan, out: Path, quiet: bool = False) -> list[Done]:
+def carry_out(plan: Plan, out: Path, quiet: bool = False, again: str | None = None) -> list[Done]:
     """Return every run of the plan, finished or with the cause why it is not.
 
     A finished run of the same config is not repeated, an unfinished one is gone on with. With
-    `choose.seeds: first`, only the chosen settings run at the other seeds.
+    `choose.seeds: first`, only the chosen settings run at the other seeds. `again` is the command that
+    goes on with a study that was stopped, if not `compare`.
 
     Raises:
         ConfigError: another process carries out this study.
         Stopped: a signal came; what was under way has been saved.
     """
     with Run(out).lock():
-        work = _Work(plan, out / "runs", quiet)
+        work = _Work(out / "runs", quiet, again or _command(plan, out))
         choose = plan.study.choose
         if choose is None or choose.seeds == "all":
             return work.do(plan.runs)
@@ -47,16 +48,19 @@ def carry_out(plan: Plan, out: Path, quiet: bool = False) -> list[Done]:
         return done + work.do(rest)
 
 
+def _command(plan: Plan, out: Path) -> str:
+    return f"graftlab compare {shlex.quote(str(plan.path))} --out {shlex.quote(str(out))}"
+
+
 class _Work:
     """The runs of one study, one after another."""
 
-    def __init__(self, plan: Plan, folder: Path, quiet: bool) -> None:
-        self.plan, self.folder, self.quiet = plan, folder, quiet
+    def __init__(self, folder: Path, quiet: bool, again: str) -> None:
+        self.folder, self.quiet = folder, quiet
+        self.how = f"go on with `{again}`: what is finished is not repeated"
         self.stop = child.Stop()
         self.there = _there(folder)
         self.said: set[str] = set()
-        again = f"graftlab compare {shlex.quote(str(plan.path))} --out {shlex.quote(str(folder.parent))}"
-        self.how = f"go on with `{again}`: what is finished is not repeated"
 
     def do(self, runs: Sequence[Planned]) -> list[Done]:
         done = []

@@ -115,15 +115,16 @@ def _ranking(title: str, rows: list[Row]) -> Any:
     table = Table(title=escape(title))
     table.add_column("")
     table.add_column("method")
-    if any(row.setting for row in rows):
-        table.add_column("setting", overflow="fold")
+    keys = list(dict.fromkeys(key for row in rows for key in row.setting))
+    for key in keys:
+        table.add_column(escape(key.rpartition(".")[2]), overflow="fold")
     for name in (f"test {metric}", "se", "trainable", "time", "memory"):
         table.add_column(escape(name), justify="right", no_wrap=True)
     for row in by_rank(rows):
         cells = [
             f"{row.rank}{'=' * row.tied}" if row.rank else "",
             escape(row.method) + ("" if not row.not_paired else " *"),
-            *([escape(_setting(row).strip())] if any(r.setting for r in rows) else []),
+            *(escape(row.setting.get(key, "")) for key in keys),
             interval(row.test),
             "" if row.test.standard_error is None else f"{row.test.standard_error:.4f}",
             "" if row.trainable is None else f"{row.trainable:,}",
@@ -138,17 +139,15 @@ def _grid(title: str, rows: list[Row]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    settings = list(dict.fromkeys(_setting(row).strip() for row in rows))
-    table = Table(title=escape(title))
+    keys = list(dict.fromkeys(key for row in rows for key in row.setting))
+    table = Table(title=escape(f"{title}; {', '.join(keys)}"), caption="< was chosen")
     table.add_column("validation")
+    settings = list(dict.fromkeys(tuple(row.setting.values()) for row in rows))
     for setting in settings:
-        table.add_column(escape(setting), justify="right")
+        table.add_column(escape(", ".join(setting)), justify="right")
     for method in dict.fromkeys(row.method for row in rows):
-        own = {_setting(row).strip(): row for row in rows if row.method == method}
-        cells = [
-            interval(own[setting].validation) + (" <" if own[setting].chosen else "")
-            for setting in settings
-        ]
+        own = {tuple(row.setting.values()): row for row in rows if row.method == method}
+        cells = [interval(own[s].validation) + " <" * own[s].chosen for s in settings]
         table.add_row(escape(method), *cells)
     return table
 

@@ -1,0 +1,149 @@
+"""A comparison as one HTML page that needs nothing beside itself: no network, no script.
+
+Figures are inline SVG drawn by matplotlib, some tens of kilobytes each. An interactive library would
+cost 4.8 MB before its first point, and show the reader nothing that the tables do not.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftlab import config, curves, files
+from graftlab.runs import Run
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+HIDDEN = ("dirty_diff",)
+"""What of a run's environment is too long for a page."""
+APART = ("data", "backbone", "seed", "resumes")
+"""What of a run's environment belongs to the run and not to the machine."""
+MOST_RUNS = 500
+"""Runs whose settings are listed; a page has to open, and runs.csv has them all."""
+
+
+def write(record: Mapping[str, Any], runs: Path, out: Path) -> None:
+    """Write comparison.html, and curves.png (curves-2.png, ...) for each task and backbone.
+
+    `record` is a comparison as plain values, as in comparison.json; `runs` the folder of its runs.
+    """
+    groups = _groups(record)
+    for number, group in enumerate(groups):
+        figure = curves.draw(_curves(group["rows"], runs), group["title"])
+        figure.savefig(out / f"curves{f'-{number + 1}' if number else ''}.png", dpi=150)
+        group["svg"] = curves.svg(figure)
+    files.write_text(out / "comparison.html", render(record, groups, runs))
+
+
+def render(record: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], runs: Path) -> str:
+    """Return the page; every value is escaped, but for the figures that are drawn here."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                              lstrip_blocks=True)  # fmt: skip
+    environment.filters |= {"score": score, "svg": Markup, "setting": setting}
+    folders = {run["run"]: runs / run["run"] for run in record["runs"]}
+    resolved = {
+        name: dict(_flatten(config.read_yaml(Run(path).config)))
+        for name, path in list(folders.items())[:MOST_RUNS]
+        if Run(path).started
+    }
+    shared = _shared(resolved.values())
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        record=record,
+        groups=groups,
+        shared=shared,
+        own={name: _own(values, shared) for name, values in resolved.items()},
+        unlisted=max(0, len(folders) - MOST_RUNS),
+        machine=_machine(folders.values()),
+    )
+
+
+def _groups(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of each task and backbone in the order of their ranks, with their points."""
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in record["rows"]:
+        key = (row["task"], row["backbone"])
+        title = f"{key[0]}, {key[1]}"
+        group = groups.setdefault(key, {"title": title, "rows": [], "grid": {}, "svg": ""})
+        group["rows"].append(dict(row))
+    for row in record["grid"]:
+        group = groups[(row["task"], row["backbone"])]
+        group["grid"].setdefault(row["method"], {})[setting(row)] = row
+    for group in groups.values():
+        group["rows"].sort(key=lambda row: (row["rank"] is None, row["rank"] or 0))
+        group["metric"] = next((row["metric"] for row in group["rows"] if row["metric"]), "metric")
+        group["settings"] = list(dict.fromkeys(s for own in group["grid"].values() for s in own))
+        _place(group["rows"])
+    return list(groups.values())
+
+
+def _place(rows: Sequence[dict[str, Any]]) -> None:
+    """Give each row its points in percent of the way from the group's lowest value to its highest."""
+    known = [value for row in rows for value in row["test"]["values"].values() if value is not None]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+
+    def at(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 2) if high > low else 50.0
+
+    for row in rows:
+        test = row["test"]
+        row["points"] = [at(value) for value in test["values"].values() if value is not None]
+        row["middle"] = None if test["mean"] is None else at(test["mean"])
+
+
+def _curves(rows: Iterable[Mapping[str, Any]], runs: Path) -> curves.Curves:
+    rows = list(rows)
+    paths = {
+        " ".join(filter(None, (row["method"], setting(row)))): [runs / name for name in row["runs"].values()]
+        for row in rows
+    }  # fmt: skip
+    metric = next((row["metric"] for row in rows if row["metric"]), "loss")
+    return curves.data(paths, metric)
+
+
+def score(summary: Mapping[str, Any]) -> str:
+    """Return mean ± standard deviation over seeds."""
+    if summary["mean"] is None:
+        return "-"
+    deviation = summary["deviation"]
+    return f"{summary['mean']:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
+
+
+def setting(row: Mapping[str, Any]) -> str:
+    """Return the values of what varies, with the last word of each key."""
+    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in row["setting"].items())
+
+
+def _flatten(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", "null" if value is None else str(value)
+
+
+def _shared(resolved: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return the keys that have one value in all runs."""
+    every = list(resolved)
+    first = every[0] if every else {}
+    return {k: v for k, v in first.items() if all(other.get(k) == v for other in every)}
+
+
+def _own(values: Mapping[str, str], shared: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in values.items() if key not in shared and key != "name"}
+
+
+def _machine(folders: Iterable[Path]) -> dict[str, list[tuple[str, int]]]:
+    """Return where the runs were made: of each fact its values, and how many runs had them."""
+    counted: dict[str, Counter[str]] = {}
+    for folder in folders:
+        path = Run(folder).environment
+        if not path.is_file():
+            continue
+        found = {k: v for k, v in files.read_json(path).items() if k not in APART}
+        for key, value in _flatten(found):
+            if key.rpartition(".")[2] not in HIDDEN:
+                counted.setdefault(key, Counter())[value] += 1
+    return {key: values.most_common() for key, values in counted.items()}
