@@ -118,3 +118,5 @@ class Attached:
     """Names of frozen tensors that attaching has changed or made: kept with step 0, read back on resume."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """JSON facts that a resumed run needs to attach alike (EVA's ranks)."""
+    positions: int = 0
+    """How many of the model's positions the method takes for itself (virtual tokens)."""

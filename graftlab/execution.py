@@ -153,9 +153,10 @@ class Execution:
         path = self.run.checkpoints / checkpoint.name(0) / "computed.safetensors"
         if not path.parent.is_dir():
             raise CheckpointError(f"{path.parent} is gone; it holds what the run began from.")
-        if wrong := checkpoint.problem(path.parent):
+        damage = checkpoint.damage(path.parent)
+        if wrong := damage.get("manifest.json") or damage.get(path.name):
             raise CheckpointError(f"{path.parent} cannot be used: {wrong}. The run began from it.")
-        return files.load_tensors(path) if path.exists() else {}
+        return files.load_tensors(path)
 
     def _remember(
         self,
@@ -261,7 +262,26 @@ class Execution:
                 gradient_checkpointing_kwargs={"use_reentrant": False}
             )
         attached: Attached = file.method.module.attach(backbone, file.method.config, setting)
+        self._fits(attached, task, backbone)
         return attached
+
+    def _fits(self, attached: Attached, task: Task, backbone: Backbone) -> None:
+        """Refuse inputs that leave no room for the method's virtual tokens.
+
+        Raises:
+            ConfigError: an input and the virtual tokens are longer than the model takes.
+        """
+        if not attached.positions or backbone.max_length is None:
+            return
+        room = backbone.max_length - attached.positions
+        splits = [split for split in ("train", "validation", "test") if task.size(split)]
+        longest = max(max(task.lengths(split)) for split in splits)
+        if longest > room:
+            raise ConfigError(
+                f"the method {self.file.method.name!r} takes {attached.positions} of the model's "
+                f"{backbone.max_length} positions, and the longest input has {longest} tokens. "
+                f"Set task.max_length to at most {room}."
+            )
 
     def _best_by(self, task: Task) -> str:
         """Return the metric that names the best checkpoint.

@@ -90,7 +90,7 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
         processor=_image_processor(config) if images else _tokenizer(config, problem),
         head=head,
         max_length=None if images else config.max_length,
-        record={"source": "tiny", "revision": None, "sha256": {}, "note": "random weights"},
+        record={"source": "tiny", "revision": None, "sha256": {}, "note": "the tiny backbone has random weights: good for tests and demos, not for results"},
     )
 
 

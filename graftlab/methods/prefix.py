@@ -103,7 +103,7 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
         words = first_words(setting, config.num_tokens)
         cache = keys_and_values(backbone.model, words)
         initialize_kv_prefix_from_past_key_values(model, past_key_values=cache)
-    return Attached(model, computed=adapters.random_frozen(model))
+    return Attached(model, computed=adapters.random_frozen(model), positions=config.num_tokens)
 
 
 def first_words(setting: Setting, num_tokens: int) -> "Tensor":

@@ -88,7 +88,7 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     if config.init_text is not None and setting.restored is None:
         _start_from(model, backbone, config.init_text)
     _cut_logits(model)
-    return Attached(model, computed=adapters.random_frozen(model))
+    return Attached(model, computed=adapters.random_frozen(model), positions=config.num_tokens)
 
 
 def _embeddings(backbone: Backbone) -> Any:

@@ -138,28 +138,34 @@ class Loop:
             rate *= schedule.factor(step, self.num_steps, self.config.schedule)
             done = self.stepper.step(step, rate)
             self._count(step, done)
-            if self._due(self.config.logging_every):
+            if self._due(self.config.logging_every) or self._last_logged():
                 self._log(rate, done)
-            self._time(step, time.perf_counter() - began)
+            self._time(time.perf_counter() - began)
             if self._due(self.config.evaluate_every) or self._last_evaluated():
                 self._evaluate()
             if self._due(self.config.save_every) or step == self.num_steps or self.position.ended:
                 self.save()
             if self.parts.signals.received:
                 self._stop()
+        self._write_time()
         for hook in self.parts.attached.hooks:
             hook.on_train_end()
         return self.position
 
-    def _time(self, step: int, seconds: float) -> None:
+    def _time(self, seconds: float) -> None:
         """Add a step's time, without evaluations and checkpoints, to the line that is written next."""
         self._spent["seconds"] += seconds
-        self._spent["examples"] += len(self.order.batch(step))
-        if self._due(self.config.logging_every) or step == self.num_steps:
-            self.timing.append({"step": step, **self._spent})
+        self._spent["examples"] += len(self.order.batch(self.position.step))
+        if self._due(self.config.logging_every):
+            self._write_time()
+
+    def _write_time(self) -> None:
+        if self._spent["examples"]:
+            self.timing.append({"step": self.position.step, **self._spent})
             self._spent = {"seconds": 0.0, "examples": 0}
 
     def _stop(self) -> None:
+        self._write_time()
         self.save()
         raise self.parts.signals.stopped()
 
@@ -168,6 +174,9 @@ class Loop:
             every = self.order.steps_per_epoch
         assert isinstance(every, int)
         return every > 0 and self.position.step % every == 0
+
+    def _last_logged(self) -> bool:
+        return self.config.logging_every > 0 and self.position.step == self.num_steps
 
     def _last_evaluated(self) -> bool:
         return self.config.evaluate_every != 0 and self.position.step == self.num_steps
