@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # scale: BERT's 0.02 at this width would put out almost the same for every input.
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0-4, the 256 bytes follow
 
+NOTE = "the tiny backbone has random weights: good for tests and demos, not for results"
+
 
 class Config(Section):
     model: Literal["tiny"] = "tiny"
@@ -90,7 +92,7 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
         processor=_image_processor(config) if images else _tokenizer(config, problem),
         head=head,
         max_length=None if images else config.max_length,
-        record={"source": "tiny", "revision": None, "sha256": {}, "note": "the tiny backbone has random weights: good for tests and demos, not for results"},
+        record={"source": "tiny", "revision": None, "sha256": {}, "note": NOTE},
     )
 
 
