@@ -9,11 +9,11 @@ from graftlab.errors import DataError, nearest
 MAX_INFERRED = 1000
 
 
-class Unusable(ValueError):  # noqa: N818  said of the row, not of the program
+class Unusable(ValueError):
     """A value that makes its row unusable; the message says why."""
 
 
-class Dropped(Exception):  # noqa: N818  not an error: the row is left out as the task says
+class Dropped(Exception):
     """The label is one that the task leaves out."""
 
 
