@@ -125,7 +125,7 @@ class Progress:
 
     def update(self, step: int, scalars: Mapping[str, float | None], examples: int) -> None:
         """Show a step; `scalars` may hold `loss` and `learning_rate`; `examples` were seen so far."""
-        if self.quiet:
+        if self.quiet or step <= self.start_step:  # nothing has been trained yet
             return
         self._loss |= {k: v for k, v in scalars.items() if k in ("loss", "learning_rate")}
         self._pending = step, self._figures(step, examples)
