@@ -359,9 +359,12 @@ class Execution:
         if self.file.training.select == "last" or position.best_step in (0, position.step):
             return
         path = self.run.checkpoints / checkpoint.name(position.best_step)
-        if wrong := checkpoint.problem(path):
+        damage = checkpoint.damage(path)
+        damage.pop("optimizer.safetensors", None)  # training is over
+        if damage:
+            wrong = "; ".join(damage.values())
             raise CheckpointError(f"the best checkpoint, {path}, cannot be used: {wrong}.")
-        resume.put_back_best(loop, checkpoint.load(path))
+        resume.put_back_best(loop, checkpoint.load(path, ["optimizer.safetensors"]))
 
     def _finish(self, loop: Loop, data: Data, seconds: float) -> None:
         """Write the adapter, the predictions and, last of all, the result."""

@@ -133,11 +133,10 @@ def problem(path: Path) -> str | None:
     Raises:
         CheckpointError: it was written by a newer graftlab.
     """
-    wrong = _damage(path)
-    return "; ".join(wrong.values()) or None
+    return "; ".join(damage(path).values()) or None
 
 
-def _damage(path: Path) -> dict[str, str]:
+def damage(path: Path) -> dict[str, str]:
     """Return what is wrong with each file of a checkpoint that is not as it was written."""
     try:
         manifest = files.read_json(path / "manifest.json")
@@ -188,7 +187,7 @@ def find(folder: Path, allow_inexact: bool = False) -> Found:
                 "where they can be read; `graftlab run RUN/config.yaml --new` starts again."
             )
         found.path, found.inexact = usable[0][0], f"{usable[0][0].name}: {usable[0][1]}"
-        found.damaged = frozenset(_damage(found.path))
+        found.damaged = frozenset(damage(found.path))
         return found
     found.problems = [_set_aside(path, wrong) for path, wrong in bad]
     if found.path is not None:
@@ -198,7 +197,7 @@ def find(folder: Path, allow_inexact: bool = False) -> Found:
 
 def _weights(path: Path) -> bool:
     """Return whether a checkpoint's state and weights can be read, whatever else is missing."""
-    damaged = _damage(path)
+    damaged = damage(path)
     if any(file in NEEDED for file in damaged):
         return False
     try:

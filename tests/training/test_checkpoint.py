@@ -241,8 +241,8 @@ def test_a_disk_that_fails_at_any_fsync_leaves_the_older_ones_whole(
     try:
         save(folder, 9)
     except DiskError as error:
-        assert error.exit_code == 8  # noqa: PT017 -- late calls have the checkpoint in its place
-        assert str(folder) in str(error)
+        # late calls have the checkpoint in its place, so an error is not certain
+        assert (error.exit_code, str(folder) in str(error)) == (8, True)  # noqa: PT017
         assert not list(folder.glob("*.partial"))
     monkeypatch.undo()
     for step in (0, 3, 6):

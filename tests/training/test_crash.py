@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 import tiny_runs
+
 from graftlab import experiment
 from graftlab.runs import Run
 from graftlab.training.steps import Stepper
@@ -151,8 +151,8 @@ def expected_short(short, home):
 
 @pytest.mark.parametrize("first", few_or_slow(WRITES[:STRIDE], {7}))
 def test_killed_at_every_write(short, home, expected_short, first):
-    """Case k dies at the writes k, k + 16, k + 32, ... of runs begun anew, each of which is then resumed; every
-    fourth resume dies too, at its own k-th write."""
+    """Case k dies at the writes k, k + 16, k + 32, ... of runs begun anew, each of which is then resumed;
+    every fourth resume dies too, at its own k-th write."""
     for number in WRITES[first - 1 :: STRIDE]:
         path = home / f"write-{number}"
         code = in_child(lambda n=number, p=path: (die_at_write(n), go_on(short, p)))

@@ -4,9 +4,9 @@ import json
 import math
 
 import pytest
+import tiny_runs
 import torch
 
-import tiny_runs
 from graftlab import experiment, surgery
 from graftlab.errors import ConfigError, Diverged, OutOfMemory
 from graftlab.hooks import Hook
@@ -170,7 +170,7 @@ def test_an_allocator_of_the_cpu_counts_too(tmp_path, monkeypatch):
 
 def test_hooks_are_told_that_a_step_begins_again(tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr(Hook, "on_step_start", lambda self, step: started.append(step))
+    monkeypatch.setattr(Hook, "on_step_start", lambda _, step: started.append(step))
     real = Loop.__init__
 
     def begin(self, parts, *rest):

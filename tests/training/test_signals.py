@@ -6,15 +6,15 @@ import socket
 import time
 
 import pytest
-
 import tiny_runs
+from test_crash import SAME, go_on, in_child
+
 from graftlab import evaluation, experiment
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.runs import Run
 from graftlab.training import checkpoint
 from graftlab.training.loop import Loop
 from graftlab.training.steps import Stepper
-from test_crash import SAME, go_on, in_child
 
 
 @pytest.fixture(scope="module")
