@@ -4,7 +4,6 @@ A small vision transformer learns scikit-learn's digits 0 to 4 and is frozen; ea
 to the digits 5 to 9. It is a study like any other, after one run that makes the backbone.
 """
 
-import importlib
 import json
 import os
 import shlex
@@ -17,6 +16,7 @@ from graftlab.runs import Run
 from graftlab.study import Comparison, Plan
 
 PRETRAINING, DIGITS, TEXT = "demo/pretraining", "demo/digits", "demo/text"
+PRELOAD = ("sklearn.datasets",)  # where the digits come from
 HEAD = "classifier."  # the layer that tells 0 to 4 apart: no part of a backbone
 
 
@@ -39,12 +39,14 @@ def carry_out(
     if data_dir is not None:  # read first, so that a wrong folder is told before anything runs
         place = f"base.task.data_dir={json.dumps(str(data_dir.absolute()))}"
         plans["text"] = study.read(TEXT, [place])
-    importlib.import_module("sklearn.datasets")  # once here, and not in each run's process
     backbone = _backbone(out, quiet, again)
     place = f"base.backbone.model={json.dumps(str(backbone.absolute()))}"
     plans = {"digits": study.read(DIGITS, [place])} | plans
     for name, plan in plans.items():
-        yield out / name, study.compare(plan, study.carry_out(plan, out / name, quiet, again))
+        yield (
+            out / name,
+            study.compare(plan, study.carry_out(plan, out / name, quiet, again, PRELOAD)),
+        )
 
 
 def _backbone(out: Path, quiet: bool, again: str) -> Path:
@@ -54,7 +56,7 @@ def _backbone(out: Path, quiet: bool, again: str) -> Path:
         ModelError: its run did not finish.
     """
     plan = study.read(PRETRAINING)
-    (done,) = study.carry_out(plan, out / "pretraining", quiet, again)
+    (done,) = study.carry_out(plan, out / "pretraining", quiet, again, PRELOAD)
     if done.cause:
         raise ModelError(f"the demo's backbone could not be made: {done.cause}")
     folder = out / "backbone"

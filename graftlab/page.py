@@ -75,12 +75,13 @@ def _groups(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         group["rows"].sort(key=lambda row: (row["rank"] is None, row["rank"] or 0))
         group["metric"] = next((row["metric"] for row in group["rows"] if row["metric"]), "metric")
         group["settings"] = list(dict.fromkeys(s for own in group["grid"].values() for s in own))
-        _place(group["rows"])
+        group["span"] = _place(group["rows"])
     return list(groups.values())
 
 
-def _place(rows: Sequence[dict[str, Any]]) -> None:
-    """Give each row its points in percent of the way from the group's lowest value to its highest."""
+def _place(rows: Sequence[dict[str, Any]]) -> str:
+    """Give each row its points in percent of the way from the group's lowest value to its highest, and
+    return these two."""
     known = [value for row in rows for value in row["test"]["values"].values() if value is not None]
     low, high = min(known, default=0.0), max(known, default=1.0)
 
@@ -91,6 +92,7 @@ def _place(rows: Sequence[dict[str, Any]]) -> None:
         test = row["test"]
         row["points"] = [at(value) for value in test["values"].values() if value is not None]
         row["middle"] = None if test["mean"] is None else at(test["mean"])
+    return f"{low:.3f} to {high:.3f}" if known else ""
 
 
 def _curves(rows: Iterable[Mapping[str, Any]], runs: Path) -> curves.Curves:

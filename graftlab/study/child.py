@@ -1,10 +1,11 @@
 """One run in a process of its own, so that its peak of memory is its own.
 
-The process is forked from one that has imported what runs need (a fifth of a second, where a fresh
-one takes ten) and that has never computed anything: no thread of torch exists when it forks.
+Processes are forked from a server that has imported what runs need, which costs a tenth of a second
+where a fresh process costs ten. The server is started anew and never computes anything, so no thread
+of torch exists when it forks, whatever the process that asks has done before.
 """
 
-import importlib
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -12,11 +13,10 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graftlab.config import Document
 from graftlab.errors import GraftlabError, Stopped
@@ -25,10 +25,8 @@ from graftlab.training.signals import EXIT_CODES
 log = logging.getLogger("graftlab")
 
 PRELOADED = ("torch", "transformers", "peft", "accelerate", "graftlab.auto", "graftlab.execution")
-START_METHOD = (
-    "fork" if sys.platform == "linux" else "spawn"
-)  # macOS's frameworks do not survive a fork
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+FORKS = multiprocessing.get_context("forkserver")
 
 
 class Ended(NamedTuple):
@@ -49,15 +47,20 @@ class Stop:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         if self.child is not None:
-            os.kill(self.child, number)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(self.child, number)
 
-    @contextmanager
+    @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Handle the signals inside. Outside the main thread nobody may: a notebook's cell in one."""
+        """Handle the signals inside. Outside the main thread nobody may: a notebook's cell in one.
+
+        A terminal that is closed (SIGHUP) stops neither the study nor its server, which inherits this.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         former = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
+        former[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             yield
         finally:
@@ -72,31 +75,24 @@ class Stop:
             )
 
 
-def preload() -> None:
-    """Import, before the first run, what every run needs."""
-    if START_METHOD == "fork":
-        for name in PRELOADED:
-            importlib.import_module(name)
-
-
 def carry_out(folder: Path, document: Document | None, quiet: bool, stop: Stop) -> Ended:
     """Run `document` into `folder`, or go on with what is there if it is None, in another process."""
-    context: Any = multiprocessing.get_context(START_METHOD)
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(folder, document, quiet, there))
+    here, there = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=_work, args=(folder, document, quiet, there))
     process.start()
     there.close()  # so that the end of the process is the end of the pipe
     stop.child = process.pid
-    if stop.received is not None:  # it came while the process was being made
+    if stop.received is not None and process.pid is not None:  # it came in between
         os.kill(process.pid, stop.received)
     try:
-        ended = here.recv()
+        ended = Ended(*here.recv())
     except EOFError:
-        ended = None
+        process.join()
+        ended = Ended(_killed(process.exitcode or 0, folder))
     process.join()
     stop.child = None
     here.close()
-    return Ended(*ended) if ended is not None else Ended(_killed(process.exitcode, folder))
+    return ended
 
 
 def _killed(code: int, folder: Path) -> str:
@@ -140,11 +136,11 @@ def _work(folder: Path, document: Document | None, quiet: bool, pipe: Connection
 
 
 def _follow_parent() -> None:
-    """Take signals from the parent alone, once each; and be told to save if it is killed."""
+    """Take signals from the parent alone, once each; and be told to save when it is gone."""
     for number in EXIT_CODES:
-        signal.signal(number, signal.SIG_DFL)  # not the parent's handlers; the run sets its own
+        signal.signal(number, signal.SIG_DFL)  # until the run sets its own
+    os.setpgid(0, 0)  # Ctrl-C in a terminal goes to a whole group
     if sys.platform == "linux":
         import ctypes
 
-        os.setpgid(0, 0)  # Ctrl-C in a terminal goes to a whole group
         ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)

@@ -291,7 +291,9 @@ def _record(run: Done, reported: bool) -> dict[str, Any]:
         "seed": run.planned.seed,
         "reported": reported,
         "finished": result is not None,
-        "cause": None if result else run.cause,
+        "cause": None if result else run.cause or "not run",
+        "skipped_steps": (result or {}).get("skipped_steps"),
+        "not_exact": "; ".join((result or {}).get("not_exact", ())) or None,
     }
     if result is None:
         return record
@@ -304,8 +306,6 @@ def _record(run: Done, reported: bool) -> dict[str, Any]:
         "trainable": result["parameters"]["trainable"],
         "steps": result["steps"],
         "selected_step": result["selected_step"],
-        "skipped_steps": result["skipped_steps"],
         "training_seconds": result["seconds"]["training"],
         "peak_memory_bytes": result["peak_memory_bytes"],
-        "not_exact": "; ".join(result["not_exact"]) or None,
     }

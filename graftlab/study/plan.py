@@ -263,7 +263,8 @@ def _name(cell: Cell, seed: int, lists: Iterable[Sequence[_Entry]], taken: set[s
     setting = [f"{key.rpartition('.')[2]}={value}" for key, value in cell.setting]
     words = "-".join([*(several or [cell.method]), *setting])
     plain = re.sub(r"[^\w.=+-]+", "_", words).strip("._")[:LONGEST_NAME]
-    names = (f"{plain}{again}-seed{seed}" for again in ("", *(f"-{n}" for n in range(2, 10**6))))
+    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    names = (f"{plain}{number}-seed{seed}" for number in numbers)
     return next(name for name in names if name not in taken)
 
 

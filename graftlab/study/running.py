@@ -1,5 +1,6 @@
 """A study carried out: each run once, whatever happened before; one that fails does not stop the others."""
 
+import contextlib
 import logging
 import shlex
 from collections.abc import Iterable, Sequence
@@ -22,17 +23,25 @@ def place(plan: Plan, out: Path | None) -> Path:
     return out or plan.runs[0].file.paths.runs / plan.name
 
 
-def carry_out(plan: Plan, out: Path, quiet: bool = False, again: str | None = None) -> list[Done]:
+def carry_out(
+    plan: Plan,
+    out: Path,
+    quiet: bool = False,
+    again: str | None = None,
+    preload: Sequence[str] = (),
+) -> list[Done]:
     """Return every run of the plan, finished or with the cause why it is not.
 
     A finished run of the same config is not repeated, an unfinished one is gone on with. With
     `choose.seeds: first`, only the chosen settings run at the other seeds. `again` is the command that
-    goes on with a study that was stopped, if not `compare`.
+    goes on with a study that was stopped, if not `compare`; `preload` are modules that the runs import,
+    beside those that every run does: they are then imported once.
 
     Raises:
         ConfigError: another process carries out this study.
         Stopped: a signal came; what was under way has been saved.
     """
+    child.FORKS.set_forkserver_preload([*child.PRELOADED, *preload])
     with Run(out).lock():
         work = _Work(out / "runs", quiet, again or _command(plan, out))
         choose = plan.study.choose
@@ -76,7 +85,6 @@ class _Work:
         if folder is not None and Run(folder).finished:
             self._say(number, planned, "finished before")
             return Done(planned, folder)
-        child.preload()
         if folder is None:
             folder, document = self._free(planned.name), planned.document
             self._say(number, planned, "")
@@ -105,7 +113,8 @@ class _Work:
             from rich.console import Console
 
             text = f"[{number}] {planned.name}" + (f": {what}" if what else "")
-            Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+            with contextlib.suppress(OSError):  # a terminal that was closed stops no study
+                Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _there(folder: Path) -> dict[str, Path]:

@@ -1,0 +1,406 @@
+"""A study: what it asks for, what it does again and what not, and what its table says."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from graftlab import cli, config, files, study
+from graftlab.errors import ConfigError, Stopped, StudyIncomplete
+from graftlab.runs import Run
+from graftlab.study import child, comparison, tables
+
+BASE = """
+base:
+  backbone: {kind: tiny, width: 8, layers: 1, max_length: 16}
+  task: {kind: classification, files: {train: train.csv, test: test.csv}}
+  training: {max_steps: 2, batch_size: 4, evaluate_every: 1, save_every: 1, learning_rate: 1e-2}
+"""
+TWO = BASE + "methods: [head, {name: lora, rank: 2}]\nseeds: [0, 1]\n"
+LONG = [
+    f"base.training.{given}"
+    for given in ("max_steps=200", "save_every=0", "evaluate_every=0", "logging_every=1")
+]
+GRID = TWO + "vary: {training.learning_rate: [1e-3, 1e-2]}\nchoose: {by: validation}\n"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A folder with forty reviews of one word, where a study file finds them."""
+    monkeypatch.chdir(tmp_path)
+    for name, first in (("train", 0), ("test", 30)):
+        rows = [f"{'good' if n % 2 else 'bad'} {n},{n % 2}" for n in range(first, first + 30)]
+        Path(f"{name}.csv").write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+
+
+def read(text, *overrides):
+    Path("study.yaml").write_text(text, encoding="utf-8")
+    return study.read("study.yaml", overrides)
+
+
+def refusal(text):
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    return str(caught.value)
+
+
+def finish(folder, planned, **result):
+    """Write a finished run, as training would, but with the figures given."""
+    run = Run(folder / planned.name)
+    run.path.mkdir(parents=True)
+    files.write_text(run.config, config.dump(planned.file.resolved))
+    files.write_json(run.environment, {"data": {"fingerprint": result.pop("fingerprint", "same")}})
+    scores = {
+        split: {"accuracy": {"value": result.pop(split), "standard_error": 0.01, "reason": None}}
+        for split in ("validation", "test")
+    }
+    written = {
+        "metrics": scores, "steps": 2, "selected_step": 2, "skipped_steps": 0, "not_exact": [],
+        "parameters": {"trainable": 10, "total": 100}, "seconds": {"training": 1.5},
+        "peak_memory_bytes": 2**20,
+    }  # fmt: skip
+    files.write_json(run.result, written | result)
+
+
+def compared(plan, figures):
+    """Return the comparison of a plan whose runs have these figures; None for one that failed."""
+    done = []
+    for planned in plan.runs:
+        made = figures(planned)
+        if made is not None:
+            finish(Path("made"), planned, **made)
+        cause = "Diverged: too fast" if made is None else None
+        done.append(comparison.Done(planned, Path("made") / planned.name, cause))
+    return study.compare(plan, done)
+
+
+def rate(planned):
+    return dict(planned.cell.setting)["training.learning_rate"]
+
+
+# What a study file asks for
+
+
+def test_every_combination_is_a_run_with_a_name_that_says_what_it_is():
+    plan = read(TWO + "vary: {training.learning_rate: [1e-3, 1e-2], training.batch_size: [4, 8]}")
+    assert len(plan.runs) == 2 * 2 * 2 * 2 == len({run.name for run in plan.runs})
+    first = plan.runs[0]
+    assert first.name == "head-learning_rate=0.001-batch_size=4-seed0"
+    assert (first.file.training.learning_rate, first.file.training.batch_size) == (1e-3, 4)
+    assert {run.file.seed for run in plan.runs} == {0, 1}
+
+
+def test_entries_that_share_a_name_are_told_apart_by_what_differs():
+    plan = read(BASE + "methods: [{name: lora, rank: 2}, {name: lora, rank: 4}, head]")
+    assert [run.cell.method for run in plan.runs] == ["lora rank=2", "lora rank=4", "head"]
+
+
+def test_an_entry_may_be_a_piece_of_a_run_file():
+    entry = "{method: {name: head}, training: {learning_rate: 0.5}}"
+    head, lora = read(BASE + f"methods: [{entry}, lora]").runs
+    assert (head.file.method.name, head.file.training.learning_rate) == ("head", 0.5)
+    assert lora.file.training.learning_rate == 1e-2
+
+
+def test_tasks_and_backbones_are_lists_too():
+    lists = "tasks: [{max_train_samples: 8}, {max_train_samples: 12}]\nbackbones: [{width: 4}, {width: 8}]"
+    plan = read(TWO + lists)
+    assert len(plan.runs) == 16
+    assert {run.file.task.config.max_train_samples for run in plan.runs} == {8, 12}
+    assert {run.file.backbone.config.width for run in plan.runs} == {4, 8}
+    assert "classification_max_train_samples=8-tiny_width=4-head-seed0" in {
+        r.name for r in plan.runs
+    }
+
+
+def test_a_base_is_found_beside_the_study_file_wherever_one_stands(tmp_path):
+    Path("sub").mkdir()
+    Path("sub/mine.yaml").write_text("extends: trec/base\nmethod: {name: lora}\nseed: 5\n")
+    Path("sub/study.yaml").write_text("base: mine.yaml\n")
+    (run,) = study.read(tmp_path / "sub" / "study.yaml").runs
+    assert (run.file.task.config.name, run.seed) == ("trec", 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (TWO + "seed: 3", "unknown key: 'seed'. Did you mean 'seeds'?"),
+        (TWO + "methds: [lora]", "Did you mean 'methods'?"),
+        (BASE + "methods: [lroa]", "Did you mean 'lora'?"),
+        (BASE + "methods: [{name: lora, rnak: 3}]", "Did you mean 'rank'?"),
+        (BASE + "methods: [head, head]", "'head' stands twice"),
+        (TWO + "vary: {learning_rate: [1e-3]}", "Write training.learning_rate."),
+        (TWO + "vary: {seed: [1, 2]}", "unknown section 'seed'"),
+        (TWO + "vary: {training.learning_rate: []}", "one value or more"),
+        (TWO + "vary: {training.learning_rate: [0.1, 0.1]}", "each once"),
+        (TWO + "choose: {by: validation}", "nothing to choose from"),
+        (GRID.replace("by: validation", "by: test"), "allowed: 'validation'"),
+        ("methods: [lora]", "base is missing"),
+        ("base: glue/bsae", "Did you mean the recipe 'glue/base'?"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_its_place(text, said):
+    message = refusal(text)
+    assert said in message
+    assert "study.yaml" in message
+
+
+def test_all_that_is_wrong_in_any_combination_is_said_at_once_and_once():
+    message = refusal(
+        BASE + "methods: [{name: lora, rank: 0}, {name: prefix, tokns: 2}]\nseeds: [0, 1, 2]\n"
+        "vary: {training.learning_rate: [1e-3, -1]}"
+    )
+    assert message.startswith("3 problems:")
+    assert [message.count(word) for word in ("method.rank", "tokns", "learning_rate is -1")] == [
+        1
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, p in config.recipes().items() if "base" in config.read_yaml(p)]
+)
+def test_every_shipped_study_can_be_carried_out(name):
+    made_by_the_demo = ["base.backbone.model=vit"] if name == "demo/digits" else []
+    names = [run.name for run in study.read(name, made_by_the_demo).runs]
+    assert len({*names}) == len(names)
+
+
+# What the table says
+
+
+def test_means_and_deviations_are_over_seeds():
+    found = compared(read(TWO), lambda run: {"test": (0.5, 0.7)[run.seed], "validation": 0.5})
+    row = found.rows[0]
+    assert row.test.mean == pytest.approx(0.6)
+    assert row.test.deviation == pytest.approx(0.02**0.5)  # of two values: their distance / sqrt 2
+    assert row.test.standard_error == pytest.approx(0.01)
+    assert (row.trainable, row.seconds, row.peak_memory_bytes) == (10, 1.5, 2**20)
+
+
+def test_one_seed_has_no_deviation():
+    found = compared(read(BASE + "methods: [head]"), lambda _: {"test": 0.5, "validation": 0.5})
+    assert (found.rows[0].test.mean, found.rows[0].test.deviation) == (0.5, None)
+
+
+def test_equal_means_share_a_rank_and_the_next_one_is_skipped():
+    score = {"head": 0.7, "bitfit": 0.9, "lora": 0.9, "full": 0.8}
+    plan = read(BASE + "methods: [head, bitfit, lora, full]")
+    found = compared(plan, lambda run: {"test": score[run.cell.method], "validation": 0.1})
+    assert {row.method: (row.rank, row.tied) for row in found.rows} == {
+        "head": (4, False), "bitfit": (1, True), "lora": (1, True), "full": (3, False),
+    }  # fmt: skip
+
+
+def test_a_metric_that_is_not_defined_leaves_the_mean_and_is_counted():
+    found = compared(read(TWO), lambda run: {"test": None if run.seed else 0.5, "validation": 0.5})
+    assert found.rows[0].test.mean == 0.5
+    assert found.rows[0].not_paired == ["1 of 2 seeds"]
+
+
+def test_runs_that_differ_in_more_than_the_method_are_flagged():
+    plan = read(BASE + "methods: [head, lora, bitfit, full]")
+    odd = {
+        "head": {"steps": 3},
+        "lora": {"fingerprint": "other"},
+        "bitfit": {},
+        "full": {},
+    }
+    found = compared(plan, lambda run: {"test": 0.5, "validation": 0.5, **odd[run.cell.method]})
+    assert {row.method: row.not_paired for row in found.rows} == {
+        "head": ["optimizer steps: 3, others 2"],
+        "lora": ["data fingerprint: other, others same"],
+        "bitfit": [],
+        "full": [],
+    }
+
+
+def test_a_seed_that_failed_is_a_hole_and_the_row_is_not_paired():
+    figures = {"test": 0.5, "validation": 0.5}
+    found = compared(read(TWO), lambda run: None if run.name == "head-seed1" else dict(figures))
+    assert [hole["run"] for hole in found.holes] == ["head-seed1"]
+    assert found.rows[0].holes == {1: "Diverged: too fast"}
+    assert found.rows[0].not_paired == ["1 of 2 seeds"]
+    assert found.rows[1].not_paired == []
+
+
+# Choosing
+
+
+def test_a_setting_is_chosen_by_validation_and_never_by_test():
+    better = {"0.001": {"validation": 0.9, "test": 0.1}, "0.01": {"validation": 0.2, "test": 0.8}}
+    found = compared(read(GRID), lambda run: dict(better[rate(run)]))
+    assert [row.setting for row in found.rows] == [{"training.learning_rate": "0.001"}] * 2
+    assert [row.test.mean for row in found.rows] == [pytest.approx(0.1)] * 2
+    grid = {(row.method, *row.setting.values()): row.chosen for row in found.grid}
+    assert grid == {("head", "0.001"): True, ("head", "0.01"): False,
+                    ("lora", "0.001"): True, ("lora", "0.01"): False}  # fmt: skip
+
+
+def test_the_mean_over_seeds_chooses_and_of_equals_the_first():
+    value = {("0.001", 0): 0.9, ("0.001", 1): 0.1, ("0.01", 0): 0.6, ("0.01", 1): 0.6}
+    figures = lambda run: {"validation": value[rate(run), run.seed], "test": 0.5}  # noqa: E731
+    assert compared(read(GRID), figures).rows[0].setting == {"training.learning_rate": "0.01"}
+    value |= {("0.001", 0): 0.6, ("0.001", 1): 0.6}
+    Path("made").rename("made-before")
+    assert compared(read(GRID), figures).rows[0].setting == {"training.learning_rate": "0.001"}
+
+
+def test_a_setting_with_a_hole_cannot_be_chosen():
+    def figures(run):
+        slow = {"validation": 0.4, "test": 0.4}
+        fast = {"validation": 0.9, "test": 0.9}
+        return slow if rate(run) == "0.001" else None if run.seed else fast
+
+    found = compared(read(GRID), figures)
+    assert {row.setting["training.learning_rate"] for row in found.rows} == {"0.001"}
+    assert len(found.holes) == 2
+
+
+def test_a_method_of_which_no_setting_could_be_chosen_stays_in_the_table():
+    score = {"validation": 0.5, "test": 0.5}
+    found = compared(read(GRID), lambda run: None if run.cell.method == "head" else dict(score))
+    (row,) = [row for row in found.rows if row.method == "head"]
+    assert row.rank is None
+    assert set(row.holes.values()) == {"Diverged: too fast"}
+
+
+def test_choosing_by_the_first_seed_runs_only_what_is_chosen_at_the_others(monkeypatch):
+    plan, begun = read(GRID.replace("by: validation", "by: validation, seeds: first")), []
+
+    def carry_out(folder, document, quiet, stop):
+        """Stands for the process of a run, which another test makes for true."""
+        planned = next(run for run in plan.runs if run.document is document)
+        best = rate(planned) == "0.01"
+        finish(folder.parent, planned, validation=0.9 if best else 0.1, test=0.5)
+        begun.append(planned.name)
+        return child.Ended(None)
+
+    monkeypatch.setattr(child, "carry_out", carry_out)
+    done = study.carry_out(plan, Path("out"), quiet=True)
+    assert sorted(begun) == sorted(
+        [f"{m}-learning_rate={r}-seed0" for m in ("head", "lora") for r in ("0.001", "0.01")]
+        + [f"{m}-learning_rate=0.01-seed1" for m in ("head", "lora")]
+    )
+    found = study.compare(plan, done)
+    assert [list(row.test.values) for row in found.rows] == [[0, 1]] * 2
+    assert [list(row.validation.values) for row in found.grid] == [[0]] * 4
+
+
+# What is written
+
+
+def test_text_that_a_spreadsheet_would_run_is_defused():
+    rows = [{"=a": "=HYPERLINK(1)", "b": -1.5, "c": "-x"}]
+    assert tables._csv(rows) == "'=a,b,c\n'=HYPERLINK(1),-1.5,'-x\n"
+
+
+def test_json_and_csv_hold_every_run():
+    plan = read(TWO)
+    found = compared(plan, lambda _: {"test": 0.25, "validation": 0.5})
+    study.write(found, Path("made"))
+    assert len(json.loads(Path("made/comparison.json").read_text())["runs"]) == 4
+    lines = Path("made/runs.csv").read_text().splitlines()
+    assert len(lines) == 5
+    assert (
+        dict(zip(lines[0].split(","), lines[1].split(","), strict=True))["test/accuracy"] == "0.25"
+    )
+
+
+# Carried out for true
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def test_one_method_fails_and_the_others_finish_and_a_second_call_repeats_nothing():
+    bad = "{name: dora, targets: [no_such_layer]}"
+    Path("study.yaml").write_text(BASE + f"methods: [head, {bad}, lora]\n")
+    first = invoke("compare", "study.yaml", "--out", "out", "--json")
+    assert first.exit_code == StudyIncomplete.exit_code == 10
+    found = json.loads(first.stdout)
+    assert found["error"]["type"] == "StudyIncomplete"
+    assert [hole["run"] for hole in found["holes"]] == ["dora-seed0"]
+    assert "no_such_layer" in found["holes"][0]["cause"]
+    assert {row["method"]: row["rank"] is not None for row in found["rows"]} == {
+        "head": True, "dora": False, "lora": True,
+    }  # fmt: skip
+    assert all(row["peak_memory_bytes"] > 0 for row in found["rows"] if row["rank"])
+    assert "no_such_layer" in Path("out/comparison.html").read_text()
+    results = {p: p.stat().st_mtime_ns for p in Path("out/runs").glob("*/result.json")}
+    assert len(results) == 2
+    again = invoke("compare", "study.yaml", "--out", "out")
+    assert again.exit_code == 10
+    assert "no_such_layer" in again.stdout
+    assert results == {p: p.stat().st_mtime_ns for p in Path("out/runs").glob("*/result.json")}
+
+
+def test_an_unfinished_run_is_gone_on_with_and_another_config_stands_beside():
+    plan = read(BASE + "methods: [head]")
+    (before,) = study.carry_out(plan, Path("out"), quiet=True)
+    adapter = (before.folder / "adapter/head.safetensors").read_bytes()
+    (before.folder / "result.json").unlink()
+    (after,) = study.carry_out(plan, Path("out"), quiet=True)
+    assert after.folder == before.folder
+    assert "going on from step 2" in Run(after.folder).log.read_text()
+    assert (after.folder / "adapter/head.safetensors").read_bytes() == adapter
+    changed = read(BASE + "methods: [head]", "base.training.max_steps=1")
+    (other,) = study.carry_out(changed, Path("out"), quiet=True)
+    assert other.folder.name == "head-seed0-2"
+    assert other.result["steps"] == 1
+
+
+def wait_for(path, stop):
+    """Return the number of the process at work as soon as `path` has something in it."""
+    while not (path.is_file() and path.stat().st_size and stop()):
+        time.sleep(0.01)
+    return stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_run_at_work_and_the_same_command_goes_on(number):
+    plan = read(BASE + "methods: [head, lora]", *LONG)
+    metrics = Path("out/runs/head-seed0/metrics.jsonl")
+    send = lambda: (wait_for(metrics, lambda: 1), os.kill(os.getpid(), number))  # noqa: E731
+    threading.Thread(target=send).start()
+    with pytest.raises(Stopped, match=r"graftlab compare study.yaml --out out") as caught:
+        study.carry_out(plan, Path("out"), quiet=True)
+    assert caught.value.exit_code == 128 + number
+    assert not Run(Path("out/runs/head-seed0")).finished
+    assert not Path("out/runs/lora-seed0").exists()
+    done = study.carry_out(plan, Path("out"), quiet=True)
+    assert [run.cause for run in done] == [None, None]
+    assert "going on from step" in Run(done[0].folder).log.read_text()
+
+
+def test_a_run_that_the_system_kills_is_a_hole_that_says_so():
+    plan, stop = read(BASE + "methods: [head]", *LONG), child.Stop()
+    metrics = Path("out/metrics.jsonl")
+    kill = lambda: os.kill(wait_for(metrics, lambda: stop.child), signal.SIGKILL)  # noqa: E731
+    threading.Thread(target=kill).start()
+    ended = child.carry_out(Path("out"), plan.runs[0].document, True, stop)
+    assert "killed by SIGKILL, as the system does when memory runs out" in ended.cause
+
+
+def test_two_processes_never_carry_out_one_study_at_once():
+    plan = read(TWO)
+    context = child.FORKS
+    begun, end = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=("out", begun, end))
+    holder.start()
+    assert begun.wait(60)
+    with pytest.raises(ConfigError, match="in use by process"):
+        study.carry_out(plan, Path("out"), quiet=True)
+    end.set()
+    holder.join()
+
+
+def _hold(path, begun, end):
+    with Run(Path(path)).lock():
+        begun.set()
+        end.wait(60)
