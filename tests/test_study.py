@@ -368,8 +368,8 @@ def test_a_signal_saves_the_run_at_work_and_the_same_command_goes_on(number):
     metrics = Path("out/runs/head-seed0/metrics.jsonl")
     send = lambda: (wait_for(metrics, lambda: 1), os.kill(os.getpid(), number))  # noqa: E731
     threading.Thread(target=send).start()
-    with pytest.raises(Stopped, match=r"graftlab compare study.yaml --out out") as caught:
-        study.carry_out(plan, Path("out"), quiet=True)
+    with pytest.raises(Stopped, match="go on with: the same") as caught:
+        study.carry_out(plan, Path("out"), quiet=True, again="the same")
     assert caught.value.exit_code == 128 + number
     assert not Run(Path("out/runs/head-seed0")).finished
     assert not Path("out/runs/lora-seed0").exists()

@@ -1,5 +1,6 @@
 """Run a study file's methods, tasks and seeds, and compare them."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,14 @@ def command(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="A study file, or the name of a recipe.")
     ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set one key, as in base.training.epochs=1; wins over the file.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="The study's directory; else paths.runs/name."),
@@ -26,7 +35,9 @@ def command(
     from graftlab import study
     from graftlab.commands._comparison import report
 
-    plan = study.read(file)
+    plan = study.read(file, overrides or ())
     where = study.place(plan, out)
-    done = study.carry_out(plan, where, quiet=as_json)
+    given = [f"--set {shlex.quote(override)}" for override in overrides or ()]
+    again = ["graftlab compare", shlex.quote(file), *given, "--out", shlex.quote(str(where))]
+    done = study.carry_out(plan, where, as_json, " ".join(again))
     report([(where, study.compare(plan, done))], as_json)

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,14 @@ def carry_out(
     plan: Plan,
     out: Path,
     quiet: bool = False,
-    again: str | None = None,
+    again: str = "the same call",
     preload: Sequence[str] = (),
 ) -> list[Done]:
     """Return every run of the plan, finished or with the cause why it is not.
 
     A finished run of the same config is not repeated, an unfinished one is gone on with. With
     `choose.seeds: first`, only the chosen settings run at the other seeds. `again` is the command that
-    goes on with a study that was stopped, if not `compare`; `preload` are modules that the runs import,
+    goes on with a study that was stopped; `preload` are modules that the runs import,
     beside those that every run does: they are then imported once.
 
     Raises:
@@ -43,7 +42,7 @@ def carry_out(
     """
     child.FORKS.set_forkserver_preload([*child.PRELOADED, *preload])
     with Run(out).lock():
-        work = _Work(out / "runs", quiet, again or _command(plan, out))
+        work = _Work(out / "runs", quiet, again)
         choose = plan.study.choose
         if choose is None or choose.seeds == "all":
             return work.do(plan.runs)
@@ -57,16 +56,12 @@ def carry_out(
         return done + work.do(rest)
 
 
-def _command(plan: Plan, out: Path) -> str:
-    return f"graftlab compare {shlex.quote(str(plan.path))} --out {shlex.quote(str(out))}"
-
-
 class _Work:
     """The runs of one study, one after another."""
 
     def __init__(self, folder: Path, quiet: bool, again: str) -> None:
         self.folder, self.quiet = folder, quiet
-        self.how = f"go on with `{again}`: what is finished is not repeated"
+        self.how = f"what is finished is not repeated; go on with: {again}"
         self.stop = child.Stop()
         self.there = _there(folder)
         self.said: set[str] = set()
