@@ -97,6 +97,7 @@ def bases(tmp_path_factory):
     return base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", CURVES)
 def test_a_field_changes_the_curve(field, tmp_path, bases):
     value, under = CURVES[field]

@@ -288,6 +288,7 @@ def test_runs_of_another_precision_and_determinism_follow_each_other(tmp_path):
         assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.slow
 def test_the_resolved_config_in_a_fresh_process_gives_the_same_adapter(tmp_path):
     first = experiment.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet())
     again = tmp_path / "again"

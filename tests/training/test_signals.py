@@ -84,7 +84,11 @@ PHASES = {
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize(
     ("number", "code", "everyone"),
-    [(signal.SIGTERM, 143, False), (signal.SIGTERM, 143, True), (signal.SIGINT, 130, True)],
+    [
+        pytest.param(signal.SIGTERM, 143, False, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, True),
+        pytest.param(signal.SIGINT, 130, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_in_any_phase_saves_and_the_run_goes_on(
     file, home, expected, phase, number, code, everyone
