@@ -117,7 +117,7 @@ def _ranking(title: str, rows: list[Row]) -> Any:
     table.add_column("method")
     keys = list(dict.fromkeys(key for row in rows for key in row.setting))
     for key in keys:
-        table.add_column(escape(key.rpartition(".")[2]), overflow="fold")
+        table.add_column(escape(key.rpartition(".")[2]), no_wrap=True)
     for name in (f"test {metric}", "se", "trainable", "time", "memory"):
         table.add_column(escape(name), justify="right", no_wrap=True)
     for row in by_rank(rows):
