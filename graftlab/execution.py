@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graftlab import evaluation, files, provenance, registry
+from graftlab import evaluation, files, identity, provenance, registry
 from graftlab.contracts import Attached, Backbone, Batch, Data, Setting, Task
-from graftlab.errors import CheckpointError, ConfigError, DataError, ModelError, unknown
+from graftlab.errors import CheckpointError, ConfigError, unknown
 from graftlab.runfile import RunFile
 from graftlab.runs import Lines, Run, read_lines
 from graftlab.seeds import mix, seed_everything
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 log = logging.getLogger("graftlab")
-
-# What may differ from the checkpoint's config without changing a bit of the adapter.
-HARMLESS = ("name", "tracking", "paths", "training.keep_checkpoints", "training.workers",
-            "training.save_every")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,29 +120,10 @@ class Execution:
         if found.inexact:
             self.not_exact.append(found.inexact)
         saved = checkpoint.load(found.path, found.damaged)
-        self._compare_config(saved.state["config"])
+        before, now = saved.state["config"], self.file.resolved
+        self.not_exact += identity.compare_config(before, now, self.options.override)
         log.info("going on from step %d", saved.step)
         return saved
-
-    def _compare_config(self, before: Mapping[str, Any]) -> None:
-        """Refuse a config that is not the checkpoint's, but for what is harmless or overridden."""
-        changed = provenance.differences(before, self.file.resolved)
-        harmful = []
-        for line in changed:
-            key = line.partition(":")[0]
-            if key.startswith(HARMLESS):
-                log.warning("changed since the checkpoint: %s", line)
-            elif key in self.options.override:
-                self.not_exact.append(f"config changed: {line}")
-            else:
-                harmful.append(line)
-        if harmful:
-            keys = " ".join(f"--override {line.partition(':')[0]}" for line in harmful)
-            raise ConfigError(
-                "config.yaml is not what the checkpoint was made with:\n  "
-                + "\n  ".join(harmful)
-                + f"\nPut it back, or go on with the change by: {keys}"
-            )
 
     def _computed(self) -> "Mapping[str, Any]":
         """Return the frozen tensors that the method computed when the run began."""
@@ -159,17 +136,9 @@ class Execution:
         return files.load_tensors(path)
 
     def _remember(
-        self,
-        data: Mapping[str, Any],
-        backbone: Backbone,
-        saved: checkpoint.Checkpoint | None,
+        self, data: Mapping[str, Any], backbone: Backbone, saved: checkpoint.Checkpoint | None
     ) -> None:
-        """Write environment.json; on a resume, compare with it first.
-
-        Raises:
-            DataError: the data are not those the run began with.
-            ModelError: the backbone's weights are not.
-        """
+        """Write environment.json; on a resume, compare with it first."""
         now: dict[str, Any] = {
             **provenance.record(self.accelerator.device),
             "seed": self.file.seed,
@@ -177,57 +146,8 @@ class Execution:
             "data": dict(data),
             "backbone": dict(backbone.record),
         }
-        if saved is not None:
-            before = self._environment()
-            self._same_inputs(before, now)
-            changed = [
-                line
-                for key in (
-                    "packages",
-                    "python",
-                    "platform",
-                    "device",
-                    "threads",
-                    "graftlab",
-                    "peft",
-                )
-                for line in provenance.differences({key: before[key]}, {key: now[key]})
-            ]
-            for line in changed:
-                log.warning("not the environment that the run began in: %s", line)
-            self.not_exact += [f"environment changed: {line}" for line in changed]
-            before.setdefault("resumes", []).append({"step": saved.step, "changed": changed})
-            now = before
-        files.write_json(self.run.environment, now)
-
-    def _environment(self) -> dict[str, Any]:
-        """Return what the run began with.
-
-        Raises:
-            CheckpointError: its record is gone or damaged.
-        """
-        try:
-            before: dict[str, Any] = files.read_json(self.run.environment)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.run.environment} cannot be read ({error}); it says with which data and "
-                f"weights the run began. Put it back, or start another run with --new."
-            ) from error
-        return before
-
-    def _same_inputs(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        old, new = before["data"].get("fingerprint"), now["data"].get("fingerprint")
-        if old != new:
-            raise DataError(
-                f"the data have changed since the run began (fingerprint {new}, was {old}). "
-                f"Put them back, or start another run with --new."
-            )
-        old, new = (r["backbone"].get("sha256") for r in (before, now))
-        if old != new:
-            raise ModelError(
-                f"the backbone's weights have changed since the run began (sha256 {new}, was {old}). "
-                f"Put them back, pin backbone.revision, or start another run with --new."
-            )
+        step = None if saved is None else saved.step
+        self.not_exact += identity.remember(self.run, now, step)
 
     def _attach(
         self, backbone: Backbone, task: Task, saved: checkpoint.Checkpoint | None

@@ -12,7 +12,7 @@ LADDER = [
     {"registry", "config", "files", "seeds", "hooks", "contracts", "surgery", "provenance"},
     {"runs", "data", "hub", "pretrained", "adapters"},
     {"tasks", "backbones", "methods", "metrics", "training"},
-    {"evaluation", "curves"},
+    {"evaluation", "identity", "curves"},
     {"runfile", "auto"},
     {"execution", "experiment"},
     {"inference"},  # a finished run put to use, as `export` and the commands need it

@@ -8,7 +8,7 @@ from typing import Any
 
 from graftlab import config
 from graftlab.errors import ConfigError
-from graftlab.execution import HARMLESS
+from graftlab.identity import HARMLESS
 from graftlab.runs import Run
 from graftlab.study import child
 from graftlab.study.comparison import Done, choices, chosen_at

@@ -1,0 +1,101 @@
+"""Whether a run is gone on with as it began: the same config, data, weights and environment."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graftlab import files, provenance
+from graftlab.errors import CheckpointError, ConfigError, DataError, ModelError
+from graftlab.runs import Run
+
+log = logging.getLogger("graftlab")
+
+# What may differ from the checkpoint's config without changing a bit of the adapter.
+HARMLESS = (
+    "name",
+    "tracking",
+    "paths",
+    "training.keep_checkpoints",
+    "training.workers",
+    "training.save_every",
+)
+# Parts of environment.json that change bits where they differ.
+ENVIRONMENT = ("packages", "python", "platform", "device", "threads", "graftlab", "peft")
+
+
+def compare_config(
+    before: Mapping[str, Any], now: Mapping[str, Any], override: Sequence[str]
+) -> list[str]:
+    """Return what was changed on purpose (the keys in `override`), as reasons why a run is not exact.
+
+    Raises:
+        ConfigError: something else was changed that is not harmless.
+    """
+    overridden, harmful = [], []
+    for line in provenance.differences(before, now):
+        key = line.partition(":")[0]
+        if key.startswith(HARMLESS):
+            log.warning("changed since the checkpoint: %s", line)
+        elif key in override:
+            overridden.append(f"config changed: {line}")
+        else:
+            harmful.append(line)
+    if harmful:
+        keys = " ".join(f"--override {line.partition(':')[0]}" for line in harmful)
+        raise ConfigError(
+            "config.yaml is not what the checkpoint was made with:\n  "
+            + "\n  ".join(harmful)
+            + f"\nPut it back, or go on with the change by: {keys}"
+        )
+    return overridden
+
+
+def remember(run: Run, now: dict[str, Any], step: int | None) -> list[str]:
+    """Write environment.json, or compare with it where the run goes on from `step`; return what changed.
+
+    Raises:
+        CheckpointError: the run's environment.json is gone or damaged.
+        DataError: the data are not those the run began with.
+        ModelError: the backbone's weights are not.
+    """
+    if step is None:
+        files.write_json(run.environment, now)
+        return []
+    before = _read(run)
+    _same_inputs(before, now)
+    changed = [
+        line
+        for key in ENVIRONMENT
+        for line in provenance.differences({key: before[key]}, {key: now[key]})
+    ]
+    for line in changed:
+        log.warning("not the environment that the run began in: %s", line)
+    before.setdefault("resumes", []).append({"step": step, "changed": changed})
+    files.write_json(run.environment, before)
+    return [f"environment changed: {line}" for line in changed]
+
+
+def _read(run: Run) -> dict[str, Any]:
+    try:
+        before: dict[str, Any] = files.read_json(run.environment)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{run.environment} cannot be read ({error}); it says with which data and "
+            f"weights the run began. Put it back, or start another run with --new."
+        ) from error
+    return before
+
+
+def _same_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    old, new = before["data"].get("fingerprint"), now["data"].get("fingerprint")
+    if old != new:
+        raise DataError(
+            f"the data have changed since the run began (fingerprint {new}, was {old}). "
+            f"Put them back, or start another run with --new."
+        )
+    old, new = (r["backbone"].get("sha256") for r in (before, now))
+    if old != new:
+        raise ModelError(
+            f"the backbone's weights have changed since the run began (sha256 {new}, was {old}). "
+            f"Put them back, pin backbone.revision, or start another run with --new."
+        )
