@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import importlib
 import io
 import json
 from pathlib import Path
@@ -408,9 +409,12 @@ def test_digits_can_be_asked_for_in_part() -> None:
 
 
 def hub_errors() -> dict[str, tuple[BaseException, type[Exception], str]]:
-    import httpx
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+    from huggingface_hub import errors
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+
+    # httpx, or httpx2: whichever this version of huggingface_hub uses
+    httpx = importlib.import_module(errors.Response.__module__.partition(".")[0])
 
     def status(code: int, kind: type = HfHubHTTPError) -> BaseException:
         request = httpx.Request("GET", "https://huggingface.co")
