@@ -34,6 +34,7 @@ def small(tmp_path, monkeypatch):
     return tmp_path / "it's here"
 
 
+@pytest.mark.slow
 def test_the_backbone_is_the_pretrained_one_without_its_head_and_a_second_call_does_nothing(small):
     from safetensors.numpy import load_file
 

@@ -130,6 +130,7 @@ def test_the_model_can_still_be_trained_on_what_it_cached_in_evaluation():
     assert model.weight.grad == 1
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch_and_loses_no_example(caplog):
     task = Counting(room=3)
     with caplog.at_level(logging.WARNING, "graftlab"):

@@ -80,6 +80,7 @@ def plain(runs, folder):
     return {name: [result[str(out)][i] for i in order] for name, out in outs.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTED)
 def test_plain_peft_without_graftlab_gives_the_runs_predictions(runs, plain, name):
     trained = [

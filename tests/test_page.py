@@ -124,6 +124,7 @@ def test_one_run_is_a_page_with_its_score(tmp_path):
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_stay_below_five_megabytes(tmp_path):
     names = [f"m{n % 20}-seed{n // 20}" for n in range(1000)]
     lines = [{"step": step, "loss": 1.0, "validation/accuracy": 0.5} for step in range(1, 60)]

@@ -318,6 +318,7 @@ def invoke(*arguments):
     return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_one_method_fails_and_the_others_finish_and_a_second_call_repeats_nothing():
     bad = "{name: dora, targets: [no_such_layer]}"
     Path("study.yaml").write_text(BASE + f"methods: [head, {bad}, lora]\n")
@@ -340,6 +341,7 @@ def test_one_method_fails_and_the_others_finish_and_a_second_call_repeats_nothin
     assert results == {p: p.stat().st_mtime_ns for p in Path("out/runs").glob("*/result.json")}
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_gone_on_with_and_another_config_stands_beside():
     plan = read(BASE + "methods: [head]")
     (before,) = study.carry_out(plan, Path("out"), quiet=True)
@@ -362,6 +364,7 @@ def wait_for(path, stop):
     return stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_run_at_work_and_the_same_command_goes_on(number):
     plan = read(BASE + "methods: [head, lora]", *LONG)

@@ -172,6 +172,7 @@ def test_a_resumed_run_replaces_what_tensorboard_had_of_later_steps(folder):
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 0.25), (3, 0.125)]
 
 
+@pytest.mark.slow
 def test_wandb_offline_stays_in_the_run_directory(folder, monkeypatch, caplog):
     wandb = pytest.importorskip("wandb", reason="the extra wandb is not installed")
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
@@ -185,6 +186,7 @@ def test_wandb_offline_stays_in_the_run_directory(folder, monkeypatch, caplog):
     assert caplog.messages == []
 
 
+@pytest.mark.slow
 def test_trackio_keeps_the_run_on_this_machine(folder):
     """In a process of its own: trackio reads its folder when it is imported."""
     pytest.importorskip("trackio", reason="the extra trackio is not installed")

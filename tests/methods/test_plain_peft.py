@@ -10,6 +10,8 @@ from graftlab.backbones import encoder
 from graftlab.errors import ModelError
 from graftlab.testing import fitting
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("family", ["encoder", "decoder", "tokens", "vision"])
 @pytest.mark.parametrize("name", ["lora", "dora", "adalora", "bitfit"])

@@ -20,6 +20,8 @@ from graftlab.training.loop import Loop, Parts
 from graftlab.training.order import Order
 from graftlab.training.signals import Signals
 
+pytestmark = pytest.mark.slow
+
 STEPS, BATCH, EXAMPLES, SEED = 20, 8, 48, 3
 
 
