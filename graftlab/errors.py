@@ -94,4 +94,6 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 def missing_extra(what: str, package: str, extra: str) -> str:
     """Return a message that names the extra which brings a package that is not installed."""
-    return f"{what} needs the package {package!r}. Install it with: pip install 'graftlab[{extra}]'."
+    return (
+        f"{what} needs the package {package!r}. Install it with: pip install 'graftlab[{extra}]'."
+    )
