@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import io
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from graftlab.study.comparison import Comparison, Row, Summary
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
+
+FILE_WIDTH = 200  # columns; a ranking with three settings fits
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -74,7 +78,8 @@ def show(comparison: Comparison) -> None:
     """Print the ranking, the grid it was chosen from, what is not paired, and the holes."""
     from rich.console import Console
 
-    console = Console(soft_wrap=True)
+    whole = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # a file has no right edge
+    console = Console(soft_wrap=True, width=FILE_WIDTH if whole else None)
     for task, backbone, rows in _by_task(comparison.rows):
         console.print(_ranking(f"{task}, {backbone}", rows))
     if comparison.grid:
