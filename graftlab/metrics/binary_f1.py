@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import DataError
-from graftlab.metrics import Predictions, Score
+from graftlab.metrics import Predictions, Score, pairs
 from graftlab.metrics._confusion import Margins, f1, scored
 
 if TYPE_CHECKING:
@@ -18,20 +18,18 @@ def closed_form(margins: Margins) -> "NDArray[Any]":
     return f1(margins)[..., 1]
 
 
-def compute(labels: list[int], predicted: list[int]) -> float:
-    """Return scikit-learn's F1 of class 1.
+def check_two_classes(predictions: Predictions) -> None:
+    """Refuse a third class.
 
     Raises:
         DataError: there are more than two classes.
     """
-    from sklearn.metrics import f1_score
-
+    labels, predicted = pairs(predictions)
     if strange := sorted({*labels, *predicted} - {0, 1}):
         raise DataError(
             f"F1 of class 1 is for the two classes 0 and 1, but {strange[0]} occurs too. "
             f"Name macro_f1 instead, under task.metrics."
         )
-    return f1_score(labels, predicted)
 
 
 def score(predictions: Predictions) -> Score:
@@ -40,4 +38,5 @@ def score(predictions: Predictions) -> Score:
     Raises:
         DataError: there are more than two classes.
     """
-    return scored(predictions, compute, closed_form, UNDEFINED)
+    check_two_classes(predictions)
+    return scored(predictions, closed_form, UNDEFINED)

@@ -28,7 +28,5 @@ def _closed_form(margins: Margins) -> "NDArray[Any]":
 
 def score(predictions: Predictions) -> Score:
     """Return the correlation in -1..1; undefined where labels or predictions are of one class."""
-    from sklearn.metrics import matthews_corrcoef
-
     undefined = "all labels, or all predictions, are of one class"
-    return scored(predictions, matthews_corrcoef, _closed_form, undefined)
+    return scored(predictions, _closed_form, undefined)
