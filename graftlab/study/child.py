@@ -24,7 +24,16 @@ from graftlab.training.signals import EXIT_CODES
 
 log = logging.getLogger("graftlab")
 
-PRELOADED = ("torch", "transformers", "peft", "accelerate", "graftlab.auto", "graftlab.execution")
+# `graftlab.adapters` goes before `peft`, whose import it keeps quiet.
+PRELOADED = (
+    "torch",
+    "transformers",
+    "graftlab.adapters",
+    "peft",
+    "accelerate",
+    "graftlab.auto",
+    "graftlab.execution",
+)
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 FORKS = multiprocessing.get_context("forkserver")
 
