@@ -34,6 +34,8 @@ from graftlab.runfile import Root
 from graftlab.testing import fitting
 from graftlab.training import trackers
 
+pytestmark = pytest.mark.slow  # every field of every part
+
 SECTIONS = {"backbone", "task", "method", "training", "tracking", "paths"}
 CLASSES = fitting.CLASSES
 ROWS = {"train": 12, "validation": 6, "test": 6}

@@ -18,6 +18,8 @@ from graftlab import experiment
 from graftlab.runs import Run
 from graftlab.training.steps import Stepper
 
+pytestmark = pytest.mark.slow  # whole runs, killed
+
 SAME = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "metrics.jsonl")
 BREAKS = [
     (os, "fsync"),

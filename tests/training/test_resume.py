@@ -24,6 +24,8 @@ from graftlab.runs import Run
 from graftlab.training import checkpoint
 from graftlab.training.loop import Loop
 
+pytestmark = pytest.mark.slow  # whole runs, gone on with
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny-lora.jsonl"
 
 

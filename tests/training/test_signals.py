@@ -16,6 +16,8 @@ from graftlab.training import checkpoint
 from graftlab.training.loop import Loop
 from graftlab.training.steps import Stepper
 
+pytestmark = pytest.mark.slow  # whole runs, stopped by real signals
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
