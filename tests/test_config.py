@@ -416,3 +416,9 @@ def test_sections_are_frozen():
 def test_every_recipe_says_in_its_first_line_what_it_is():
     for name, path in config.recipes().items():
         assert path.read_text(encoding="utf-8").startswith("# "), name
+
+
+def test_a_folder_does_not_hide_a_recipe_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "glue" / "sst2-lora").mkdir(parents=True)
+    assert config.read("glue/sst2-lora").path == config.recipes()["glue/sst2-lora"]

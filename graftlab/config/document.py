@@ -123,14 +123,17 @@ def _with_bases(file: Path, chain: tuple[Path, ...]) -> Parsed:
 
 
 def _locate(name: str, folder: Path) -> Path:
-    """Return the file `name` in `folder`, or the shipped recipe of that name."""
+    """Return the file `name` in `folder`, or the shipped recipe of that name.
+
+    A folder does not hide a recipe: `graftlab demo` leaves one with the name of its own recipe.
+    """
+    shipped = recipes()
     try:
         file = folder / expand(Path(name))
-        if file.exists():
+        if file.exists() and not (name in shipped and file.is_dir()):
             return file
     except (OSError, ValueError) as error:  # OSError: a name too long for the file system
         raise ConfigError(f"{name[:300]!r} cannot be a file: {error}.") from None
-    shipped = recipes()
     if name in shipped:
         return shipped[name]
     close = nearest(name, shipped)
