@@ -21,6 +21,9 @@ class Training:
     steps_per_epoch: int
     parameters_changed: Callable[[], None]
     """Tell the loop that other parameters train from the next step on: it renews groups and wrapping."""
+    agree: Callable[[bool], bool] = bool
+    """Return the main process's decision on every process: a decision from floats is to be one decision.
+    All processes must call it, at the same moment of the same step."""
 
 
 class Hook:
