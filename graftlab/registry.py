@@ -16,12 +16,13 @@ from types import ModuleType
 
 from graftlab.errors import ConfigError, unknown
 
-KINDS = ("backbones", "commands", "methods", "metrics", "tasks")
+KINDS = ("backbones", "commands", "methods", "metrics", "scores", "tasks")
+FOLDERS = {"scores": "selection/scores"}  # of kinds that belong to one part
 
 
 def _folder(kind: str) -> Path:
     assert kind in KINDS, kind
-    return Path(__file__).parent / kind
+    return Path(__file__).parent / FOLDERS.get(kind, kind)
 
 
 @functools.cache
@@ -32,7 +33,8 @@ def _modules(kind: str) -> dict[str, str]:
         ConfigError: a package outside the project takes a name that exists already.
     """
     inside = [m.name for m in pkgutil.iter_modules([str(_folder(kind))]) if m.name[0] != "_"]
-    modules = {name: f"graftlab.{kind}.{name}" for name in inside}
+    package = FOLDERS.get(kind, kind).replace("/", ".")
+    modules = {name: f"graftlab.{package}.{name}" for name in inside}
     for point in importlib.metadata.entry_points(group=f"graftlab.{kind}"):
         taken = modules.get(point.name)
         if taken not in (None, point.value):

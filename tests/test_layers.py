@@ -10,7 +10,7 @@ import graftlab
 LADDER = [
     {"errors"},
     {"registry", "config", "files", "seeds", "hooks", "contracts", "surgery", "provenance"},
-    {"runs", "data", "hub", "pretrained", "adapters"},
+    {"runs", "data", "hub", "pretrained", "adapters", "selection"},
     {"tasks", "backbones", "methods", "metrics", "training"},
     {"evaluation", "identity", "curves"},
     {"runfile", "auto"},

@@ -1,0 +1,88 @@
+"""Which training examples are looked at, how they are folded, and how they are drawn again."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ConfigError, DataError
+from graftlab.seeds import mix
+from graftlab.selection.config import Config
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+# Shapes: N examples, B bootstrap samples.
+
+
+def draw(labels: "Array", classes: Sequence[str], config: Config) -> "Array":
+    """Return the positions of `config.samples` examples, in their order: as many of each class as of any
+    other, but for classes that have fewer, whose share goes to the others.
+
+    Raises:
+        DataError: all examples have one class, or a class has fewer than there are folds.
+        ConfigError: fewer samples are asked for than the folds need.
+    """
+    import numpy as np
+
+    counts = np.bincount(labels, minlength=len(classes))
+    if (counts > 0).sum() < 2:
+        raise DataError(
+            f"all {len(labels)} training examples have the class {classes[int(counts.argmax())]!r}: "
+            f"nothing tells layers apart. Give a task with two classes or more, or method.layer a number."
+        )
+    if few := [f"{classes[c]!r} ({n})" for c, n in enumerate(counts) if n < config.folds]:
+        raise DataError(
+            f"method.selection.folds is {config.folds}, but of these classes there are fewer training "
+            f"examples: {', '.join(few)}. Use fewer folds, or give more data."
+        )
+    if config.samples < config.folds * len(classes):
+        raise ConfigError(
+            f"method.selection.samples is {config.samples}; with {len(classes)} classes and "
+            f"{config.folds} folds, {config.folds * len(classes)} are needed at least."
+        )
+    quotas = _quotas(counts, config.samples)
+    chosen = [
+        np.random.default_rng(mix(config.seed, "sample", c)).permutation(
+            np.flatnonzero(labels == c)
+        )[: quotas[c]]
+        for c in range(len(classes))
+    ]
+    positions: Array = np.sort(np.concatenate(chosen))
+    return positions
+
+
+def _quotas(counts: "Array", samples: int) -> "Array":
+    """Return how many examples each class gives: the same for all, as far as it has them."""
+    import numpy as np
+
+    quotas = np.zeros_like(counts)
+    for _ in range(int(min(samples, counts.sum()))):
+        open_classes = np.flatnonzero(quotas < counts)
+        quotas[open_classes[quotas[open_classes].argmin()]] += 1
+    return quotas
+
+
+def folds(labels_N: "Array", num_folds: int, seed: int) -> "Array":
+    """Return (N,) which fold tests each example; each class is spread evenly."""
+    import numpy as np
+
+    folds_N = np.empty(len(labels_N), dtype=np.int64)
+    for c in np.unique(labels_N):
+        own = np.random.default_rng(mix(seed, "folds", int(c))).permutation(
+            np.flatnonzero(labels_N == c)
+        )
+        folds_N[own] = np.arange(len(own)) % num_folds
+    return folds_N
+
+
+def resamples(labels_N: "Array", count: int, seed: int) -> "Array":
+    """Return (1 + count, N) example weights: ones, and bootstrap samples that keep each class's size."""
+    import numpy as np
+
+    weights_BN = np.ones((1 + count, len(labels_N)))
+    for c in np.unique(labels_N):
+        own = np.flatnonzero(labels_N == c)
+        draws = np.random.default_rng(mix(seed, "bootstrap", int(c)))
+        weights_BN[1:, own] = draws.multinomial(len(own), np.full(len(own), 1 / len(own)), count)
+    return weights_BN

@@ -1,0 +1,44 @@
+"""Chance-corrected accuracy of a cross-validated linear classifier: 0 is guessing, 1 is never wrong.
+
+(a - 1/K) / (1 - 1/K), where a is the mean over classes of the share that is recognised: the accuracy,
+as long as all classes have the same number of examples. Each fold's classifier, and the components that
+it reads, are fitted without that fold.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from graftlab.selection import space
+from graftlab.selection.scores import Sample, class_mean
+from graftlab.selection.scores._probing import probabilities
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+def score(sample: Sample, weights_BN: "Array") -> "Array":
+    """Return (B,) chance-corrected accuracies."""
+    num_folds = int(sample.folds_N.max()) + 1
+    return recognised(sample, [sample.states_ND] * num_folds, weights_BN)
+
+
+def recognised(sample: Sample, states: "Sequence[Array]", weights_BN: "Array") -> "Array":
+    """Return (B,) chance-corrected accuracies, where fold f reads the states `states[f]` (N, D).
+
+    Raises:
+        Undefined: the states are the same, or not finite.
+    """
+    import numpy as np
+
+    right_N = np.zeros(len(sample.labels_N))
+    for fold, states_ND in enumerate(states):
+        tested_N = sample.folds_N == fold
+        projected_NC = space.project(states_ND, ~tested_N, sample.components)
+        predicted = probabilities(
+            projected_NC[~tested_N], sample.labels_N[~tested_N], projected_NC[tested_N]
+        ).argmax(axis=1)
+        right_N[tested_N] = predicted == sample.labels_N[tested_N]
+    chance = 1 / sample.num_classes
+    return (class_mean(right_N, sample.labels_N, weights_BN) - chance) / (1 - chance)
