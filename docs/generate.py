@@ -164,7 +164,7 @@ def _num_classes(entry: Mapping[str, Any]) -> int:
 def _rows_from(entry: Mapping[str, Any]) -> str:
     if "hub" in entry:
         return " ".join(f"`{entry['hub'][key]}`" for key in ("path", "name") if key in entry["hub"])
-    return f"`{entry['source']}`"
+    return f"`{entry['source']}`" if "source" in entry else "your own files"
 
 
 def aliases() -> str:

@@ -54,6 +54,7 @@ DATA = {  # of every task kind
     "overlap": Case("refuse", refused="train row 1 = test row 1"),
     "skip_bad": Case(1, {"task.files.train": "bad.jsonl", "task.labels": ["a", "b", "c"]}),
     "validation_share": Case(0.4, NO_VALIDATION),
+    "validation_last": Case(3, NO_VALIDATION),
     "split_seed": Case(7, NO_VALIDATION | {"task.validation_share": 0.4}),
     "train_data_ratio": Case(0.5),
     "max_train_samples": Case(5),
@@ -68,6 +69,7 @@ TASKS = {
         "columns.text": Case("other"),
         "columns.pair": Case("other"),
         "regression": Case(True, {"task.columns.label": "score"}),
+        "clean": Case(True),
         "max_length": Case(9),
     },
     "images": DATA | {

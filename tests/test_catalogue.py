@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graftlab import registry
+from graftlab import registry, runfile
 from graftlab.config import Paths, read_yaml
+from graftlab.config import read as config_of
+from graftlab.errors import ConfigError
 from graftlab.runfile import catalogue
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 SHARED_NAMES = {
+    "mnli_mismatched": "mnli",
     "tweet_sentiment_binary": "tweet_eval_sentiment",
     "tweet_offensive": "tweet_eval_offensive",
 }
@@ -31,10 +34,12 @@ def png(value: int) -> str:
 # what a row's text, pair and label become.
 SCHEMAS: dict[str, dict[str, Any]] = {
     "sst2": {"sentence": "a b", "idx": 0},
+    "sst2_setfit": {"text": "a b", "label_text": "negative"},
     "cola": {"sentence": "a b", "idx": 0},
     "mrpc": {"sentence1": "a b", "sentence2": "c", "idx": 0},
     "qqp": {"question1": "a b", "question2": "c", "idx": 0},
     "mnli": {"premise": "a b", "hypothesis": "c", "idx": 0},
+    "mnli_mismatched": {"premise": "a b", "hypothesis": "c", "idx": 0},
     "snli": {"premise": "a b", "hypothesis": "c"},
     "qnli": {"question": "a b", "sentence": "c", "idx": 0},
     "rte": {"sentence1": "a b", "sentence2": "c", "idx": 0},
@@ -45,6 +50,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "ag_news": {"text": "a b"},
     "mr": {"text": "a b"},
     "cr": {"text": "a b", "label_text": "negative"},
+    "proscons": {"text": "a b"},
     "tweet_sentiment_binary": {"text": "a b"},
     "tweet_offensive": {"text": "a b"},
     "nsmc": {"id": "1", "document": "a b"},
@@ -60,10 +66,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 LABEL_COLUMNS = {"trec": "coarse_label"}
 TEXT_FIRST = ("question1", "question", "sentence1", "premise", "sentence", "document", "text")
 NUM_CLASSES = {  # of the papers and the sources' tables
-    "sst2": 2, "cola": 2, "mrpc": 2, "qqp": 2, "mnli": 3, "snli": 3, "qnli": 2, "rte": 2, "stsb": 1,
-    "imdb": 2, "trec": 6, "subj": 2, "ag_news": 4, "mr": 2, "cr": 2, "tweet_sentiment_binary": 2,
-    "tweet_offensive": 2, "nsmc": 2, "digits": 10, "cifar10": 10, "mnist": 10, "svhn": 10,
-    "eurosat": 10, "dtd": 47, "gtsrb": 43, "resisc45": 45, "sun397": 397,
+    "sst2": 2, "sst2_setfit": 2, "cola": 2, "mrpc": 2, "qqp": 2, "mnli": 3, "mnli_mismatched": 3,
+    "snli": 3, "qnli": 2, "rte": 2, "stsb": 1,
+    "imdb": 2, "trec": 6, "subj": 2, "ag_news": 4, "mr": 2, "cr": 2, "proscons": 2,
+    "tweet_sentiment_binary": 2, "tweet_offensive": 2, "nsmc": 2, "digits": 10, "cifar10": 10, "mnist": 10,
+    "svhn": 10, "eurosat": 10, "dtd": 47, "gtsrb": 43, "resisc45": 45, "sun397": 397,
 }  # fmt: skip
 
 
@@ -72,6 +79,8 @@ def entry(name: str, **over: Any) -> tuple[Any, Any]:
     assert fields.pop("about")
     fields.pop("aliases")
     module = registry.find("tasks", fields["kind"])
+    if not {"hub", "source"} & fields.keys() and "data_dir" not in over:
+        over["source"] = "x:y"  # an entry for files that only the user has
     return module, module.Config(**{"name": name, **fields, **over})
 
 
@@ -157,6 +166,23 @@ def test_glue_reports_on_the_official_validation_split(name: str, tmp_path: Path
 )
 def test_the_names_of_the_sources_are_accepted(spelling: str, name: str) -> None:
     assert catalogue()[spelling]["name"] == name
+
+
+def test_an_entry_for_files_of_ones_own_asks_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("backbone: {model: bert}\ntask: {name: proscons}\nmethod: {name: full}\n")
+    with pytest.raises(ConfigError, match="no data: give one of data_dir, files"):
+        runfile.resolve(config_of(path))
+    write(tmp_path / "train.jsonl", hub_rows("proscons", ["pros", 0, 1]))
+    found = runfile.resolve(config_of(path, [f"task.data_dir={tmp_path}"]))
+    assert found.task.config.labels == ("cons", "pros")
+
+
+def test_the_last_rows_of_mnli_are_as_many_as_its_mismatched_validation() -> None:
+    """9832: the size of `validation_mismatched` on the hub."""
+    config = entry("mnli_mismatched")[1]
+    assert (config.hub.test, config.hub.validation) == ("validation_mismatched", None)
+    assert config.validation_last == 9832
 
 
 def test_metrics_of_every_entry_exist() -> None:

@@ -311,6 +311,32 @@ def test_one_distinct_input_cannot_be_carved(tmp_path: Path) -> None:
         read(tmp_path, labels=["a", "b"])
 
 
+def test_the_last_rows_of_train_can_be_validation(tmp_path: Path) -> None:
+    rows = [{"text": f"{i % 8}", "label": i % 2} for i in range(10)]  # 8 and 9 are 0 and 1 again
+    write(tmp_path / "train.jsonl", rows)
+    data = read(tmp_path, validation_last=3)
+    assert texts(data, "validation") == ["7", "0", "1"]
+    assert texts(data, "train") == ["2", "3", "4", "5", "6"]
+    assert "2 rows of train dropped: they are also in validation" in data.record["notes"]
+    with pytest.raises(DataError, match="validation_last is 10, but train has 10 rows"):
+        read(tmp_path, validation_last=10)
+
+
+def test_cleaning_takes_out_html_and_collapses_white_space(tmp_path: Path) -> None:
+    """A tag leaves a space: words on both sides of a line break stay apart."""
+    for raw, expected in (
+        ("It was<br /><br />good &amp; <b>long</b>.", "It was good & long ."),
+        ("a\n\tb   c ", "a b c"),
+        ("a < b, I <3 you > me", "a < b, I <3 you > me"),
+        ("<!-- no\nmore -->&lt;b&gt; stays", "<b> stays"),
+    ):
+        write(tmp_path / "train.jsonl", [{"text": raw, "label": 0}, {"text": "x", "label": 1}])
+        data = read(tmp_path, clean=True)
+        assert expected in texts(data, "train") + texts(data, "validation")
+        config = classification.Config(source="x:y", labels=["a", "b"], clean=True)
+        assert classification.read_inputs(config, raw)[0]["text"] == expected
+
+
 def test_ratio_comes_before_the_cap_and_both_are_recorded(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", LINES)
     write(tmp_path / "test.jsonl", [{"text": f"t{i}", "label": 0} for i in range(9)])

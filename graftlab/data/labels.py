@@ -14,7 +14,7 @@ class Unusable(ValueError):
 
 
 class Dropped(Exception):
-    """The label is one that the task leaves out."""
+    """The row is one that the task leaves out, by its label or for the reason that the message gives."""
 
 
 def spell(value: Any) -> str | None:

@@ -23,7 +23,8 @@ class Form(NamedTuple):
     label: str
     """Column of the label."""
     parse: Callable[[dict[str, Any]], dict[str, Any]]
-    """A row of the source to the inputs and `key`, bytes that equal inputs share; raises `Unusable`."""
+    """A row of the source to the inputs and `key`, bytes that equal inputs share; raises `Unusable`, or
+    `Dropped` with the reason."""
     figures: Callable[[Sequence[Row]], dict[str, int]] = no_figures
     """Counts about a split for the record."""
 
@@ -106,14 +107,22 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
     rows = {s: split.rows for s, split in labelled.items()}
     for s, split_rows in rows.items():
         if not len(split_rows):
-            raise DataError(f"{gathered[s].where} has no row that can be used.")
+            why = "".join(f" {what} are left out." for what in _dropped(gathered[s]))
+            raise DataError(f"{gathered[s].where} has no row that can be used.{why}")
     used, record = splits.prepare(rows, hidden, config)
+    record["notes"] += [f"{s}: {what} left out" for s in gathered for what in _dropped(gathered[s])]
     figures = {split: form.figures(rows) for split, rows in used.items()}
     return Data(
         used,
         problem,
-        {**_origin(config, opened, labelled, skipped), **record, **figures_of(figures)},
+        {**_origin(config, opened, labelled, skipped), **record, **figures_of(figures)}
+        | {"dropped": {s: dict(split.dropped) for s, split in gathered.items() if split.dropped}},
     )
+
+
+def _dropped(split: sources.Gathered) -> list[str]:
+    """Return how many rows were left out by the task, and for what reason."""
+    return [f"{count} rows ({reason})" for reason, count in sorted(split.dropped.items())]
 
 
 def _origin(

@@ -71,6 +71,8 @@ class DataSection(Section):
     """So many unusable rows of a split are left out and recorded; one more stops the run."""
     validation_share: float = Field(0.1, gt=0, lt=1)
     """Share of distinct train inputs that become validation where there is none."""
+    validation_last: int | None = Field(None, ge=1)
+    """So many of the last train rows become validation where there is none, instead of a share."""
     split_seed: int = 0
     """Seed of carving and sampling; not the run's seed, so that runs with other seeds see the same rows."""
     train_data_ratio: float = Field(1.0, gt=0, le=1)

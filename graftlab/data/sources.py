@@ -1,6 +1,7 @@
 """Where a task's rows come from: which file, hub data set or function gives each split."""
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ class Gathered(NamedTuple):
     labels: list[Any]
     bad: list[tuple[int, str]]
     where: str
+    dropped: Counter[str]
+    """Reasons why rows were left out by the task, each with their number."""
 
 
 def local_files(config: DataSection) -> dict[str, Path]:
@@ -133,7 +136,7 @@ def gather(
     label: str,
     parse: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> Gathered:
-    """Read a split: `parse` turns a row into its inputs or raises `Unusable`.
+    """Read a split: `parse` turns a row into its inputs, or raises `Unusable` or `Dropped`.
 
     Raises:
         DataError: there is no row, or the first one lacks a column.
@@ -142,6 +145,7 @@ def gather(
     indices: list[int] = []
     labels: list[Any] = []
     bad: list[tuple[int, str]] = []
+    dropped: Counter[str] = Counter()
     columns = tuple(columns)
     checked = False
     for index, row in source.rows:
@@ -158,13 +162,16 @@ def gather(
         except Unusable as reason:
             bad.append((index, str(reason)))
             continue
+        except Dropped as reason:
+            dropped[str(reason)] += 1
+            continue
         indices.append(index)
         labels.append(row.get(label))
-    if not indices and not bad:
+    if not indices and not bad and not dropped:
         raise DataError(f"{source.where} has no rows.")
     names = inputs[0] if inputs else ()
     rows = {name: [row[name] for row in inputs] for name in names}
-    return Gathered(Rows({"index": indices, **rows}), labels, bad, source.where)
+    return Gathered(Rows({"index": indices, **rows}), labels, bad, source.where, dropped)
 
 
 class Labelled(NamedTuple):

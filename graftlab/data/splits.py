@@ -126,6 +126,22 @@ def carve(train: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
     return train.take(i for i in range(len(train)) if i not in held), train.take(validation)
 
 
+def carve_last(train: Rows, count: int) -> tuple[Rows, Rows]:
+    """Return train and a validation split of its last `count` rows; train loses what is equal to one of them.
+
+    Raises:
+        DataError: nothing is left to train on.
+    """
+    start = len(train) - count
+    held = set(train.columns["key"][max(start, 0) :])
+    kept = [i for i, key in enumerate(train.columns["key"][: max(start, 0)]) if key not in held]
+    if not kept:
+        raise DataError(
+            f"task.validation_last is {count}, but train has {len(train)} rows, and some have to be left."
+        )
+    return train.take(kept), train.take(range(start, len(train)))
+
+
 def sample(rows: Rows, count: int, seed: int, split: str) -> Rows:
     """Return `count` rows drawn at random without replacement, in their order."""
     import numpy as np
@@ -162,10 +178,15 @@ def prepare(
                 f"{what['count']} rows of {split} dropped: they are {other.replace('_', ' ')}"
             )
     if "validation" not in used:
-        used["train"], used["validation"] = carve(
-            used["train"], config.validation_share, config.split_seed
+        train, last = used["train"], config.validation_last
+        used["train"], used["validation"] = (
+            carve_last(train, last)
+            if last
+            else carve(train, config.validation_share, config.split_seed)
         )
         notes.append(f"validation carved from train: {len(used['validation'])} rows")
+        if repeated := len(train) - len(used["train"]) - len(used["validation"]):
+            notes.append(f"{repeated} rows of train dropped: they are also in validation")
     original = {split: len(rows) for split, rows in used.items()}
     count = max(1, round(original["train"] * config.train_data_ratio))
     caps = {

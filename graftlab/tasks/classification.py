@@ -1,5 +1,7 @@
 """Classes, or a score, for one text or a pair of texts."""
 
+import html
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,8 @@ DEFAULT_MAX_LENGTH = (
     256  # covers 99 % of the catalogue's rows but IMDB's; attention costs its square
 )
 
+MARKUP = re.compile(r"<!--.*?-->|</?[a-zA-Z][^<>]*>", re.S)  # not `a < b`, and not `<3`
+
 
 class Columns(Section):
     """Which columns of the data are what."""
@@ -43,6 +47,9 @@ class Config(DataSection):
     """Which columns of the data are what."""
     regression: bool = False
     """Labels are scores; the loss is the squared error."""
+    clean: bool = False
+    """Take HTML out of the texts (tags become a space, `&amp;` its character), and make every stretch of
+    white space one space."""
     max_length: int | None = Field(None, ge=8)
     """Longest input in tokens, the rest is cut (longest text of a pair first) and counted. Left out: 256,
     or the model's own limit if that is less."""
@@ -105,6 +112,7 @@ def _parser(config: Config) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
 
     def parse(row: Mapping[str, Any]) -> dict[str, Any]:
         texts = [_text(row, column) for column in columns]
+        texts = [cleaned(text) for text in texts] if config.clean else texts
         return {"text": texts[0], "pair": texts[1] if pair else None, "key": same_text(texts)}
 
     return parse
@@ -119,6 +127,11 @@ def _text(row: Mapping[str, Any], column: str) -> str:
     if not value.isascii() and not readers.is_unicode(value):
         raise Unusable(f"column {column!r} is not valid Unicode (a lone surrogate)")
     return value
+
+
+def cleaned(text: str) -> str:
+    """Return the text without HTML, and with single spaces."""
+    return " ".join(html.unescape(MARKUP.sub(" ", text)).split())
 
 
 def _count_empty(rows: Sequence[Row]) -> dict[str, int]:
