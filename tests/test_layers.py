@@ -23,6 +23,7 @@ NEIGHBOURS = {  # the few that may know a part on their own rung, and why
     ("contracts", "hooks"),  # a record holds hooks
     ("pretrained", "hub"),  # a model may come from the hub
     ("data", "hub"),  # so may data
+    ("layers", "hub"),  # and one layer of a model
     ("experiment", "execution"),  # where a run goes, and how it is carried out
     ("demo", "study"),  # the demo is a study, after one run that makes its backbone
     ("cli", "commands"),

@@ -1,0 +1,215 @@
+"""A decoder family cut down to one layer: transformers' own classes, built on the meta device.
+
+Masks, rotary embeddings, sliding windows and position ids of a layer are computed by the model's own
+`forward`, which knows its family: it is run on what is left of the model (`Shell`), up to the place
+where the first layer would be called, and what it would have handed to the layer is caught there.
+"""
+
+import copy
+import re
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from graftlab.errors import ModelError
+
+# Layers of these mix tokens without attention, whatever their other modules are called.
+RECURRENT = re.compile(
+    r"mamba|ssm|rwkv|deltanet|lightning|recurrent|retention|xlstm|shortconv", re.I
+)
+
+
+class Skeleton(NamedTuple):
+    """A decoder without weights."""
+
+    model: Any
+    """The module that owns the list of layers and calls them: mostly the base model itself."""
+    path: str
+    """Its layers' name in the base model: `layers`, `h`, `decoder.layers`."""
+
+    @property
+    def list_name(self) -> str:
+        return self.path.rpartition(".")[2]
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return getattr(self.model, self.list_name)
+
+    def around(self) -> list[tuple[str, nn.Module]]:
+        """Return the model's other modules."""
+        return [
+            (k, m) for k, m in self.model._modules.items() if m is not None and k != self.list_name
+        ]
+
+
+class Called(Exception):
+    """Ends a model's forward where it calls its first layer."""
+
+    def __init__(self, hidden: Tensor, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        super().__init__()
+        self.hidden, self.arguments, self.named = hidden, arguments, named
+
+
+class Catch(nn.Module):
+    """Stands in the place of the layers and tells what it was called with."""
+
+    def forward(self, hidden_states: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        raise Called(hidden_states, arguments, named)
+
+
+class Nothing(nn.Module):
+    """Stands for an embedding whose rows have been added already."""
+
+    def forward(self, *arguments: Any, **named: Any) -> Tensor:
+        return torch.zeros(())
+
+
+class Unread(nn.Module):
+    """Stands for the query or key matrix that a single token does not need."""
+
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.out_features = out_features
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden.new_zeros(*hidden.shape[:-1], self.out_features)
+
+
+def build(config: Any, where: str) -> Skeleton:
+    """Return the skeleton of the decoder that a config describes.
+
+    Raises:
+        ModelError: it is no decoder, or not one whose layers stand in a list.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{where} is an encoder-decoder ({config.model_type}). {DECODERS_ONLY}")
+    base = MODEL_MAPPING.get(type(config), None)
+    if base is None or isinstance(base, tuple):
+        raise ModelError(f"transformers has no plain model for {config.model_type} ({where})")
+    with torch.device("meta"), no_init_weights():
+        model = base(copy.deepcopy(config))
+    for name, module in model.named_modules():
+        parent = model.get_submodule(name.rpartition(".")[0])
+        if (
+            isinstance(module, nn.ModuleList)
+            and len(module) == config.num_hidden_layers
+            and isinstance(parent, PreTrainedModel)
+        ):
+            skeleton = Skeleton(parent.eval(), name)
+            _refuse_encoders(skeleton, where)
+            for _, other in skeleton.around():
+                compute_buffers(parent, other)
+            return skeleton
+    raise ModelError(
+        f"{where} ({config.model_type}) has no list of {config.num_hidden_layers} layers that its "
+        f"model calls itself: either it is an encoder, or of a layout that is not known here. "
+        f"{DECODERS_ONLY}"
+    )
+
+
+DECODERS_ONLY = "Choose a decoder, such as a Llama, Qwen, Mistral, Gemma, Falcon or GPT-2."
+
+
+def _refuse_encoders(skeleton: Skeleton, where: str) -> None:
+    for module in skeleton.layers.modules():
+        if getattr(module, "is_causal", True) is False:
+            raise ModelError(
+                f"{where} is an encoder ({skeleton.model.config.model_type}): its tokens see those "
+                f"that follow. {DECODERS_ONLY}"
+            )
+
+
+def refuse_without_attention(skeleton: Skeleton, index: int, where: str) -> None:
+    """Raise ModelError if a layer mixes tokens by anything else than softmax attention."""
+    kinds = {type(module).__name__ for module in skeleton.layers[index].modules()}
+    types = getattr(skeleton.model.config, "layer_types", None) or ()
+    kind = types[index] if index < len(types) else "attention"
+    recurrent = sorted(kind for kind in kinds if RECURRENT.search(kind))
+    if (
+        "attention" not in kind
+        or "linear" in kind
+        or recurrent
+        or not any("Att" in k for k in kinds)
+    ):
+        known = [
+            i for i, other in enumerate(types) if "attention" in other and "linear" not in other
+        ]
+        advice = f"Layers with attention: {', '.join(map(str, known))}." if known else DECODERS_ONLY
+        found = recurrent[0] if recurrent else kind
+        raise ModelError(f"layer {index} of {where} is no attention but {found}. {advice}")
+
+
+def block(skeleton: Skeleton, index: int, pooled: bool) -> nn.Module:
+    """Return a layer on the meta device; with `pooled`, without its query and key matrices."""
+    layer = copy.deepcopy(skeleton.layers[index])
+    if pooled:
+        for module in list(layer.modules()):
+            for name in ("q_proj", "k_proj"):
+                if isinstance(linear := getattr(module, name, None), nn.Linear):
+                    setattr(module, name, Unread(linear.out_features))
+    return layer
+
+
+def shell(skeleton: Skeleton, index: int) -> Any:
+    """Return what stands around layer `index`, without weights, a `Catch` in the layer's place.
+
+    Modules that have buffers only (rotary embeddings) are kept.
+    """
+    stand_ins = {
+        name: (Nothing() if isinstance(module, nn.Embedding) else nn.Identity())
+        for name, module in skeleton.around()
+        if any(True for _ in module.parameters())
+    }
+    kept = {name: copy.deepcopy(module) for name, module in skeleton.around()}
+    return _with_modules(skeleton, kept | stand_ins, index)
+
+
+def front(skeleton: Skeleton) -> Any:
+    """Return what stands before layer 0, on the meta device, with an embedding that has no rows."""
+    kept = {name: copy.deepcopy(module) for name, module in skeleton.around()}
+    model = _with_modules(skeleton, kept, 0)
+    embedding = model.get_input_embeddings()
+    columns = embedding.weight.shape[1]
+    embedding.weight = nn.Parameter(torch.empty(0, columns), requires_grad=False)
+    embedding.padding_idx = None  # rows are numbered anew
+    return model
+
+
+def _with_modules(skeleton: Skeleton, modules: dict[str, nn.Module], index: int) -> Any:
+    """Return a copy of the model with these modules and one layer, which is a `Catch`."""
+    model = copy.copy(skeleton.model)
+    config = copy.deepcopy(skeleton.model.config)
+    if types := getattr(config, "layer_types", None):
+        config.layer_types = [types[index]]
+    config.num_hidden_layers = 1
+    model.__dict__ |= {"config": config, "_parameters": {}, "_buffers": {}}
+    model._modules = modules | {skeleton.list_name: nn.ModuleList([Catch()])}
+    return model
+
+
+def compute_buffers(model: Any, module: nn.Module) -> None:
+    """Compute the buffers of `module` that no checkpoint holds, as `model`'s class does after loading."""
+    for part in module.modules():
+        missing = [name for name, buffer in part._buffers.items() if _is_meta(buffer)]
+        for name in missing:
+            part._buffers[name] = torch.empty_like(part._buffers[name], device="cpu")
+        if missing:
+            for parameter in part.parameters():
+                parameter._is_hf_initialized = True  # transformers' mark: do not initialise
+            model._init_weights(part)
+
+
+def _is_meta(buffer: Tensor | None) -> bool:
+    return buffer is not None and buffer.is_meta
+
+
+def call(model: Any, hidden: Tensor, attention_mask: Tensor | None) -> Called:
+    """Run what stands around a layer and return what the layer would be called with."""
+    try:
+        model(inputs_embeds=hidden, attention_mask=attention_mask, use_cache=False)
+    except Called as called:
+        return called
+    raise AssertionError(f"{type(model).__name__} did not call its layer")

@@ -1,0 +1,306 @@
+"""A decoder's checkpoint, opened without reading its weights: layers and embedding rows on demand."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ModelError, Refused
+from graftlab.layers.source import Folder, Source
+from graftlab.layers.tensors import FLOATS, Entry, Table, hash_of
+from graftlab.seeds import mix
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from graftlab.layers.layer import Layer
+
+# Families where one token alone gives the same without queries and keys: a test proves it of each.
+# Not those with attention sinks (gpt-oss) or fused query-key-value matrices (GPT-2, Falcon, Phi-3).
+POOLED = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "opt", "qwen2", "qwen3"})
+
+
+def open(model: str, *, revision: str | None = None, cache: Path | None = None) -> "Checkpoint":
+    """Open a decoder's checkpoint: a folder, or a hub id (aliases are resolved by the caller).
+
+    Reads config.json and the index only (of a single file, its header).
+
+    Raises:
+        ModelError: the model cannot be found or read, is no decoder, or is quantised.
+        Refused: its weights are pickles, or it needs code of its own.
+    """
+    folder = Path(model).expanduser()
+    return Checkpoint(Folder(folder))
+
+
+def load_layer(
+    model: str,
+    index: int,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    pooled: bool = False,
+) -> "Layer":
+    """Return one layer of a model; see `open` and `Checkpoint.load_layer`."""
+    return open(model, revision=revision).load_layer(index, dtype=dtype, pooled=pooled)
+
+
+class Checkpoint:
+    """A decoder's checkpoint. Make it with `open`."""
+
+    def __init__(self, source: Source) -> None:
+        from graftlab.layers import anatomy
+
+        self._source = source
+        self.config = _read_config(source)
+        """transformers' config of the decoder."""
+        self._skeleton = anatomy.build(self.config, source.name)
+        self._table = Table(source)
+        self._prefix = self._find_prefix()
+        self._fronts: dict[str, Any] = {}
+
+    @property
+    def source(self) -> str:
+        """The folder, or the hub id."""
+        return self._source.name
+
+    @property
+    def revision(self) -> str:
+        """The commit on the hub; of a folder, sha256 over the index or the single file's header."""
+        return self._source.revision
+
+    @property
+    def family(self) -> str:
+        """The architecture's name in transformers, such as `llama`."""
+        return str(self.config.model_type)
+
+    @property
+    def num_layers(self) -> int:
+        return len(self._skeleton.layers)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.config.hidden_size)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read so far: config, index, headers and tensors."""
+        return self._source.bytes_read
+
+    def layer_bytes(self, index: int, pooled: bool = False) -> int:
+        """Return the size in bytes of the tensors that `load_layer` reads."""
+        index = self._checked(index)
+        names = self._names(index, self._block(index, pooled))
+        return sum(self._table.entry(name).num_bytes for name in names.values())
+
+    def load_layer(self, index: int, *, dtype: str = "float32", pooled: bool = False) -> "Layer":
+        """Return layer `index` (-1 for the last), frozen, in `dtype`; only its tensors are read.
+
+        With `pooled` the query and key matrices are left unread where a test proves that one token
+        alone gives the same without them (`POOLED`); `record["pooled"]` says whether they were.
+
+        Raises:
+            ModelError: there is no such layer, it is no attention, or its tensors are missing,
+                damaged, of another shape than config.json says, or quantised.
+        """
+        from graftlab.layers import anatomy
+        from graftlab.layers.layer import Layer
+
+        index = self._checked(index)
+        block = self._block(index, pooled)
+        names = self._names(index, block)
+        as_dtype = _dtype(dtype)
+        stored = self._table.read(names, lambda _, tensor: tensor.to(as_dtype))
+        block.load_state_dict(stored.tensors, assign=True)
+        anatomy.compute_buffers(self._skeleton.model, block)
+        record = {
+            "source": self.source,
+            "revision": self.revision,
+            "index": index,
+            "dtype": dtype,
+            "sha256": stored.sha256,
+            "pooled": pooled and self.family in POOLED,
+        }
+        return Layer(block, anatomy.shell(self._skeleton, index), record)
+
+    def random_layer(
+        self, index: int, *, seed: int, dtype: str = "float32", pooled: bool = False
+    ) -> "Layer":
+        """Return layer `index` with weights drawn anew: a control for what the donor has learned.
+
+        Each tensor has the shape and the Frobenius norm of the donor's; weights of norms are the
+        donor's own. Draws depend on the seed and the tensor's name.
+
+        Raises:
+            ModelError: as `load_layer`, which reads the norms.
+        """
+        import torch
+
+        layer = self.load_layer(index, dtype=dtype, pooled=pooled)
+        for name, parameter in layer.block.named_parameters():
+            owner = type(layer.block.get_submodule(name.rpartition(".")[0])).__name__
+            if "norm" not in owner.lower():
+                generator = torch.Generator().manual_seed(mix(seed, "random layer", name))
+                drawn = torch.randn(parameter.shape, generator=generator)
+                drawn *= parameter.float().norm() / drawn.norm()
+                parameter.copy_(drawn)
+        layer.record |= {"random": seed, "sha256": hash_of(layer.block.state_dict())}
+        return layer
+
+    def embed(
+        self,
+        input_ids: "Tensor",
+        *,
+        attention_mask: "Tensor | None" = None,
+        dtype: str = "float32",
+    ) -> "Tensor":
+        """Return the (B, T, d) hidden states before layer 0 for (B, T) token ids.
+
+        Token embeddings with all that the family does to them: scaling (Gemma), learned positions
+        (GPT-2; OPT counts them from `attention_mask`), norms (Bloom). Of the token embedding only the
+        rows needed are read; learned positions are read whole, once.
+        """
+        import torch
+
+        from graftlab.layers import anatomy
+
+        if dtype not in self._fronts:
+            self._fronts[dtype] = self._front(dtype)
+        front = self._fronts[dtype]
+        unique, places = input_ids.cpu().unique(return_inverse=True)
+        embedding = front.get_input_embeddings()
+        embedding.weight.data = self.embedding_rows(unique).to(_dtype(dtype))
+        with torch.no_grad():
+            mask = None if attention_mask is None else attention_mask.cpu()
+            hidden = anatomy.call(front, embedding(places), mask).hidden
+        embedding.weight.data = embedding.weight.data[:0]
+        return hidden.to(input_ids.device)
+
+    def _front(self, dtype: str) -> Any:
+        """Return what stands before layer 0, its weights read but for the token embedding's."""
+        from graftlab.layers import anatomy
+
+        front = anatomy.front(self._skeleton)
+        shapes = {k: tuple(v.shape) for k, v in front.state_dict().items() if v.is_meta}
+        names = {name: self._outer(name) for name in shapes}
+        for name, shape in shapes.items():
+            _check(self._table.entry(names[name]), shape, self.source)
+        as_dtype = _dtype(dtype)
+        stored = self._table.read(names, lambda _, tensor: tensor.to(as_dtype))
+        front.load_state_dict(stored.tensors, assign=True, strict=False)
+        return front.requires_grad_(False)
+
+    def embedding_rows(self, ids: "Tensor") -> "Tensor":
+        """Return (N, d) rows of the token embedding for (N,) ids, as stored; only those are read."""
+        import torch
+
+        if not ids.numel():
+            return torch.empty(0, self.hidden_size)
+        unique, places = ids.cpu().unique(return_inverse=True)
+        name = self._embedding()
+        rows, _ = self._table.entry(name).shape
+        if unique[0] < 0 or unique[-1] >= rows:
+            raise ModelError(
+                f"{self.source} embeds tokens 0 to {rows - 1}, but was asked for "
+                f"{int(unique[-1] if unique[-1] >= rows else unique[0])}: is the tokenizer another model's?"
+            )
+        return self._table.rows(name, unique.tolist())[places]
+
+    def _embedding(self) -> str:
+        model = self._skeleton.model
+        embedding = model.get_input_embeddings()
+        name = next(name for name, module in model.named_modules() if module is embedding)
+        return self._outer(f"{name}.weight")
+
+    def _outer(self, name: str) -> str:
+        """Return the checkpoint's name for a tensor outside the layers."""
+        parent = self._skeleton.path.rpartition(".")[0]
+        return f"{self._prefix}{parent + '.' if parent else ''}{name}"
+
+    def _checked(self, index: int) -> int:
+        if not -self.num_layers <= index < self.num_layers:
+            raise ModelError(
+                f"{self.source} has no layer {index}: it has layers 0 to {self.num_layers - 1} "
+                f"(-1 is the last)."
+            )
+        return index % self.num_layers
+
+    def _block(self, index: int, pooled: bool) -> Any:
+        from graftlab.layers import anatomy
+
+        anatomy.refuse_without_attention(self._skeleton, index, self.source)
+        return anatomy.block(self._skeleton, index, pooled and self.family in POOLED)
+
+    def _names(self, index: int, block: Any) -> dict[str, str]:
+        """Return the checkpoint's name of each of a layer's tensors, all of them there and fitting."""
+        names = {
+            name: f"{self._prefix}{self._skeleton.path}.{index}.{name}"
+            for name in block.state_dict()
+        }
+        if lost := sorted(stored for stored in names.values() if stored not in self._table.file_of):
+            raise ModelError(
+                f"layer {index} of {self.source} is not whole: {len(lost)} of its {len(names)} tensors "
+                f"are missing, {lost[0]} first."
+            )
+        for name, empty in block.state_dict().items():
+            _check(self._table.entry(names[name]), tuple(empty.shape), self.source)
+        return names
+
+    def _find_prefix(self) -> str:
+        """Return what stands before the layers' names in this checkpoint: ``, `model.`, ..."""
+        place = f"{self._skeleton.path}.0."
+        suffixes = set(self._skeleton.layers[0].state_dict())
+        found: dict[str, int] = {}
+        for name in self._table.file_of:
+            before, middle, after = name.partition(place)
+            if middle and (not before or before.endswith(".")):
+                found[before] = found.get(before, 0) + (after in suffixes)
+        if not found:
+            raise ModelError(
+                f"{self.source} has no tensors of layers ({place}...): its checkpoint holds "
+                f"{len(self._table.file_of)} other tensors. Give the folder or hub id of the whole model."
+            )
+        return max(found, key=lambda prefix: found[prefix])
+
+
+def _check(entry: Entry, shape: tuple[int, ...], source: str) -> None:
+    if entry.dtype not in FLOATS:
+        raise ModelError(
+            f"{source} is quantised: {entry.name} is stored as {entry.dtype}. {UNQUANTISED}"
+        )
+    if entry.shape != shape:
+        raise ModelError(
+            f"{source}: {entry.name} is {list(entry.shape)} in {entry.file}, but {list(shape)} by "
+            f"config.json: they are not of one model."
+        )
+
+
+UNQUANTISED = "Choose the checkpoint in float32, float16 or bfloat16 that it was made from."
+
+
+def _read_config(source: Source) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        whole = json.loads(source.text("config.json"))
+        if quantisation := whole.get("quantization_config"):
+            method = quantisation.get("quant_method", "a method that it does not name")
+            raise ModelError(f"{source.name} is quantised ({method}). {UNQUANTISED}")
+        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
+    except ModelError:
+        raise
+    except (ValueError, OSError, KeyError, AttributeError) as error:
+        if "trust_remote_code" in str(error):
+            raise Refused(
+                f"{source.name} needs code of its own (auto_map in its config.json), which is not run."
+            ) from error
+        raise ModelError(f"{source.name}: config.json cannot be used: {error}") from error
+    return config.get_text_config(decoder=True)
+
+
+def _dtype(name: str) -> "torch.dtype":
+    import torch
+
+    if name not in FLOATS.values():
+        raise ModelError(f"dtype {name!r} is not one of {', '.join(sorted(FLOATS.values()))}")
+    return getattr(torch, name)
