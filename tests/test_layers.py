@@ -10,7 +10,7 @@ import graftlab
 LADDER = [
     {"errors"},
     {"registry", "config", "files", "seeds", "hooks", "contracts", "surgery", "provenance"},
-    {"runs", "data", "hub", "pretrained", "adapters", "selection"},
+    {"runs", "data", "hub", "pretrained", "adapters", "layers", "selection"},
     {"tasks", "backbones", "methods", "metrics", "training"},
     {"evaluation", "identity", "curves"},
     {"runfile", "auto"},
@@ -24,6 +24,7 @@ NEIGHBOURS = {  # the few that may know a part on their own rung, and why
     ("pretrained", "hub"),  # a model may come from the hub
     ("data", "hub"),  # so may data
     ("layers", "hub"),  # and one layer of a model
+    ("selection", "layers"),  # which reads each layer once
     ("experiment", "execution"),  # where a run goes, and how it is carried out
     ("demo", "study"),  # the demo is a study, after one run that makes its backbone
     ("cli", "commands"),
