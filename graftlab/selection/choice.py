@@ -20,7 +20,7 @@ class Choice(NamedTuple):
     """What the scores come to."""
 
     layer: int
-    combined_BL: "Array"
+    combined: "Array"  # (B, L)
     """The mixed score, depth taken into account; NaN at layers that are left out of the choice."""
     wins: dict[int, float]
     """Layer -> share of the bootstrap samples in which it wins; empty where there are none."""

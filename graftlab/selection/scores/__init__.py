@@ -27,11 +27,11 @@ __all__ = ["Sample", "Undefined", "class_mean"]
 class Sample:
     """One layer's states with what scores may know of the examples."""
 
-    states_ND: "Array"
+    states: "Array"  # (N, D)
     """One state an example, of length 1."""
-    labels_N: "Array"
+    labels: "Array"  # (N,)
     """Classes 0..K-1, each there."""
-    folds_N: "Array"
+    folds: "Array"  # (N,)
     """In which part of the cross-validation an example is tested, 0 and up."""
     components: int | None
     """Principal components of the score space; None for the states as they are."""
@@ -44,20 +44,20 @@ class Sample:
 
     @property
     def num_classes(self) -> int:
-        return int(self.labels_N.max()) + 1
+        return int(self.labels.max()) + 1
 
     @cached_property
-    def projected_NC(self) -> "Array":
-        """All examples in the score space, which is fitted without those of the first fold."""
+    def projected(self) -> "Array":
+        """(N, C) all examples in the score space, which is fitted without those of the first fold."""
         return self._projected(self.components)
 
     @cached_property
-    def mapped_NC(self) -> "Array":
-        """All examples on the principal components, fitted without those of the first fold."""
+    def mapped(self) -> "Array":
+        """(N, C) all examples on the principal components, fitted without those of the first fold."""
         return self._projected(self.mapped_components)
 
     def _projected(self, components: int | None) -> "Array":
-        return space.project(self.states_ND, self.folds_N != 0, components)
+        return space.project(self.states, self.folds != 0, components)
 
 
 def class_mean(values_N: "Array", labels_N: "Array", weights_BN: "Array") -> "Array":

@@ -21,7 +21,7 @@ def score(sample: Sample, weights_BN: "NDArray[Any]") -> "NDArray[Any]":
     """Return (B,) ratios."""
     import numpy as np
 
-    states_NC, labels_N = sample.projected_NC, sample.labels_N
+    states_NC, labels_N = sample.projected, sample.labels
     means, widths = [], []
     for c in range(sample.num_classes):
         own_NC, own_BN = states_NC[labels_N == c], weights_BN[:, labels_N == c]

@@ -5,6 +5,7 @@ examples come in ten portions; the first costs log2 K bits each, and every later
 the classifier fitted on all before it. Below zero where the classifier misleads.
 """
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from graftlab.seeds import mix
@@ -31,21 +32,21 @@ def score(sample: Sample, weights_BN: "Array") -> "Array":
     import numpy as np
 
     uniform = np.log2(sample.num_classes)
-    bits_N = np.full(len(sample.labels_N), uniform)
-    order_N = in_turns(sample.labels_N, sample.seed)
+    bits_N = np.full(len(sample.labels), uniform)
+    order_N = in_turns(sample.labels, sample.seed)
     first = max(2 * sample.num_classes, round(len(order_N) / PORTIONS))
     if first >= len(order_N):
         raise Undefined(f"{len(order_N)} examples are too few for {sample.num_classes} classes")
     ends = np.unique(np.linspace(first, len(order_N), PORTIONS).round().astype(int))
-    for start, end in zip(ends[:-1], ends[1:], strict=True):
+    for start, end in itertools.pairwise(ends):
         known_N = np.zeros(len(order_N), bool)
         known_N[order_N[:start]] = True
         coded = order_N[start:end]
-        projected_NC = space.project(sample.states_ND, known_N, sample.components)
-        found = probabilities(projected_NC[known_N], sample.labels_N[known_N], projected_NC[coded])
-        own = found[np.arange(len(coded)), sample.labels_N[coded]]
+        projected_NC = space.project(sample.states, known_N, sample.components)
+        found = probabilities(projected_NC[known_N], sample.labels[known_N], projected_NC[coded])
+        own = found[np.arange(len(coded)), sample.labels[coded]]
         bits_N[coded] = -np.log2(np.maximum(own, np.finfo(np.float64).tiny))
-    return 1 - class_mean(bits_N, sample.labels_N, weights_BN) / uniform
+    return 1 - class_mean(bits_N, sample.labels, weights_BN) / uniform
 
 
 def in_turns(labels_N: "Array", seed: int) -> "Array":

@@ -19,7 +19,7 @@ def score(sample: Sample, weights_BN: "Array") -> "Array":
     """Return (B,) means over the leading components."""
     import numpy as np
 
-    found_BC = correlations(sample.mapped_NC, sample.labels_N, weights_BN)
+    found_BC = correlations(sample.mapped, sample.labels, weights_BN)
     top: Array = np.sort(found_BC, axis=1)[:, -sample.top_components :].mean(axis=1)
     return top
 

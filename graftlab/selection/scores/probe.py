@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def score(sample: Sample, weights_BN: "Array") -> "Array":
     """Return (B,) chance-corrected accuracies."""
-    num_folds = int(sample.folds_N.max()) + 1
-    return recognised(sample, [sample.states_ND] * num_folds, weights_BN)
+    num_folds = int(sample.folds.max()) + 1
+    return recognised(sample, [sample.states] * num_folds, weights_BN)
 
 
 def recognised(sample: Sample, states: "Sequence[Array]", weights_BN: "Array") -> "Array":
@@ -32,13 +32,13 @@ def recognised(sample: Sample, states: "Sequence[Array]", weights_BN: "Array") -
     """
     import numpy as np
 
-    right_N = np.zeros(len(sample.labels_N))
+    right_N = np.zeros(len(sample.labels))
     for fold, states_ND in enumerate(states):
-        tested_N = sample.folds_N == fold
+        tested_N = sample.folds == fold
         projected_NC = space.project(states_ND, ~tested_N, sample.components)
         predicted = probabilities(
-            projected_NC[~tested_N], sample.labels_N[~tested_N], projected_NC[tested_N]
+            projected_NC[~tested_N], sample.labels[~tested_N], projected_NC[tested_N]
         ).argmax(axis=1)
-        right_N[tested_N] = predicted == sample.labels_N[tested_N]
+        right_N[tested_N] = predicted == sample.labels[tested_N]
     chance = 1 / sample.num_classes
-    return (class_mean(right_N, sample.labels_N, weights_BN) - chance) / (1 - chance)
+    return (class_mean(right_N, sample.labels, weights_BN) - chance) / (1 - chance)

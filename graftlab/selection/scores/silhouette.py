@@ -12,6 +12,6 @@ def score(sample: Sample, weights_BN: "NDArray[Any]") -> "NDArray[Any]":
     """Return (B,) mean silhouettes, euclidean, as scikit-learn has them."""
     from sklearn.metrics import silhouette_samples
 
-    found_N = silhouette_samples(sample.projected_NC, sample.labels_N)
+    found_N = silhouette_samples(sample.projected, sample.labels)
     mean_B: NDArray[Any] = weights_BN @ found_N / weights_BN.sum(axis=1)
     return mean_B

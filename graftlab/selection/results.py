@@ -1,0 +1,147 @@
+"""What a selection leaves behind: selection.json, layer_scores.csv, a fragment of a run file and figures."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from graftlab import config as run_files
+from graftlab import files
+from graftlab.selection import figures
+from graftlab.selection.choice import Choice, interval, statement
+from graftlab.selection.config import Config
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from graftlab.selection.running import Examples
+
+    Array = NDArray[Any]
+
+# Shapes: L layers, B rows: the scores, then their bootstrap samples.
+
+NAME, TABLE, FRAGMENT = "selection.json", "layer_scores.csv", "layer.yaml"
+
+
+class Row(NamedTuple):
+    """What is kept of a layer until all have been scored."""
+
+    layer: int
+    scores: dict[str, list[float] | None]
+    """The score and its bootstrap samples; None where it is undefined."""
+    reasons: dict[str, str]
+    """Why, by score."""
+    correlations: list[float]
+    """Of each principal component with the label."""
+    plane: list[list[float]]
+    """Each example on the first two components."""
+
+
+class Scored(NamedTuple):
+    """All layers scored, and one chosen."""
+
+    layers: Sequence[int]
+    rows: Sequence[Row]
+    values: "Mapping[str, Array]"  # score -> (B, L)
+    choice: Choice
+
+
+def values(rows: Sequence[Row], name: str) -> "Array":
+    """Return (B, L) a score and its bootstrap samples at every layer, NaN where it is undefined."""
+    import numpy as np
+
+    columns = [row.scores[name] for row in rows]
+    length = next((len(column) for column in columns if column), 1)
+    found: Array = np.array([column or [np.nan] * length for column in columns], dtype=np.float64).T
+    return found
+
+
+def write(
+    folder: Path,
+    scored: Scored,
+    config: Config,
+    facts: Mapping[str, Any],
+    examples: "Examples",
+) -> dict[str, Any]:
+    """Write everything into `folder`, selection.json last, and return what it holds."""
+    found = _selection(scored, config, facts)
+    files.write_text(folder / TABLE, table(found))
+    files.write_text(folder / FRAGMENT, fragment(found))
+    counting = [name for name, weight in config.weights.items() if weight]
+    title = f"{facts['llm']}, {facts['dataset']}"
+    figures.write(folder, figures.data(scored, examples, counting), title)
+    files.write_json(folder / NAME, found)
+    return found
+
+
+def _selection(scored: Scored, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:
+    choice = scored.choice
+    layers = [_layer(scored, number) for number in range(len(scored.layers))]
+    return {
+        **facts,
+        "n_samples": sum(facts["examples"].values()),
+        "n_pcs": config.components,
+        "top_pc": config.top_components,
+        "effects": {str(layer["layer"]): layer["score"] for layer in layers},
+        "best_llm_layer": choice.layer,
+        "seed": config.seed,
+        "statement": statement(choice, facts["num_layers"], len(scored.layers)),
+        "wins": {str(layer): share for layer, share in choice.wins.items()},
+        "chosen_by_each_score_alone": choice.alone,
+        "chosen_without_depth_bias": choice.unbiased,
+        "left_out": list(choice.left_out),
+        "undefined": {
+            name: count
+            for name in scored.values
+            if (count := sum(row.scores[name] is None for row in scored.rows))
+        },
+        "layers": layers,
+        "settings": config.model_dump(mode="json"),
+    }
+
+
+def _layer(scored: Scored, number: int) -> dict[str, Any]:
+    row, combined_B = scored.rows[number], scored.choice.combined[:, number]
+    return {
+        "layer": row.layer,
+        "score": _number(combined_B),
+        "interval": interval(combined_B),
+        "scores": {
+            name: {
+                "value": _number(found_BL[:, number]),
+                "interval": interval(found_BL[:, number]),
+                "undefined": row.reasons.get(name),
+            }
+            for name, found_BL in scored.values.items()
+        },
+    }
+
+
+def _number(values_B: "Array") -> float | None:
+    return None if values_B[0] != values_B[0] else float(values_B[0])
+
+
+def table(selection: Mapping[str, Any]) -> str:
+    """Return the scores as CSV, one row a layer: first the source's columns, then the others, then the
+    ends of the intervals; an undefined score is an empty field."""
+    names = list(selection["layers"][0]["scores"])
+    source = ["probe", "fisher", "silhouette"]
+    order = [name for name in source if name in names] + [n for n in names if n not in source]
+    stream = io.StringIO()
+    out = csv.writer(stream, lineterminator="\n")
+    ends = [f"{name}_{end}" for name in ["score", *order] for end in ("low", "high")]
+    out.writerow(["layer", *order[:3], "score", *order[3:], *ends])
+    for layer in selection["layers"]:
+        found = layer["scores"]
+        columns = [found[name]["value"] for name in order]
+        pairs = [layer["interval"], *(found[name]["interval"] for name in order)]
+        limits = [end for pair in pairs for end in pair or (None, None)]
+        out.writerow([layer["layer"], *columns[:3], layer["score"], *columns[3:], *limits])
+    return stream.getvalue()
+
+
+def fragment(selection: Mapping[str, Any]) -> str:
+    """Return what a run file says to use the layer: the method's section, to be laid over its own."""
+    said = f"# {selection['statement']}\n"
+    return said + run_files.dump({"method": {"layer": selection["best_llm_layer"]}})

@@ -1,0 +1,180 @@
+"""One selection carried out in a folder of its own, from its start or from where a killed process was."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from graftlab import files
+from graftlab.errors import ConfigError
+from graftlab.selection import plugging, results, sampling, space, streaming
+from graftlab.selection.choice import choose
+from graftlab.selection.config import Config
+from graftlab.selection.results import Row
+from graftlab.selection.scores import Sample, Undefined
+from graftlab.selection.scores.pc_label_correlation import correlations
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+log = logging.getLogger("graftlab")
+
+# Shapes: N examples, D values of a state, E of an encoder's vector.
+
+ROWS, KEPT = "rows", "states"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is looked at: training examples, drawn already."""
+
+    texts: Sequence[str]
+    pairs: Sequence[str | None]
+    labels: "Array"  # (N,)
+    classes: Sequence[str]
+    encoded: "Array"  # (N, E)
+    """The frozen encoder's pooled vectors, as PiFi would plug them in."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked, beside the settings."""
+
+    checkpoint: Any
+    """What `graftlab.layers.open` returns."""
+    tokenizer: Any
+    examples: Examples
+    facts: Mapping[str, Any]
+    """What selection.json says of the task and the models."""
+    find: Callable[[str], ModuleType]
+    """Returns the module behind a score's name."""
+    scores: Sequence[str]
+    """Names of all scores, those that count and those that are only reported."""
+    device: str = "cpu"
+    keep_states: bool = False
+    """Keep each scored layer's pooled states."""
+    notify: Callable[[str], None] = log.info
+
+
+def scored_layers(config: Config, num_layers: int) -> list[int]:
+    """Return the layers to choose from.
+
+    Raises:
+        ConfigError: one of them is not in the model.
+    """
+    if wrong := [layer for layer in config.layers if layer >= num_layers]:
+        raise ConfigError(
+            f"method.selection.layers: there is no layer {wrong[0]}; the model has layers 0 to "
+            f"{num_layers - 1}."
+        )
+    return list(config.layers) or list(range(num_layers))
+
+
+def carry_out(request: Request, config: Config, folder: Path) -> dict[str, Any]:
+    """Return the selection, which `folder` holds from then on (`selection.json` is written last).
+
+    Raises:
+        ConfigError: a layer to choose from is not in the model.
+        DataError: at every layer a score that counts is undefined.
+        ModelError: a layer cannot be read.
+    """
+    began = time.perf_counter()
+    layers = scored_layers(config, request.checkpoint.num_layers)
+    (folder / ROWS).mkdir(parents=True, exist_ok=True)
+    tokens = streaming.tokenize(
+        request.examples.texts, request.examples.pairs, request.tokenizer, config.max_length
+    )
+    scoring = _Scoring(request, config)
+    stream = streaming.Stream(
+        request.checkpoint, tokens, folder, pooling=config.pooling, dtype=config.dtype,
+        device=request.device, notify=request.notify,
+    )  # fmt: skip
+    for computed in stream.run(layers[-1]):
+        if computed.number in layers:
+            row = scoring.row(computed)
+            files.write_json(folder / ROWS / f"{computed.number:04}.json", row._asdict())
+            if request.keep_states:
+                _keep(folder / KEPT, computed, request.examples.labels)
+        del computed  # it holds the layer, and the next but one is about to be read
+    rows = [Row(**files.read_json(folder / ROWS / f"{layer:04}.json")) for layer in layers]
+    values = {name: results.values(rows, name) for name in request.scores}
+    choice = choose(layers, values, request.checkpoint.num_layers, config)
+    facts = {
+        **request.facts,
+        "num_layers": request.checkpoint.num_layers,
+        "examples": {
+            name: int((request.examples.labels == c).sum())
+            for c, name in enumerate(request.examples.classes)
+        },
+        "truncated": tokens.truncated,
+        "tokens": int(sum(mask.sum() for mask in tokens.masks)),
+        "bytes_read": request.checkpoint.bytes_read,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    found = results.write(
+        folder, results.Scored(layers, rows, values, choice), config, facts, request.examples
+    )
+    (folder / streaming.STATES).unlink(missing_ok=True)
+    shutil.rmtree(folder / ROWS)
+    return found
+
+
+class _Scoring:
+    """All scores of one layer after another, on the same folds and bootstrap samples."""
+
+    def __init__(self, request: Request, config: Config) -> None:
+        labels_N = request.examples.labels
+        self.request, self.config = request, config
+        self.folds_N = sampling.folds(labels_N, config.folds, config.seed)
+        self.weights_BN = sampling.resamples(labels_N, config.resamples, config.seed)
+
+    def row(self, computed: streaming.Computed) -> Row:
+        config, labels_N = self.config, self.request.examples.labels
+        plugged = plugging.plug(
+            self.request.examples.encoded, computed.before, self.folds_N, computed.layer,
+            config.projection, config.seed,
+        )  # fmt: skip
+        sample = Sample(
+            space.shorten(space.unit_length(computed.after)),
+            labels_N,
+            self.folds_N,
+            config.components if config.space == "pca" else None,
+            config.components,
+            config.top_components,
+            plugged,
+            config.seed,
+        )
+        values: dict[str, list[float] | None] = {}
+        reasons: dict[str, str] = {}
+        for name in self.request.scores:
+            try:
+                values[name] = self.request.find(name).score(sample, self.weights_BN).tolist()
+            except Undefined as reason:
+                values[name], reasons[name] = None, str(reason)
+                log.warning("layer %d: %s is undefined: %s", computed.number, name, reason)
+        try:
+            plane, shown = sample.mapped[:, :2].tolist(), self._correlations(sample)
+        except Undefined:
+            plane, shown = [], []
+        return Row(computed.number, values, reasons, shown, plane)
+
+    def _correlations(self, sample: Sample) -> list[float]:
+        found: list[float] = correlations(sample.mapped, sample.labels, self.weights_BN[:1])[
+            0
+        ].tolist()
+        return found
+
+
+def _keep(folder: Path, computed: streaming.Computed, labels_N: "Array") -> None:
+    """Write a layer's pooled states, as they came out of it: not scaled, in the order of the examples."""
+    import torch
+
+    folder.mkdir(exist_ok=True)
+    tensors = {"states": torch.from_numpy(computed.after), "labels": torch.from_numpy(labels_N)}
+    files.save_tensors(folder / f"layer-{computed.number:04}.safetensors", tensors)
