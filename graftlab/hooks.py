@@ -9,6 +9,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+def _nothing(scalars: dict[str, float]) -> None:
+    """Tell nobody."""
+
+
+def _one(step: int) -> int:
+    return 1
+
+
 @dataclass(frozen=True)
 class Training:
     """What a hook may touch while the loop runs."""
@@ -24,6 +32,13 @@ class Training:
     agree: Callable[[bool], bool] = bool
     """Return the main process's decision on every process: a decision from floats is to be one decision.
     All processes must call it, at the same moment of the same step."""
+    tell: Callable[[dict[str, float]], None] = _nothing
+    """Log scalars at once, under the last step that is done: for what happens once and not each step."""
+    probe: Callable[[], float] | None = None
+    """Return the mean loss of a fixed batch of training examples, without dropout; None where there is
+    none. It leaves model and randomness as they are."""
+    micro_batches: Callable[[int], int] = _one
+    """Return in how many micro-batches a step's examples go through on this process."""
 
 
 class Hook:
@@ -52,6 +67,14 @@ class Hook:
 
     def after_optimizer_step(self, step: int) -> dict[str, float]:
         """The weights have moved; the gradients are still there. Not called for a skipped step."""
+        return {}
+
+    def rate_factor(self, step: int) -> float:
+        """Return by what this step's learning rate is multiplied."""
+        return 1.0
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is to be known of the run afterwards, as JSON: it stands in the result."""
         return {}
 
     def on_train_end(self) -> None:

@@ -19,7 +19,7 @@ from graftlab.adapters.attaching import (
     resolve,
     task_type,
 )
-from graftlab.adapters.fields import LinearAdapter, LowRank, PeftFields, whole
+from graftlab.adapters.fields import LinearAdapter, LowRank, OnLinear, PeftFields, whole
 from graftlab.adapters.files import (
     begin_from,
     check_start,
@@ -40,6 +40,7 @@ __all__ = [
     "PREFIX",
     "LinearAdapter",
     "LowRank",
+    "OnLinear",
     "PeftFields",
     "attach",
     "begin_from",

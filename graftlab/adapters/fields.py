@@ -61,8 +61,8 @@ class PeftFields(Section):
         return given
 
 
-class LinearAdapter(PeftFields):
-    """What adapters on linear layers have in common."""
+class OnLinear(Section):
+    """What corrections of linear layers have in common."""
 
     alpha: float = Field(16.0, gt=0)
     """The correction is scaled by alpha / rank."""
@@ -77,6 +77,10 @@ class LinearAdapter(PeftFields):
         if not targets or (not isinstance(targets, str) and "" in targets):
             raise ValueError("targets is empty; name linear layers, or write all-linear")
         return targets
+
+
+class LinearAdapter(OnLinear, PeftFields):
+    """Adapters on linear layers whose tuner is PEFT's own."""
 
 
 class LowRank(LinearAdapter):

@@ -169,6 +169,12 @@ def loss(model: nn.Module, family: Family, seed: int = 0) -> Tensor:
     return nn.functional.cross_entropy(logits, labels)
 
 
+def start(attached: Attached, optimizer: torch.optim.Optimizer) -> None:
+    """Tell the hooks that training begins."""
+    for hook in attached.hooks:
+        hook.on_train_start(Training(attached.model, optimizer, NUM_STEPS, 3, lambda: None))
+
+
 def train(
     attached: Attached, family: Family, steps: int = 2, rate: float = 0.02
 ) -> dict[str, bool]:
@@ -176,8 +182,7 @@ def train(
     model = attached.model.train()
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(list(trainable.values()), lr=rate, weight_decay=0.0)
-    for hook in attached.hooks:
-        hook.on_train_start(Training(model, optimizer, NUM_STEPS, 3, lambda: None))
+    start(attached, optimizer)
     reached = dict.fromkeys(trainable, False)
     for step in range(1, steps + 1):
         for hook in attached.hooks:

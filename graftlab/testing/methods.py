@@ -222,6 +222,7 @@ def test_hooks_go_on_from_what_they_have_saved(name: str, family: str) -> None:
     fitting.train(first, fitted, steps=3)
     second = _attach(method, fitted)
     second.model.load_state_dict(first.model.state_dict())
+    fitting.start(second, torch.optim.SGD(second.model.parameters()))
     for ours, theirs in zip(second.hooks, first.hooks, strict=True):
         ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
     for attached in (first, second):

@@ -1,0 +1,365 @@
+"""A linear layer with an adapter that reads the layer's output (sequential) or its input (parallel)."""
+
+# Shapes: N examples or tokens (any leading axes), I in features, O out features, R rank.
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft.tuners._buffer_dict import BufferDict
+from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
+from peft.utils.quantization_utils import Bnb4bitBackend, resolve_quantization_backend
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from graftlab import surgery
+from graftlab.methods.jelly import projections
+from graftlab.methods.jelly.product import Correction
+
+if TYPE_CHECKING:
+    from graftlab.methods.jelly.tuner import JellyConfig
+
+METHODS = ("exact", "tip", "tip_preserve", "merge_reinit", "none")
+"""Ways to switch; their places here are what adapter files hold, so that new ones go to the end."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How an adapter sits on a layer. It travels with the tensors, as three integers."""
+
+    sequential: bool
+    switch_step: int | None = None
+    """After how many optimizer steps it switched to parallel."""
+    switch_method: str | None = None
+
+    @property
+    def merged(self) -> bool:
+        """Whether what was learned before the switch is kept as a frozen pair of its own."""
+        return self.switch_method == "merge_reinit"
+
+    def encode(self) -> Tensor:
+        """Return the form as integers (3,)."""
+        step = -1 if self.switch_step is None else self.switch_step
+        method = -1 if self.switch_method is None else METHODS.index(self.switch_method)
+        return torch.tensor([int(self.sequential), step, method])
+
+    @classmethod
+    def decode(cls, code: Tensor) -> "Form":
+        """Return the form that `encode` has written."""
+        sequential, step, method = code.tolist()
+        return cls(
+            bool(sequential),
+            None if step < 0 else step,
+            None if method < 0 else METHODS[method],
+        )
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a switch did to one layer."""
+
+    relative_change: float
+    """|change after - change before| / |change before| of the layer's weight, Frobenius norms."""
+    effective_rank: tuple[float, float]
+    """Of A, before and after."""
+    norm_ratio: float
+    """|B after| / |B before|; 1 where B was zero and still is."""
+
+
+class JellyLinear(nn.Module, BaseTunerLayer):
+    """y = W x + b + s B A (W x) while sequential, and y = W x + b + s B A x, LoRA, when parallel.
+
+    W may be a Linear's, transformers' Conv1D's or a quantised layer's. After a `merge_reinit` switch a
+    frozen pair adds what was learned before it: y = W x + b + s B A x + s B1 A1 x.
+    """
+
+    adapter_layer_names = ("jelly_A", "jelly_B")
+    other_param_names = (
+        "jelly_dropout",
+        "jelly_merged_A",
+        "jelly_merged_B",
+        "jelly_gradient",
+        "jelly_form",
+        "forms",
+        "r",
+        "scaling",
+    )
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, **settings: Any) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        sides: Any = _get_in_out_features(self.get_base_layer())
+        self.in_features: int = sides[0]
+        self.out_features: int = sides[1]
+        self.jelly_A = nn.ParameterDict({})
+        self.jelly_B = nn.ParameterDict({})
+        self.jelly_dropout = nn.ModuleDict({})
+        self.jelly_merged_A = BufferDict(persistent=True)
+        self.jelly_merged_B = BufferDict(persistent=True)
+        self.jelly_gradient = BufferDict(persistent=True)  # A's last one; see JellyCallback
+        self.jelly_form = BufferDict(persistent=True)
+        self.forms: dict[str, Form] = {}
+        self.r: dict[str, int] = {}
+        self.scaling: dict[str, float] = {}
+        self.quantization_backend = resolve_quantization_backend(self.get_base_layer())
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self._unmerged: tuple[nn.Parameter, Tensor] | None = None  # the weight, and dequantised
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, **settings)
+
+    @property
+    def is_square(self) -> bool:
+        """Whether A has one shape in both modes."""
+        return self.in_features == self.out_features
+
+    def update_layer(
+        self, adapter_name: str, *, form: Form, r: int, alpha: float, config: "JellyConfig"
+    ) -> None:
+        """Add an adapter: A random, B zero."""
+        if r <= 0:
+            raise ValueError(f"`r` should be a positive integer value but the value passed is {r}")
+        self.r[adapter_name] = r
+        self.scaling[adapter_name] = alpha / (math.sqrt(r) if config.use_rslora else r)
+        dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.jelly_dropout[adapter_name] = dropout
+        # torch's own draws come first, as in peft's LoRA: the same seed gives the same start
+        width = self.out_features if form.sequential else self.in_features
+        a_RX, b_OR = nn.Linear(width, r, bias=False), nn.Linear(r, self.out_features, bias=False)
+        if config.init_weights == "gaussian":
+            nn.init.normal_(a_RX.weight, std=1 / math.sqrt(width))
+        else:
+            nn.init.kaiming_uniform_(a_RX.weight, a=math.sqrt(5))
+        nn.init.zeros_(b_OR.weight)
+        self.jelly_A[adapter_name] = a_RX.weight
+        self.jelly_B[adapter_name] = b_OR.weight
+        self.forms[adapter_name] = form
+        self.jelly_form[adapter_name] = form.encode()
+        self._hold_pair(adapter_name, form)
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def take_form(self, adapter_name: str, form: Form) -> None:
+        """Let the adapter have this form, with tensors of the shapes it needs; their values are to follow.
+
+        A parameter whose shape has to change becomes another parameter.
+        """
+        width = self.out_features if form.sequential else self.in_features
+        a_RX = self.jelly_A[adapter_name]
+        if a_RX.shape[1] != width:
+            self.replace_A(adapter_name, a_RX.new_zeros(len(a_RX), width))
+        self._set_form(adapter_name, form)
+        self._hold_pair(adapter_name, form)
+
+    def replace_A(self, adapter_name: str, value: Tensor) -> None:
+        """Set A: in place if the shape stays, otherwise as a new parameter."""
+        a = self.jelly_A[adapter_name]
+        if a.shape == value.shape:
+            a.data.copy_(value)
+        else:
+            self.jelly_A[adapter_name] = nn.Parameter(
+                value.to(a.dtype), requires_grad=a.requires_grad
+            )
+
+    def keep_gradient(self, adapter_name: str, gradient: Tensor | None = None) -> None:
+        """Hold A's gradient of the last step, or a place for one that is about to be read, as a buffer."""
+        if gradient is None:
+            gradient = torch.zeros_like(self.jelly_A[adapter_name].detach())
+        self.jelly_gradient[adapter_name] = gradient
+
+    def forget_gradient(self, adapter_name: str) -> None:
+        """Drop what `keep_gradient` holds."""
+        if adapter_name in self.jelly_gradient:
+            del self.jelly_gradient[adapter_name]
+
+    def _set_form(self, adapter_name: str, form: Form) -> None:
+        self.forms[adapter_name] = form
+        self.jelly_form[adapter_name] = form.encode().to(self.jelly_form[adapter_name].device)
+
+    def _hold_pair(self, adapter_name: str, form: Form) -> None:
+        held = adapter_name in self.jelly_merged_A
+        if form.merged and not held:
+            b_OR = self.jelly_B[adapter_name].detach()
+            self.jelly_merged_A[adapter_name] = b_OR.new_zeros(b_OR.shape[1], self.in_features)
+            self.jelly_merged_B[adapter_name] = torch.zeros_like(b_OR)
+        elif held and not form.merged:
+            del self.jelly_merged_A[adapter_name], self.jelly_merged_B[adapter_name]
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Take the form that is read before torch compares shapes: a state dict says more than a config."""
+        for name in list(self.jelly_form):
+            if (code := state_dict.get(f"{prefix}jelly_form.{name}")) is not None:
+                self.take_form(name, Form.decode(code))
+            if f"{prefix}jelly_gradient.{name}" in state_dict:
+                self.keep_gradient(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def frozen_weight(self) -> Tensor:
+        """Return the layer's own weight W (O, I) without what may be merged, dequantised if need be."""
+        w = self.get_base_weight() if self._unmerged is None else self._unmerged[1]
+        return w.T if surgery.is_conv1d(self.get_base_layer()) else w
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the layer's output (N, O) for x (N, I), with the active adapters' corrections."""
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        if self.disable_adapters or self.merged:
+            output: Tensor = self.base_layer(x, *args, **kwargs)
+            return output
+        active = [name for name in self.active_adapters if name in self.jelly_A]
+        if any(self.forms[name].sequential for name in active):
+            y, h = self._with_product(x, *args, **kwargs)
+        else:
+            y = h = self.base_layer(x, *args, **kwargs)
+        dtype = y.dtype
+        for name in active:
+            y = y + self._correction(name, x, h)
+        return y.to(dtype)
+
+    def _with_product(self, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Return the layer's output W x + b and its product h = W x, both (N, O), at the cost of one."""
+        base: Any = self.get_base_layer()
+        if type(base) is nn.Linear and base is self.base_layer and not _has_hooks(base):
+            h = linear(x, base.weight)
+            return (h if base.bias is None else h + base.bias.to(h.dtype)), h
+        y = self.base_layer(x, *args, **kwargs)
+        return (y, y) if base.bias is None else (y, y - base.bias.to(y.dtype))
+
+    def _correction(self, name: str, x: Tensor, h: Tensor) -> Tensor:
+        a, b, scaling = self.jelly_A[name], self.jelly_B[name], self.scaling[name]
+        dropout = self.jelly_dropout[name]
+        form = self.forms[name]
+        if form.sequential and isinstance(dropout, nn.Identity):
+            corrected: Tensor = Correction.apply(x, h, a, b, scaling, self.frozen_weight)
+            return corrected
+        x = self._cast_input_dtype(h if form.sequential else x, a.dtype)
+        correction = linear(linear(dropout(x), a), b) * scaling
+        if form.merged:
+            pair = linear(linear(x, self.jelly_merged_A[name]), self.jelly_merged_B[name])
+            correction = correction + pair * scaling
+        return correction
+
+    @torch.no_grad()
+    def switch(
+        self, adapter_name: str, method: str, step: int, generator: torch.Generator
+    ) -> Change:
+        """Let a sequential adapter be parallel from here on; `generator` (CPU) draws a fresh A.
+
+        Source: JELLY, "Merge-and-Reinit"; the methods are those of `projections`, and for
+        `merge_reinit` what was learned becomes the frozen pair.
+
+        Raises:
+            ValueError: `none` keeps A, whose shape does not fit if the layer is not square.
+        """
+        # copies: both are overwritten in place
+        a_RO = self.jelly_A[adapter_name].detach().clone()
+        b_OR = self.jelly_B[adapter_name].detach().clone()
+        w_OI = self.frozen_weight()
+        pulled_RI = projections.pull_back(a_RO, w_OI)
+        before = (b_OR.double(), pulled_RI)
+        rank_before, size = projections.effective_rank(a_RO), float(b_OR.norm())
+        new_a, new_b = pulled_RI, before[0]
+        if method == "tip":
+            new_a, new_b = projections.tip(a_RO, w_OI), torch.zeros_like(new_b)
+        elif method == "tip_preserve":
+            new_a, new_b = projections.tip_preserve(a_RO, b_OR, w_OI)
+        elif method == "merge_reinit":
+            fresh = torch.empty(len(a_RO), self.in_features)
+            nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
+            new_a, new_b = fresh, torch.zeros_like(new_b)
+        elif method == "none":
+            if not self.is_square:
+                raise ValueError(f"A {tuple(a_RO.shape)} does not fit the input of {self}")
+            new_a = a_RO
+        self._set_form(adapter_name, Form(False, step, method))
+        self._hold_pair(adapter_name, self.forms[adapter_name])
+        if method == "merge_reinit":
+            self.jelly_merged_A[adapter_name].copy_(pulled_RI)
+            self.jelly_merged_B[adapter_name].copy_(b_OR)
+        self.replace_A(adapter_name, new_a)
+        self.jelly_B[adapter_name].data.copy_(new_b)
+        for parameter in (self.jelly_A[adapter_name], self.jelly_B[adapter_name]):
+            parameter.grad = None
+        self.forget_gradient(adapter_name)
+        new_size = float(self.jelly_B[adapter_name].norm())
+        return Change(
+            projections.relative_change(before, self.factors(adapter_name, scaled=False)),
+            (rank_before, projections.effective_rank(self.jelly_A[adapter_name].detach())),
+            new_size / size if size else 1.0,
+        )
+
+    @torch.no_grad()
+    def factors(self, adapter_name: str, scaled: bool = True) -> tuple[Tensor, Tensor]:
+        """Return B (O, R), scaled by s, and A (R, I), whose product is the change of the weight W (O, I).
+
+        Sequential: B and A W. After `merge_reinit`: of rank 2 R.
+        """
+        a, b = self.jelly_A[adapter_name].detach(), self.jelly_B[adapter_name].detach()
+        form = self.forms[adapter_name]
+        if form.sequential:
+            a = projections.pull_back(a, self.frozen_weight()).to(b.dtype)
+        if form.merged:
+            a = torch.cat([a, self.jelly_merged_A[adapter_name]])
+            b = torch.cat([b, self.jelly_merged_B[adapter_name]], dim=1)
+        return (b * self.scaling[adapter_name] if scaled else b), a
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """Return the change of the layer's weight, laid out as the weight itself."""
+        up, down = self.factors(adapter)
+        delta = up @ down
+        return delta.T if surgery.is_conv1d(self.get_base_layer()) else delta
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        """Return True: the change is additive, of rank R or 2 R."""
+        return True
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Add the changes to the weight. The weight itself is kept until it is unmerged.
+
+        Raises:
+            ValueError: with `safe_merge`, a change is not finite; nothing has been merged then.
+        """
+        names = [n for n in check_adapters_to_merge(self, adapter_names) if n in self.jelly_A]
+        if not names:
+            return
+        deltas = [self.get_delta_weight(name) for name in names]
+        weight = self.get_base_weight()
+        changed = weight.clone()
+        for name, delta in zip(names, deltas, strict=True):
+            changed += delta.to(changed.device, changed.dtype)
+            if safe_merge and not changed.isfinite().all():
+                raise ValueError(f"NaNs detected in the adapter {name}: it cannot be merged")
+        if self._unmerged is None:
+            self._unmerged = self.get_base_layer().get_parameter("weight"), weight
+        self.set_base_weight(changed)
+        self.merged_adapters.extend(names)
+
+    def unmerge(self) -> None:
+        """Put the weight back, bit for bit (8-bit weights: quantised anew from their own values)."""
+        if self._unmerged is None:
+            return
+        parameter, weight = self._unmerged
+        if isinstance(self.quantization_backend, Bnb4bitBackend):
+            self.get_base_layer().weight = parameter
+        else:
+            self.set_base_weight(weight)
+        self._unmerged = None
+        self.merged_adapters.clear()
+
+    def extra_repr(self) -> str:
+        """Return each adapter's mode."""
+        return ", ".join(
+            f"{name}: {'sequential' if form.sequential else 'parallel'}"
+            for name, form in self.forms.items()
+        )
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Return whether somebody wants to see, or to move, this module's inputs and outputs."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or hasattr(module, "_hf_hook")
+    )
