@@ -20,7 +20,8 @@ class Problem:
 
     kind: Literal["classes", "regression", "tokens"]
     labels: tuple[str, ...] = ()
-    """Class names in the order of their integers; empty for regression and tokens."""
+    """Names of the classes, or of the choices that tokens are scored for, in the order of their integers;
+    empty for regression and for free text."""
 
     @property
     def num_outputs(self) -> int:
@@ -85,7 +86,8 @@ class Task(Protocol):
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
         """Return per example: `label` (None where unknown), `prediction`, `probabilities`
-        (classes only), `loss` (None where the label is unknown). The model is in eval mode."""
+        (classes and choices), `loss` (None where the label is unknown), and `count` where that loss is a
+        sum over several (trained tokens). The model is in eval mode."""
         ...
 
 
@@ -99,7 +101,8 @@ class Setting:
     steps_per_epoch: int
     problem: Problem
     batches: "Callable[[], Iterator[Batch]]"
-    """The training batches in run order, without augmentation state: the run's randomness stays as it is."""
+    """The training batches in run order. What they draw comes from (seed, epoch, index): the run's
+    randomness stays as it is."""
     restored: Mapping[str, Any] | None = None
     """What this method's `Attached.record` held when the run began, if the run is being resumed (or an
     adapter loaded): attach without computing anything; the tensors are put back afterwards."""

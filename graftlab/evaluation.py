@@ -123,9 +123,10 @@ def score(
 
 
 def mean_loss(predictions: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the mean loss over the examples that have a label; None where none has."""
-    losses = [row["loss"] for row in predictions if row["loss"] is not None]
-    return math.fsum(losses) / len(losses) if losses else None
+    """Return the mean loss over the examples (or their `count`s) with a label; None where none has."""
+    known = [row for row in predictions if row["loss"] is not None]
+    count = sum(row.get("count", 1) for row in known)
+    return math.fsum(row["loss"] for row in known) / count if count else None
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:

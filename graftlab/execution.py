@@ -82,8 +82,9 @@ class Execution:
         for said in data.record.get("notes", ()):
             log.warning("%s", said)
         task = file.task.module.bind(data, backbone, file.task.config, mix(file.seed, "task"))
-        labels = {"labels": list(data.problem.labels)}  # an adapter outlives the data
-        record = {**labels, **data.record, **getattr(task, "record", {})}
+        # an adapter outlives the data
+        problem = {"problem": data.problem.kind, "labels": list(data.problem.labels)}
+        record = {**problem, **data.record, **getattr(task, "record", {})}
         log.info("data: %s", record.get("sizes"))
         self._remember(record, backbone, saved)
         backbone.model.to(self.accelerator.device)
@@ -164,7 +165,7 @@ class Execution:
         def batches() -> "Iterator[Batch]":
             device = self.accelerator.device
             for step in range(1, setting.num_steps + 1):
-                batch = task.batch("train", order.batch(step), None)
+                batch = task.batch("train", order.batch(step), order.epoch(step))
                 yield {name: tensor.to(device) for name, tensor in batch.items()}
 
         setting = Setting(

@@ -38,7 +38,7 @@ def load(path: str | Path, device: str | None = None) -> "Adapted":
     run = find(Path(path))
     file = runfile.resolve(config.read(run.config), finished=True)
     before = files.read_json(run.environment)
-    problem = _problem(file, before["data"]["labels"])
+    problem = _problem(file, before["data"])
     backbone: Backbone = file.backbone.module.load(
         file.backbone.config, problem, mix(file.seed, "backbone")
     )
@@ -69,11 +69,11 @@ def find(path: Path) -> Run:
     return run
 
 
-def _problem(file: RunFile, labels: Sequence[str]) -> Problem:
+def _problem(file: RunFile, data: Mapping[str, Any]) -> Problem:
     """Return what the model puts out, with the labels that the run has recorded: they may have been
     found in data that are gone."""
-    if labels:
-        return Problem("classes", tuple(labels))
+    if data["labels"]:
+        return Problem(data.get("problem", "classes"), tuple(data["labels"]))
     problem: Problem = file.task.module.problem(file.task.config)
     return problem
 

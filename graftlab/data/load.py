@@ -115,8 +115,12 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
     return Data(
         used,
         problem,
-        {**_origin(config, opened, labelled, skipped), **record, **figures_of(figures)}
-        | {"dropped": {s: dict(split.dropped) for s, split in gathered.items() if split.dropped}},
+        {
+            **_origin(config, opened, labelled, skipped),
+            "dropped": {s: dict(split.dropped) for s, split in gathered.items() if split.dropped},
+            **record,
+            **figures_of(figures),
+        },
     )
 
 

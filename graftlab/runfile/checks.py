@@ -12,10 +12,13 @@ from graftlab.runfile.records import Part
 def check_task(
     task: Part, backbone: Part, training: Any, document: Document, problems: Problems
 ) -> None:
-    if backbone.name not in task.module.BACKBONES:
+    fits = task.module.BACKBONES
+    if choose := getattr(task.module, "backbones", None):  # some kinds have forms that want others
+        fits = choose(task.config)
+    if backbone.name not in fits:
         problems.add(
             document.place("task"),
-            f"a task of kind {task.name!r} fits backbones of kind {_any_of(task.module.BACKBONES)}; "
+            f"a task of kind {task.name!r} fits backbones of kind {_any_of(fits)}; "
             f"{_model(backbone)} is of kind {backbone.name!r}.",
         )
     metrics = tuple(getattr(task.config, "metrics", ()))

@@ -111,14 +111,15 @@ def _parser(config: Config) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     columns, pair = _columns(config), config.columns.pair
 
     def parse(row: Mapping[str, Any]) -> dict[str, Any]:
-        texts = [_text(row, column) for column in columns]
+        texts = [text_of(row, column) for column in columns]
         texts = [cleaned(text) for text in texts] if config.clean else texts
         return {"text": texts[0], "pair": texts[1] if pair else None, "key": same_text(texts)}
 
     return parse
 
 
-def _text(row: Mapping[str, Any], column: str) -> str:
+def text_of(row: Mapping[str, Any], column: str) -> str:
+    """Return a column's text. `Raises:` Unusable: it is none, or no valid one."""
     value = row[column]
     if not isinstance(value, str):
         raise Unusable(f"column {column!r} is {value!r:.60}, not text")
@@ -203,16 +204,18 @@ def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> "TextTask
     if backbone.max_length is None:
         raise ConfigError("this task has texts, but the backbone reads images.")
     return TextTask(
-        data, backbone.processor, _max_length(config, backbone.max_length), _metrics(config, data)
+        data,
+        backbone.processor,
+        longest_input(config.max_length, backbone.max_length),
+        _metrics(config, data),
     )
 
 
-def _max_length(config: Config, limit: int) -> int:
-    if config.max_length and config.max_length > limit:
-        raise ConfigError(
-            f"task.max_length {config.max_length} is more than the model takes: {limit}."
-        )
-    return config.max_length or min(limit, DEFAULT_MAX_LENGTH)
+def longest_input(wanted: int | None, limit: int) -> int:
+    """Return the longest input in tokens. `Raises:` ConfigError: more is wanted than the model takes."""
+    if wanted and wanted > limit:
+        raise ConfigError(f"task.max_length {wanted} is more than the model takes: {limit}.")
+    return wanted or min(limit, DEFAULT_MAX_LENGTH)
 
 
 def _metrics(config: Config, data: Data) -> tuple[str, ...]:

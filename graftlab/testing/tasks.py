@@ -2,6 +2,7 @@
 
 A kind brings the data in its module: `example(folder: Path) -> Config` writes a few rows (eight train
 rows at least, of which no two are alike, and some of another split) and returns the section that reads them.
+A kind that works in further forms brings `example_of_FORM` for each.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,15 @@ from graftlab.config import Paths
 from graftlab.contracts import Backbone, Data
 from graftlab.errors import ConfigError
 
-every = pytest.mark.parametrize("name", registry.names("tasks"))
+every = pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        pytest.param(name, form, id=name + form.removeprefix("example").replace("_of_", "-"))
+        for name in registry.names("tasks")
+        for form in sorted(vars(registry.find("tasks", name)).keys() | {"example"})
+        if form == "example" or form.startswith("example_of_")
+    ],
+)
 SEED = 3
 
 
@@ -38,13 +47,13 @@ class Example:
 
 
 @pytest.fixture
-def example(name: str, tmp_path: Path) -> Example:
+def example(name: str, form: str, tmp_path: Path) -> Example:
     """Return the kind's example; fails for a kind that brings none."""
     module = registry.find("tasks", name)
     assert hasattr(module, "example"), f"the task kind {name} has no example(folder) -> Config"
     if "tiny" not in module.BACKBONES:
         pytest.skip(f"{name} does not fit the tiny backbone")
-    config = module.example(tmp_path)
+    config = getattr(module, form)(tmp_path)
     data = module.read(config, Paths(cache=tmp_path / "cache"), SEED)
     for modality in ("text", "images"):
         backbone = tiny.load(tiny.Config(modality=modality, dropout=0), data.problem, SEED)
