@@ -215,3 +215,33 @@ def test_trackio_keeps_the_run_on_this_machine(folder):
 def test_an_unknown_tracker_is_refused():
     with pytest.raises(ValueError, match="tensorboard"):
         Config(to=("tensorbord",))
+
+
+def test_a_table_and_its_pictures_reach_a_tracker_between_the_steps(folder, monkeypatch):
+    sink = Remembering()
+    sink.show = lambda shown: sink.calls.append(("show", shown))
+    monkeypatch.setitem(trackers.OPENERS, "wandb", sink.open)
+    shown = trackers.Shown("selection", ("layer", "score"), [(0, 0.25), (1, None)], ())
+    with Trackers(Config(to=("wandb",)), folder) as sent:
+        sent.start(FACTS)
+        sent.show(shown)
+        sent.log(1, {"loss": 0.5})
+    assert [call[0] for call in sink.calls] == ["open", "show", "log", "close"]
+    assert sink.calls[1][1] is shown
+    assert shown.as_markdown() == "| layer | score |\n| --- | --- |\n| 0 | 0.25 |\n| 1 |  |\n"
+
+
+def test_tensorboard_keeps_the_table_as_text_and_the_pictures_as_images(folder):
+    pytest.importorskip("tensorboard")
+    from PIL import Image
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    Image.new("RGB", (4, 3), "red").save(folder / "heat.png")
+    shown = trackers.Shown("selection", ("layer",), [(7,)], (folder / "heat.png",))
+    with Trackers(Config(to=("tensorboard",)), folder) as sent:
+        sent.start(FACTS)
+        sent.show(shown)
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    (picture,) = events.Images("selection/heat")
+    assert (picture.width, picture.height) == (4, 3)
+    assert "selection/text_summary" in events.Tags()["tensors"]

@@ -13,12 +13,12 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from graftlab.config import Section
 from graftlab.errors import missing_extra
@@ -72,11 +72,32 @@ class Start:
     """The step that the run goes on from; what was sent of later ones is replaced where possible."""
 
 
+class Shown(NamedTuple):
+    """A table with the pictures that go with it."""
+
+    name: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[float | str | None]]
+    pictures: Sequence[Path]
+    """PNG files, which stay where they are until the run ends."""
+
+    def as_markdown(self) -> str:
+        cells = [self.columns, ["---"] * len(self.columns), *self.rows]
+        return "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in cells)
+
+
+def _cell(value: float | str | None) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 class Sink(Protocol):
     """One tracker, open. Any call may raise."""
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         """Take the scalars of a step."""
+
+    def show(self, shown: "Shown") -> None:
+        """Take a table and pictures, which belong to no step."""
 
     def close(self, result: dict[str, float]) -> None:
         """Take the run's final figures and end."""
@@ -100,6 +121,16 @@ class _TensorBoard:
     def log(self, step: int, scalars: dict[str, float]) -> None:
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, step)
+
+    def show(self, shown: Shown) -> None:
+        import numpy as np
+        from PIL import Image
+
+        self.writer.add_text(shown.name, shown.as_markdown())
+        for path in shown.pictures:
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            self.writer.add_image(f"{shown.name}/{path.stem}", pixels, dataformats="HWC")
 
     def close(self, result: dict[str, float]) -> None:
         for name, value in result.items():
@@ -137,6 +168,14 @@ class _WandB:
     def log(self, step: int, scalars: dict[str, float]) -> None:
         self.run.log(scalars, step=step)
 
+    def show(self, shown: Shown) -> None:
+        import wandb
+
+        rows = [list(row) for row in shown.rows]
+        table = {shown.name: wandb.Table(columns=list(shown.columns), data=rows)}
+        pictures = {f"{shown.name}/{path.stem}": wandb.Image(str(path)) for path in shown.pictures}
+        self.run.log({**table, **pictures}, commit=False)  # with the next step
+
     def close(self, result: dict[str, float]) -> None:
         self.run.summary.update(result)
         self.run.finish()
@@ -159,6 +198,17 @@ class _Trackio:
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         self.run.log(scalars, step=step)
+
+    def show(self, shown: Shown) -> None:
+        import trackio
+
+        rows = [list(row) for row in shown.rows]
+        table = {shown.name: trackio.Table(columns=list(shown.columns), data=rows)}
+        pictures = {
+            f"{shown.name}/{path.stem}": trackio.Image(str(path)) for path in shown.pictures
+        }
+        with contextlib.redirect_stdout(sys.stderr):
+            self.run.log({**table, **pictures})
 
     def close(self, result: dict[str, float]) -> None:
         with contextlib.redirect_stdout(sys.stderr):
@@ -183,8 +233,8 @@ class _Served:
 
     def __init__(self, name: Name, start: Start, config: Config) -> None:
         self.name = name
-        self.waiting: queue.Queue[tuple[int | None, dict[str, float]]] = queue.Queue(MAX_WAITING)
-        self.given_up = False
+        self.waiting: queue.Queue[Callable[[Sink], None]] = queue.Queue(MAX_WAITING)
+        self.given_up = self.closed = False
         self.thread = threading.Thread(
             target=self._serve, args=(start, config), name=f"tracker-{name}", daemon=True
         )
@@ -193,21 +243,26 @@ class _Served:
     def _serve(self, start: Start, config: Config) -> None:
         try:
             sink = OPENERS[self.name](start, config)
-            while True:
-                step, scalars = self.waiting.get()
-                if step is None:
-                    return sink.close(scalars)
-                sink.log(step, scalars)
+            while not self.closed:
+                self.waiting.get()(sink)
         except Exception as error:  # whatever it is that a tracker raises, the run goes on
             self.give_up(f"{type(error).__name__}: {error}")
 
-    def send(self, step: int | None, scalars: dict[str, float]) -> None:
+    def send(self, call: "Callable[[Sink], None]") -> None:
+        """Have `call` made in the tracker's thread, after those sent before."""
         if self.given_up:
             return
         try:
-            self.waiting.put_nowait((step, scalars))
+            self.waiting.put_nowait(call)
         except queue.Full:
             self.give_up(f"it is {MAX_WAITING} records behind")
+
+    def close(self, result: dict[str, float]) -> None:
+        def end(sink: Sink) -> None:
+            self.closed = True
+            sink.close(result)
+
+        self.send(end)
 
     def give_up(self, why: str) -> None:
         if not self.given_up:
@@ -247,13 +302,18 @@ class Trackers:
         if examples:
             known["examples"] = float(examples)
         for served in self._served:
-            served.send(step, known)
+            served.send(lambda sink: sink.log(step, known))
+
+    def show(self, shown: Shown) -> None:
+        """Send a table and pictures."""
+        for served in self._served:
+            served.send(lambda sink: sink.show(shown))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Send the numbers of the result and close; further calls do nothing."""
         figures = dict(_numbers(result))
         for served in self._served:
-            served.send(None, figures)
+            served.close(figures)
         deadline = time.monotonic() + self.patience_s
         for served in self._served:
             served.thread.join(max(0.0, deadline - time.monotonic()))
