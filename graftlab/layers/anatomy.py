@@ -21,6 +21,9 @@ RECURRENT = re.compile(
     r"mamba|ssm|rwkv|deltanet|lightning|recurrent|retention|xlstm|shortconv", re.I
 )
 
+DECODERS_ONLY = "Choose a decoder, such as a Llama, Qwen, Mistral, Gemma, Falcon or GPT-2."
+INITIALISED = "_is_hf_initialized"  # transformers' mark on tensors that it must not draw
+
 
 class Skeleton(NamedTuple):
     """A decoder without weights."""
@@ -110,9 +113,6 @@ def build(config: Any, where: str) -> Skeleton:
     )
 
 
-DECODERS_ONLY = "Choose a decoder, such as a Llama, Qwen, Mistral, Gemma, Falcon or GPT-2."
-
-
 def _refuse_encoders(skeleton: Skeleton, where: str) -> None:
     for module in skeleton.layers.modules():
         if getattr(module, "is_causal", True) is False:
@@ -193,17 +193,18 @@ def _with_modules(skeleton: Skeleton, modules: dict[str, nn.Module], index: int)
 def compute_buffers(model: Any, module: nn.Module) -> None:
     """Compute the buffers of `module` that no checkpoint holds, as `model`'s class does after loading."""
     for part in module.modules():
-        missing = [name for name, buffer in part._buffers.items() if _is_meta(buffer)]
-        for name in missing:
-            part._buffers[name] = torch.empty_like(part._buffers[name], device="cpu")
+        missing = {
+            k: buffer
+            for k, buffer in part._buffers.items()
+            if buffer is not None and buffer.is_meta
+        }
+        part._buffers |= {
+            k: torch.empty_like(buffer, device="cpu") for k, buffer in missing.items()
+        }
         if missing:
             for parameter in part.parameters():
-                parameter._is_hf_initialized = True  # transformers' mark: do not initialise
+                setattr(parameter, INITIALISED, True)
             model._init_weights(part)
-
-
-def _is_meta(buffer: Tensor | None) -> bool:
-    return buffer is not None and buffer.is_meta
 
 
 def call(model: Any, hidden: Tensor, attention_mask: Tensor | None) -> Called:

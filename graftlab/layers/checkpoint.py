@@ -1,11 +1,9 @@
 """A decoder's checkpoint, opened without reading its weights: layers and embedding rows on demand."""
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ModelError, Refused
-from graftlab.layers.source import Folder, Source
+from graftlab.errors import ModelError
+from graftlab.layers.source import UNQUANTISED, Source
 from graftlab.layers.tensors import FLOATS, Entry, Table, hash_of
 from graftlab.seeds import mix
 
@@ -20,40 +18,13 @@ if TYPE_CHECKING:
 POOLED = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "opt", "qwen2", "qwen3"})
 
 
-def open(model: str, *, revision: str | None = None, cache: Path | None = None) -> "Checkpoint":
-    """Open a decoder's checkpoint: a folder, or a hub id (aliases are resolved by the caller).
-
-    Reads config.json and the index only (of a single file, its header).
-
-    Raises:
-        ModelError: the model cannot be found or read, is no decoder, or is quantised.
-        Refused: its weights are pickles, or it needs code of its own.
-    """
-    folder = Path(model).expanduser()
-    return Checkpoint(Folder(folder))
-
-
-def load_layer(
-    model: str,
-    index: int,
-    *,
-    revision: str | None = None,
-    dtype: str = "float32",
-    pooled: bool = False,
-) -> "Layer":
-    """Return one layer of a model; see `open` and `Checkpoint.load_layer`."""
-    return open(model, revision=revision).load_layer(index, dtype=dtype, pooled=pooled)
-
-
 class Checkpoint:
-    """A decoder's checkpoint. Make it with `open`."""
+    """A decoder's checkpoint. Make it with `open`; `config` is transformers'."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, config: Any) -> None:
         from graftlab.layers import anatomy
 
-        self._source = source
-        self.config = _read_config(source)
-        """transformers' config of the decoder."""
+        self._source, self.config = source, config
         self._skeleton = anatomy.build(self.config, source.name)
         self._table = Table(source)
         self._prefix = self._find_prefix()
@@ -87,6 +58,16 @@ class Checkpoint:
         """Bytes read so far: config, index, headers and tensors."""
         return self._source.bytes_read
 
+    @property
+    def remote(self) -> bool:
+        """Whether the weights come over the network."""
+        return self._source.remote
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user has to know of how it was read."""
+        return self._source.notes
+
     def layer_bytes(self, index: int, pooled: bool = False) -> int:
         """Return the size in bytes of the tensors that `load_layer` reads."""
         index = self._checked(index)
@@ -109,8 +90,7 @@ class Checkpoint:
         index = self._checked(index)
         block = self._block(index, pooled)
         names = self._names(index, block)
-        as_dtype = _dtype(dtype)
-        stored = self._table.read(names, lambda _, tensor: tensor.to(as_dtype))
+        stored = self._table.read(names, _dtype(dtype), keep=True)
         block.load_state_dict(stored.tensors, assign=True)
         anatomy.compute_buffers(self._skeleton.model, block)
         record = {
@@ -185,8 +165,7 @@ class Checkpoint:
         names = {name: self._outer(name) for name in shapes}
         for name, shape in shapes.items():
             _check(self._table.entry(names[name]), shape, self.source)
-        as_dtype = _dtype(dtype)
-        stored = self._table.read(names, lambda _, tensor: tensor.to(as_dtype))
+        stored = self._table.read(names, _dtype(dtype), keep=True)
         front.load_state_dict(stored.tensors, assign=True, strict=False)
         return front.requires_grad_(False)
 
@@ -273,29 +252,6 @@ def _check(entry: Entry, shape: tuple[int, ...], source: str) -> None:
             f"{source}: {entry.name} is {list(entry.shape)} in {entry.file}, but {list(shape)} by "
             f"config.json: they are not of one model."
         )
-
-
-UNQUANTISED = "Choose the checkpoint in float32, float16 or bfloat16 that it was made from."
-
-
-def _read_config(source: Source) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        whole = json.loads(source.text("config.json"))
-        if quantisation := whole.get("quantization_config"):
-            method = quantisation.get("quant_method", "a method that it does not name")
-            raise ModelError(f"{source.name} is quantised ({method}). {UNQUANTISED}")
-        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
-    except ModelError:
-        raise
-    except (ValueError, OSError, KeyError, AttributeError) as error:
-        if "trust_remote_code" in str(error):
-            raise Refused(
-                f"{source.name} needs code of its own (auto_map in its config.json), which is not run."
-            ) from error
-        raise ModelError(f"{source.name}: config.json cannot be used: {error}") from error
-    return config.get_text_config(decoder=True)
 
 
 def _dtype(name: str) -> "torch.dtype":

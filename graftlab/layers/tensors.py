@@ -7,18 +7,21 @@ data_offsets from the header's end), and the tensors' bytes (https://github.com/
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.errors import ModelError
 from graftlab.layers.source import AGAIN, INDEX, Source
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-MAX_HEADER = 100_000_000  # bytes; the library's own limit
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+MOST = 1 << 23  # bytes of rows in one read: enough that its start does not count
 
 
 class Entry(NamedTuple):
@@ -74,36 +77,61 @@ class Table:
             self._headers[file] = _read_header(self.source, file)
         return self._headers[file]
 
-    def read(self, names: Mapping[str, str], then: "Callable[[str, Tensor], Tensor]") -> "Stored":
-        """Return tensors by what `names` calls them (our name -> the checkpoint's).
+    def read(self, names: Mapping[str, str], dtype: "torch.dtype", keep: bool) -> "Stored":
+        """Return tensors in `dtype` by what `names` calls them (our name -> the checkpoint's).
 
-        Each is handed to `then` and let go before the next is read. The hash covers our names, dtypes,
-        shapes and bytes as stored.
+        One is read and converted after the other. The hash covers our names, and dtypes, shapes and
+        bytes as stored. `keep`: they may be asked for again.
         """
         ours = {self.entry(stored): name for name, stored in names.items()}
-        tensors, digests = {}, {}
+        tensors, lines = {}, []
         for run in _runs(ours):
-            with self.source.stream(run[0].file, run[0].start, run[-1].stop) as stream:
+            with self.source.stream(run[0].file, run[0].start, run[-1].stop, keep) as stream:
                 for entry in run:
                     raw = _empty(entry.num_bytes)
-                    stream.read_into(memoryview(raw.numpy()))
-                    name = ours[entry]
-                    digests[name] = _line(name, entry.dtype, entry.shape, raw)
-                    tensors[name] = then(name, as_tensor(raw, entry.dtype, entry.shape))
-        return Stored(tensors, _hash_lines(digests.values()))
+                    stream.read_into(raw.numpy().data)
+                    lines.append(_line(ours[entry], entry.dtype, entry.shape, raw))
+                    tensors[ours[entry]] = as_tensor(raw, entry.dtype, entry.shape).to(dtype)
+                    del raw  # before room is made for the next
+        return Stored(tensors, _hash_lines(lines))
 
-    def rows(self, name: str, numbers: list[int]) -> "Tensor":
-        """Return rows of a matrix, (len(numbers), columns), in its own dtype; only those are read."""
+    def rows(self, name: str, numbers: Sequence[int]) -> "Tensor":
+        """Return rows of a matrix, (len(numbers), columns), as stored; `numbers` rise.
+
+        Only they are read, and what lies between two that are nearer than the source's gap.
+        """
         entry = self.entry(name)
-        columns = entry.shape[1]
-        width = columns * ITEM_SIZES[entry.dtype]
+        width = entry.shape[1] * ITEM_SIZES[entry.dtype]
         raw = _empty(len(numbers) * width)
-        view = memoryview(raw.numpy())
-        for place, number in enumerate(numbers):
-            start = entry.start + number * width
-            with self.source.stream(entry.file, start, start + width) as stream:
-                stream.read_into(view[place * width : (place + 1) * width])
-        return as_tensor(raw, entry.dtype, (len(numbers), columns))
+        view = raw.numpy().data
+
+        def read(places: range) -> None:
+            first, last = numbers[places[0]], numbers[places[-1]]
+            start, stop = entry.start + first * width, entry.start + (last + 1) * width
+            buffer = memoryview(bytearray(stop - start))
+            with self.source.stream(entry.file, start, stop, keep=False) as stream:
+                stream.read_into(buffer)
+            for place in places:
+                offset = (numbers[place] - first) * width
+                view[place * width : (place + 1) * width] = buffer[offset : offset + width]
+
+        with ThreadPoolExecutor(self.source.workers) as readers:
+            for _ in readers.map(read, _groups(numbers, self.source.gap // width, MOST // width)):
+                pass
+        return as_tensor(raw, entry.dtype, (len(numbers), entry.shape[1]))
+
+
+def _groups(numbers: Sequence[int], gap: int, most: int) -> Iterator[range]:
+    """Yield places of numbers that follow each other with at most `gap` between, `most` from end to end."""
+    begin = 0
+    for place in range(1, len(numbers) + 1):
+        if (
+            place == len(numbers)
+            or numbers[place] - numbers[place - 1] > gap + 1
+            or numbers[place] - numbers[begin] >= most
+        ):
+            yield range(begin, place)
+            begin = place
 
 
 def hash_of(tensors: "Mapping[str, Tensor]") -> str:
@@ -123,7 +151,7 @@ def hash_of(tensors: "Mapping[str, Tensor]") -> str:
 
 
 def _line(name: str, dtype: str, shape: tuple[int, ...], raw: "Tensor") -> str:
-    digest = hashlib.sha256(memoryview(raw.numpy())).hexdigest()
+    digest = hashlib.sha256(raw.numpy().data).hexdigest()
     return f"{name} {dtype} {list(shape)} {digest}\n"
 
 
@@ -159,9 +187,12 @@ def _runs(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 def _read_index(source: Source) -> dict[str, str]:
     try:
         found = json.loads(source.text(INDEX))["weight_map"]
-        return {str(name): str(file) for name, file in found.items()}
+        file_of = {str(name): str(file) for name, file in found.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{source.name}: {INDEX} is damaged: {error!r}. {AGAIN}") from error
+    if outside := sorted(file for file in file_of.values() if Path(file).name != file):
+        raise ModelError(f"{source.name}: {INDEX} names {outside[0]}, which is outside its folder")
+    return file_of
 
 
 def _read_header(source: Source, file: str) -> dict[str, Entry]:
@@ -170,47 +201,28 @@ def _read_header(source: Source, file: str) -> dict[str, Entry]:
     Raises:
         ModelError: the file is missing, has no header, or is not as long as the header says.
     """
-    size = source.size(file)
-    where = f"{source.name}: {file} is damaged"
-    if size < 8:
-        raise ModelError(f"{where}: {size} bytes are no safetensors file. {AGAIN}")
-    length = int.from_bytes(_read_bytes(source, file, 0, 8), "little")
-    if length > min(MAX_HEADER, size - 8):
-        raise ModelError(
-            f"{where}: it has no safetensors header, or ends in it ({size} bytes). {AGAIN}"
-        )
+    text, size = source.header(file)
+    where = f"{file} of {source.name} is damaged"
+    begin = 8 + len(text)
     try:
-        header: dict[str, Any] = json.loads(_read_bytes(source, file, 8, 8 + length))
+        header: dict[str, Any] = json.loads(text)
         header.pop("__metadata__", None)
         entries = {
             name: Entry(
-                name,
-                file,
-                facts["dtype"],
-                tuple(facts["shape"]),
-                8 + length + facts["data_offsets"][0],
-                8 + length + facts["data_offsets"][1],
+                name, file, facts["dtype"], tuple(facts["shape"]), begin + start, begin + stop
             )
             for name, facts in header.items()
+            for start, stop in (facts["data_offsets"],)
         }
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        expected = max((entry.stop for entry in entries.values()), default=begin)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{where}: it has no safetensors header. {AGAIN}") from error
-    expected = max((entry.stop for entry in entries.values()), default=8 + length)
     if expected != size:
         raise ModelError(f"{where}: {size} bytes instead of {expected}. {AGAIN}")
     for entry in entries.values():
-        if (
-            entry.num_bytes != math.prod(entry.shape) * ITEM_SIZES.get(entry.dtype, 0)
-            and entry.dtype in FLOATS
-        ):
+        width = ITEM_SIZES.get(entry.dtype)
+        if width and entry.num_bytes != math.prod(entry.shape) * width:
             raise ModelError(
-                f"{where}: {entry.name} has {entry.num_bytes} bytes for {entry.shape}. {AGAIN}"
+                f"{where}: {entry.name} has {entry.num_bytes} bytes for {list(entry.shape)}. {AGAIN}"
             )
     return entries
-
-
-def _read_bytes(source: Source, file: str, start: int, stop: int) -> bytes:
-    buffer = bytearray(stop - start)
-    with source.stream(file, start, stop) as stream:
-        stream.read_into(memoryview(buffer))
-    return bytes(buffer)
