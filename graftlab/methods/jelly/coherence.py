@@ -65,11 +65,14 @@ def cosine(first: "Sequence[Tensor]", second: "Sequence[Tensor]") -> float | Non
     """
     import torch
 
-    sums = torch.zeros(3, dtype=torch.float64)
+    products = []
     for a, b in zip(first, second, strict=True):
         a, b = a.float().flatten(), b.float().flatten()
-        sums += torch.stack([a @ b, a @ a, b @ b]).double().cpu()
-    dot, one, other = sums.tolist()
+        products.append(torch.stack([a @ b, a @ a, b @ b]))
+    if not products:
+        return None
+    device = products[0].device
+    dot, one, other = torch.stack([p.to(device) for p in products]).double().sum(0).tolist()
     if not one > 0 or not other > 0 or not math.isfinite(dot + one + other):
         return None
     return float(dot / math.sqrt(one * other))
