@@ -308,4 +308,5 @@ def _record(run: Done, reported: bool) -> dict[str, Any]:
         "selected_step": result["selected_step"],
         "training_seconds": result["seconds"]["training"],
         "peak_memory_bytes": result["peak_memory_bytes"],
+        **{f"facts/{name}": value for name, value in result.get("facts", {}).items()},
     }
