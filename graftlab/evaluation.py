@@ -13,15 +13,17 @@ from graftlab import files
 from graftlab.contracts import Task
 from graftlab.errors import DataError, OutOfMemory
 from graftlab.metrics import Score
+from graftlab.training.batches import Share
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 logger = logging.getLogger(__name__)
+ALL = Share()  # of one process alone
 
 Prediction = dict[str, Any]
-"""`index` (place in the split), `label`, `prediction`, `probabilities` (classes only), `loss`."""
+"""`index` (place in the split), and what `contracts.Task.predict` returns."""
 
 
 @contextlib.contextmanager
@@ -52,11 +54,13 @@ def predict_split(
     *,
     device: "torch.device | str | None" = None,
     num_rows: int | None = None,
+    share: Share = ALL,
 ) -> list[Prediction]:
     """Return one prediction per example, in the order of the split.
 
     Batches hold examples of like length. `device` is the model's own unless given; `num_rows` takes
-    only the first rows. Where memory runs out this batch is halved, never that of the training.
+    only the first rows; `share` is one process's: whole batches, the same as one process alone has.
+    Where memory runs out this batch is halved, never that of the training.
 
     Raises:
         OutOfMemory: one example alone does not fit.
@@ -64,6 +68,8 @@ def predict_split(
     lengths = task.lengths(split)[:num_rows]
     # The longest first: memory that will not do is found out at once. Ties keep the split's order.
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    order = [index for batch in batches[share.rank :: share.world] for index in batch]
     device = device if device is not None else _device(model)
     found: dict[int, Prediction] = {}
     with _evaluating(model):
@@ -81,7 +87,7 @@ def predict_split(
                 )
             batch_size = len(indices) // 2
             logger.warning("out of memory in evaluation: its batch is now %d examples", batch_size)
-    return [found[index] for index in range(len(order))]
+    return [found[index] for index in sorted(found)]
 
 
 def _predict(

@@ -1,24 +1,26 @@
 """One run carried out: data, backbone, method, training, scores. The only module that knows all the parts."""
 
+import functools
 import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graftlab import evaluation, files, identity, provenance, registry
-from graftlab.contracts import Attached, Backbone, Batch, Data, Setting, Task
-from graftlab.errors import CheckpointError, ConfigError, unknown
+from graftlab import adapting, evaluation, files, identity, outcome, provenance, registry
+from graftlab.contracts import Attached, Backbone, Data, Task
+from graftlab.errors import CheckpointError, ConfigError, DataError, unknown
 from graftlab.runfile import RunFile
-from graftlab.runs import Lines, Run, read_lines
+from graftlab.runs import Lines, NoLines, Run
 from graftlab.seeds import mix, seed_everything
 from graftlab.training import checkpoint
 from graftlab.training.config import num_steps
-from graftlab.training.loop import Loop, Parts, Position
-from graftlab.training.order import Order
+from graftlab.training.loop import Loop
+from graftlab.training.parts import Parts
+from graftlab.training.processes import Processes
 from graftlab.training.progress import Progress
 from graftlab.training.signals import Signals
 from graftlab.training.trackers import Trackers
@@ -54,8 +56,16 @@ def metric(name: str) -> "ModuleType":
 class Execution:
     """Carries out one run in its directory, from wherever it stands."""
 
-    def __init__(self, run: Run, file: RunFile, options: Options, signals: Signals) -> None:
+    def __init__(
+        self,
+        run: Run,
+        file: RunFile,
+        options: Options,
+        signals: Signals,
+        processes: Processes | None = None,
+    ) -> None:
         self.run, self.file, self.options, self.signals = run, file, options, signals
+        self.processes = processes or Processes()
         self.not_exact: list[str] = []
 
     def carry_out(self) -> None:
@@ -89,16 +99,16 @@ class Execution:
         self._remember(record, backbone, saved)
         backbone.model.to(self.accelerator.device)
         self.signals.check()
-        attached = self._attach(backbone, task, saved)
+        restored = None if saved is None else saved.state["attached"]
+        attached = adapting.attach(file, backbone, task, restored, self.processes)
         with ExitStack() as stack:
             loop = self._loop(attached, task, backbone, stack)
             resume.start(loop)
             if saved is not None:
                 resume.restore(loop, saved, self._computed() if attached.computed else {})
                 reasons = [*loop.position.not_exact, *self.not_exact]
-                loop.position.not_exact = list(
-                    dict.fromkeys(reasons)
-                )  # each once, over all resumes
+                # each once, over all resumes
+                loop.position.not_exact = list(dict.fromkeys(reasons))
             else:
                 loop.lines.cut(0)
                 loop.tell({key: record[key] for key in TRAIN_SIZES if key in record})
@@ -113,7 +123,9 @@ class Execution:
         Raises:
             CheckpointError: there are checkpoints, and none can be used.
         """
-        found = checkpoint.find(self.run.checkpoints, self.options.allow_inexact)
+        found = self.processes.on_main(
+            lambda: checkpoint.find(self.run.checkpoints, self.options.allow_inexact)
+        )
         for problem in found.problems:
             log.warning("%s; going on from %s", problem, found.path.name if found.path else "none")
         if found.path is None:
@@ -143,66 +155,19 @@ class Execution:
         now: dict[str, Any] = {
             **provenance.record(self.accelerator.device),
             "seed": self.file.seed,
+            "processes": self.processes.share.world,
             "deterministic": self.file.deterministic,
             "data": dict(data),
             "backbone": dict(backbone.record),
         }
         step = None if saved is None else saved.step
-        self.not_exact += identity.remember(self.run, now, step)
-
-    def _attach(
-        self, backbone: Backbone, task: Task, saved: checkpoint.Checkpoint | None
-    ) -> Attached:
-        """Put the method's adapter on the backbone."""
-        import numpy as np
-
-        file, training = self.file, self.file.training
-        lengths = np.asarray(task.lengths("train"), dtype=np.int64)
-        order = Order(
-            lengths, training.batch_size, mix(file.seed, "order"), training.group_by_length
-        )
-
-        def batches() -> "Iterator[Batch]":
-            device = self.accelerator.device
-            for step in range(1, setting.num_steps + 1):
-                batch = task.batch("train", order.batch(step), order.epoch(step))
-                yield {name: tensor.to(device) for name, tensor in batch.items()}
-
-        setting = Setting(
-            mix(file.seed, "method"),
-            num_steps(training, len(lengths)),
-            order.steps_per_epoch,
-            task.problem,
-            batches,
-            saved.state["attached"] if saved is not None else None,
-            training.gradient_checkpointing,
-        )
-        if training.gradient_checkpointing:
-            model: Any = backbone.model
-            model.gradient_checkpointing_enable(
-                gradient_checkpointing_kwargs={"use_reentrant": False}
+        seen = [now["data"].get("fingerprint"), now["backbone"].get("sha256"), self.file.resolved]
+        if any(others != seen for others in self.processes.gather(seen)):
+            raise DataError(
+                "the processes of this run do not see the same data, weights and run file: give all "
+                "machines the same files, at the same places"
             )
-        attached: Attached = file.method.module.attach(backbone, file.method.config, setting)
-        self._fits(attached, task, backbone)
-        return attached
-
-    def _fits(self, attached: Attached, task: Task, backbone: Backbone) -> None:
-        """Refuse inputs that leave no room for the method's virtual tokens.
-
-        Raises:
-            ConfigError: an input and the virtual tokens are longer than the model takes.
-        """
-        if not attached.positions or backbone.max_length is None:
-            return
-        room = backbone.max_length - attached.positions
-        splits = [split for split in ("train", "validation", "test") if task.size(split)]
-        longest = max(max(task.lengths(split)) for split in splits)
-        if longest > room:
-            raise ConfigError(
-                f"the method {self.file.method.name!r} takes {attached.positions} of the model's "
-                f"{backbone.max_length} positions, and the longest input has {longest} tokens. "
-                f"Set task.max_length to at most {room}."
-            )
+        self.not_exact += self.processes.on_main(lambda: identity.remember(self.run, now, step))
 
     def _best_by(self, task: Task) -> str:
         """Return the metric that names the best checkpoint.
@@ -223,10 +188,19 @@ class Execution:
         file = self.file
         best_by = self._best_by(task)
         higher = best_by != "loss" and metric(best_by).HIGHER_IS_BETTER
-        trackers = stack.enter_context(Trackers(file.tracking, self.run.path))
+        trainable, total = outcome.count(attached.model)
+        text = f"{attached.model}\n\n{trainable} of {total} parameters train\n"
         steps = num_steps(file.training, task.size("train"))
-        start = max(checkpoint.steps(self.run.checkpoints), default=0)
-        progress = stack.enter_context(Progress(steps, start, quiet=self.options.quiet))
+        log.info("%d of %d parameters train, for %d steps", trainable, total, steps)
+        sinks: tuple[Callable[..., None], ...] = ()
+        lines: Lines | NoLines = NoLines()
+        timing: Lines | NoLines = NoLines()
+        if self.processes.main:
+            files.write_text(self.run.model, text)
+            sinks = self._sinks(steps, text, stack)
+            lines, timing = Lines(self.run.metrics), Lines(self.run.timing)
+            stack.callback(lines.close)
+            stack.callback(timing.close)
         parts = Parts(
             self.run,
             attached,
@@ -238,19 +212,19 @@ class Execution:
             backbone.head,
             file.seed,
             self.signals,
-            (progress.update, trackers.log),
+            sinks,
             file.resolved,
+            self.processes,
         )
-        lines, timing = Lines(self.run.metrics), Lines(self.run.timing)
-        stack.callback(lines.close)
-        stack.callback(timing.close)
-        trainable, total = _count(attached.model)
-        text = f"{attached.model}\n\n{trainable} of {total} parameters train\n"
-        files.write_text(self.run.model, text)
-        log.info("%d of %d parameters train, for %d steps", trainable, total, steps)
-        trackers.start(self._facts(text), start)
-        self.trackers = trackers
         return Loop(parts, file.training, lines, timing)
+
+    def _sinks(self, steps: int, model: str, stack: ExitStack) -> "tuple[Callable[..., None], ...]":
+        """Open the trackers and the progress bar; return what tells them of a step."""
+        start = max(checkpoint.steps(self.run.checkpoints), default=0)
+        self.trackers = stack.enter_context(Trackers(self.file.tracking, self.run.path))
+        progress = stack.enter_context(Progress(steps, start, quiet=self.options.quiet))
+        self.trackers.start(self._facts(model), start)
+        return progress.update, self.trackers.log
 
     def _facts(self, model: str) -> dict[str, Any]:
         return {
@@ -262,15 +236,24 @@ class Execution:
         }
 
     def _predict(self, model: "nn.Module", task: Task, split: str) -> list[dict[str, Any]]:
+        """Return a prediction for each example, made in shares; a signal ends this on all processes."""
         size = self.file.training.micro_batch_size or self.file.training.batch_size
-        with self.accelerator.autocast():
-            return evaluation.predict_split(model, task, split, size)
+        share = self.processes.share
+        with self.processes.together(), self.signals.interruptible(), self.accelerator.autocast():
+            mine = evaluation.predict_split(model, task, split, size, share=share)
+        rows = [row for part in self.processes.gather(mine) for row in part]
+        return sorted(rows, key=lambda row: row["index"])
 
     def _evaluate(self, model: "nn.Module", task: Task) -> dict[str, float | None]:
         predictions = self._predict(model, task, "validation")
-        scores = evaluation.score(predictions, task.metrics, metric)
-        values = {name: score.value for name, score in scores.items()}
-        return {"loss": evaluation.mean_loss(predictions), **values}
+
+        def scores() -> dict[str, float | None]:
+            with self.signals.interruptible():
+                found = evaluation.score(predictions, task.metrics, metric)
+            values = {name: score.value for name, score in found.items()}
+            return {"loss": evaluation.mean_loss(predictions), **values}
+
+        return self.processes.on_main(scores)
 
     def _select(self, loop: Loop) -> None:
         """Give the model the weights of the best checkpoint, if that is what was asked for."""
@@ -289,23 +272,38 @@ class Execution:
 
     def _finish(self, loop: Loop, data: Data, seconds: float) -> None:
         """Write the adapter, the predictions and, last of all, the result."""
-        model, task = loop.model.eval(), loop.parts.task
-        self._save_adapter(model)
+        from graftlab.training import devices
+
+        model, task, processes = loop.model.eval(), loop.parts.task, self.processes
+        processes.on_main(lambda: self._save_adapter(model))
         metrics: dict[str, Any] = {}
         for split in ("validation", "test"):
-            if not task.size(split):
-                continue
-            with self.signals.interruptible():
+            if task.size(split):
                 predictions = self._predict(model, task, split)
-            evaluation.write_predictions(self.run.predictions(split), predictions)
-            scores = evaluation.score(predictions, task.metrics, metric)
-            metrics[split] = {name: score._asdict() for name, score in scores.items()}
-            metrics[split]["loss"] = {"value": _finite(evaluation.mean_loss(predictions))}
-        result = self._result(loop, data) | {"metrics": metrics}
-        result["seconds"]["this_session"] = seconds
-        log.info("finished: %s", metrics)
-        self.trackers.finish(result)
-        files.write_json(self.run.result, result)
+                write = functools.partial(self._score, split, predictions, task)
+                metrics[split] = processes.on_main(write)
+        held = processes.gather(devices.peak_memory(self.accelerator.device))
+        with processes.together():
+            if not processes.main:
+                return
+            result = outcome.result(self.file, loop, self.warnings)
+            result |= {"peak_memory_bytes": max(held), "data": data.record.get("sizes", {})}
+            result |= {"metrics": metrics}
+            result["seconds"]["this_session"] = seconds
+            log.info("finished: %s", metrics)
+            self.trackers.finish(result)
+            files.write_json(self.run.result, result)
+
+    def _score(
+        self, split: str, predictions: list[dict[str, Any]], task: Task
+    ) -> dict[str, dict[str, Any]]:
+        """Write the predictions of a split and return its scores."""
+        evaluation.write_predictions(self.run.predictions(split), predictions)
+        scores = evaluation.score(predictions, task.metrics, metric)
+        loss = evaluation.mean_loss(predictions)
+        finite = loss is not None and math.isfinite(loss)
+        found = {name: dict(score._asdict()) for name, score in scores.items()}
+        return {**found, "loss": {"value": loss if finite else None}}
 
     def _save_adapter(self, model: "nn.Module") -> None:
         """Write the adapter beside and move it into its place, so that it is whole or not there."""
@@ -318,48 +316,3 @@ class Execution:
         shutil.rmtree(self.run.adapter, ignore_errors=True)
         partial.rename(self.run.adapter)
         files.sync(self.run.path)
-
-    def _result(self, loop: Loop, data: Data) -> dict[str, Any]:
-        from graftlab.training import devices
-
-        position = loop.position
-        trainable, total = _count(loop.model)
-        timing = read_lines(self.run.timing)
-        last = self.file.training.select == "last" or not position.best_step
-        return {
-            "name": self.file.name,
-            "task": self.file.resolved["task"].get("name") or self.file.task.name,
-            "method": self.file.method.name,
-            "backbone": self.file.resolved["backbone"].get("model") or self.file.backbone.name,
-            "seed": self.file.seed,
-            "steps": position.step,
-            "ended_early": position.ended,
-            "selected_step": position.step if last else position.best_step,
-            "selected_by": None if last else loop.parts.best_by,
-            "parameters": {"trainable": trainable, "total": total},
-            "skipped_steps": position.skipped,
-            "exact": not position.not_exact and not self._cut(position),
-            "not_exact": position.not_exact + self._cut(position),
-            "not_deterministic": self.warnings,
-            "peak_memory_bytes": devices.peak_memory(self.accelerator.device),
-            "seconds": {"training": sum(row["seconds"] for row in timing if "event" not in row)},
-            "data": data.record.get("sizes", {}),
-        }
-
-    def _cut(self, position: Position) -> list[str]:
-        """Return a reason if memory ran out and the micro-batch was made smaller."""
-        training = self.file.training
-        asked = training.micro_batch_size or training.batch_size
-        if position.micro_batch_size >= asked:
-            return []
-        return [f"out of memory: micro-batch {position.micro_batch_size} instead of {asked}"]
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _count(model: "nn.Module") -> tuple[int, int]:
-    """Return how many numbers train, and how many there are."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)

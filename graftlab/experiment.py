@@ -1,5 +1,6 @@
 """One run, from its file to its directory: where it goes, begun or gone on with."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -8,8 +9,9 @@ from graftlab.errors import LOGGED, ConfigError, DiskError, GraftlabError
 from graftlab.execution import Execution, Options
 from graftlab.runfile import RunFile
 from graftlab.runs import Run
-from graftlab.training import checkpoint
-from graftlab.training.progress import log_to
+from graftlab.training import checkpoint, launch
+from graftlab.training.processes import Processes
+from graftlab.training.progress import log_to, silent
 from graftlab.training.signals import Signals
 
 __all__ = ["Options", "directory", "resume", "run"]
@@ -54,11 +56,16 @@ def run(
 ) -> Run:
     """Carry out a run file from its start and return the finished run.
 
+    Where several processes were launched, all of them call this, and it returns in each.
+
     Raises:
         GraftlabError: what the user can fix; the run directory then holds all that was done so far.
     """
-    made = Run(directory(file, out, new))
-    return _carry_out(made, file, options, begin_with=config.dump(file.resolved))
+    processes = launch.join()
+    with processes.together():
+        made = Run(processes.on_main(lambda: directory(file, out, new)))
+        _carry_out(made, file, options, processes, begin_with=config.dump(file.resolved))
+    return made
 
 
 def resume(path: Path, options: Options = DEFAULT) -> Run:
@@ -67,24 +74,37 @@ def resume(path: Path, options: Options = DEFAULT) -> Run:
     Raises:
         ConfigError: this is no run.
     """
+    processes = launch.join()
     found = Run(path)
-    if not found.started:
-        raise ConfigError(f"{path} is no run directory: it has no config.yaml.")
-    if found.finished:
-        log.info("%s is finished already; train longer with `graftlab run` and --new", path)
-        return found
-    return _carry_out(found, runfile.resolve(config.read(found.config)), options)
+    with processes.together():
+        if not found.started:
+            raise ConfigError(f"{path} is no run directory: it has no config.yaml.")
+        if processes.on_main(lambda: found.finished):
+            log.info("%s is finished already; train longer with `graftlab run` and --new", path)
+        else:
+            file = runfile.resolve(config.read(found.config))
+            _carry_out(found, file, options, processes)
+    return found
 
 
-def _carry_out(run: Run, file: RunFile, options: Options, begin_with: str | None = None) -> Run:
+def _carry_out(
+    run: Run,
+    file: RunFile,
+    options: Options,
+    processes: Processes,
+    begin_with: str | None = None,
+) -> None:
     signals = Signals()
-    with run.lock(), signals.caught(), log_to(run.log):
+    main = processes.main
+    lock = run.lock() if main else contextlib.nullcontext()
+    told = log_to(run.log) if main else silent()  # what all have to say, the main one says
+    with lock, signals.caught(), told:
         try:
-            if begin_with is not None:
+            if main and begin_with is not None:
                 run.begin(begin_with)
             for note in file.notes:
                 log.warning("%s", note)
-            Execution(run, file, options, signals).carry_out()
+            Execution(run, file, options, signals, processes).carry_out()
         except GraftlabError as error:
             log.error("%s: %s", type(error).__name__, error, exc_info=True)
             raise
@@ -99,4 +119,3 @@ def _carry_out(run: Run, file: RunFile, options: Options, begin_with: str | None
             log.exception("a bug in graftlab or in a package that it uses")
             error.add_note(f"{LOGGED}{run.log}.")
             raise
-    return run

@@ -20,7 +20,9 @@ HARMLESS = (
     "training.save_every",
 )
 # Parts of environment.json that change bits where they differ.
-ENVIRONMENT = ("packages", "python", "platform", "device", "threads", "graftlab", "peft")
+ENVIRONMENT = (
+    *("packages", "python", "platform", "device", "threads", "processes", "graftlab", "peft"),
+)
 
 
 def compare_config(

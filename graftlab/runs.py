@@ -26,6 +26,7 @@ class Run:
     timing.jsonl       wall-clock figures
     run.log            what was said
     checkpoints/       see `graftlab.training.checkpoint`
+    selection/         why this layer of a large model, where the method has asked for `layer: auto`
     adapter/           what users load: PEFT format where the method has one
     predictions/       one JSONL a split
     result.json        the scores, written last: a run without it did not finish
@@ -60,6 +61,10 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def selection(self) -> Path:
+        return self.path / "selection"
 
     @property
     def adapter(self) -> Path:
@@ -192,6 +197,19 @@ class Lines:
 
     def close(self) -> None:
         self.file.close()
+
+
+class NoLines:
+    """The lines of a process that writes none: the main one of its run does."""
+
+    def append(self, values: Mapping[str, Any]) -> None:
+        """Add nothing."""
+
+    def durable(self) -> int:
+        return 0
+
+    def cut(self, length: int) -> bool:
+        return True
 
 
 def _not_finite(value: Any) -> bool:

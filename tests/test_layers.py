@@ -14,7 +14,7 @@ LADDER = [
     {"tasks", "backbones", "methods", "metrics", "training"},
     {"evaluation", "identity", "curves"},
     {"runfile", "auto"},
-    {"execution", "experiment"},
+    {"selecting", "adapting", "outcome", "execution", "experiment"},
     {"inference"},  # a finished run put to use, as `export` and the commands need it
     {"study", "export", "page", "demo", "testing"},
     {"commands", "cli"},
@@ -25,11 +25,14 @@ NEIGHBOURS = {  # the few that may know a part on their own rung, and why
     ("data", "hub"),  # so may data
     ("layers", "hub"),  # and one layer of a model
     ("selection", "layers"),  # which reads each layer once
+    ("execution", "adapting"),  # how the adapter is put on: one step of the wiring
+    ("execution", "outcome"),  # what it comes to: another one
     ("experiment", "execution"),  # where a run goes, and how it is carried out
+    ("execution", "selecting"),  # a layer is chosen before a method is attached
     ("demo", "study"),  # the demo is a study, after one run that makes its backbone
     ("cli", "commands"),
 }
-MAY_FIND = {"auto", "runfile", "execution", "experiment", "study", "export", "inference", "page",
+MAY_FIND = {"auto", "runfile", "selecting", "execution", "experiment", "study", "export", "inference", "page",
             "demo", "testing", "commands", "cli"}  # fmt: skip
 ROOT = Path(graftlab.__file__).parent
 RANK = {part: rank for rank, parts in enumerate(LADDER) for part in parts}

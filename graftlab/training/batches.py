@@ -36,6 +36,11 @@ class Batches:
         epoch = self.order.epoch(step)
         return [self.task.batch("train", indices, epoch) for indices in cut]
 
+    def count(self, step: int) -> int:
+        """Return in how many micro-batches the examples of `step` go through on this process."""
+        mine = len(self.order.batch(step)[self.share.rank :: self.share.world])
+        return -(-mine // self.micro_batch_size)
+
     def get(self, step: int) -> list[Batch]:
         """Return what `make` would, from the workers if there are any and they are at this step."""
         if not self.workers:

@@ -1,6 +1,7 @@
 """Where a run computes: the freest GPU, or the CPU, in the precision that was asked for."""
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,11 @@ def accelerator(precision: str) -> "Accelerator":
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    if torch.cuda.is_available() and torch.cuda.device_count() > 1 and not _launched():
+    if (
+        torch.cuda.is_available()
+        and torch.cuda.device_count() > 1
+        and "LOCAL_RANK" not in os.environ
+    ):
         torch.cuda.set_device(_freest())
     if precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError(
@@ -35,19 +40,7 @@ def accelerator(precision: str) -> "Accelerator":
             f"Use fp16 or fp32."
         )
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    made = Accelerator(mixed_precision=PRECISION[precision])
-    if made.num_processes > 1:
-        raise ConfigError(
-            f"this was started as {made.num_processes} processes; a run trains in one. "
-            f"Start it with `graftlab run FILE`, without a launcher."
-        )
-    return made
-
-
-def _launched() -> bool:
-    import os
-
-    return "LOCAL_RANK" in os.environ
+    return Accelerator(mixed_precision=PRECISION[precision])
 
 
 def _freest() -> int:
@@ -60,8 +53,6 @@ def _freest() -> int:
 @contextlib.contextmanager
 def deterministic(asked: bool) -> Iterator[list[str]]:
     """Have torch use deterministic algorithms inside, if asked; the list gets what could not be made so."""
-    import os
-
     import torch
 
     found: list[str] = []

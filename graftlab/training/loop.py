@@ -3,78 +3,34 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graftlab import surgery
-from graftlab.contracts import Attached, Task
-from graftlab.errors import DiskError, Diverged, Stopped
-from graftlab.runs import Lines, Run
+from graftlab.errors import Diverged, Stopped
+from graftlab.runs import Lines, NoLines
 from graftlab.seeds import mix
-from graftlab.training import checkpoint, optimizer, schedule
-from graftlab.training.batches import Batches, Share
+from graftlab.training import checkpoint, optimizer, resume, schedule
+from graftlab.training.batches import Batches
 from graftlab.training.config import Config, num_steps
 from graftlab.training.order import Order
-from graftlab.training.signals import Signals
+from graftlab.training.parts import Parts, Position, Scalars
 from graftlab.training.steps import Done, Stepper
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from torch import nn
+
+__all__ = ["Loop", "Parts", "Position"]
 
 log = logging.getLogger("graftlab")
 MOMENTS = 3  # a checkpoint holds each trainable weight with AdamW's two moments, float32 all
-Scalars = dict[str, float | None]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """All that the loop works on."""
-
-    run: Run
-    attached: Attached
-    task: Task
-    accelerator: "Accelerator"
-    evaluate: "Callable[[nn.Module], Scalars]"
-    """Returns the validation metrics, `loss` among them."""
-    higher_is_better: bool
-    """Whether a larger value of `best_by` is better."""
-    best_by: str
-    head: tuple[str, ...]
-    seed: int
-    signals: Signals
-    sinks: "tuple[Callable[..., None], ...]" = ()
-    """Each is told the step, its scalars, and the training examples seen: progress bar, trackers."""
-    config: "Mapping[str, Any]" = field(default_factory=dict)
-    """The resolved run file, kept with each checkpoint to compare on resume."""
-
-
-@dataclass
-class Position:
-    """Where a run is; with the tensors, all that a resumed run needs."""
-
-    step: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    skipped: int = 0
-    skipped_in_row: int = 0
-    best_step: int = 0
-    best_value: float | None = None
-    waited: int = 0
-    ended: bool = False
-    """Early stopping has ended the run."""
-    evaluation_pending: bool = False
-    """A signal came in the evaluation of this step: it is done first after a resume."""
-    micro_batch_size: int = 0
-    not_exact: list[str] = field(default_factory=list)
-    """Why the run may differ from an uninterrupted one, if it may."""
 
 
 class Loop:
     """Trains what the method left trainable, logs and saves into the run."""
 
-    def __init__(self, parts: Parts, config: Config, lines: Lines, timing: Lines) -> None:
+    def __init__(
+        self, parts: Parts, config: Config, lines: Lines | NoLines, timing: Lines | NoLines
+    ) -> None:
         import numpy as np
 
         self.parts, self.config, self.lines, self.timing = parts, config, lines, timing
@@ -88,8 +44,7 @@ class Loop:
         self.saved_step: int | None = None  # of the last checkpoint, if nothing has changed since
         self._seen = 0
         self._spent: dict[str, float] = {"seconds": 0.0, "examples": 0}
-        accelerator = parts.accelerator
-        share = Share(accelerator.process_index, accelerator.num_processes)
+        share = parts.processes.share
         self.batches = Batches(parts.task, self.order, self.num_steps, share, config.workers)
         self.asked_micro_batch_size = config.micro_batch_size or -(
             -config.batch_size // share.world
@@ -98,8 +53,8 @@ class Loop:
         self.model = parts.attached.model
         self.optimizer = optimizer.build(self._groups(), config.optimizer)
         self.stepper = Stepper(
-            accelerator,
-            self._wrapped(),
+            parts.accelerator,
+            self._compiled(),
             self.optimizer,
             parts.task,
             parts.attached.hooks,
@@ -107,6 +62,7 @@ class Loop:
             parts.seed,
             config.clip_norm,
             config.label_smoothing,
+            parts.processes,
         )
 
     def run(self) -> Position:
@@ -123,12 +79,14 @@ class Loop:
 
     def _run(self) -> Position:
         self.model.train()
+        self._buffers = resume.buffers(self.model)
         if self.position.step == 0:
             self.save()
         weights = sum(p.nbytes for p in surgery.trainable(self.model).values())
-        checkpoint.check_room(
-            self.parts.run.checkpoints, MOMENTS * weights, self.config.keep_checkpoints
-        )
+        if self.parts.processes.main:
+            checkpoint.check_room(
+                self.parts.run.checkpoints, MOMENTS * weights, self.config.keep_checkpoints
+            )
         if self.position.evaluation_pending:
             self._evaluate()
         self._seen = self._examples(self.position.step)
@@ -137,6 +95,7 @@ class Loop:
             rate = self.config.learning_rate * self.plateau.scale
             rate *= schedule.factor(step, self.num_steps, self.config.schedule)
             done = self.stepper.step(step, rate)
+            self.parts.processes.follow(self._buffers)
             self._count(step, done)
             if self._due(self.config.logging_every) or self._last_logged():
                 self._log(rate, done)
@@ -145,7 +104,7 @@ class Loop:
                 self._evaluate()
             if self._due(self.config.save_every) or step == self.num_steps or self.position.ended:
                 self.save()
-            if self.parts.signals.received:
+            if self.parts.signals.agreed(self.parts.processes):
                 self._stop()
         self._write_time()
         for hook in self.parts.attached.hooks:
@@ -244,8 +203,7 @@ class Loop:
         position = self.position
         self.saved_step = None
         try:
-            with self.parts.signals.interruptible():
-                scores = self.parts.evaluate(self.model)
+            scores = self.parts.evaluate(self.model)
         except Stopped:
             position.evaluation_pending = True
             self.save()
@@ -290,19 +248,21 @@ class Loop:
         """Return whether a parameter is the head's, also where PEFT has put its own names around it."""
         return any(f".{module}." in f".{name}" for module in self.parts.head)
 
-    def _wrapped(self) -> "nn.Module":
+    def _compiled(self) -> "nn.Module":
         """Return the model as the forward pass sees it."""
-        model = self.model
-        if self.config.compile:
-            import torch
+        if not self.config.compile:
+            return self.model
+        import torch
 
-            model = torch.compile(model)  # type: ignore[assignment]
-        if self.parts.accelerator.num_processes > 1:
-            model = self.parts.accelerator.prepare_model(model)
-        return model
+        compiled: nn.Module = torch.compile(self.model)  # type: ignore[assignment]
+        return compiled
 
     def parameters_changed(self) -> None:
-        """Renew groups and wrapping after a method made other parameters trainable."""
+        """Renew groups and compiled graph after a method made other parameters trainable.
+
+        Those of the main process are sent to the others, for whom a factorisation may have come out
+        otherwise in its last bits.
+        """
         groups = self._groups()
         kept = {id(p) for group in groups for p in group["params"]}
         for parameter in [p for p in self.optimizer.state if id(p) not in kept]:
@@ -310,31 +270,16 @@ class Loop:
         self.optimizer.param_groups.clear()
         for group in groups:
             self.optimizer.add_param_group(group)
-        self.stepper.model = self._wrapped()
+        self.stepper.model = self._compiled()
+        self._buffers = resume.buffers(self.model)
+        self.parts.processes.send(surgery.trainable(self.model) | self._buffers)
 
     def save(self) -> None:
-        """Write a checkpoint of this moment, then drop what need not be kept."""
-        from graftlab.training import resume
-
-        if not self.parts.accelerator.is_main_process or self.saved_step == self.position.step:
+        """Write a checkpoint of this moment, unless nothing has changed since the last one."""
+        if self.saved_step == self.position.step:
             return
-        began = time.perf_counter()
-        tensors, state = resume.gather(self)
-        state["config"] = dict(self.parts.config)
-        state |= {"position": asdict(self.position), "metrics_bytes": self.lines.durable()}
-        folder, step = self.parts.run.checkpoints, self.position.step
-        pinned = {0} | ({self.position.best_step} if self.config.select == "best" else set())
-        try:
-            path = checkpoint.save(folder, step, tensors, state)
-        except DiskError as error:
-            if not checkpoint.make_room(folder, pinned):
-                raise
-            log.warning("%s The oldest checkpoint was deleted for another try.", error)
-            path = checkpoint.save(folder, step, tensors, state)
-        checkpoint.rotate(folder, self.config.keep_checkpoints, pinned)
-        size = sum(file.stat().st_size for file in path.iterdir())
+        self.parts.processes.check_same(surgery.trainable(self.model))
+        with self.parts.processes.together():
+            if self.parts.processes.main:
+                resume.save(self)
         self.saved_step = self.position.step
-        seconds = time.perf_counter() - began
-        self.timing.append(
-            {"event": "checkpoint", "step": self.position.step, "seconds": seconds, "bytes": size}
-        )

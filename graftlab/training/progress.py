@@ -56,6 +56,18 @@ def log_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Log nothing of graftlab's inside."""
+    logger = logging.getLogger("graftlab")
+    former = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(former)
+
+
 def peak_memory() -> int:
     """Return the bytes held at most so far: of the GPU where one is in use, else of this process."""
     torch = sys.modules.get("torch")

@@ -3,18 +3,27 @@
 Nothing random is in it: order, augmentation and dropout are functions of (seed, step, example).
 """
 
+import functools
+import logging
+import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from graftlab import surgery
-from graftlab.errors import CheckpointError
+from graftlab.errors import CheckpointError, DiskError
 from graftlab.hooks import Training
-from graftlab.training import optimizer
+from graftlab.training import checkpoint, optimizer
 from graftlab.training.checkpoint import Checkpoint, pack, unpack
-from graftlab.training.loop import Loop, Position
+from graftlab.training.parts import Position
+from graftlab.training.probe import probe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from graftlab.training.loop import Loop
+
+log = logging.getLogger("graftlab")
 
 
 def buffers(model: "nn.Module") -> "dict[str, Tensor]":
@@ -23,7 +32,7 @@ def buffers(model: "nn.Module") -> "dict[str, Tensor]":
     return {name: buffer for name, buffer in model.named_buffers() if name in kept}
 
 
-def gather(loop: Loop) -> "tuple[dict[str, dict[str, Tensor]], dict[str, Any]]":
+def gather(loop: "Loop") -> "tuple[dict[str, dict[str, Tensor]], dict[str, Any]]":
     """Return the run's state as tensors by group, and as JSON."""
     model, attached = loop.model, loop.parts.attached
     optimizer_tensors: dict[str, Tensor] = {}
@@ -51,7 +60,32 @@ def gather(loop: Loop) -> "tuple[dict[str, dict[str, Tensor]], dict[str, Any]]":
     return tensors, state
 
 
-def start(loop: Loop) -> None:
+def save(loop: "Loop") -> None:
+    """Write a checkpoint of this moment, then drop what need not be kept.
+
+    Raises:
+        DiskError: no room, even where the oldest one has made some.
+    """
+    began = time.perf_counter()
+    tensors, state = gather(loop)
+    state["config"] = dict(loop.parts.config)
+    state |= {"position": asdict(loop.position), "metrics_bytes": loop.lines.durable()}
+    folder, step = loop.parts.run.checkpoints, loop.position.step
+    pinned = {0} | ({loop.position.best_step} if loop.config.select == "best" else set())
+    try:
+        path = checkpoint.save(folder, step, tensors, state)
+    except DiskError as error:
+        if not checkpoint.make_room(folder, pinned):
+            raise
+        log.warning("%s The oldest checkpoint was deleted for another try.", error)
+        path = checkpoint.save(folder, step, tensors, state)
+    checkpoint.rotate(folder, loop.config.keep_checkpoints, pinned)
+    size = sum(file.stat().st_size for file in path.iterdir())
+    seconds = time.perf_counter() - began
+    loop.timing.append({"event": "checkpoint", "step": step, "seconds": seconds, "bytes": size})
+
+
+def start(loop: "Loop") -> None:
     """Tell the hooks that training begins."""
     training = Training(
         loop.model,
@@ -59,6 +93,10 @@ def start(loop: Loop) -> None:
         loop.num_steps,
         loop.order.steps_per_epoch,
         loop.parameters_changed,
+        agree=loop.parts.processes.agree,
+        tell=loop.tell,  # type: ignore[arg-type]  # scalars may be None there
+        probe=functools.partial(probe, loop),
+        micro_batches=loop.batches.count,
     )
     for hook in loop.parts.attached.hooks:
         hook.on_train_start(training)
@@ -84,7 +122,7 @@ def put_back(model: "nn.Module", tensors: "Mapping[str, Tensor]", what: str) -> 
             own[name].copy_(tensor)
 
 
-def restore(loop: Loop, saved: Checkpoint, computed: "Mapping[str, Tensor]") -> None:
+def restore(loop: "Loop", saved: Checkpoint, computed: "Mapping[str, Tensor]") -> None:
     """Put a checkpoint's state back: after this, the run is where it was."""
     where = f"the checkpoint of step {saved.step}"
     _restore_hooks(loop, saved)  # may change which parameters train, so it comes first
@@ -108,21 +146,21 @@ def restore(loop: Loop, saved: Checkpoint, computed: "Mapping[str, Tensor]") -> 
     loop.saved_step = saved.step
 
 
-def _micro_batch_size(loop: Loop, saved: Checkpoint) -> int:
+def _micro_batch_size(loop: "Loop", saved: Checkpoint) -> int:
     """Return the run file's micro-batch, or what it was cut to when memory ran out, if that is less."""
     asked, was = loop.batches.micro_batch_size, loop.position.micro_batch_size
     before = saved.state["micro_batch_size"]
     return min(asked, was) if 0 < was < before else asked
 
 
-def put_back_best(loop: Loop, best: Checkpoint) -> None:
+def put_back_best(loop: "Loop", best: Checkpoint) -> None:
     """Give the model the weights, and the hooks the state, of the best checkpoint: training is over."""
     _restore_hooks(loop, best)
     put_back(loop.model, best.tensors["trainable"], f"the best checkpoint, step {best.step}")
     put_back(loop.model, best.tensors["buffers"], f"the best checkpoint, step {best.step}")
 
 
-def _restore_hooks(loop: Loop, saved: Checkpoint) -> None:
+def _restore_hooks(loop: "Loop", saved: Checkpoint) -> None:
     hooks = loop.parts.attached.hooks
     if hooks and "hooks" not in saved.tensors:
         raise CheckpointError(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from graftlab.errors import Stopped
+from graftlab.training.processes import Processes
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 log = logging.getLogger("graftlab")
@@ -40,6 +41,16 @@ class Signals:
             f"stopped by {self.received.name}; go on with `graftlab resume`",
             EXIT_CODES[self.received],
         )
+
+    def agreed(self, processes: Processes) -> bool:
+        """Return whether to stop: a signal to one process is one to all."""
+        terminate, interrupt = processes.add(
+            self.received == signal.SIGTERM, self.received == signal.SIGINT
+        )
+        if self.received is None and (terminate or interrupt):
+            self.received = signal.SIGTERM if terminate else signal.SIGINT
+            log.warning("%s in another process: saving after this step", self.received.name)
+        return self.received is not None
 
     def check(self) -> None:
         """Raise `Stopped` if a signal has come: between stages, where there is nothing to save."""

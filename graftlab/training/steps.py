@@ -1,6 +1,5 @@
 """One optimizer step: forward and backward over its micro-batches, clipping, the update."""
 
-import contextlib
 import logging
 import math
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from graftlab.errors import OutOfMemory
 from graftlab.hooks import Hook
 from graftlab.seeds import mix, seed_everything
 from graftlab.training.batches import Batches
+from graftlab.training.processes import Processes
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ class Stepper:
 
     accelerator: "Accelerator"
     model: "nn.Module"
-    """As the forward pass sees it: wrapped for several processes, compiled, or plain."""
+    """As the forward pass sees it: compiled, or plain."""
     optimizer: "torch.optim.Optimizer"
     task: Task
     hooks: Sequence[Hook]
@@ -50,18 +50,25 @@ class Stepper:
     seed: int
     clip_norm: float
     label_smoothing: float
+    processes: Processes
 
     def step(self, step: int, learning_rate: float) -> Done:
         """Make one step at this rate; replay it from its start with a smaller micro-batch if need be."""
         while True:
+            summed, message = None, ""
             try:
                 summed = self._backward(step)
-                break
             except RuntimeError as error:
                 if not _memory_ran_out(error):
                     raise
                 message = str(error)
-            self._halve(step, message)  # outside `except`: the traceback holds the tensors
+            # outside `except`: the traceback holds the tensors
+            short, lacking = self.processes.add(bool(message), self._lacking())
+            if summed is not None and not short:
+                break
+            said = self.processes.gather(message)
+            self._halve(step, next(message for message in said if message))
+        self.processes.add_gradients(self._parameters(), lacking > 0)
         try:
             return self._update(step, learning_rate, summed)
         except RuntimeError as error:
@@ -71,25 +78,25 @@ class Stepper:
             raise OutOfMemory(self._no_room(str(error), "in the optimizer's step")) from error
 
     def _backward(self, step: int) -> "tuple[Tensor, int, dict[str, Tensor]]":
-        """Sum the gradients of the step; return the loss summed, its count and the extra losses."""
+        """Sum the gradients of this process's share; return its loss summed, the count of all processes
+        and, on the main one, the extra losses."""
         import torch
 
         for hook in self.hooks:
             hook.on_step_start(step)
         micro = self.batches.get(step)
-        count = self._over_processes(sum(self.task.count(batch) for batch in micro))
+        count = int(self.processes.add(sum(self.task.count(batch) for batch in micro))[0])
         total = torch.zeros((), device=self.accelerator.device)
         terms: dict[str, Tensor] = {}
-        share = self.batches.share
+        rank = self.batches.share.rank
         for number, batch in enumerate(micro):
-            last = number == len(micro) - 1
-            seed_everything(mix(self.seed, "model", step, number, share.rank))
-            with self._no_sync(last), self.accelerator.autocast():
+            seed_everything(mix(self.seed, "model", step, number, rank))
+            with self.accelerator.autocast():
                 loss = self.task.loss(self.model, self._on_device(batch), self.label_smoothing)
                 total += loss.detach()
-                # DDP averages over processes; the sum over examples is what is wanted
-                scaled = loss * (share.world / count)
-                if last:
+                scaled = loss * (1 / count)
+                # once per effective batch: the main process has an example of every one
+                if number == len(micro) - 1 and self.processes.main:
                     terms = {k: v for hook in self.hooks for k, v in hook.loss_terms(step).items()}
                     scaled = sum(terms.values(), start=scaled)
                 (self._scaler.scale(scaled) if self._scaler else scaled).backward()
@@ -109,10 +116,10 @@ class Stepper:
         scalars = {name: float(value) for name, value in terms.items()}
         for hook in self.hooks:
             scalars |= hook.before_optimizer_step(step)
-        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm or math.inf)
-        loss, size = self._over_processes(total.item()), norm.item()
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters(), self.clip_norm or math.inf)
+        loss, size = self.processes.add(total.item())[0], norm.item()
         applied = math.isfinite(loss) and math.isfinite(size)
+        learning_rate *= math.prod(hook.rate_factor(step) for hook in self.hooks)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["rate"]
         if applied:
@@ -131,25 +138,18 @@ class Stepper:
     def _scaler(self) -> Any:
         return self.accelerator.scaler  # None unless float16
 
-    def _no_sync(self, last: bool) -> Any:
-        if last or self.batches.share.world == 1:
-            return contextlib.nullcontext()
-        return self.accelerator.no_sync(self.model)
+    def _parameters(self) -> "list[nn.Parameter]":
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _lacking(self) -> bool:
+        """Return whether a parameter has no gradient here, as all where this process's share is empty."""
+        return not self.processes.alone and any(p.grad is None for p in self._parameters())
 
     def _on_device(self, batch: Batch) -> Batch:
         device = self.accelerator.device
         if device.type == "cpu":
             return batch
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-
-    def _over_processes(self, value: Any) -> Any:
-        """Sum a number over all processes."""
-        if self.batches.share.world == 1:
-            return value
-        import torch
-
-        tensor = torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)
-        return type(value)(self.accelerator.reduce(tensor, "sum").item())
 
     def _halve(self, step: int, message: str) -> None:
         """Make the micro-batch half as large.
@@ -161,7 +161,8 @@ class Stepper:
 
         self.optimizer.zero_grad(set_to_none=True)
         clear_device_cache(garbage_collection=True)
-        size = min(self.batches.micro_batch_size, len(self.batches.order.batch(step)))
+        largest = -(-len(self.batches.order.batch(step)) // self.batches.share.world)
+        size = min(self.batches.micro_batch_size, largest)
         if size == 1:
             raise OutOfMemory(self._no_room(message, "with a single example"))
         self.batches.micro_batch_size = -(-size // 2)
@@ -178,9 +179,7 @@ class Stepper:
         largest = sorted(self.model.named_parameters(), key=lambda item: -item[1].nbytes)[:3]
         names = ", ".join(f"{name} ({p.nbytes / 2**20:.0f} MiB)" for name, p in largest)
         weights = sum(p.nbytes for p in self.model.parameters()) / 2**20
-        trained = sum(
-            p.nbytes for g in self.optimizer.param_groups for p in g["params"]
-        ) / 2**20  # fmt: skip
+        trained = sum(p.nbytes for p in self._parameters()) / 2**20
         return (
             f"out of memory {where} ({message.partition(chr(10))[0]}). Weights take "
             f"{weights:.0f} MiB, gradients and optimizer about {3 * trained:.0f} MiB; largest: {names}. "

@@ -1,0 +1,121 @@
+"""How this process was started: alone, or by a launcher as one of several that train together."""
+
+import atexit
+import datetime
+import logging
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from graftlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from graftlab.training.processes import Processes
+
+log = logging.getLogger("graftlab")
+
+REFUSED = {  # variables by which accelerate's launcher asks for another way of sharing the work
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_TP": "tensor parallelism",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "accelerate's parallelism config",
+}
+IGNORED = {  # what a launcher may ask for and a run file says for itself
+    "ACCELERATE_MIXED_PRECISION": ("no", "training.precision"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "training.micro_batch_size"),
+    "ACCELERATE_DYNAMO_BACKEND": ("no", "training.compile"),
+}
+MPI = ("PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD")  # prefixes of Intel MPI, Open MPI and MVAPICH
+WAIT = datetime.timedelta(days=1)  # the others wait as long while the main one scores or saves
+
+
+def place(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return this process's rank and how many there are, as torchrun, accelerate or MPI say it."""
+    if "LOCAL_RANK" in environment:
+        return int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
+    if _asked("ACCELERATE_USE_CPU", environment):
+        for name in MPI:
+            if f"{name}_SIZE" in environment:
+                return int(environment[f"{name}_RANK"]), int(environment[f"{name}_SIZE"])
+    return 0, 1
+
+
+def join() -> "Processes":
+    """Meet the others that were launched with this process, if there are any.
+
+    Raises:
+        ConfigError: the launcher asks for what is not there, such as FSDP, or for too few GPUs.
+    """
+    from graftlab.training.processes import Processes
+
+    _refuse()
+    _, world = place()
+    if world == 1:
+        return Processes()
+    import torch
+    from accelerate import PartialState
+
+    device = torch.accelerator.current_accelerator(check_available=True)
+    on_cpu = _asked("ACCELERATE_USE_CPU") or device is None or device.type == "mps"
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not on_cpu and here > torch.accelerator.device_count():
+        raise ConfigError(
+            f"{here} processes were started on this machine, which has "
+            f"{torch.accelerator.device_count()} GPUs: each needs one of its own. Start as many as "
+            f"there are GPUs, or set ACCELERATE_USE_CPU=true."
+        )
+    state = PartialState(cpu=on_cpu, timeout=WAIT)
+    kind = state.distributed_type.value
+    if not kind.startswith("MULTI_"):
+        raise ConfigError(_only(kind))
+    made = Processes(state.process_index, state.num_processes, state.device)
+    atexit.register(_part, made)
+    return made
+
+
+def only_one(command: str) -> str | None:
+    """Return why a command cannot be launched as several processes; None where it can."""
+    _, world = place()
+    if world == 1 or command in ("run", "resume"):
+        return None
+    return (
+        f"`graftlab {command}` works in one process, and {world} were started. Start it without a "
+        f"launcher; only run and resume train in several."
+    )
+
+
+def _refuse() -> None:
+    for variable, name in REFUSED.items():
+        if _asked(variable):
+            raise ConfigError(_only(name))
+    for variable, (usual, key) in IGNORED.items():
+        if (value := os.environ.get(variable, usual)).lower() != usual:
+            log.warning("%s=%s has no effect: the run file's %s counts", variable, value, key)
+    mpi = any(f"{name}_SIZE" in os.environ for name in MPI)
+    alone = "LOCAL_RANK" not in os.environ and not mpi
+    if alone and {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys():
+        log.warning(
+            "accelerate was asked for several processes and has started one, as it does on CPU "
+            "without MPI; see docs/several-processes.md for a command that starts them"
+        )
+
+
+def _only(name: str) -> str:
+    return (
+        f"data-parallel only so far; the launcher asks for {name}. Every process holds the whole "
+        f"model: start with `accelerate launch --multi_gpu`, or with a config whose distributed_type "
+        f"is MULTI_GPU."
+    )
+
+
+def _asked(variable: str, environment: Mapping[str, str] = os.environ) -> bool:
+    return environment.get(variable, "").lower() in ("1", "true", "yes", "y", "on", "t")
+
+
+def _part(processes: "Processes") -> None:
+    """Leave the group in order, as torch asks for; but not where another process is gone."""
+    import torch.distributed as dist
+
+    if dist.is_initialized() and not processes.broken:
+        dist.destroy_process_group()
