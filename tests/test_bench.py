@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,3 +100,29 @@ def test_the_description_of_the_machine_names_neither_host_nor_folder():
     text = json.dumps(machine(threads=2))
     assert platform.node() not in text.split('"')
     assert str(Path.home()) not in text
+
+
+
+def test_a_paired_difference_of_seeds_alone_is_students_interval():
+    from paired import difference
+
+    first = np.repeat([[0.9], [0.8], [0.7], [0.9]], 50, axis=1)
+    second = np.repeat([[0.8], [0.8], [0.5], [0.6]], 50, axis=1)
+    found = difference(first, second)
+    expected = stats.ttest_rel(100 * first[:, 0], 100 * second[:, 0]).confidence_interval(0.95)
+    assert found["low"] == pytest.approx(expected.low)
+    assert found["high"] == pytest.approx(expected.high)
+    swapped = difference(second, first)
+    assert swapped["difference"] == pytest.approx(-found["difference"])
+    assert swapped["low"] == pytest.approx(-found["high"])
+
+
+def test_a_paired_interval_covers_the_truth_when_seeds_and_examples_both_vary():
+    from paired import difference
+
+    random, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        d = 0.05 + random.normal(0, 0.02, (5, 1)) + random.normal(0, 0.3, (1, 200))
+        found = difference(d + random.normal(0, 0.3, (5, 200)), np.zeros((5, 200)))
+        covered += found["low"] <= 5.0 <= found["high"]
+    assert covered >= 0.93 * 400  # careful: more than 95 % is no fault
