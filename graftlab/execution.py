@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graftlab import adapting, evaluation, files, identity, outcome, provenance, registry
+from graftlab import adapting, evaluation, files, identity, outcome, provenance, registry, selecting
 from graftlab.contracts import Attached, Backbone, Data, Task
 from graftlab.errors import CheckpointError, ConfigError, DataError, unknown
 from graftlab.runfile import RunFile
@@ -99,6 +99,16 @@ class Execution:
         self._remember(record, backbone, saved)
         backbone.model.to(self.accelerator.device)
         self.signals.check()
+        if selecting.wanted(file):
+            loaded = selecting.Loaded(data, backbone, task)
+
+            def choose() -> int:
+                with (
+                    self.signals.interruptible()
+                ):  # inside: what processes exchange is not broken off
+                    return selecting.choose(file, self.run.selection, loaded)
+
+            file = self.file = selecting.with_layer(file, self.processes.on_main(choose))
         restored = None if saved is None else saved.state["attached"]
         attached = adapting.attach(file, backbone, task, restored, self.processes)
         with ExitStack() as stack:
@@ -224,6 +234,8 @@ class Execution:
         self.trackers = stack.enter_context(Trackers(self.file.tracking, self.run.path))
         progress = stack.enter_context(Progress(steps, start, quiet=self.options.quiet))
         self.trackers.start(self._facts(model), start)
+        if shown := selecting.shown(self.run.selection):
+            self.trackers.show(shown)
         return progress.update, self.trackers.log
 
     def _facts(self, model: str) -> dict[str, Any]:

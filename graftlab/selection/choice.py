@@ -106,7 +106,7 @@ def interval(values_B: "Array") -> tuple[float, float] | None:
     return float(values_B[0]) - half, float(values_B[0]) + half
 
 
-def statement(choice: Choice, num_layers: int, num_choices: int) -> str:
+def statement(choice: Choice, num_layers: int, num_choices: int, config: Config) -> str:
     """Return in plain words which layer was chosen and how sure that is."""
     said = [f"Layer {choice.layer} of 0 to {num_layers - 1} is chosen"]
     if num_choices == 1:
@@ -121,6 +121,10 @@ def statement(choice: Choice, num_layers: int, num_choices: int) -> str:
     others = [(layer, won) for layer, won in choice.wins.items() if layer != choice.layer]
     if others:
         said[0] += f", layer {others[0][0]} in {others[0][1]:.0%}"
+    alone = {name: choice.alone[name] for name, weight in config.weights.items() if weight}
+    if len({*alone.values()}) > 1:
+        each = ", ".join(f"{name} {layer}" for name, layer in alone.items())
+        said.append(f"Each score alone would choose another: {each}")
     if choice.unbiased != choice.layer:
         said.append(f"Without the depth bias it would be layer {choice.unbiased}")
     if choice.left_out:

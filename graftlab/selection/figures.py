@@ -96,7 +96,7 @@ def write(folder: Path, plots: Plots, title: str) -> list[Path]:
     with matplotlib.rc_context({"svg.hashsalt": "graftlab", "svg.fonttype": "path"}):
         for name, draw in FIGURES.items():
             figure = draw(plots)
-            figure.suptitle(f"{title}: {TITLES[name]}", parse_math=False)
+            figure.suptitle(f"{TITLES[name]} ({title})", fontsize=11, parse_math=False)
             for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
                 partial = folder / f"{name}.{suffix}{files.PARTIAL}"
                 figure.savefig(partial, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
@@ -126,8 +126,8 @@ def lines(plots: Plots) -> "Figure":
         )
         axes.plot(plots.layers, values_L, color=colour, marker="o", markersize=4)
         axes.axvline(plots.chosen, color="black", linestyle=":", linewidth=1)
-        only = "" if name == MIXED or name in plots.counting else " (reported only)"
-        axes.set_title(f"{'mixed score' if name == MIXED else name}{only}", fontsize=10)
+        only = "" if name == MIXED or name in plots.counting else ", not counted"
+        axes.set_title(f"{'mixed score' if name == MIXED else name}{only}", fontsize=9)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -158,7 +158,7 @@ def heat(plots: Plots) -> "Figure":
         for (row, column), value in np.ndenumerate(values_SL):
             share = (value - low_S1[row, 0]) / range_S1[row, 0]
             axes.text(
-                column, row, "–" if value != value else f"{value:.2f}", ha="center", va="center",  # noqa: RUF001
+                column, row, "–" if value != value else f"{value:.3f}", ha="center", va="center",  # noqa: RUF001
                 fontsize=7, color="black" if share > 0.6 else "white",
             )  # fmt: skip
     figure.colorbar(image, ax=axes, label="lowest to highest")
@@ -233,8 +233,8 @@ FIGURES: "Mapping[str, Callable[[Plots], Figure]]" = {
     "pca_scatter": scatter,
 }
 TITLES = {
-    "layer_scores": "scores by layer",
-    "layer_scores_heatmap": "scores by layer",
-    "component_correlations": "what principal components tell of the label",
-    "pca_scatter": "first two principal components",
+    "layer_scores": "Scores by layer, with 95 % intervals",
+    "layer_scores_heatmap": "Scores by layer",
+    "component_correlations": "Components and label",
+    "pca_scatter": "First two principal components",
 }

@@ -69,7 +69,7 @@ def write(
     files.write_text(folder / TABLE, table(found))
     files.write_text(folder / FRAGMENT, fragment(found))
     counting = [name for name, weight in config.weights.items() if weight]
-    title = f"{facts['llm']}, {facts['dataset']}"
+    title = f"{Path(facts['llm']).name}, {facts['dataset']}"
     figures.write(folder, figures.data(scored, examples, counting), title)
     files.write_json(folder / NAME, found)
     return found
@@ -86,7 +86,7 @@ def _selection(scored: Scored, config: Config, facts: Mapping[str, Any]) -> dict
         "effects": {str(layer["layer"]): layer["score"] for layer in layers},
         "best_llm_layer": choice.layer,
         "seed": config.seed,
-        "statement": statement(choice, facts["num_layers"], len(scored.layers)),
+        "statement": statement(choice, facts["num_layers"], len(scored.layers), config),
         "wins": {str(layer): share for layer, share in choice.wins.items()},
         "chosen_by_each_score_alone": choice.alone,
         "chosen_without_depth_bias": choice.unbiased,
@@ -142,6 +142,7 @@ def table(selection: Mapping[str, Any]) -> str:
 
 
 def fragment(selection: Mapping[str, Any]) -> str:
-    """Return what a run file says to use the layer: the method's section, to be laid over its own."""
+    """Return what a run file says to use the layer."""
     said = f"# {selection['statement']}\n"
-    return said + run_files.dump({"method": {"layer": selection["best_llm_layer"]}})
+    use = "# With a line `extends: THE RUN FILE` this is a run file that uses it.\n"
+    return said + use + run_files.dump({"method": {"layer": selection["best_llm_layer"]}})

@@ -95,6 +95,8 @@ def carry_out(request: Request, config: Config, folder: Path) -> dict[str, Any]:
         request.checkpoint, tokens, folder, pooling=config.pooling, dtype=config.dtype,
         device=request.device, notify=request.notify,
     )  # fmt: skip
+    if request.checkpoint.remote:
+        _announce(request.checkpoint, layers[-1])
     for computed in stream.run(layers[-1]):
         if computed.number in layers:
             row = scoring.row(computed)
@@ -123,6 +125,16 @@ def carry_out(request: Request, config: Config, folder: Path) -> dict[str, Any]:
     (folder / streaming.STATES).unlink(missing_ok=True)
     shutil.rmtree(folder / ROWS)
     return found
+
+
+def _announce(checkpoint: Any, last: int) -> None:
+    """Say how much will be read over the network before it is."""
+    num_bytes = sum(checkpoint.layer_bytes(index) for index in range(last + 1))
+    log.warning(
+        "%s bytes are read of %s, layers 0 to %d one after the other, and none is kept; how long that "
+        "takes is said after the first",
+        f"{num_bytes:,}", checkpoint.source, last,
+    )  # fmt: skip
 
 
 class _Scoring:

@@ -1,0 +1,135 @@
+"""Choose which layer of a large model to plug in, by scores of every layer on training examples."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graftlab.commands._options import File, Json, Overrides
+
+if TYPE_CHECKING:
+    from graftlab.runfile import RunFile
+
+
+def command(
+    file: File,
+    overrides: Overrides = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers", metavar="LIST", help="Layers to choose from, as in 0,4,8-11; else all."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Where results go; else paths.runs/name-selection."
+        ),
+    ] = None,
+    keep_states: Annotated[
+        bool, typer.Option("--keep-states", help="Keep the pooled hidden states of each layer.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Also train briefly at every layer, and compare with scores."),
+    ] = False,
+    steps: Annotated[
+        int, typer.Option("--steps", metavar="N", min=1, help="Steps of each training of --check.")
+    ] = 100,
+    subset: Annotated[
+        int | None,
+        typer.Option("--subset", metavar="N", min=2, help="Train --check at so many layers only."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", min=0, help="Seed of --check; else the run file's."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Choose which layer of a large model to plug in.
+
+    Every layer is read once, scored on training examples and let go. Results are selection.json,
+    layer_scores.csv, figures, and layer.yaml: the choice as a fragment of a run file.
+    """
+    from graftlab import config, runfile
+    from graftlab.commands._report import print_json
+
+    given = [f"method.selection.layers={_numbers(layers)}"] if layers else []
+    document = config.read(file, [*(overrides or ()), *given])
+    resolved = runfile.resolve(document)
+    where = out or resolved.paths.runs / f"{resolved.name}-selection"
+    found = _select(resolved, where, keep_states, as_json)
+    if check:
+        from graftlab.commands import _layer_check
+
+        plan = _layer_check.Plan(steps, subset, resolved.seed if seed is None else seed)
+        found = {**found, "check": _layer_check.carry_out(resolved, found, where, plan, as_json)}
+    if as_json:
+        print_json({"selection": str(where), **found})
+    else:
+        _show(found, where)
+
+
+def _numbers(layers: str) -> str:
+    """Return `0,4,8-11` as YAML's list of numbers.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    import re
+
+    from graftlab.errors import ConfigError
+
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", layers):
+        raise ConfigError(f"--layers {layers!r} is no list of layers, such as 0,4,8-11.")
+    ends = [[int(end) for end in part.split("-")] for part in layers.split(",")]
+    numbers = [number for end in ends for number in range(end[0], end[-1] + 1)]
+    if not numbers:
+        raise ConfigError(f"--layers {layers!r} is empty: give the lower end of a range first.")
+    return str(numbers)
+
+
+def _select(file: "RunFile", where: Path, keep_states: bool, quiet: bool) -> dict[str, Any]:
+    import contextlib
+    import sys
+
+    from graftlab import selecting
+
+    def notify(message: str) -> None:
+        if not quiet:
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                print(message, file=sys.stderr, flush=True)
+
+    loaded = selecting.load(file)
+    found = selecting.select(file, loaded, where, keep_states=keep_states, notify=notify)
+    if shown := selecting.shown(where):
+        selecting.track(file, where, shown, found)
+    return found
+
+
+def _show(found: dict[str, Any], where: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"{found['llm']} for {found['slm']} on {found['dataset']}"
+    table = Table(title=f"{title}, {found['n_samples']} training examples")
+    names = list(found["layers"][0]["scores"])
+    for name in ("layer", "score", *names):
+        table.add_column(name, justify="right")
+    for layer in found["layers"]:
+        chosen = layer["layer"] == found["best_llm_layer"]
+        cells = [_cell(layer["score"], layer["interval"])]
+        cells += [_cell(layer["scores"][name]["value"], None) for name in names]
+        table.add_row(str(layer["layer"]), *cells, style="bold" if chosen else None)
+    console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+    console.print(table)
+    console.print(found["statement"])
+    if check := found.get("check"):
+        console.print(check["statement"])
+    console.print(f"Everything is in {where}; layer.yaml is the choice for a run file.")
+
+
+def _cell(value: float | None, interval: list[float] | None) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.3f}" + (f" ± {(interval[1] - interval[0]) / 2:.3f}" if interval else "")
