@@ -83,7 +83,9 @@ class Config(adapters.OnLinear):
 
     @model_validator(mode="after")
     def _belongs_to_the_mode(self) -> "Config":
-        given = self.model_fields_set
+        # a run's own config.yaml gives every field: the defaults do nothing, and are no request
+        fields = type(self).model_fields
+        given = {name for name, field in fields.items() if getattr(self, name) != field.default}
         if self.mode != "seq2par":
             _refuse(given, ("switch_epoch", "switch_step"), self.mode, "seq2par")
         if self.mode != "dynamic":
