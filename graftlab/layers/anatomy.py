@@ -18,7 +18,7 @@ from graftlab.errors import ModelError
 
 # Layers of these mix tokens without attention, whatever their other modules are called.
 RECURRENT = re.compile(
-    r"mamba|ssm|rwkv|deltanet|lightning|recurrent|retention|xlstm|shortconv", re.I
+    r"mamba|ssm\b|rwkv|deltanet|lightning|recurrent|retention|xlstm|shortconv", re.I
 )
 
 DECODERS_ONLY = "Choose a decoder, such as a Llama, Qwen, Mistral, Gemma, Falcon or GPT-2."
@@ -63,6 +63,13 @@ class Catch(nn.Module):
         raise Called(hidden_states, arguments, named)
 
 
+class Pass(nn.Module):
+    """Stands for a layer before the one that is wanted."""
+
+    def forward(self, hidden_states: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        return hidden_states
+
+
 class Nothing(nn.Module):
     """Stands for an embedding whose rows have been added already."""
 
@@ -94,6 +101,7 @@ def build(config: Any, where: str) -> Skeleton:
         raise ModelError(f"transformers has no plain model for {config.model_type} ({where})")
     with torch.device("meta"), no_init_weights():
         model = base(copy.deepcopy(config))
+    _refuse_encoders(model, where)
     for name, module in model.named_modules():
         parent = model.get_submodule(name.rpartition(".")[0])
         if (
@@ -102,9 +110,9 @@ def build(config: Any, where: str) -> Skeleton:
             and isinstance(parent, PreTrainedModel)
         ):
             skeleton = Skeleton(parent.eval(), name)
-            _refuse_encoders(skeleton, where)
             for _, other in skeleton.around():
                 compute_buffers(parent, other)
+            _try(skeleton, where)
             return skeleton
     raise ModelError(
         f"{where} ({config.model_type}) has no list of {config.num_hidden_layers} layers that its "
@@ -113,33 +121,45 @@ def build(config: Any, where: str) -> Skeleton:
     )
 
 
-def _refuse_encoders(skeleton: Skeleton, where: str) -> None:
-    for module in skeleton.layers.modules():
+def _refuse_encoders(model: Any, where: str) -> None:
+    for module in model.modules():
         if getattr(module, "is_causal", True) is False:
             raise ModelError(
-                f"{where} is an encoder ({skeleton.model.config.model_type}): its tokens see those "
+                f"{where} is an encoder ({model.config.model_type}): its tokens see those "
                 f"that follow. {DECODERS_ONLY}"
             )
 
 
+def _try(skeleton: Skeleton, where: str) -> None:
+    """Raise ModelError if the model's forward does not lead to its layers as other decoders' do."""
+    hidden = torch.zeros(1, 2, skeleton.model.config.hidden_size)
+    try:
+        call(shell(skeleton, 0), hidden, None)
+    except Exception as error:
+        raise ModelError(
+            f"{where} ({skeleton.model.config.model_type}) is of a layout that is not known here "
+            f"({type(error).__name__}: {error}). {DECODERS_ONLY}"
+        ) from error
+
+
 def refuse_without_attention(skeleton: Skeleton, index: int, where: str) -> None:
     """Raise ModelError if a layer mixes tokens by anything else than softmax attention."""
-    kinds = {type(module).__name__ for module in skeleton.layers[index].modules()}
-    types = getattr(skeleton.model.config, "layer_types", None) or ()
-    kind = types[index] if index < len(types) else "attention"
-    recurrent = sorted(kind for kind in kinds if RECURRENT.search(kind))
-    if (
-        "attention" not in kind
-        or "linear" in kind
-        or recurrent
-        or not any("Att" in k for k in kinds)
-    ):
-        known = [
-            i for i, other in enumerate(types) if "attention" in other and "linear" not in other
-        ]
-        advice = f"Layers with attention: {', '.join(map(str, known))}." if known else DECODERS_ONLY
-        found = recurrent[0] if recurrent else kind
-        raise ModelError(f"layer {index} of {where} is no attention but {found}. {advice}")
+    if (other := _instead_of_attention(skeleton, index)) is None:
+        return
+    indices = range(len(skeleton.layers))
+    known = [str(i) for i in indices if _instead_of_attention(skeleton, i) is None]
+    advice = f"Layers with attention: {', '.join(known)}." if known else DECODERS_ONLY
+    raise ModelError(f"layer {index} of {where} is no attention but {other}. {advice}")
+
+
+def _instead_of_attention(skeleton: Skeleton, index: int) -> str | None:
+    """Return what a layer has in the place of softmax attention, or beside it; None if nothing."""
+    layer = skeleton.layers[index]
+    kinds = [type(module).__name__ for module in layer.modules()]
+    names = [name for name, _ in layer.named_modules()]
+    if recurrent := [kind for kind in (*kinds, *names) if RECURRENT.search(kind)]:
+        return recurrent[0]
+    return None if any("Att" in kind for kind in kinds) else kinds[0]
 
 
 def block(skeleton: Skeleton, index: int, pooled: bool) -> nn.Module:
@@ -179,14 +199,13 @@ def front(skeleton: Skeleton) -> Any:
 
 
 def _with_modules(skeleton: Skeleton, modules: dict[str, nn.Module], index: int) -> Any:
-    """Return a copy of the model with these modules and one layer, which is a `Catch`."""
+    """Return a copy of the model with these modules, a `Catch` as layer `index` and none behind it."""
     model = copy.copy(skeleton.model)
-    config = copy.deepcopy(skeleton.model.config)
-    if types := getattr(config, "layer_types", None):
-        config.layer_types = [types[index]]
-    config.num_hidden_layers = 1
-    model.__dict__ |= {"config": config, "_parameters": {}, "_buffers": {}}
-    model._modules = modules | {skeleton.list_name: nn.ModuleList([Catch()])}
+    # Masks and positions differ between layers only where config says the kinds of the layers.
+    before = index if getattr(model.config, "layer_types", None) else 0
+    layers = nn.ModuleList([*(Pass() for _ in range(before)), Catch()])
+    model.__dict__ |= {"_parameters": {}, "_buffers": {}}
+    model._modules = modules | {skeleton.list_name: layers}
     return model
 
 

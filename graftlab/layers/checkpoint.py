@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 # Families where one token alone gives the same without queries and keys: a test proves it of each.
 # Not those with attention sinks (gpt-oss) or fused query-key-value matrices (GPT-2, Falcon, Phi-3).
-POOLED = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "opt", "qwen2", "qwen3"})
+# fmt: off
+POOLED = frozenset({
+    "cohere", "gemma", "gemma2", "gemma3_text", "gpt_neo", "gptj", "granite", "llama", "mistral",
+    "olmo", "olmo2", "opt", "phi", "qwen2", "qwen3", "smollm3", "stablelm", "starcoder2",
+})
+# fmt: on
 
 
 class Checkpoint:
@@ -84,14 +89,17 @@ class Checkpoint:
             ModelError: there is no such layer, it is no attention, or its tensors are missing,
                 damaged, of another shape than config.json says, or quantised.
         """
-        from graftlab.layers import anatomy
+        from graftlab.layers import anatomy, converting
         from graftlab.layers.layer import Layer
 
         index = self._checked(index)
         block = self._block(index, pooled)
         names = self._names(index, block)
         stored = self._table.read(names, _dtype(dtype), keep=True)
-        block.load_state_dict(stored.tensors, assign=True)
+        if stored.tensors.keys() == block.state_dict().keys():
+            block.load_state_dict(stored.tensors, assign=True)
+        else:
+            converting.fill(self._skeleton, index, block, stored.tensors, self.source)
         anatomy.compute_buffers(self._skeleton.model, block)
         record = {
             "source": self.source,
@@ -212,17 +220,23 @@ class Checkpoint:
 
     def _names(self, index: int, block: Any) -> dict[str, str]:
         """Return the checkpoint's name of each of a layer's tensors, all of them there and fitting."""
-        names = {
-            name: f"{self._prefix}{self._skeleton.path}.{index}.{name}"
-            for name in block.state_dict()
-        }
-        if lost := sorted(stored for stored in names.values() if stored not in self._table.file_of):
+        from graftlab.layers import converting
+
+        before = f"{self._prefix}{self._skeleton.path}.{index}."
+        wanted = block.state_dict()
+        names = {name: before + name for name in wanted}
+        lost = sorted(stored for stored in names.values() if stored not in self._table.file_of)
+        stored = [name for name in self._table.file_of if name.startswith(before)]
+        if lost and stored and converting.applies(self._skeleton):
+            names = {name.removeprefix(before): name for name in stored}
+        elif lost:
             raise ModelError(
                 f"layer {index} of {self.source} is not whole: {len(lost)} of its {len(names)} tensors "
                 f"are missing, {lost[0]} first."
             )
-        for name, empty in block.state_dict().items():
-            _check(self._table.entry(names[name]), tuple(empty.shape), self.source)
+        for name in names:
+            shape = tuple(wanted[name].shape) if name in wanted else None
+            _check(self._table.entry(names[name]), shape, self.source)
         return names
 
     def _find_prefix(self) -> str:
@@ -242,12 +256,12 @@ class Checkpoint:
         return max(found, key=lambda prefix: found[prefix])
 
 
-def _check(entry: Entry, shape: tuple[int, ...], source: str) -> None:
+def _check(entry: Entry, shape: tuple[int, ...] | None, source: str) -> None:
     if entry.dtype not in FLOATS:
         raise ModelError(
             f"{source} is quantised: {entry.name} is stored as {entry.dtype}. {UNQUANTISED}"
         )
-    if entry.shape != shape:
+    if shape is not None and entry.shape != shape:
         raise ModelError(
             f"{source}: {entry.name} is {list(entry.shape)} in {entry.file}, but {list(shape)} by "
             f"config.json: they are not of one model."

@@ -60,7 +60,7 @@ class Layer(nn.Module):
         with torch.no_grad():
             called = anatomy.call(self.shell, hidden.detach(), attention_mask)
         output = self.block(hidden, *called.arguments, **called.named)
-        return output[0] if isinstance(output, tuple) else output
+        return output[0] if isinstance(output, (tuple, list)) else output
 
     def pooled(self, vectors: Tensor) -> Tensor:
         """Return (B, d) from (B, d): each vector is a sequence of one token at position 0."""
