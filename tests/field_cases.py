@@ -35,6 +35,17 @@ IMAGES = {
     "method": {"name": "lora", "rank": 2},
 }
 
+QUESTIONS = {
+    **TEXTS,
+    "task": {
+        **TEXTS["task"],
+        "kind": "multiple_choice",
+        "labels": ["a", "b", "c"],
+        "columns": {"question": "text", "choices": ["other", "text", "label"]},
+    },
+}
+LIKELIHOOD = {"task.form": "likelihood"}
+
 DATA = {  # of every task kind
     "data_dir": Case("folder", {"task.files": None, "task.data_dir": "."}),
     "files.train": Case("folder/train.jsonl"),
@@ -77,6 +88,23 @@ TASKS = {
         "kind": Case("classification", refused="the backbone reads images"),
         "columns.image": Case("picture"),
         "augment": Case(["crop"]),
+    },
+    "multiple_choice": DATA | {
+        "name": Case("hellaswag", LIKELIHOOD),  # its prompt
+        "kind": Case("classification", refused="unknown key in task.columns: 'question'"),
+        "labels": Case(["c", "b", "a"]),
+        "drop_labels": Case(
+            ["c"], {"task.labels": ["a", "b"], "task.columns.choices": ["other", "text"]}
+        ),
+        "metrics": Case(["macro_f1"]),
+        "columns.question": Case("{text} or {other}"),
+        "columns.choices": Case(["text", "other", "label"]),
+        "columns.label": Case("score", {"task.skip_bad": 9}),
+        "layout": Case("instruction", refused="has no column 'instruction'"),
+        "form": Case("likelihood"),
+        "prompt": Case("Q: {question}\nA:", LIKELIHOOD),
+        "normalise": Case("tokens", LIKELIHOOD),
+        "max_length": Case(9),
     },
 }  # fmt: skip
 

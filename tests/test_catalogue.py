@@ -71,6 +71,9 @@ NUM_CLASSES = {  # of the papers and the sources' tables
     "imdb": 2, "trec": 6, "subj": 2, "ag_news": 4, "mr": 2, "cr": 2, "proscons": 2,
     "tweet_sentiment_binary": 2, "tweet_offensive": 2, "nsmc": 2, "digits": 10, "cifar10": 10, "mnist": 10,
     "svhn": 10, "eurosat": 10, "dtd": 47, "gtsrb": 43, "resisc45": 45, "sun397": 397,
+    # Their rows are read in tests/tasks/test_multiple_choice.py.
+    "arc_easy": 4, "arc_challenge": 4, "openbookqa": 4, "hellaswag": 4, "piqa": 2, "siqa": 3, "winogrande": 2,
+    "boolq": 2,
 }  # fmt: skip
 
 

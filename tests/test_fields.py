@@ -192,8 +192,9 @@ def seen_of_task(run: Any) -> Any:
     backbone = run.backbone.module.load(run.backbone.config, data.problem, 0)
     task = run.task.module.bind(data, backbone, run.task.config, 0)
     batches = {
-        split: digest(task.batch(split, range(task.size(split)), 0))
+        (split, epoch): digest(task.batch(split, range(task.size(split)), epoch))
         for split in ("train", "validation", "test") if task.size(split)
+        for epoch in (0, None)
     }  # fmt: skip
     return list(ASKED), data.problem, task.metrics, batches, data.record["skipped"]
 
@@ -290,6 +291,7 @@ def test_no_field_of_a_part_is_idle(kind: str, name: str, key: str, place: Path)
     section, look = LOOKS[kind]
     case = next(table for k, n, table in PARTS if (k, n) == (kind, name))[key]
     values = cases.IMAGES if name in ("images", "vision") else cases.TEXTS
+    values = cases.QUESTIONS if name == "multiple_choice" else values
     if kind == "methods":
         values = {**values, "method": {"name": name}}
         os.chdir(place / name if (place / name).is_dir() else place)
