@@ -27,7 +27,8 @@ from typer.core import TyperCommand, TyperGroup
 
 import graftlab
 from graftlab import registry
-from graftlab.errors import LOGGED, GraftlabError, nearest
+from graftlab.errors import LOGGED, ConfigError, GraftlabError, nearest
+from graftlab.training import launch
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 UNEXPECTED = 1
@@ -54,6 +55,8 @@ class Commands(TyperGroup):
             close = nearest(args[0], known)
             hint = f" Did you mean {close!r}?" if close else ""
             ctx.fail(f"unknown command {args[0]!r}.{hint} Known: {', '.join(known)}.")
+        if args and (reason := launch.only_one(args[0])):
+            raise ConfigError(reason)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -110,6 +113,8 @@ def visible(text: str) -> str:
 
 
 def _fail(kind: str, message: str, exit_code: int, as_json: bool) -> NoReturn:
+    if launch.said_elsewhere(exit_code):
+        raise typer.Exit(exit_code)
     if as_json:
         error = {"type": kind, "message": message, "exit_code": exit_code}
         print(json.dumps({"error": error}, ensure_ascii=False))
@@ -144,5 +149,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a locale without UTF-8 must not stop a run
             stream.reconfigure(errors="backslashreplace")
+    if launch.place().rank:
+        sys.stdout = io.StringIO()  # results are shown once
     logging.getLogger("graftlab").addHandler(Warnings())
     typer.main.get_command(app)(prog_name="graftlab")

@@ -13,7 +13,7 @@ from graftlab import files
 from graftlab.contracts import Task
 from graftlab.errors import DataError, OutOfMemory
 from graftlab.metrics import Score
-from graftlab.training.batches import Share
+from graftlab.training.launch import Share
 
 if TYPE_CHECKING:
     import torch

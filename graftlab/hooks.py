@@ -55,14 +55,18 @@ class Hook:
         """Before a step's first forward pass; called again if memory ran out and the step is replayed."""
 
     def loss_terms(self, step: int) -> "dict[str, Tensor]":
-        """Return extra losses, added once per effective batch and logged apart."""
+        """Return extra losses, added once per effective batch and logged apart.
+
+        Of several processes only the main one is asked: gradients are summed over them.
+        """
         return {}
 
     def after_backward(self, step: int, micro_step: int) -> None:
-        """After each micro-batch's backward pass."""
+        """After each micro-batch's backward pass; of several processes each has the gradients of its own
+        share here, and nothing may be asked of the others."""
 
     def before_optimizer_step(self, step: int) -> dict[str, float]:
-        """All gradients are there, unscaled and before clipping."""
+        """All gradients are there, the same on every process, unscaled and before clipping."""
         return {}
 
     def after_optimizer_step(self, step: int) -> dict[str, float]:

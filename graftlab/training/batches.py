@@ -2,19 +2,13 @@
 
 import os
 import signal
-from dataclasses import dataclass
 from typing import Any
 
 from graftlab.contracts import Batch, Task
+from graftlab.training.launch import Share
 from graftlab.training.order import Order, micro_batches
 
-
-@dataclass(frozen=True)
-class Share:
-    """This process among all that train together."""
-
-    rank: int = 0
-    world: int = 1
+__all__ = ["Batches", "Share"]
 
 
 class Batches:

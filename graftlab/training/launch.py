@@ -4,7 +4,8 @@ import atexit
 import datetime
 import logging
 import os
-from collections.abc import Mapping
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError
@@ -27,18 +28,42 @@ IGNORED = {  # what a launcher may ask for and a run file says for itself
     "ACCELERATE_DYNAMO_BACKEND": ("no", "training.compile"),
 }
 MPI = ("PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD")  # prefixes of Intel MPI, Open MPI and MVAPICH
+STOPPED = (130, 143)  # exit codes of SIGINT and SIGTERM, which all processes get
+LINGER_S = 30.0
 WAIT = datetime.timedelta(days=1)  # the others wait as long while the main one scores or saves
 
 
-def place(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Share:
+    """This process among all that train together."""
+
+    rank: int = 0
+    world: int = 1
+
+
+def place() -> Share:
     """Return this process's rank and how many there are, as torchrun, accelerate or MPI say it."""
-    if "LOCAL_RANK" in environment:
-        return int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
-    if _asked("ACCELERATE_USE_CPU", environment):
+    if "LOCAL_RANK" in os.environ:
+        return Share(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    if _asked("ACCELERATE_USE_CPU"):
         for name in MPI:
-            if f"{name}_SIZE" in environment:
-                return int(environment[f"{name}_RANK"]), int(environment[f"{name}_SIZE"])
-    return 0, 1
+            if f"{name}_SIZE" in os.environ:
+                return Share(int(os.environ[f"{name}_RANK"]), int(os.environ[f"{name}_SIZE"]))
+    return Share()
+
+
+def said_elsewhere(exit_code: int) -> bool:
+    """Return whether the first process of this machine says that, and why, a run has ended.
+
+    It mostly fails as this one does, and when it is gone, the launcher ends this one, which waits for
+    that: who ends first takes the others along before they have spoken.
+    """
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0 or place().world == 1:
+        return False
+    if exit_code in STOPPED:
+        return True
+    time.sleep(LINGER_S)
+    return False
 
 
 def join() -> "Processes":
@@ -50,8 +75,7 @@ def join() -> "Processes":
     from graftlab.training.processes import Processes
 
     _refuse()
-    _, world = place()
-    if world == 1:
+    if place().world == 1:
         return Processes()
     import torch
     from accelerate import PartialState
@@ -76,7 +100,7 @@ def join() -> "Processes":
 
 def only_one(command: str) -> str | None:
     """Return why a command cannot be launched as several processes; None where it can."""
-    _, world = place()
+    world = place().world
     if world == 1 or command in ("run", "resume"):
         return None
     return (
@@ -109,8 +133,8 @@ def _only(name: str) -> str:
     )
 
 
-def _asked(variable: str, environment: Mapping[str, str] = os.environ) -> bool:
-    return environment.get(variable, "").lower() in ("1", "true", "yes", "y", "on", "t")
+def _asked(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes", "y", "on", "t")
 
 
 def _part(processes: "Processes") -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from graftlab import errors
 from graftlab.errors import GraftlabError, Stopped
-from graftlab.training.batches import Share
+from graftlab.training.launch import Share
 
 if TYPE_CHECKING:
     import torch
