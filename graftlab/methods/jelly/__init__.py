@@ -163,7 +163,7 @@ def _report(model: "PeftModel", config: Config) -> None:
     """Say how many layers are in which mode, and how many numbers train before and after the switch.
 
     Raises:
-        ConfigError: layers that are not square cannot keep their A (`switch_method` none).
+        ConfigError: no layer is sequential, or one that is not square cannot keep its A.
     """
     import logging
 
@@ -172,6 +172,11 @@ def _report(model: "PeftModel", config: Config) -> None:
     found = {name.removeprefix(adapters.PREFIX): layer for name, layer in layers(model).items()}
     sequential = [n for n, layer in found.items() if layer.forms[adapters.ADAPTER].sequential]
     own = [name for name in sequential if not found[name].is_square]
+    if not sequential and not config.starts_parallel:
+        raise ConfigError(
+            f"method.mode {config.mode} has no sequential layer to begin with: of the {len(found)} "
+            "targets none is square. Set method.nonsquare: own_A, or method.mode: parallel."
+        )
     if own and config.switch_method == "none" and config.mode in ("seq2par", "dynamic"):
         raise ConfigError(
             f"method.switch_method none keeps A as it is, but {own[0]} is not square: its A does not fit "

@@ -67,12 +67,12 @@ def cosine(first: "Sequence[Tensor]", second: "Sequence[Tensor]") -> float | Non
 
     products = []
     for a, b in zip(first, second, strict=True):
-        a, b = a.float().flatten(), b.float().flatten()
+        a, b = a.flatten().double(), b.flatten().double()  # squares of 1e-20 are none in float32
         products.append(torch.stack([a @ b, a @ a, b @ b]))
     if not products:
         return None
     device = products[0].device
-    dot, one, other = torch.stack([p.to(device) for p in products]).double().sum(0).tolist()
+    dot, one, other = torch.stack([p.to(device) for p in products]).sum(0).tolist()
     if not one > 0 or not other > 0 or not math.isfinite(dot + one + other):
         return None
     return float(dot / math.sqrt(one * other))

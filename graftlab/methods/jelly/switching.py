@@ -54,7 +54,9 @@ class Plan:
         if self.switch_step is not None:
             return self.switch_step
         epochs = 1.0 if self.switch_epoch is None else self.switch_epoch
-        return max(0, math.ceil(epochs * steps_per_epoch))
+        step = math.ceil(epochs * steps_per_epoch)
+        # 0.07 epochs of 100 steps are 7 steps, but 0.07 * 100 is a little more than 7
+        return max(0, step - 1 if (step - 1) / steps_per_epoch >= epochs else step)
 
     def trigger(self, num_steps: int) -> Any:
         """Return the state machine of `dynamic` for a run of this length; None in the other modes."""
@@ -143,7 +145,7 @@ class Switch:
             if before is not None:  # None: a last, short batch went through in one
                 now = [whole - half for whole, half in zip(now, before, strict=True)]
         else:
-            self.previous = now if any(g.any() for g in now) else before
+            self.previous = now if _is_direction(now) else before
         coherence = None if before is None else cosine(now, before)
         self.wanted = self.agree(self.trigger.update(coherence))
         found = {"coherence": coherence, "coherence_average": self.trigger.average}
@@ -244,9 +246,20 @@ class Switch:
         """Say so if a switch was planned and has not come."""
         if self.step is None and self.plan.mode in ("seq2par", "dynamic"):
             log.warning(
-                "JELLY never switched: the adapter is sequential to the end. Let switch_epoch, or "
-                "dynamic.latest, be below the length of the run."
+                "JELLY never switched: the adapter is sequential to the end. Let method.latest (dynamic) "
+                "or method.switch_epoch (seq2par) be below the length of the run."
             )
+
+
+def _is_direction(gradients: "Sequence[Tensor]") -> bool:
+    """Return whether a later gradient can be compared with these: not zero, and finite."""
+    import torch
+
+    if not gradients:
+        return False
+    device = gradients[0].device
+    size = torch.stack([g.double().norm().to(device) for g in gradients]).norm().item()
+    return 0 < size < math.inf
 
 
 def replace(optimizer: "torch.optim.Optimizer", old: "Tensor", new: "Tensor") -> None:
