@@ -74,7 +74,8 @@ def default(field: FieldInfo) -> str:
         return f"`[{', '.join(map(str, value))}]`"
     if value is None or isinstance(value, bool):
         return f"`{ {None: 'null', True: 'true', False: 'false'}[value] }`".replace(" ", "")
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"`{shown}`".replace("\n", r"\n")
 
 
 def rows(config: type[Section], leave: Mapping[str, Any], before: str = "") -> Iterator[Any]:
