@@ -147,6 +147,7 @@ LOW_RANK = LINEAR | {
     "start_from": Case("adapter"),
     "start_head": Case(False, ADAPTER),
 }
+MEAN, LORA = {"method.pooling": "mean"}, {"method.encoder": "lora"}
 METHODS = {
     "full": {},
     "head": {},
@@ -162,6 +163,25 @@ METHODS = {
         "allocate_share": Case(0.5),
         "smoothing": Case(0.5),
         "orthogonality": Case(0.1),
+    },
+    "pifi": {  # on a small donor, of which layer 1 is plugged in
+        "plug": Case("random"),
+        "projections": Case(False, {"method.plug": "none", "method.layer": "last"}),
+        "llm": Case("other"),
+        "revision": Case("main", refused="revision"),
+        "layer": Case(2),
+        "plug_mode": Case("sequence", MEAN),
+        "pooling": Case("mean"),
+        "pad_to": Case(100, {"method.pooling": "mean_with_padding", "method.pad_to": 120}),
+        "residual": Case(True),
+        "train_layer": Case(True),
+        "dtype": Case("bfloat16"),
+        "encoder": Case("frozen"),
+        "lora.rank": Case(2, LORA),
+        "lora.alpha": Case(2.0, LORA),
+        "lora.dropout": Case(0.5, LORA),
+        "lora.targets": Case(["query"], LORA),
+        "head_dropout": Case(0.5),
     },
     "prefix": {
         "num_tokens": Case(5),

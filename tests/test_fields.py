@@ -118,6 +118,12 @@ def write(folder: Path, found: dict[str, list[dict[str, Any]]]) -> None:
         (folder / f"{split}.jsonl").write_text(lines)
 
 
+def move(weights: Path) -> None:
+    """Add one half to each weight in a file."""
+    moved = {name: weight + 0.5 for name, weight in load_file(weights).items()}
+    save_file(moved, weights, metadata={"format": "pt"})
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: Any) -> Path:
     made: Path = tmp_path_factory.mktemp("fields")
@@ -129,9 +135,11 @@ def folder(tmp_path_factory: Any) -> Path:
         for name in ("model", "other"):
             (made / kind / name).mkdir(parents=True)
             registry.find("backbones", kind).example(made / kind / name)
-        weights = made / kind / "other" / "model.safetensors"
-        moved = {name: weight + 0.5 for name, weight in load_file(weights).items()}
-        save_file(moved, weights, metadata={"format": "pt"})
+        move(made / kind / "other" / "model.safetensors")
+    for method in ("pifi",):
+        (made / method / "other").mkdir(parents=True)
+        registry.find("methods", method).example(made / method / "other")
+        move(made / method / "other" / "model.safetensors")
     for method in ("lora", "dora", "pissa"):
         module = registry.find("methods", method)
         attached = module.attach(backbone(), module.Config(), fitting.setting(FAMILY, seed=9))
@@ -293,7 +301,10 @@ def test_no_field_of_a_part_is_idle(kind: str, name: str, key: str, place: Path)
     values = cases.IMAGES if name in ("images", "vision") else cases.TEXTS
     values = cases.QUESTIONS if name == "multiple_choice" else values
     if kind == "methods":
-        values = {**values, "method": {"name": name}}
+        example = fitting.config(registry.find("methods", name)).model_dump(
+            mode="json", exclude_unset=True
+        )
+        values = {**values, "method": {"name": name, **example}}
         os.chdir(place / name if (place / name).is_dir() else place)
         values = {**values, "task": {**values["task"], "files": None, "data_dir": str(place)}}
     if kind == "backbones" and name != "tiny":

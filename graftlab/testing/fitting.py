@@ -1,6 +1,9 @@
 """Tiny backbones, batches and a bare loop, on which the promises of methods are tested in milliseconds."""
 
+import functools
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -146,6 +149,20 @@ def outputs(model: nn.Module, family: Family) -> Tensor:
     if family.problem is TOKENS:
         logits = logits[inputs["attention_mask"].bool()]
     return logits
+
+
+FOLDER = tempfile.TemporaryDirectory(prefix="graftlab-testing-")
+
+
+@functools.cache
+def config(method: ModuleType) -> Any:
+    """Return the method's section for the promises: its defaults, or, where these ask for files from
+    elsewhere, what its `example(folder)` has written."""
+    if not hasattr(method, "example"):
+        return method.Config()
+    folder = Path(FOLDER.name) / method.__name__
+    folder.mkdir()
+    return method.example(folder)
 
 
 def setting(family: Family, seed: int = 0, restored: Any = None) -> Setting:

@@ -33,7 +33,7 @@ def _case(name: str, family: str, promise: str | None = None) -> tuple[Any, fitt
 
 def _attach(method: Any, family: fitting.Family, seed: int = 0, head_seed: int = 0) -> Attached:
     attached: Attached = method.attach(
-        fitting.backbone(family, head_seed), method.Config(), fitting.setting(family, seed)
+        fitting.backbone(family, head_seed), fitting.config(method), fitting.setting(family, seed)
     )
     return attached
 
@@ -82,7 +82,7 @@ def test_nothing_of_the_backbone_trains_but_its_head(name: str, family: str) -> 
     method, fitted = _case(name, family, "FREEZES_BACKBONE")
     backbone = fitting.backbone(fitted)
     own = {id(parameter): n for n, parameter in backbone.model.named_parameters()}
-    attached = method.attach(backbone, method.Config(), fitting.setting(fitted))
+    attached = method.attach(backbone, fitting.config(method), fitting.setting(fitted))
     trained = [own[id(p)] for p in attached.model.parameters() if p.requires_grad and id(p) in own]
     assert [n for n in trained if not n.startswith(backbone.head)] == []
 
@@ -101,7 +101,7 @@ def test_what_trains_is_float32_on_a_backbone_of_lower_precision(name: str, fami
     method, fitted = _case(name, family)
     backbone = fitting.backbone(fitted)
     backbone.model.to(torch.bfloat16)
-    model = method.attach(backbone, method.Config(), fitting.setting(fitted)).model
+    model = method.attach(backbone, fitting.config(method), fitting.setting(fitted)).model
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
 
 
@@ -112,7 +112,7 @@ def test_save_and_load_give_the_same_outputs(name: str, family: str, tmp_path: P
     fitting.train(attached, fitted, steps=fitting.NUM_STEPS)
     expected = fitting.outputs(attached.model, fitted)
     method.save(attached.model, tmp_path)
-    loaded = method.load(fitting.backbone(fitted), method.Config(), tmp_path)
+    loaded = method.load(fitting.backbone(fitted), fitting.config(method), tmp_path)
     assert not loaded.training
     actual = fitting.outputs(loaded, fitted)
     if method.RELOADS_EXACTLY:
@@ -129,7 +129,7 @@ def test_what_is_saved_again_after_loading_is_the_same_bytes(
     attached = _attach(method, fitted)
     fitting.train(attached, fitted, steps=fitting.NUM_STEPS)
     method.save(attached.model, tmp_path / "first")
-    loaded = method.load(fitting.backbone(fitted), method.Config(), tmp_path / "first")
+    loaded = method.load(fitting.backbone(fitted), fitting.config(method), tmp_path / "first")
     method.save(loaded, tmp_path / "second")
     first, second = (
         {file.name: file.read_bytes() for file in (tmp_path / folder).iterdir()}
@@ -170,7 +170,7 @@ def test_a_loaded_adapter_turns_off_too(name: str, family: str, tmp_path: Path) 
     attached = _attach(method, fitted)
     fitting.train(attached, fitted)
     method.save(attached.model, tmp_path)
-    loaded = method.load(fitting.backbone(fitted), method.Config(), tmp_path)
+    loaded = method.load(fitting.backbone(fitted), fitting.config(method), tmp_path)
     with method.off(loaded):
         turned_off = fitting.outputs(loaded, fitted)
     torch.testing.assert_close(turned_off, _plain(fitted), rtol=0, atol=0)
@@ -200,7 +200,7 @@ def test_a_resumed_run_attaches_alike_without_computing(name: str, family: str) 
     state = {n: tensor for n, tensor in first.model.state_dict().items() if n in kept}
     assert set(state) == kept
     restored = fitting.setting(fitted, seed=9, restored=copy.deepcopy(dict(first.record)))
-    second = method.attach(fitting.backbone(fitted, head_seed=9), method.Config(), restored)
+    second = method.attach(fitting.backbone(fitted, head_seed=9), fitting.config(method), restored)
     assert second.computed == first.computed
     assert second.record == first.record
     assert second.rates == first.rates

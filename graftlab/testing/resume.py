@@ -18,6 +18,7 @@ import pytest
 from graftlab import config, experiment, registry, runfile
 from graftlab.config import merge
 from graftlab.runs import Run
+from graftlab.testing import fitting
 from graftlab.training.steps import Stepper
 
 WORDS = (("fine", "glad", "warm", "kind"), ("poor", "sad", "cold", "harsh"))
@@ -102,7 +103,8 @@ def test_killed_and_resumed_equals_never_killed(name: str, tmp_path: Path) -> No
     method = registry.find("methods", name)
     if "tiny" not in method.BACKBONES:
         pytest.skip(f"{name} says that it does not fit the tiny backbone")
-    file = run_file(tmp_path, {"method": {"name": name}})
+    fields = fitting.config(method).model_dump(mode="json")
+    file = run_file(tmp_path, {"method": {**fields, "name": name}})
     whole = tmp_path / "whole"
     experiment.run(file, whole, options=OPTIONS)  # here, so that no child has to import anything
     path = tmp_path / "killed"
