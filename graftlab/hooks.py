@@ -1,6 +1,6 @@
 """What a method may do between the loop's steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 def _nothing(scalars: dict[str, float]) -> None:
     """Tell nobody."""
+
+
+def _stay(tensors: "Sequence[Tensor]") -> None:
+    """Leave them: there is one process."""
 
 
 def _one(step: int) -> int:
@@ -32,6 +36,9 @@ class Training:
     agree: Callable[[bool], bool] = bool
     """Return the main process's decision on every process: a decision from floats is to be one decision.
     All processes must call it, at the same moment of the same step."""
+    add: "Callable[[Sequence[Tensor]], None]" = _stay
+    """Replace tensors, gradients of a part of a step's examples, by their sums over all processes. All
+    must call it, at the same moment."""
     tell: Callable[[dict[str, float]], None] = _nothing
     """Log scalars at once, under the last step that is done: for what happens once and not each step."""
     probe: Callable[[], float] | None = None

@@ -189,6 +189,16 @@ class Processes:
             ):
                 gradient.copy_(piece.view_as(gradient))
 
+    def add_tensors(self, tensors: "Sequence[Tensor]") -> None:
+        """Replace each tensor by its sum over all processes."""
+        if self.alone:
+            return
+        import torch.distributed as dist
+
+        self._round()
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
     def _round(self, *values: float, failed: bool = False) -> list[float]:
         import torch
         import torch.distributed as dist

@@ -94,6 +94,7 @@ def start(loop: "Loop") -> None:
         loop.order.steps_per_epoch,
         loop.parameters_changed,
         agree=loop.parts.processes.agree,
+        add=loop.parts.processes.add_tensors,
         tell=loop.tell,  # type: ignore[arg-type]  # scalars may be None there
         probe=functools.partial(probe, loop),
         micro_batches=loop.batches.count,

@@ -33,6 +33,7 @@ class SwitchHook(Hook):
             training.num_steps,
             training.steps_per_epoch,
             training.agree,
+            training.add,
         )
         if self.switch.at is not None and self.switch.at >= training.num_steps:
             raise ConfigError(

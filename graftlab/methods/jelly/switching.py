@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from graftlab.methods.jelly.layer import Change, JellyLinear
+    from graftlab.methods.jelly.forms import Change
+    from graftlab.methods.jelly.layer import JellyLinear
 
 log = logging.getLogger("graftlab")
 
@@ -86,10 +87,12 @@ class Switch:
         num_steps: int,
         steps_per_epoch: int,
         agree: Callable[[bool], bool] = bool,
+        add: "Callable[[Sequence[Tensor]], None] | None" = None,
     ) -> None:
         from graftlab.methods.jelly.tuner import layers
 
-        self.model, self.adapter, self.plan, self.agree = model, adapter, plan, agree
+        self.model, self.adapter, self.plan = model, adapter, plan
+        self.agree, self.add = agree, add
         self.layers = layers(model)
         self.at = plan.fixed_step(steps_per_epoch)
         self.trigger = plan.trigger(num_steps)
@@ -124,16 +127,13 @@ class Switch:
         ]
 
     def keep_first_half(self) -> None:
-        """Keep the gradients of the first half of a step's examples (criterion `halves`)."""
-        import torch.distributed as dist
-
+        """Keep this process's gradients of the first half of a step's examples (criterion `halves`)."""
         self.previous = self.gradients()
-        if dist.is_available() and dist.is_initialized():
-            for gradient in self.previous:  # DDP has not averaged them yet
-                dist.all_reduce(gradient.div_(dist.get_world_size()))
 
     def observe(self) -> dict[str, float]:
         """Compare this step's gradients of A, all there and not clipped, and decide; return scalars."""
+        import torch
+
         from graftlab.methods.jelly.coherence import cosine
 
         if not self.watching:
@@ -142,8 +142,11 @@ class Switch:
         before = self.previous
         if self.plan.criterion == "halves":
             self.previous = None
-            if before is not None:  # None: a last, short batch went through in one
-                now = [whole - half for whole, half in zip(now, before, strict=True)]
+            # zeros: a short batch has gone through in one, perhaps on this process only
+            before = before or [torch.zeros_like(gradient) for gradient in now]
+            if self.add:
+                self.add(before)
+            now = [whole - half for whole, half in zip(now, before, strict=True)]
         else:
             self.previous = now if _is_direction(now) else before
         coherence = None if before is None else cosine(now, before)
@@ -215,7 +218,7 @@ class Switch:
 
     def load_state_dict(self, state: dict[str, Any], optimizer: Any = None) -> None:
         """Take back what `state_dict` returned, and give the layers the form that they had."""
-        from graftlab.methods.jelly.layer import Form
+        from graftlab.methods.jelly.forms import Form
 
         moved = self.sequential if state["step"] is not None else self._switched()
         form = (
