@@ -231,5 +231,5 @@ def call(model: Any, hidden: Tensor, attention_mask: Tensor | None) -> Called:
     try:
         model(inputs_embeds=hidden, attention_mask=attention_mask, use_cache=False)
     except Called as called:
-        return called
+        return called.with_traceback(None)  # its frames would keep the layer until a collection
     raise AssertionError(f"{type(model).__name__} did not call its layer")

@@ -111,20 +111,20 @@ def statement(choice: Choice, num_layers: int, num_choices: int, config: Config)
     said = [f"Layer {choice.layer} of 0 to {num_layers - 1} is chosen"]
     if num_choices == 1:
         return said[0] + "; there was no other to choose from."
-    if not choice.wins:
-        return said[0] + "; how sure that is was not asked (method.selection.resamples is 0)."
-    share = choice.wins.get(choice.layer, 0.0)
-    sure = "sure" if share >= SURE else "likely, not sure" if share >= LIKELY else "open"
-    said[0] += (
-        f"; the choice is {sure}: it wins in {share:.0%} of bootstrap samples of the examples"
-    )
-    others = [(layer, won) for layer, won in choice.wins.items() if layer != choice.layer]
-    if others:
-        said[0] += f", layer {others[0][0]} in {others[0][1]:.0%}"
+    if choice.wins:
+        share = choice.wins.get(choice.layer, 0.0)
+        sure = "sure" if share >= SURE else "likely, not sure" if share >= LIKELY else "open"
+        said[0] += (
+            f"; the choice is {sure}: it wins in {share:.0%} of bootstrap samples of the examples"
+        )
+        others = [(layer, won) for layer, won in choice.wins.items() if layer != choice.layer]
+        said[0] += "".join(f", layer {layer} in {won:.0%}" for layer, won in others[:1])
+    else:
+        said[0] += "; how sure that is was not asked (method.selection.resamples is 0)"
     alone = {name: choice.alone[name] for name, weight in config.weights.items() if weight}
     if len({*alone.values()}) > 1:
         each = ", ".join(f"{name} {layer}" for name, layer in alone.items())
-        said.append(f"Each score alone would choose another: {each}")
+        said.append(f"The scores that count disagree; each alone would choose: {each}")
     if choice.unbiased != choice.layer:
         said.append(f"Without the depth bias it would be layer {choice.unbiased}")
     if choice.left_out:

@@ -1,0 +1,148 @@
+"""How scores are mixed into a choice, how sure it is, and which examples it rests on."""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from graftlab.errors import ConfigError, DataError
+from graftlab.selection import Config, sampling
+from graftlab.selection.choice import choose, interval, normalise, statement
+
+SOURCE = {"normalise": "none", "depth_bias_form": "multiplicative"}
+
+
+def scores(**rows):
+    return {name: np.atleast_2d(np.array(row, dtype=float)) for name, row in rows.items()}
+
+
+THREE = scores(probe=[0.8, 0.9, 0.7], fisher=[0.2, 0.1, 0.3], silhouette=[0.0, 0.1, -0.1])
+
+
+def test_without_normalising_the_mix_is_the_sources():
+    found = choose([0, 1, 2], THREE, 3, Config(**SOURCE))
+    mixed = (0.4 * 0.9 + 0.3 * 0.1 + 0.3 * 0.1) / (0.4 + 0.3 + 0.3)
+    assert found.combined[0, 1] == pytest.approx(mixed * (1 - 0.3 * 1 / 2))
+    assert (found.layer, found.unbiased) == (0, 1)  # the bias has moved it to the front
+    assert found.alone == {"probe": 1, "fisher": 2, "silhouette": 1}
+
+
+def test_the_sources_bias_raises_a_score_below_zero_and_ours_does_not():
+    below = scores(silhouette=[-0.2, -0.2])
+    one = Config(weights={"silhouette": 1.0}, **SOURCE)
+    assert choose([0, 1], below, 2, one).layer == 1
+    additive = one.model_copy(update={"depth_bias_form": "additive"})
+    assert choose([0, 1], below, 2, additive).layer == 0
+
+
+def test_depth_is_counted_over_the_whole_model():
+    found = choose([3, 5], scores(probe=[0.5, 0.5]), 11, Config(weights={"probe": 2.0}))
+    np.testing.assert_allclose(found.combined[0], [-0.3 * 0.3, -0.3 * 0.5])
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [("minmax", [0, 1, 0.25, 0.25]), ("rank", [0, 1, 0.5, 0.5]), ("none", [1, 5, 2, 2])],
+)
+def test_scores_are_brought_to_0_to_1_over_the_layers(how, expected):
+    np.testing.assert_allclose(normalise(np.array([[1.0, 5.0, 2.0, 2.0]]), how), [expected])
+
+
+def test_scores_that_are_all_equal_choose_nothing():
+    assert (normalise(np.full((1, 3), 0.4), "minmax") == 0).all()
+
+
+def test_shifting_and_stretching_a_score_does_not_change_the_choice():
+    config = Config(depth_bias=0.0)
+    moved = {name: 100 * row - 7 for name, row in THREE.items()}
+    for how in ("minmax", "rank"):
+        same = config.model_copy(update={"normalise": how})
+        ours, theirs = choose([0, 1, 2], THREE, 3, same), choose([0, 1, 2], moved, 3, same)
+        np.testing.assert_allclose(ours.combined, theirs.combined)
+
+
+def test_a_layer_where_a_counted_score_is_undefined_is_left_out_and_told():
+    broken = scores(probe=[0.8, np.nan, 0.7], fisher=[1, 9, np.nan], silhouette=[0, 0, 0])
+    config = Config(weights={"probe": 1.0})
+    found = choose([0, 1, 2], broken, 3, config)
+    assert (found.layer, found.left_out) == (0, (1,))
+    assert np.isnan(found.combined[0, 1])
+    assert "1 of 3 layers are left out" in statement(found, 3, 3, config)
+    with pytest.raises(DataError, match="no layer can be chosen"):
+        choose([0], scores(probe=[np.nan]), 3, config)
+
+
+def test_wins_are_the_shares_of_resamples_in_which_a_layer_is_best():
+    rows = scores(probe=[[0.9, 0.1], [0.9, 0.2], [0.3, 0.8], [0.6, 0.5], [0.7, 0.5]])
+    config = Config(weights={"probe": 1.0}, depth_bias=0.0)
+    found = choose([0, 4], rows, 5, config)
+    assert found.wins == {0: 0.75, 4: 0.25}
+    said = statement(found, 5, 2, config)
+    assert "Layer 0 of 0 to 4 is chosen; the choice is likely, not sure: it wins in 75%" in said
+    assert "layer 4 in 25%" in said
+
+
+@pytest.mark.parametrize(
+    ("wins", "word"), [([1.0], "sure"), ([0.6, 0.4], "likely"), ([0.4, 0.35, 0.25], "open")]
+)
+def test_words_for_how_sure_a_choice_is(wins, word):
+    found = choose([0, 1, 2], THREE, 3, Config(**SOURCE))
+    found = found._replace(wins=dict(enumerate(wins)))
+    assert f"the choice is {word}" in statement(found, 3, 3, Config(**SOURCE))
+
+
+def test_the_interval_is_around_the_score_as_wide_as_its_standard_error_says():
+    draws = np.random.default_rng(0).normal(0.7, 0.1, 5000)
+    low, high = interval(np.concatenate([[0.5], draws]))
+    assert (low + high) / 2 == pytest.approx(0.5)
+    assert high - low == pytest.approx(2 * 1.96 * 0.1, rel=0.03)
+    assert interval(np.array([0.5])) is None
+
+
+def test_as_many_examples_of_each_class_as_of_any_other():
+    labels = np.array([0] * 50 + [1] * 50 + [2] * 6)
+    drawn = sampling.draw(labels, ("a", "b", "c"), Config(samples=40))
+    assert np.bincount(labels[drawn]).tolist() == [17, 17, 6]
+    assert (np.diff(drawn) > 0).all()
+    assert (drawn == sampling.draw(labels, ("a", "b", "c"), Config(samples=40))).all()
+    other = sampling.draw(labels, ("a", "b", "c"), Config(samples=40, seed=1))
+    assert (drawn != other).any()
+
+
+@pytest.mark.parametrize(
+    ("labels", "config", "error", "message"),
+    [
+        ([0] * 20, {}, DataError, "all 20 training examples have the class 'a'"),
+        ([0] * 20 + [1] * 20, {"samples": 3}, ConfigError, "10 are needed at least"),
+        ([0] * 20 + [1] * 4, {}, DataError, r"'b' \(4\)"),
+    ],
+)
+def test_examples_that_cannot_tell_layers_apart_are_refused(labels, config, error, message):
+    with pytest.raises(error, match=message):
+        sampling.draw(np.array(labels), ("a", "b"), Config(**config))
+
+
+def test_folds_and_resamples_keep_the_classes():
+    labels = np.array([0] * 12 + [1] * 7)
+    folds = sampling.folds(labels, 3, 0)
+    assert np.bincount(folds[labels == 0]).tolist() == [4, 4, 4]
+    assert sorted(np.bincount(folds[labels == 1])) == [2, 2, 3]
+    weights = sampling.resamples(labels, 200, 0)
+    assert (weights[:, labels == 0].sum(axis=1) == 12).all()
+    assert (weights[:, labels == 1].sum(axis=1) == 7).all()
+    # a bootstrap count is binomial(n, 1/n): mean 1, variance 1 - 1/n
+    assert weights[1:, 0].mean() == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"weights": {"prob": 1.0}}, "Did you mean 'probe'"),
+        ({"weights": {"probe": 0.0}}, "one score at least"),
+        ({"weights": {"probe": -1.0}}, "0 or more"),
+        ({"layers": (-1,)}, "count from 0"),
+        ({"top_components": 20}, "more than components"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(given, message):
+    with pytest.raises(ValidationError, match=message):
+        Config(**given)
