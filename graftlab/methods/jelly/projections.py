@@ -27,23 +27,30 @@ def tip(a_RO: Tensor, w_OI: Tensor) -> Tensor:
     A' A'ᵀ = A Aᵀ, and the rows of A' span those of A W if V' W has full rank. The task-isomorphic
     projection of JELLY's source, which sets B to zero with it.
     """
-    u_RR, s_R, vt_RO = torch.linalg.svd(a_RO.double(), full_matrices=False)
-    return (u_RR * s_R) @ _polar(pull_back(vt_RO, w_OI))[0]
+    u_RK, s_K, vt_KO = _nonzero_svd(a_RO)
+    return (u_RK * s_K) @ _polar(pull_back(vt_KO, w_OI))[0]
 
 
 def tip_preserve(a_RO: Tensor, b_OR: Tensor, w_OI: Tensor) -> tuple[Tensor, Tensor]:
     """Return the A' (R, I) of `tip` and the B' (O, R) with which B' A' = B A W.
 
-    With the polar decomposition V' W = H O, B' = B U S H S^-1 U'. Zero singular values of A are cut
-    before the pull-back: with them H would mix directions that A does not have.
+    With the polar decomposition V' W = H O, B' = B U S H S^-1 U'.
+    """
+    u_RK, s_K, vt_KO = _nonzero_svd(a_RO)
+    o_KI, h_KK = _polar(pull_back(vt_KO, w_OI))
+    us_RK = u_RK * s_K
+    return us_RK @ o_KI, b_OR.double() @ us_RK @ h_KK @ (u_RK / s_K).T
+
+
+def _nonzero_svd(a_RO: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U (R, K), S (K,) and V' (K, O) of A = U S V' in float64, without zero singular values.
+
+    Theirs are directions that A does not have, and that pulled back would mix with those that it has.
     """
     u_RR, s_R, vt_RO = torch.linalg.svd(a_RO.double(), full_matrices=False)
     # noise in A is of the precision in which it was kept
     kept = s_R > s_R.max() * max(a_RO.shape) * torch.finfo(a_RO.dtype).eps
-    u_RK, s_K = u_RR[:, kept], s_R[kept]
-    o_KI, h_KK = _polar(pull_back(vt_RO[kept], w_OI))
-    us_RK = u_RK * s_K
-    return us_RK @ o_KI, b_OR.double() @ us_RK @ h_KK @ (u_RK / s_K).T
+    return u_RR[:, kept], s_R[kept], vt_RO[kept]
 
 
 def _polar(m_KI: Tensor) -> tuple[Tensor, Tensor]:
