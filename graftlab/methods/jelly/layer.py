@@ -3,68 +3,22 @@
 # Shapes: N examples or tokens (any leading axes), I in features, O out features, R rank.
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
-from peft.utils.quantization_utils import Bnb4bitBackend, resolve_quantization_backend
+from peft.utils.quantization_utils import resolve_quantization_backend
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from graftlab import surgery
-from graftlab.methods.jelly import projections
-from graftlab.methods.jelly.product import Correction
+from graftlab.methods.jelly import merging, projections
+from graftlab.methods.jelly.forms import Change, Form
+from graftlab.methods.jelly.product import Correction, output_and_product
 
 if TYPE_CHECKING:
     from graftlab.methods.jelly.tuner import JellyConfig
-
-METHODS = ("exact", "tip", "tip_preserve", "merge_reinit", "none")
-"""Ways to switch; their places here are what adapter files hold, so that new ones go to the end."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """How an adapter sits on a layer. It travels with the tensors, as three integers."""
-
-    sequential: bool
-    switch_step: int | None = None
-    """After how many optimizer steps it switched to parallel."""
-    switch_method: str | None = None
-
-    @property
-    def merged(self) -> bool:
-        """Whether what was learned before the switch is kept as a frozen pair of its own."""
-        return self.switch_method == "merge_reinit"
-
-    def encode(self) -> Tensor:
-        """Return the form as integers (3,)."""
-        step = -1 if self.switch_step is None else self.switch_step
-        method = -1 if self.switch_method is None else METHODS.index(self.switch_method)
-        return torch.tensor([int(self.sequential), step, method])
-
-    @classmethod
-    def decode(cls, code: Tensor) -> "Form":
-        """Return the form that `encode` has written."""
-        sequential, step, method = code.tolist()
-        return cls(
-            bool(sequential),
-            None if step < 0 else step,
-            None if method < 0 else METHODS[method],
-        )
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a switch did to one layer."""
-
-    relative_change: float
-    """|change after - change before| / |change before| of the layer's weight, Frobenius norms."""
-    effective_rank: tuple[float, float]
-    """Of A, before and after."""
-    norm_ratio: float
-    """|B after| / |B before|; 1 where B was zero and still is."""
 
 
 class JellyLinear(nn.Module, BaseTunerLayer):
@@ -105,7 +59,7 @@ class JellyLinear(nn.Module, BaseTunerLayer):
         self.quantization_backend = resolve_quantization_backend(self.get_base_layer())
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
-        self._unmerged: tuple[nn.Parameter, Tensor] | None = None  # the weight, and dequantised
+        self._unmerged: merging.Kept | None = None
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, **settings)
 
@@ -140,6 +94,14 @@ class JellyLinear(nn.Module, BaseTunerLayer):
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
+    def take_saved(self, adapter_name: str, code: Tensor, has_gradient: bool) -> None:
+        """Make room for an adapter that is about to be read: its form as saved, and a gradient if any."""
+        self.take_form(adapter_name, Form.decode(code))
+        self.forget_gradient(adapter_name)
+        if has_gradient:
+            a = self.jelly_A[adapter_name]
+            self.keep_gradient(adapter_name, self._zeros(*a.shape, dtype=a.dtype))
+
     def take_form(self, adapter_name: str, form: Form) -> None:
         """Let the adapter have this form, with tensors of the shapes it needs; their values are to follow.
 
@@ -162,10 +124,8 @@ class JellyLinear(nn.Module, BaseTunerLayer):
                 value.to(a.dtype), requires_grad=a.requires_grad
             )
 
-    def keep_gradient(self, adapter_name: str, gradient: Tensor | None = None) -> None:
-        """Hold A's gradient of the last step, or a place for one that is about to be read, as a buffer."""
-        if gradient is None:
-            gradient = torch.zeros_like(self.jelly_A[adapter_name].detach())
+    def keep_gradient(self, adapter_name: str, gradient: Tensor) -> None:
+        """Hold A's gradient of the last step as a buffer, so that it is saved with the adapter."""
         self.jelly_gradient[adapter_name] = gradient
 
     def forget_gradient(self, adapter_name: str) -> None:
@@ -180,24 +140,27 @@ class JellyLinear(nn.Module, BaseTunerLayer):
     def _hold_pair(self, adapter_name: str, form: Form) -> None:
         held = adapter_name in self.jelly_merged_A
         if form.merged and not held:
-            b_OR = self.jelly_B[adapter_name].detach()
-            self.jelly_merged_A[adapter_name] = b_OR.new_zeros(b_OR.shape[1], self.in_features)
-            self.jelly_merged_B[adapter_name] = torch.zeros_like(b_OR)
+            rank, dtype = self.r[adapter_name], self.jelly_B[adapter_name].dtype
+            self.jelly_merged_A[adapter_name] = self._zeros(rank, self.in_features, dtype=dtype)
+            self.jelly_merged_B[adapter_name] = self._zeros(self.out_features, rank, dtype=dtype)
         elif held and not form.merged:
             del self.jelly_merged_A[adapter_name], self.jelly_merged_B[adapter_name]
+
+    def _zeros(self, *shape: int, dtype: torch.dtype) -> Tensor:
+        # not on the adapter's device: with low_cpu_mem_usage that is meta, where peft wants no buffers
+        device = self.get_base_layer().get_parameter("weight").device
+        return torch.zeros(*shape, dtype=dtype, device=device)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Take the form that is read before torch compares shapes: a state dict says more than a config."""
         for name in list(self.jelly_form):
             if (code := state_dict.get(f"{prefix}jelly_form.{name}")) is not None:
-                self.take_form(name, Form.decode(code))
-            if f"{prefix}jelly_gradient.{name}" in state_dict:
-                self.keep_gradient(name)
+                self.take_saved(name, code, f"{prefix}jelly_gradient.{name}" in state_dict)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def frozen_weight(self) -> Tensor:
         """Return the layer's own weight W (O, I) without what may be merged, dequantised if need be."""
-        w = self.get_base_weight() if self._unmerged is None else self._unmerged[1]
+        w = self.get_base_weight() if self._unmerged is None else self._unmerged.read()
         return w.T if surgery.is_conv1d(self.get_base_layer()) else w
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -209,22 +172,13 @@ class JellyLinear(nn.Module, BaseTunerLayer):
             return output
         active = [name for name in self.active_adapters if name in self.jelly_A]
         if any(self.forms[name].sequential for name in active):
-            y, h = self._with_product(x, *args, **kwargs)
+            y, h = output_and_product(self.base_layer, x, *args, **kwargs)
         else:
             y = h = self.base_layer(x, *args, **kwargs)
         dtype = y.dtype
         for name in active:
             y = y + self._correction(name, x, h)
         return y.to(dtype)
-
-    def _with_product(self, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Return the layer's output W x + b and its product h = W x, both (N, O), at the cost of one."""
-        base: Any = self.get_base_layer()
-        if type(base) is nn.Linear and base is self.base_layer and not _has_hooks(base):
-            h = linear(x, base.weight)
-            return (h if base.bias is None else h + base.bias.to(h.dtype)), h
-        y = self.base_layer(x, *args, **kwargs)
-        return (y, y) if base.bias is None else (y, y - base.bias.to(y.dtype))
 
     def _correction(self, name: str, x: Tensor, h: Tensor) -> Tensor:
         a, b, scaling = self.jelly_A[name], self.jelly_B[name], self.scaling[name]
@@ -323,29 +277,17 @@ class JellyLinear(nn.Module, BaseTunerLayer):
         names = [n for n in check_adapters_to_merge(self, adapter_names) if n in self.jelly_A]
         if not names:
             return
-        deltas = [self.get_delta_weight(name) for name in names]
-        weight = self.get_base_weight()
-        changed = weight.clone()
-        for name, delta in zip(names, deltas, strict=True):
-            changed += delta.to(changed.device, changed.dtype)
-            if safe_merge and not changed.isfinite().all():
-                raise ValueError(f"NaNs detected in the adapter {name}: it cannot be merged")
-        if self._unmerged is None:
-            self._unmerged = self.get_base_layer().get_parameter("weight"), weight
-        self.set_base_weight(changed)
+        changes = {name: self.get_delta_weight(name) for name in names}
+        kept = merging.merge(self, changes, safe_merge)
+        self._unmerged = self._unmerged or kept
         self.merged_adapters.extend(names)
 
     def unmerge(self) -> None:
-        """Put the weight back, bit for bit (8-bit weights: quantised anew from their own values)."""
-        if self._unmerged is None:
-            return
-        parameter, weight = self._unmerged
-        if isinstance(self.quantization_backend, Bnb4bitBackend):
-            self.get_base_layer().weight = parameter
-        else:
-            self.set_base_weight(weight)
-        self._unmerged = None
-        self.merged_adapters.clear()
+        """Put the weight back, bit for bit."""
+        if self._unmerged is not None:
+            self._unmerged.put_back(self)
+            self._unmerged = None
+            self.merged_adapters.clear()
 
     def extra_repr(self) -> str:
         """Return each adapter's mode."""
@@ -353,13 +295,3 @@ class JellyLinear(nn.Module, BaseTunerLayer):
             f"{name}: {'sequential' if form.sequential else 'parallel'}"
             for name, form in self.forms.items()
         )
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    """Return whether somebody wants to see, or to move, this module's inputs and outputs."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or hasattr(module, "_hf_hook")
-    )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
@@ -56,3 +56,25 @@ class Correction(torch.autograd.Function):
         if ctx.needs_input_grad[3]:
             db = (gradient_NO.T @ u.reshape(-1, u.shape[-1]) * ctx.scaling).to(b_OR.dtype)
         return None, dh, da, db, None, None
+
+
+def output_and_product(
+    layer: nn.Module, x: Tensor, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    """Return a layer's output W x + b and its product h = W x, both (N, O), at the cost of one."""
+    if type(layer) is nn.Linear and not _has_hooks(layer):
+        h = linear(x, layer.weight)
+        return (h if layer.bias is None else h + layer.bias.to(h.dtype)), h
+    y = layer(x, *args, **kwargs)
+    bias: Any = layer.bias
+    return (y, y) if bias is None else (y, y - bias.to(y.dtype))
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Return whether somebody wants to see, or to move, this module's inputs and outputs."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or hasattr(module, "_hf_hook")
+    )

@@ -12,7 +12,8 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
 from graftlab.adapters import register
-from graftlab.methods.jelly.layer import METHODS, Form, JellyLinear
+from graftlab.methods.jelly.forms import METHODS, Form
+from graftlab.methods.jelly.layer import JellyLinear
 from graftlab.surgery import is_conv1d
 
 MODES = ("parallel", "sequential", "seq2par", "dynamic")
@@ -125,16 +126,17 @@ class JellyModel(BaseTuner):
 
         Loading onto an adapter that is there already does not read its config again.
         """
+        forms = []
         for name, layer in layers(model).items():
             for prefix in (name, f"base_model.model.{name}"):
                 code = state_dict.get(f"{prefix}.jelly_form")
                 if code is not None and adapter_name in layer.forms:
-                    form = Form.decode(code)
-                    layer.take_form(adapter_name, form)
-                    if f"{prefix}.jelly_gradient" in state_dict:
-                        layer.keep_gradient(adapter_name)
-                    if form.switch_step is not None:
-                        config.switch_step = form.switch_step
+                    layer.take_saved(adapter_name, code, f"{prefix}.jelly_gradient" in state_dict)
+                    forms.append(layer.forms[adapter_name])
+        if forms:
+            switched = [form for form in forms if form.switch_step is not None]
+            config.switch_step = switched[0].switch_step if switched else None
+            config.switch_method = switched[0].switch_method if switched else config.switch_method
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
 
