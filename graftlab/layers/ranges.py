@@ -13,7 +13,6 @@ from graftlab.layers.source import Counter
 PATIENCE = 30.0  # seconds without a byte, after which an answer counts as broken off
 TRIES = 5  # in a row without a byte; each goes on where the last one broke off
 PAUSE = 0.5  # seconds before the second try; doubled before each further one
-CHUNK = 1 << 20
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -45,7 +44,11 @@ class Answer:
         self._file, self._at, self._stop, self._counter = file, start, stop, counter
         self._chunks: Iterator[bytes] | None = None
         self._response = ExitStack()
-        self._rest = self._next()
+        try:
+            self._rest = self._next()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._response.close()
@@ -61,7 +64,11 @@ class Answer:
 
     def _next(self) -> memoryview:
         """Return the next bytes as they come; ask again for the rest where the connection breaks."""
-        from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+        from huggingface_hub.errors import (  # type: ignore[attr-defined]
+            HfHubHTTPError,
+            HTTPError,
+            OfflineModeIsEnabled,
+        )
 
         for attempt in range(1, TRIES + 1):
             try:
@@ -72,6 +79,8 @@ class Answer:
                     self._counter.add(len(chunk))
                     return memoryview(chunk)
                 raise ModelError(f"{self._where()} ends {self._stop - self._at} bytes too early")
+            except OfflineModeIsEnabled as error:
+                raise ModelError(self._explain(error)) from error
             except HTTPError as error:
                 self._response.close()
                 self._chunks = None
@@ -95,7 +104,7 @@ class Answer:
         said = re.fullmatch(
             r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", "")
         )
-        if response.status_code == 416 and said:
+        if said and int(said[2]) < self._stop:  # 416, or less than was asked for
             raise ModelError(
                 f"{self._where()} is damaged: {said[2]} bytes instead of at least {self._stop}"
             )
@@ -103,9 +112,11 @@ class Answer:
             response.read()
             hf_raise_for_status(response)
         if response.status_code != 206 or not said or int(said[1] or -1) != self._at:
+            if self.size:
+                raise ModelError(f"{self._where()} broke off, and is no longer given by ranges")
             raise NoRanges
         self.size = int(said[2])
-        return iter(response.iter_raw(CHUNK))
+        return iter(response.iter_raw())
 
     def _where(self) -> str:
         return f"{self._file.name} of {self._file.hub_id} on the hub"

@@ -1,4 +1,4 @@
-"""One layer read alone is the layer of the whole model, in every family; with one token, in pooled mode too."""
+"""One layer read alone is the layer of the whole model, in every family, pooled mode included."""
 
 import pytest
 import torch

@@ -281,7 +281,7 @@ def test_an_index_out_of_range_names_the_range(sharded, index):
 @pytest.mark.parametrize("family", ["bert", "modernbert", "distilbert", "deberta-v2"])
 def test_encoders_are_refused(tmp_path, family):
     sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    ids = {name: 0 for name in TOKENS}
+    ids = dict.fromkeys(TOKENS, 0)
     config = AutoConfig.for_model(family, **sizes, num_attention_heads=4, **ids)
     AutoModel.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"encoder.*Choose a decoder"):
