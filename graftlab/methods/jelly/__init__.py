@@ -92,6 +92,9 @@ class Config(adapters.OnLinear):
             _refuse(given, DYNAMIC, self.mode, "dynamic")
         if self.mode in ("parallel", "sequential"):
             _refuse(given, SWITCHING, self.mode, "seq2par or dynamic")
+        if self.starts_parallel:
+            idle = (*SWITCHING, "nonsquare")
+            _refuse(given, idle, f"{self.mode} from the start", "sequential, seq2par or dynamic")
         if self.switch_epoch is not None and self.switch_step is not None:
             raise ValueError("switch_epoch and switch_step exclude each other")
         for name in ("warmup", "minimum", "latest"):

@@ -18,6 +18,7 @@ class SwitchHook(Hook):
 
     def __init__(self, model: "PeftModel", adapter: str, plan: Plan) -> None:
         self.model, self.adapter, self.plan = model, adapter, plan
+        self._ended: dict[str, Any] | None = None  # the facts of the whole run
 
     def on_train_start(self, training: Training) -> None:
         """Make the switch for a run of this length.
@@ -70,12 +71,13 @@ class SwitchHook(Hook):
         return self.switch.rate_factor(step)
 
     def facts(self) -> dict[str, Any]:
-        """Return whether, when and with what effect it switched."""
-        return {"switched": self.switch.step is not None, **self.switch.facts}
+        """Return whether, when and with what effect the run switched, be its best checkpoint before that."""
+        return self._ended or {"switched": self.switch.step is not None, **self.switch.facts}
 
     def on_train_end(self) -> None:
         """Say so if a planned switch has not come."""
         self.switch.warn_if_never()
+        self._ended = self.facts()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the switch, with the gradients that the next step is compared with."""
