@@ -57,7 +57,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "cifar10": {"img": None},
     "mnist": {"image": None},
     "svhn": {"image": None},
-    "eurosat": {"image": None},
+    "eurosat": {"image": None, "image_id": "Forest_1.jpg"},
     "dtd": {"image": None},
     "gtsrb": {"image": None},
     "resisc45": {"image": None, "image_id": "airplane_001.jpg"},

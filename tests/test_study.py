@@ -165,7 +165,9 @@ def test_all_that_is_wrong_in_any_combination_is_said_at_once_and_once():
     "name", [n for n, p in config.recipes().items() if "base" in config.read_yaml(p)]
 )
 def test_every_shipped_study_can_be_carried_out(name):
-    made_by_the_demo = ["base.backbone.model=vit"] if name == "demo/digits" else []
+    made_by_the_demo = (
+        ["base.backbone.model=vit"] if name in ("demo/digits", "jelly/images") else []
+    )
     names = [run.name for run in study.read(name, made_by_the_demo).runs]
     assert len({*names}) == len(names)
 
