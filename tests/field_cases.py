@@ -148,6 +148,7 @@ LOW_RANK = LINEAR | {
     "start_head": Case(False, ADAPTER),
 }
 MEAN, LORA = {"method.pooling": "mean"}, {"method.encoder": "lora"}
+FIXED_SWITCH = {"method.mode": "seq2par"}
 METHODS = {
     "full": {},
     "head": {},
@@ -163,6 +164,27 @@ METHODS = {
         "allocate_share": Case(0.5),
         "smoothing": Case(0.5),
         "orthogonality": Case(0.1),
+    },
+    "jelly": {  # six steps, three an epoch; dynamic switches after four at the latest
+        **{name: case for name, case in LINEAR.items() if name != "peft"},
+        "rank": Case(4),
+        "rslora": Case(True),
+        "lora_plus_ratio": Case(16.0),
+        "init": Case("gaussian"),
+        "mode": Case("sequential"),
+        "switch_method": Case("tip"),
+        "switch_epoch": Case(0.5, FIXED_SWITCH),
+        "switch_step": Case(1, FIXED_SWITCH),
+        "nonsquare": Case("parallel"),
+        "reset_optimizer": Case(False),
+        "rewarmup_steps": Case(1),
+        "criterion": Case("halves", refused="training.micro_batch_size to half"),
+        "ema": Case(0.5),
+        "drop_ratio": Case(0.5),
+        "patience": Case(2),
+        "warmup": Case(2),
+        "minimum": Case(0.5),
+        "latest": Case(2),
     },
     "pifi": {  # on a small donor, of which layer 1 is plugged in
         "plug": Case("random"),

@@ -1,6 +1,7 @@
 """Tiny backbones, batches and a bare loop, on which the promises of methods are tested in milliseconds."""
 
 import functools
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -213,6 +214,8 @@ def train(
             hook.before_optimizer_step(step)
         for name, parameter in trainable.items():
             reached[name] |= parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * math.prod(hook.rate_factor(step) for hook in attached.hooks)
         optimizer.step()
         for hook in attached.hooks:
             hook.after_optimizer_step(step)
