@@ -6,7 +6,21 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = ["<pad>", "<s>", "<unk>", "good", "bad", "odd", "film", "a", "very", "so", "it", "was", "the"]
+WORDS = [
+    "<pad>",
+    "<s>",
+    "<unk>",
+    "good",
+    "bad",
+    "odd",
+    "film",
+    "a",
+    "very",
+    "so",
+    "it",
+    "was",
+    "the",
+]
 CLASSES = ("good", "bad", "odd")
 NUM_LAYERS = 4
 
@@ -17,10 +31,15 @@ def write_model(folder, num_layers=NUM_LAYERS, shards=True):
         torch.manual_seed(0)
         model = LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=len(WORDS), hidden_size=24, intermediate_size=40, num_attention_heads=4,
-                num_key_value_heads=2, num_hidden_layers=num_layers, initializer_range=0.3,
+                vocab_size=len(WORDS),
+                hidden_size=24,
+                intermediate_size=40,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                num_hidden_layers=num_layers,
+                initializer_range=0.3,
                 tie_word_embeddings=True,
-            )  # fmt: skip
+            )
         )
     model.save_pretrained(folder, max_shard_size="20KB" if shards else "5GB")
     words = {word: number for number, word in enumerate(WORDS)}

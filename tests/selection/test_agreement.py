@@ -73,6 +73,8 @@ def test_regret_is_what_the_best_has_more():
     assert regret(results, 0, 5, True) == pytest.approx((0.2, 0.1, 0.1))
     losses = {layer: 1 - value for layer, value in results.items()}
     assert regret(losses, 0, 5, False) == pytest.approx((0.2, 0.1, 0.1))
-    said = statement(agreement([1, 2, 3], [1, 2, 3], 0), regret(results, 0, 5, True), "accuracy", 0.02)
+    said = statement(
+        agreement([1, 2, 3], [1, 2, 3], 0), regret(results, 0, 5, True), "accuracy", 0.02
+    )
     assert "The chosen layer is 0.2000 below the best, the last 0.1000, a random one 0.1000" in said
     assert "standard error of 0.0200" in said

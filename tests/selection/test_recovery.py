@@ -1,4 +1,6 @@
-"""A layer that alone knows the label is found, the more surely the more it knows; by chance where none does."""
+"""A layer that alone knows the label is found, the more surely the more it knows; else by chance."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -42,7 +44,7 @@ def test_the_informative_layer_is_found_the_more_surely_the_more_it_knows(name):
     assert rates[-1] == 1
     assert rates[-2] >= 0.95
     # with 20 trials a share has a standard error of 0.11 at most
-    assert all(after >= before - 0.2 for before, after in zip(rates, rates[1:], strict=False))
+    assert all(after >= before - 0.2 for before, after in itertools.pairwise(rates))
     assert rates[0] < 0.6 < rates[3]
 
 

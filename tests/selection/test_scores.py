@@ -1,6 +1,6 @@
 """Each score against an independent computation, and what must not change it."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def test_the_description_length_is_the_sum_of_sklearns_log_losses():
     order = mdl.in_turns(sample.labels, 0)
     ends = [9, 18, 27, 36, 45, 54, 63, 72, 81, 90]
     nats = 9 * np.log(NUM_CLASSES)
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in pairwise(ends):
         known, coded = order[:start], order[start:end]
         fitted, asked = reduced(sample.states[known], sample.states[coded], COMPONENTS)
         found = LogisticRegression().fit(fitted, sample.labels[known]).predict_proba(asked)

@@ -1,4 +1,4 @@
-"""States streamed layer by layer are those of the whole model; a killed process goes on from its last layer."""
+"""States streamed layer by layer are those of the whole model; a killed process goes on."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def whole(folder, text):
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     raw = []
     for layer in model.model.layers:  # its own last hidden state is after the final norm
-        layer.register_forward_hook(lambda module, given, out: raw.append(out))
+        layer.register_forward_hook(lambda *given: raw.append(given[2]))
     ids = tokenizer(text, truncation=True, max_length=6)["input_ids"] or [tokenizer.bos_token_id]
     with torch.no_grad():
         found = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
