@@ -48,7 +48,8 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
 
 def recipes() -> dict[str, Path]:
     """Return the shipped run files by name: `glue/sst2-lora`."""
-    files = sorted(RECIPES.rglob("*.yaml"))
+    found = sorted(RECIPES.rglob("*.yaml"))
+    files = [file for file in found if file.parent.name != "accelerate"]  # those are its launcher's
     return {file.relative_to(RECIPES).with_suffix("").as_posix(): file for file in files}
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from typing import Any
 
 from graftlab.contracts import Batch, Task
@@ -65,6 +66,8 @@ class Batches:
             num_workers=self.workers,
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             worker_init_fn=_leave_signals_to_the_run,
+            # in a process of a forkserver, as those of a study are, it would be another server
+            multiprocessing_context="fork" if sys.platform == "linux" else None,
         )
 
 

@@ -1,0 +1,188 @@
+"""Runs in several processes, as a launcher starts them, but forked from a server that has imported all."""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from graftlab.errors import GraftlabError
+from graftlab.study.child import PRELOADED
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([*PRELOADED])
+PATIENCE_S = 180
+
+
+class Ended(NamedTuple):
+    """How one of the processes has ended."""
+
+    code: int
+    """As the command would return it; negative where a signal has ended it."""
+    value: Any
+    """What the work has returned, or the error's text."""
+
+
+def start(work: Callable[..., Any], *arguments: Any, world: int = 2) -> list[Ended]:
+    """Do `work(*arguments)` in `world` processes that know of each other; return how each has ended."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    started = []
+    for rank in range(world):
+        here, there = FORKS.Pipe(duplex=False)
+        place = rank, world, port
+        process = FORKS.Process(target=_child, args=(place, there, work, arguments))
+        process.start()
+        there.close()
+        started.append((process, here))
+    ended = []
+    try:
+        for process, pipe in started:
+            value = None
+            with contextlib.suppress(EOFError):  # it was killed
+                assert pipe.poll(PATIENCE_S), "the processes wait for each other"
+                value = pipe.recv()
+            process.join(PATIENCE_S)
+            ended.append(Ended(*value) if value else Ended(process.exitcode, None))
+    finally:
+        for process, _ in started:
+            process.kill()
+    return ended
+
+
+def _child(place, pipe, work, arguments):
+    rank, world, port = place
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        pipe.send((0, work(*arguments)))
+    except GraftlabError as error:
+        pipe.send((error.exit_code, f"{type(error).__name__}: {error}"))
+    except Exception:
+        pipe.send((1, traceback.format_exc()))
+
+
+def train(path, out, *patches):
+    """Begin the run file at `path` in `out`, or go on with the run there if it is None; return its last
+    trainable weights, and the seeds of its micro-batches. Each patch is called with the rank."""
+    import tiny_runs
+
+    from graftlab import config, experiment, runfile, surgery
+    from graftlab.training import steps
+    from graftlab.training.loop import Loop
+
+    for patch in patches:
+        patch(int(os.environ["RANK"]))
+    weights, seeds = {}, []
+    seed_everything = steps.seed_everything
+    steps.seed_everything = lambda seed: seeds.append(seed) or seed_everything(seed)
+    real = Loop.run
+
+    def run(self):
+        position = real(self)
+        weights.update({n: p.detach().numpy() for n, p in surgery.trainable(self.model).items()})
+        return position
+
+    Loop.run = run
+    if path is None:
+        experiment.resume(out, tiny_runs.quiet())
+    else:
+        experiment.run(runfile.resolve(config.read(path)), out, options=tiny_runs.quiet())
+    return weights, seeds
+
+
+def on(rank, patch, *arguments):
+    """Return a patch for one rank only."""
+    return functools.partial(_on, rank, patch, arguments)
+
+
+def everywhere(patch, *arguments):
+    """Return a patch for all."""
+    return functools.partial(_on, None, patch, arguments)
+
+
+def _on(wanted, patch, arguments, rank):
+    if wanted in (rank, None):
+        patch(*arguments)
+
+
+def before_step(step, action):
+    """Do `action` before a step's forward passes."""
+    from graftlab.training.steps import Stepper
+
+    real = Stepper._backward
+
+    def backward(self, number):
+        if number == step:
+            action()
+        return real(self, number)
+
+    Stepper._backward = backward
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+kill = functools.partial(send, signal.SIGKILL)
+terminate = functools.partial(send, signal.SIGTERM)
+
+
+def terminate_in_evaluation():
+    from graftlab import evaluation
+
+    real = evaluation.predict_split
+
+    def predict(*arguments, **named):
+        evaluation.predict_split = real
+        terminate()
+        return real(*arguments, **named)
+
+    evaluation.predict_split = predict
+
+
+def spoil():
+    from graftlab.errors import DataError
+
+    raise DataError("row 7 cannot be read")
+
+
+def break_down():
+    raise ZeroDivisionError("a bug")
+
+
+def small_memory(limit):
+    """Let forward passes run out of memory above `limit` examples."""
+    import torch
+
+    from graftlab.tasks.classification import TextTask
+
+    real = TextTask.loss
+
+    def loss(self, model, batch, smoothing=0.0):
+        if len(batch["labels"]) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(self, model, batch, smoothing)
+
+    TextTask.loss = loss
+
+
+def full_disk():
+    from graftlab.training import checkpoint
+
+    def save(*arguments):
+        raise OSError(28, "No space left on device")
+
+    checkpoint.files.save_tensors = save
