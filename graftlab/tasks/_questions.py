@@ -4,6 +4,7 @@ into one text."""
 import re
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from graftlab.data.labels import Classes, Dropped, Unusable
@@ -39,7 +40,8 @@ def question_columns(question: str) -> list[str]:
     return names or [question]
 
 
-class Columns(NamedTuple):
+@dataclass(frozen=True)
+class Columns:
     """Reads rows that have columns for the question and its choices."""
 
     question: str
@@ -83,7 +85,8 @@ def _listed(
     return choices
 
 
-class Instructions(NamedTuple):
+@dataclass(frozen=True)
+class Instructions:
     """Reads rows whose instruction holds the question, the choices and the allowed answers."""
 
     fixed: bool

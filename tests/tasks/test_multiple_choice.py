@@ -265,6 +265,12 @@ def test_an_instruction_of_another_form_is_named(message: str, tmp_path: Path) -
         read(config)
 
 
+def test_a_mark_within_a_word_is_no_mark(tmp_path: Path) -> None:
+    rows = [instruction("answer", f"q{i}", ("a noAnswer2: yet", "b"), 0) for i in range(3)]
+    config = own(tmp_path, rows, labels={"answer1": "A", "answer2": "B"}, layout="instruction")
+    assert read(config).splits["train"][0]["choices"] == ("a noAnswer2: yet", "b")
+
+
 def test_the_other_layout_is_suggested(tmp_path: Path) -> None:
     config = own(tmp_path, [instruction("answer", "q", FOUR, 0)])
     assert "Or is it task.layout: instruction?" in multiple_choice.check(config)[0]
