@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from graftlab import surgery
-from graftlab.methods.jelly import merging, projections
+from graftlab.methods.jelly import frozen, projections
 from graftlab.methods.jelly.forms import Change, Form
 from graftlab.methods.jelly.product import Correction, output_and_product
 
@@ -43,6 +43,7 @@ class JellyLinear(nn.Module, BaseTunerLayer):
     def __init__(self, base_layer: nn.Module, adapter_name: str, **settings: Any) -> None:
         super().__init__()
         self.base_layer = base_layer
+        frozen.keep_readable(self.get_base_layer())
         sides: Any = _get_in_out_features(self.get_base_layer())
         self.in_features: int = sides[0]
         self.out_features: int = sides[1]
@@ -59,7 +60,7 @@ class JellyLinear(nn.Module, BaseTunerLayer):
         self.quantization_backend = resolve_quantization_backend(self.get_base_layer())
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
-        self._unmerged: merging.Kept | None = None
+        self._unmerged: frozen.Kept | None = None
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, **settings)
 
@@ -278,7 +279,7 @@ class JellyLinear(nn.Module, BaseTunerLayer):
         if not names:
             return
         changes = {name: self.get_delta_weight(name) for name in names}
-        kept = merging.merge(self, changes, safe_merge)
+        kept = frozen.merge(self, changes, safe_merge)
         self._unmerged = self._unmerged or kept
         self.merged_adapters.extend(names)
 

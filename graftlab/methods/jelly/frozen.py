@@ -1,6 +1,7 @@
-"""A layer's weight as it was before changes were added to it, to be put back bit for bit."""
+"""A layer's frozen weight: read if it is quantised, changed by merging, and put back bit for bit."""
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -8,6 +9,25 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.integrations import dequantize_bnb_weight
 from peft.utils.quantization_utils import Bnb4bitBackend, Bnb8bitBackend
 from torch import Tensor
+
+
+def keep_readable(base: Any) -> None:
+    """Stop a 4-bit layer from packing its weight for inference.
+
+    bitsandbytes 0.50 does so on CPUs with bfloat16 instructions at the first forward pass in eval mode. A
+    packed weight lets no gradient through and cannot be read any more.
+
+    Raises:
+        ValueError: it has been packed already.
+    """
+    state = getattr(getattr(base, "weight", None), "quant_state", None)
+    if getattr(state, "packing_format_for_cpu", False):
+        raise ValueError(
+            "bitsandbytes has packed this model's 4-bit weights for inference, after which they cannot be "
+            "trained on nor read. Load the model anew, and put the adapter on before it is evaluated."
+        )
+    if hasattr(base, "support_avx512bf16_for_cpu"):
+        base.support_avx512bf16_for_cpu = False
 
 
 class Kept:
@@ -58,6 +78,9 @@ def merge(layer: BaseTunerLayer, changes: dict[str, Tensor], safe: bool) -> Kept
         weight += change.to(weight.device, weight.dtype)
         if safe and not weight.isfinite().all():
             raise ValueError(f"NaNs detected in the adapter {name}: it cannot be merged")
+    if layer.quantization_backend is not None:
+        kind = layer.quantization_backend.backend_name
+        warnings.warn(f"a {kind} weight that is merged into is rounded anew", stacklevel=3)
     kept = Kept(layer)
     layer.set_base_weight(weight)
     return kept
