@@ -274,6 +274,42 @@ def test_it_opens_with_transformers_bit_for_bit(variant: str, donor: Path, tmp_p
     assert any(name.startswith("donor") for name in first) is ("trained" in variant)
 
 
+@pytest.mark.parametrize("encoder", ["frozen", "lora"])
+def test_an_encoder_of_lower_precision_stays_so_and_what_trains_does_not(
+    encoder: str, donor: Path, tmp_path: Path
+) -> None:
+    backbone = fitting.backbone(BERT)
+    backbone.model.to(torch.bfloat16)
+    attached = pifi.attach(backbone, section(donor, encoder=encoder), fitting.setting(BERT))
+    fitting.train(attached, BERT)
+    expected = fitting.outputs(attached.model, BERT)
+    pifi.save(attached.model, tmp_path)  # type: ignore[arg-type]
+    theirs: Any = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    own = attached.model.state_dict()
+    assert {n: w.dtype for n, w in theirs.state_dict().items()} == {
+        n: w.dtype for n, w in own.items()
+    }
+    torch.testing.assert_close(fitting.outputs(theirs, BERT), expected)
+
+
+def test_gradient_checkpointing_changes_no_gradient(donor: Path) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        backbone = fitting.backbone(BERT)
+        own: Any = backbone.model
+        if checkpointing:
+            own.gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs={"use_reentrant": False}
+            )
+        model: Any = pifi.attach(backbone, section(donor), fitting.setting(BERT)).model.train()
+        assert model.is_gradient_checkpointing is checkpointing
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            fitting.loss(model, BERT).backward()
+        gradients.append(model.encoder.embeddings.word_embeddings.weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
 def test_importing_auto_is_what_teaches_transformers() -> None:
     assert transformers.AutoConfig.for_model("pifi").model_type == "pifi"
     assert graftlab.auto is not None

@@ -136,16 +136,10 @@ class PifiForSequenceClassification(PreTrainedModel):
             layers = donors.empty(donor, self._pooled)
             nn.ModuleList(layers).load_state_dict(self.donor.state_dict(), assign=True)
         self.donor = nn.ModuleList(donors.read(donor, self._pooled) if layers is None else layers)
-        self.donor.to(self._of_head.device).eval()
+        self.donor.to(self._of_head.device)
         self.donor.requires_grad_(self.config.train_layer)
         names = {f"donor.{name}" for name in self.donor.state_dict()}
         self._keys_to_ignore_on_save = set() if self.config.train_layer else names
-
-    def train(self, mode: bool = True) -> "PifiForSequenceClassification":
-        """Set the mode of all but the donor, whose dropout (Falcon has some) stays off."""
-        super().train(mode)
-        self.donor.eval()
-        return self
 
     def get_input_embeddings(self) -> nn.Module:
         embeddings: nn.Module = self.encoder.get_input_embeddings()
