@@ -185,6 +185,13 @@ def test_embedding_can_be_had_in_another_dtype(tmp_path):
     assert torch.equal(layers.open(folder).embed(ids, dtype="bfloat16"), expected)
 
 
+def test_tokens_are_embedded_whatever_number_stands_for_padding(tmp_path):
+    folder = make(tmp_path, "llama", pad_token_id=63)
+    whole = AutoModel.from_pretrained(folder)
+    ids = torch.tensor([[5, 5]])  # one row is read, far fewer than 63
+    assert torch.equal(layers.open(folder).embed(ids), whole.embed_tokens(ids))
+
+
 def test_a_random_layer_has_the_donors_norms_and_nothing_else_of_it(sharded):
     checkpoint = layers.open(sharded)
     donor = dict(checkpoint.load_layer(1).block.named_parameters())
