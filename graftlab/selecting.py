@@ -101,7 +101,7 @@ def select(
         DataError: the training examples cannot tell layers apart.
         ModelError: the large model cannot be read.
     """
-    config = _settings(file)
+    config = settings(file)
     labels_N, classes = _labels(loaded.data, file)
     positions = sampling.draw(labels_N, classes, config)
     llm = file.method.config.llm
@@ -123,7 +123,12 @@ def select(
         return _copy(folder, out)
 
 
-def _settings(file: RunFile) -> Config:
+def settings(file: RunFile) -> Config:
+    """Return how a run file's method selects.
+
+    Raises:
+        ConfigError: it plugs in no layer.
+    """
     config = getattr(file.method.config, "selection", None)
     if not isinstance(config, Config) or not file.method.config.llm:
         raise ConfigError(

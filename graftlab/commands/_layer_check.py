@@ -74,21 +74,30 @@ def carry_out(
     return report
 
 
+def refuse_few(plan: Plan, count: int | None) -> None:
+    """Refuse to rank fewer than three layers: ranks of two say nothing. `count` None: not known yet.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    if any(number is not None and number < 3 for number in (count, plan.subset)):
+        raise ConfigError(
+            "--check ranks layers: three are wanted at least, by --layers and --subset."
+        )
+
+
 def layers(selection: Mapping[str, Any], plan: Plan) -> list[int]:
     """Return the layers to train: all that were scored, or the chosen, the last and others drawn.
 
     Raises:
-        ConfigError: there are fewer than three: ranks of two say nothing.
+        ConfigError: there are fewer than three.
     """
     import numpy as np
 
     from graftlab.seeds import mix
 
     scored = [layer["layer"] for layer in selection["layers"]]
-    if len(scored) < 3 or (plan.subset is not None and plan.subset < 3):
-        raise ConfigError(
-            "--check ranks layers: three are wanted at least, by --layers and --subset."
-        )
+    refuse_few(plan, len(scored))
     if plan.subset is None or plan.subset >= len(scored):
         return scored
     kept = {selection["best_llm_layer"], scored[-1]}

@@ -38,7 +38,7 @@ def command(
     ] = 100,
     subset: Annotated[
         int | None,
-        typer.Option("--subset", metavar="N", min=2, help="Train --check at so many layers only."),
+        typer.Option("--subset", metavar="N", min=3, help="Train --check at so many layers only."),
     ] = None,
     seed: Annotated[
         int | None,
@@ -51,18 +51,20 @@ def command(
     Every layer is read once, scored on training examples and let go. Results are selection.json,
     layer_scores.csv, figures, and layer.yaml: the choice as a fragment of a run file.
     """
-    from graftlab import config, runfile
+    from graftlab import config, runfile, selecting
+    from graftlab.commands import _layer_check
     from graftlab.commands._report import print_json
 
-    given = [f"method.selection.layers={_numbers(layers)}"] if layers else []
+    given = [f"method.selection.layers={_numbers(layers)}"] if layers is not None else []
     document = config.read(file, [*(overrides or ()), *given])
     resolved = runfile.resolve(document)
+    settings = selecting.settings(resolved)
+    plan = _layer_check.Plan(steps, subset, resolved.seed if seed is None else seed)
+    if check:
+        _layer_check.refuse_few(plan, len(settings.layers) or None)
     where = out or resolved.paths.runs / f"{resolved.name}-selection"
     found = _select(resolved, where, keep_states, as_json)
     if check:
-        from graftlab.commands import _layer_check
-
-        plan = _layer_check.Plan(steps, subset, resolved.seed if seed is None else seed)
         found = {**found, "check": _layer_check.carry_out(resolved, found, where, plan, as_json)}
     if as_json:
         print_json({"selection": str(where), **found})
