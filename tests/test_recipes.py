@@ -70,13 +70,19 @@ def llama() -> nn.Module:
     return LlamaForSequenceClassification(small("llama", 32, vocab_size=50))
 
 
+def smollm() -> nn.Module:
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM(small("llama", 30, vocab_size=50, num_key_value_heads=2))
+
+
 STUDIES = {
     "glue/compare": Architecture(deberta, ("pooler", "classifier"), 12 * 4),
     "vision/compare": Architecture(vit, ("classifier",), 12 * 4),
     "commonsense/compare": Architecture(minilm, ("classifier",), 6 * 3),
     "commonsense/compare-llama": Architecture(llama, ("score",), 32 * 3),
     "jelly/trec": Architecture(minilm, ("classifier",), 6 * 3),
-    "jelly/arc": Architecture(minilm, ("classifier",), 6 * 3),
+    "jelly/arc": Architecture(smollm, (), 30 * 2),
     "jelly/images": Architecture(demo, ("classifier",), 3 * 4),
 }
 MADE_BY_THE_DEMO = {"jelly/images": ["base.backbone.model=vit"]}
@@ -98,7 +104,8 @@ def attach(run: Planned, architecture: Architecture) -> Attached:
         model = architecture.make()
     kind = run.file.backbone.name
     backbone = Backbone(model, kind, None, architecture.head, None, {"source": "small"})
-    setting = Setting(0, NUM_STEPS, 3, Problem("classes", ("a", "b")), lambda: iter(()))
+    problem = Problem("classes", ("a", "b")) if architecture.head else Problem("tokens")
+    setting = Setting(0, NUM_STEPS, 3, problem, lambda: iter(()))
     attached: Attached = run.file.method.module.attach(backbone, run.file.method.config, setting)
     return attached
 
@@ -107,7 +114,7 @@ def beside_the_head(model: nn.Module, head: tuple[str, ...]) -> int:
     """Return how many numbers train that are not the head's."""
     found = surgery.trainable(model)
     inside = [name for name in found if any(f".{part}.modules_to_save." in name for part in head)]
-    assert inside, "the head trains"
+    assert bool(inside) == bool(head), "a head trains"
     return sum(p.numel() for name, p in found.items() if name not in inside)
 
 
