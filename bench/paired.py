@@ -2,6 +2,8 @@
 
 python bench/paired.py STUDY BASELINE [--out NAME]
 
+With --out it records what it found and puts the table into the page of docs/methods that has its mark.
+
 STUDY is a study's directory, BASELINE the beginning of a row's name. Accuracy on test, in points. A pair
 is two runs of one seed, so that batches are the same. Runs and examples are both samples: a difference
 d(s, i) of seed s on example i is taken as mean + seed + example + rest, crossed and independent, and the
@@ -35,6 +37,17 @@ def hits(runs: list[Path]) -> NDArray[np.float64]:
         found = sorted((json.loads(line) for line in lines), key=lambda row: row["index"])
         rows.append([float(row["label"] == row["prediction"]) for row in found])
     return np.array(rows)
+
+
+def losses(runs: list[Path]) -> dict[int, float]:
+    """Return the training loss by step, the mean over runs, where every run has logged it."""
+    by_step: dict[int, list[float]] = {}
+    for run in runs:
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if row.get("loss") is not None:
+                by_step.setdefault(row["step"], []).append(row["loss"])
+    return {s: round(statistics.mean(v), 4) for s, v in by_step.items() if len(v) == len(runs)}
 
 
 def difference(first_SE: NDArray[np.float64], second_SE: NDArray[np.float64]) -> dict[str, float]:
@@ -96,6 +109,7 @@ def measure(study: Path, baseline: str) -> dict[str, Any]:
             values = [float(r[f"facts/{fact}"]) for r in own if r.get(f"facts/{fact}")]
             if values:
                 record[fact] = statistics.mean(values)
+        record["training_loss"] = losses([study / "runs" / run["run"] for run in own])
         if name != base:
             record |= difference(found[name], found[base])
         records.append(record)
@@ -129,6 +143,23 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+PAGES = Path(__file__).parents[1] / "docs" / "methods"
+END = "<!-- study: end -->"
+
+
+def mark(name: str) -> str:
+    """Return what a page has before the table of a study."""
+    return f"<!-- study: {name} (made by bench/paired.py) -->"
+
+
+def fill(page: str, name: str, record: dict[str, Any]) -> str:
+    """Return the page with the table of a study in its marked place."""
+    before, found, rest = page.partition(mark(name))
+    if not found:
+        return page
+    return f"{before}{found}\n\n{table(record)}\n{END}{rest.partition(END)[2]}"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("study", type=Path)
@@ -139,6 +170,9 @@ if __name__ == "__main__":
     if asked.out:
         folder = RESULTS / "studies"
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(result, indent=2) + "\n"
+        text = json.dumps(result, indent=1) + "\n"
         (folder / f"{asked.out}.json").write_text(text, encoding="utf-8")
+        for path in PAGES.glob("*.md"):
+            filled = fill(path.read_text(encoding="utf-8"), asked.out, result)
+            path.write_text(filled, encoding="utf-8")
     print(table(result))

@@ -102,7 +102,6 @@ def test_the_description_of_the_machine_names_neither_host_nor_folder():
     assert str(Path.home()) not in text
 
 
-
 def test_a_paired_difference_of_seeds_alone_is_students_interval():
     from paired import difference
 
@@ -126,3 +125,18 @@ def test_a_paired_interval_covers_the_truth_when_seeds_and_examples_both_vary():
         found = difference(d + random.normal(0, 0.3, (5, 200)), np.zeros((5, 200)))
         covered += found["low"] <= 5.0 <= found["high"]
     assert covered >= 0.93 * 400  # careful: more than 95 % is no fault
+
+
+STUDIES = sorted((ROOT / "bench" / "results" / "studies").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_s_table_stands_in_a_page_as_it_was_measured(path):
+    import paired
+
+    record = json.loads(path.read_text(encoding="utf-8"))
+    texts = [page.read_text(encoding="utf-8") for page in paired.PAGES.glob("*.md")]
+    shown = [text for text in texts if paired.mark(path.stem) in text]
+    assert shown, f"no page has the mark {paired.mark(path.stem)}"
+    for text in shown:
+        assert paired.fill(text, path.stem, record) == text
