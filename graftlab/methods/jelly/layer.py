@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from graftlab import surgery
-from graftlab.methods.jelly import frozen, projections
+from graftlab.methods.jelly import frozen, product, projections
 from graftlab.methods.jelly.forms import Change, Form
-from graftlab.methods.jelly.product import Correction, output_and_product
 
 if TYPE_CHECKING:
     from graftlab.methods.jelly.tuner import JellyConfig
@@ -172,22 +171,45 @@ class JellyLinear(nn.Module, BaseTunerLayer):
             output: Tensor = self.base_layer(x, *args, **kwargs)
             return output
         active = [name for name in self.active_adapters if name in self.jelly_A]
-        if any(self.forms[name].sequential for name in active):
-            y, h = output_and_product(self.base_layer, x, *args, **kwargs)
-        else:
+        if not any(self.forms[name].sequential for name in active):
             y = h = self.base_layer(x, *args, **kwargs)
-        dtype = y.dtype
+        elif product.is_plain(self.base_layer):
+            h = linear(x, self.base_layer.weight)  # type: ignore[arg-type]
+            y, active = self._of_product(x, h, active)
+        else:
+            y = self.base_layer(x, *args, **kwargs)
+            h = product.without_bias(self.base_layer, y)
         for name in active:
             y = y + self._correction(name, x, h)
-        return y.to(dtype)
+        return y.to(h.dtype)
+
+    def _of_product(self, x: Tensor, h: Tensor, active: list[str]) -> tuple[Tensor, list[str]]:
+        """Return h + b with one correction, where one comes cheaper so, and the adapters that are left."""
+        bias: Any = self.base_layer.bias
+        first = next((name for name in active if self._reads_product(name)), None)
+        if first is None:
+            return (h if bias is None else h + bias.to(h.dtype)), active
+        return self._corrected(first, x, h, True, bias), [name for name in active if name != first]
+
+    def _reads_product(self, name: str) -> bool:
+        """Return whether an adapter reads the layer's product as it is."""
+        return self.forms[name].sequential and isinstance(self.jelly_dropout[name], nn.Identity)
+
+    def _corrected(
+        self, name: str, x: Tensor, h: Tensor, whole: bool = False, bias: Tensor | None = None
+    ) -> Tensor:
+        factors = self.jelly_A[name], self.jelly_B[name], self.scaling[name]
+        corrected: Tensor = product.Correction.apply(
+            x, h, *factors, self.frozen_weight, whole, bias
+        )
+        return corrected
 
     def _correction(self, name: str, x: Tensor, h: Tensor) -> Tensor:
+        if self._reads_product(name):
+            return self._corrected(name, x, h)
         a, b, scaling = self.jelly_A[name], self.jelly_B[name], self.scaling[name]
         dropout = self.jelly_dropout[name]
         form = self.forms[name]
-        if form.sequential and isinstance(dropout, nn.Identity):
-            corrected: Tensor = Correction.apply(x, h, a, b, scaling, self.frozen_weight)
-            return corrected
         x = self._cast_input_dtype(h if form.sequential else x, a.dtype)
         correction = linear(linear(dropout(x), a), b) * scaling
         if form.merged:

@@ -1,4 +1,4 @@
-"""The low-rank correction of a layer's own output, s B A h with h = W x, at the memory of LoRA's.
+"""The low-rank correction of a layer's own output, s B A h with h = W x, at the cost of LoRA's.
 
 Autograd would keep h for the gradient of A. Keeping x, which the layer has anyway, is enough:
 dL/dA = (s B' d' x) W', where d is the gradient of the correction: a product of R rows.
@@ -18,6 +18,8 @@ from torch.nn.functional import linear
 class Correction(torch.autograd.Function):
     """s B A h (N, O), differentiable once in h (N, O), A (R, O) and B (O, R); x (N, I) is only kept.
 
+    With `whole` it is the layer's output, h + bias + s B A h: summed by the product itself, and so is the
+    gradient of h, without which they would each be read and written twice more. `bias` (O,) is frozen.
     `weight()` returns the frozen W (O, I), dequantised if it has to be: it is called in the backward pass.
     """
 
@@ -30,13 +32,24 @@ class Correction(torch.autograd.Function):
         b_OR: Tensor,
         scaling: float,
         weight: Callable[[], Tensor],
+        whole: bool = False,
+        bias: Tensor | None = None,
     ) -> Tensor:
-        if not torch.is_autocast_enabled(h.device.type):
-            h = h.to(a_RO.dtype)
-        u_NR = linear(h, a_RO)
+        read = h if torch.is_autocast_enabled(h.device.type) else h.to(a_RO.dtype)
+        u_NR = linear(read, a_RO)
         ctx.save_for_backward(x, u_NR, a_RO, b_OR)
-        ctx.scaling, ctx.weight = scaling, weight
-        return linear(u_NR * scaling, b_OR)
+        ctx.scaling, ctx.weight, ctx.whole = scaling, weight, whole
+        scaled_NR = u_NR * scaling
+        if not whole:
+            return linear(scaled_NR, b_OR)
+        y = h if bias is None else h + bias.to(h.dtype)
+        if y.dtype != u_NR.dtype:
+            return y + linear(scaled_NR, b_OR)
+        flat_NO, b_RO = y.reshape(-1, y.shape[-1]), b_OR.to(y.dtype).T
+        scaled_NR = scaled_NR.reshape(len(flat_NO), -1)
+        if y is h:
+            return torch.addmm(flat_NO, scaled_NR, b_RO).view(y.shape)
+        return flat_NO.addmm_(scaled_NR, b_RO).view(y.shape)
 
     @staticmethod
     @once_differentiable
@@ -48,26 +61,27 @@ class Correction(torch.autograd.Function):
         du_NR = (gradient_NO @ b_OR.to(dtype)) * ctx.scaling
         da = db = dh = None
         if ctx.needs_input_grad[1]:
-            dh = (du_NR @ a_RO.to(dtype)).reshape(shape)
+            a = a_RO.to(dtype)
+            dh = torch.addmm(gradient_NO, du_NR, a) if ctx.whole else du_NR @ a
+            dh = dh.reshape(shape)
         if ctx.needs_input_grad[2]:
             w_OI = ctx.weight()
             du_x_RI = du_NR.T @ x.reshape(-1, x.shape[-1]).to(dtype)
             da = linear(du_x_RI.to(w_OI.dtype), w_OI).to(a_RO.dtype)
         if ctx.needs_input_grad[3]:
             db = (gradient_NO.T @ u.reshape(-1, u.shape[-1]) * ctx.scaling).to(b_OR.dtype)
-        return None, dh, da, db, None, None
+        return None, dh, da, db, None, None, None, None
 
 
-def output_and_product(
-    layer: nn.Module, x: Tensor, *args: Any, **kwargs: Any
-) -> tuple[Tensor, Tensor]:
-    """Return a layer's output W x + b and its product h = W x, both (N, O), at the cost of one."""
-    if type(layer) is nn.Linear and not _has_hooks(layer):
-        h = linear(x, layer.weight)
-        return (h if layer.bias is None else h + layer.bias.to(h.dtype)), h
-    y = layer(x, *args, **kwargs)
+def is_plain(layer: nn.Module) -> bool:
+    """Return whether a layer's output is W x + b and nobody looks on."""
+    return type(layer) is nn.Linear and not _has_hooks(layer)
+
+
+def without_bias(layer: nn.Module, y: Tensor) -> Tensor:
+    """Return a layer's product W x from its output W x + b, both (N, O)."""
     bias: Any = layer.bias
-    return (y, y) if bias is None else (y, y - bias.to(y.dtype))
+    return y if bias is None else y - bias.to(y.dtype)
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -336,37 +336,74 @@ def numbers(*leading):
     return *(t.requires_grad_() for t in (x, a_RO, b_OR)), w_OI
 
 
-def sequential(x, a_RO, b_OR, w_OI, scaling=0.7):
-    return Correction.apply(x, x @ w_OI.T, a_RO, b_OR, scaling, lambda: w_OI)
+def sequential(x, a_RO, b_OR, w_OI, base=(False, None)):
+    return Correction.apply(x, x @ w_OI.T, a_RO, b_OR, 0.7, lambda: w_OI, *base)
 
 
+def obvious(x, a_RO, b_OR, w_OI, base=(False, None)):
+    h = x @ w_OI.T
+    correction = 0.7 * (h @ a_RO.T @ b_OR.T)
+    whole, bias = base
+    return correction + (h if whole else 0) + (0 if bias is None else bias)
+
+
+BASES = {
+    "alone": (False, None),
+    "with h": (True, None),
+    "with h and bias": (True, random(7, seed=6)),
+}
+every_base = pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+
+
+@every_base
 @pytest.mark.parametrize("leading", [(4,), (2, 3), (2, 3, 2)])
-def test_the_gradients_of_the_product_are_right(leading):
+def test_the_gradients_of_the_product_are_right(leading, base):
     x, a_RO, b_OR, w_OI = numbers(*leading)
     assert torch.autograd.gradcheck(
-        lambda *given: sequential(*given, w_OI), (x, a_RO, b_OR), atol=1e-8
+        lambda *given: sequential(*given, w_OI, base), (x, a_RO, b_OR), atol=1e-8
     )
 
 
-@pytest.mark.parametrize("leading", [(4,), (2, 3)])
+@every_base
 @pytest.mark.parametrize("trains", itertools.product((True, False), repeat=3))
-def test_the_product_and_its_gradients_are_those_of_plain_autograd(leading, trains):
-    x, a_RO, b_OR, w_OI = numbers(*leading)
-    wanted = [
-        t.requires_grad_(needs) for t, needs in zip((x, a_RO, b_OR), trains, strict=True) if needs
-    ]
-    x, a_RO, b_OR = (
-        t.requires_grad_(needs) for t, needs in zip((x, a_RO, b_OR), trains, strict=True)
-    )
-    ours = sequential(x, a_RO, b_OR, w_OI)
-    theirs = 0.7 * (x @ w_OI.T @ a_RO.T @ b_OR.T)
+def test_the_product_and_its_gradients_are_those_of_plain_autograd(trains, base):
+    x, a_RO, b_OR, w_OI = numbers(2, 3)
+    wanted = []
+    for tensor, needs in zip((x, a_RO, b_OR), trains, strict=True):
+        wanted += [tensor] * tensor.requires_grad_(needs).requires_grad
+    ours, theirs = (f(x, a_RO, b_OR, w_OI, base) for f in (sequential, obvious))
     torch.testing.assert_close(ours, theirs)
-    if not wanted:
-        assert not ours.requires_grad
-        return
-    weights = random(*theirs.shape, seed=4)
-    found, expected = (torch.autograd.grad((y * weights).sum(), wanted) for y in (ours, theirs))
-    torch.testing.assert_close(found, expected)
+    assert ours.requires_grad == any(trains)
+    weights = random(2, 3, 7, seed=4)
+    if wanted:
+        found, expected = (torch.autograd.grad((y * weights).sum(), wanted) for y in (ours, theirs))
+        torch.testing.assert_close(found, expected)
+
+
+@every_base
+def test_the_product_of_lower_precision_is_corrected_in_that_of_the_adapter(base):
+    x, a_RO, b_OR, w_OI = (t.detach().float() for t in numbers(2, 3))
+    bias = None if base[1] is None else base[1].float()
+    low = [t.bfloat16() for t in (x, w_OI)]
+    h = low[0] @ low[1].T
+    given = h.requires_grad_()
+    y = Correction.apply(low[0], given, a_RO, b_OR, 0.7, lambda: low[1], base[0], bias)
+    assert y.dtype == torch.float32
+    kept = torch.zeros(()) if not base[0] else h.detach() + (0 if bias is None else bias.bfloat16())
+    torch.testing.assert_close(y, kept + 0.7 * (h.float() @ a_RO.T @ b_OR.T))
+    y.sum().backward()
+    ones = torch.ones(2, 3, 7)
+    expected = 0.7 * (ones @ b_OR @ a_RO) + (ones if base[0] else 0)
+    torch.testing.assert_close(given.grad, expected.bfloat16())
+
+
+def test_the_product_itself_is_left_as_it_is():
+    x, a_RO, b_OR, w_OI = (t.detach() for t in numbers(2, 3))
+    for base in BASES.values():
+        h = x @ w_OI.T
+        kept = h.clone()
+        Correction.apply(x, h, a_RO, b_OR, 0.7, lambda: w_OI, *base)
+        assert torch.equal(h, kept)
 
 
 class Obvious(nn.Module):
