@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab import adapting, evaluation, files, identity, outcome, provenance, registry, selecting
 from graftlab.contracts import Attached, Backbone, Data, Task
-from graftlab.errors import CheckpointError, ConfigError, DataError, unknown
 from graftlab.runfile import RunFile
 from graftlab.runs import Lines, NoLines, Run
 from graftlab.seeds import mix, seed_everything
 from graftlab.training import checkpoint
-from graftlab.training.config import num_steps
+from graftlab.training import config as training
 from graftlab.training.loop import Loop
 from graftlab.training.parts import Parts
 from graftlab.training.processes import Processes
@@ -103,9 +102,7 @@ class Execution:
             loaded = selecting.Loaded(data, backbone, task)
 
             def choose() -> int:
-                with (
-                    self.signals.interruptible()
-                ):  # inside: what processes exchange is not broken off
+                with self.signals.interruptible():  # but not what processes tell each other
                     return selecting.choose(file, self.run.selection, loaded)
 
             file = self.file = selecting.with_layer(file, self.processes.on_main(choose))
@@ -115,7 +112,7 @@ class Execution:
             loop = self._loop(attached, task, backbone, stack)
             resume.start(loop)
             if saved is not None:
-                resume.restore(loop, saved, self._computed() if attached.computed else {})
+                resume.restore(loop, saved)
                 reasons = [*loop.position.not_exact, *self.not_exact]
                 # each once, over all resumes
                 loop.position.not_exact = list(dict.fromkeys(reasons))
@@ -148,16 +145,6 @@ class Execution:
         log.info("going on from step %d", saved.step)
         return saved
 
-    def _computed(self) -> "Mapping[str, Any]":
-        """Return the frozen tensors that the method computed when the run began."""
-        path = self.run.checkpoints / checkpoint.name(0) / "computed.safetensors"
-        if not path.parent.is_dir():
-            raise CheckpointError(f"{path.parent} is gone; it holds what the run began from.")
-        damage = checkpoint.damage(path.parent)
-        if wrong := damage.get("manifest.json") or damage.get(path.name):
-            raise CheckpointError(f"{path.parent} cannot be used: {wrong}. The run began from it.")
-        return files.load_tensors(path)
-
     def _remember(
         self, data: Mapping[str, Any], backbone: Backbone, saved: checkpoint.Checkpoint | None
     ) -> None:
@@ -171,36 +158,16 @@ class Execution:
             "backbone": dict(backbone.record),
         }
         step = None if saved is None else saved.step
-        seen = [now["data"].get("fingerprint"), now["backbone"].get("sha256"), self.file.resolved]
-        if any(others != seen for others in self.processes.gather(seen)):
-            raise DataError(
-                "the processes of this run do not see the same data, weights and run file: give all "
-                "machines the same files, at the same places"
-            )
+        identity.compare_processes(now, self.file.resolved, self.processes)
         self.not_exact += self.processes.on_main(lambda: identity.remember(self.run, now, step))
-
-    def _best_by(self, task: Task) -> str:
-        """Return the metric that names the best checkpoint.
-
-        Raises:
-            ConfigError: it is none of the task's.
-        """
-        known = (*task.metrics, "loss")
-        best_by = self.file.training.best_by or task.metrics[0]
-        if best_by not in known:
-            raise ConfigError(
-                f"training.best_by: {unknown('metric of this task', best_by, known)} "
-                f"Add it to task.metrics."
-            )
-        return best_by
 
     def _loop(self, attached: Attached, task: Task, backbone: Backbone, stack: ExitStack) -> Loop:
         file = self.file
-        best_by = self._best_by(task)
+        best_by = training.best_by(file.training, task.metrics)
         higher = best_by != "loss" and metric(best_by).HIGHER_IS_BETTER
         trainable, total = outcome.count(attached.model)
         text = f"{attached.model}\n\n{trainable} of {total} parameters train\n"
-        steps = num_steps(file.training, task.size("train"))
+        steps = training.num_steps(file.training, task.size("train"))
         log.info("%d of %d parameters train, for %d steps", trainable, total, steps)
         sinks: tuple[Callable[..., None], ...] = ()
         lines: Lines | NoLines = NoLines()
@@ -271,16 +238,9 @@ class Execution:
         """Give the model the weights of the best checkpoint, if that is what was asked for."""
         from graftlab.training import resume
 
-        position = loop.position
-        if self.file.training.select == "last" or position.best_step in (0, position.step):
-            return
-        path = self.run.checkpoints / checkpoint.name(position.best_step)
-        damage = checkpoint.damage(path)
-        damage.pop("optimizer.safetensors", None)  # training is over
-        if damage:
-            wrong = "; ".join(damage.values())
-            raise CheckpointError(f"the best checkpoint, {path}, cannot be used: {wrong}.")
-        resume.put_back_best(loop, checkpoint.load(path, ["optimizer.safetensors"]))
+        step = loop.position.best_step
+        if self.file.training.select == "best" and step not in (0, loop.position.step):
+            resume.put_back_best(loop, step)
 
     def _finish(self, loop: Loop, data: Data, seconds: float) -> None:
         """Write the adapter, the predictions and, last of all, the result."""

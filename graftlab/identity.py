@@ -7,6 +7,7 @@ from typing import Any
 from graftlab import files, provenance
 from graftlab.errors import CheckpointError, ConfigError, DataError, ModelError
 from graftlab.runs import Run
+from graftlab.training.processes import Processes
 
 log = logging.getLogger("graftlab")
 
@@ -75,6 +76,22 @@ def remember(run: Run, now: dict[str, Any], step: int | None) -> list[str]:
     before.setdefault("resumes", []).append({"step": step, "changed": changed})
     files.write_json(run.environment, before)
     return [f"environment changed: {line}" for line in changed]
+
+
+def compare_processes(
+    now: Mapping[str, Any], config: Mapping[str, Any], processes: Processes
+) -> None:
+    """Make sure that all processes of a run train the same.
+
+    Raises:
+        DataError: they do not see the same data, weights and run file.
+    """
+    seen = [now["data"].get("fingerprint"), now["backbone"].get("sha256"), dict(config)]
+    if any(others != seen for others in processes.gather(seen)):
+        raise DataError(
+            "the processes of this run do not see the same data, weights and run file: give all "
+            "machines the same files, at the same places"
+        )
 
 
 def _read(run: Run) -> dict[str, Any]:

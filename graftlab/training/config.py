@@ -1,12 +1,13 @@
 """The `training:` section of a run file: the same for every method, so that only the method differs."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from graftlab.config import Section
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, unknown
 from graftlab.training.optimizer import Config as Optimizer
 from graftlab.training.optimizer import check as check_optimizer
 from graftlab.training.schedule import Config as Schedule
@@ -97,6 +98,21 @@ def check(config: Config) -> list[str]:
     if never and config.schedule.name == "plateau":
         problems.append("the schedule 'plateau' needs evaluations: training.evaluate_every is 0.")
     return problems
+
+
+def best_by(config: Config, metrics: Sequence[str]) -> str:
+    """Return the metric, one of the task's, or `loss`, that names the best checkpoint.
+
+    Raises:
+        ConfigError: it is none of the task's.
+    """
+    known = (*metrics, "loss")
+    found = config.best_by or metrics[0]
+    if found not in known:
+        raise ConfigError(
+            f"training.best_by: {unknown('metric of this task', found, known)} Add it to task.metrics."
+        )
+    return found
 
 
 def num_steps(config: Config, examples: int) -> int:

@@ -8,9 +8,10 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab import surgery
+from graftlab import files, surgery
 from graftlab.errors import CheckpointError, DiskError
 from graftlab.hooks import Training
 from graftlab.training import checkpoint, optimizer
@@ -123,8 +124,9 @@ def put_back(model: "nn.Module", tensors: "Mapping[str, Tensor]", what: str) -> 
             own[name].copy_(tensor)
 
 
-def restore(loop: "Loop", saved: Checkpoint, computed: "Mapping[str, Tensor]") -> None:
+def restore(loop: "Loop", saved: Checkpoint) -> None:
     """Put a checkpoint's state back: after this, the run is where it was."""
+    computed = _computed(loop.parts.run.checkpoints) if loop.parts.attached.computed else {}
     where = f"the checkpoint of step {saved.step}"
     _restore_hooks(loop, saved)  # may change which parameters train, so it comes first
     missing = set(surgery.trainable(loop.model)) - set(saved.tensors["trainable"])
@@ -147,6 +149,17 @@ def restore(loop: "Loop", saved: Checkpoint, computed: "Mapping[str, Tensor]") -
     loop.saved_step = saved.step
 
 
+def _computed(checkpoints: Path) -> "Mapping[str, Tensor]":
+    """Return the frozen tensors that the method computed when the run began."""
+    path = checkpoints / checkpoint.name(0) / "computed.safetensors"
+    if not path.parent.is_dir():
+        raise CheckpointError(f"{path.parent} is gone; it holds what the run began from.")
+    damage = checkpoint.damage(path.parent)
+    if wrong := damage.get("manifest.json") or damage.get(path.name):
+        raise CheckpointError(f"{path.parent} cannot be used: {wrong}. The run began from it.")
+    return files.load_tensors(path)
+
+
 def _micro_batch_size(loop: "Loop", saved: Checkpoint) -> int:
     """Return the run file's micro-batch, or what it was cut to when memory ran out, if that is less."""
     asked, was = loop.batches.micro_batch_size, loop.position.micro_batch_size
@@ -154,8 +167,15 @@ def _micro_batch_size(loop: "Loop", saved: Checkpoint) -> int:
     return min(asked, was) if 0 < was < before else asked
 
 
-def put_back_best(loop: "Loop", best: Checkpoint) -> None:
+def put_back_best(loop: "Loop", step: int) -> None:
     """Give the model the weights, and the hooks the state, of the best checkpoint: training is over."""
+    path = loop.parts.run.checkpoints / checkpoint.name(step)
+    damage = checkpoint.damage(path)
+    damage.pop("optimizer.safetensors", None)  # training is over
+    if damage:
+        wrong = "; ".join(damage.values())
+        raise CheckpointError(f"the best checkpoint, {path}, cannot be used: {wrong}.")
+    best = checkpoint.load(path, ["optimizer.safetensors"])
     _restore_hooks(loop, best)
     put_back(loop.model, best.tensors["trainable"], f"the best checkpoint, step {best.step}")
     put_back(loop.model, best.tensors["buffers"], f"the best checkpoint, step {best.step}")

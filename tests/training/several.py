@@ -179,6 +179,51 @@ def small_memory(limit):
     TextTask.loss = loss
 
 
+def drift(step):
+    """Move the weights of this process alone."""
+    import torch
+
+    from graftlab.training.steps import Stepper
+
+    real = Stepper.step
+
+    def moved(self, number, rate):
+        done = real(self, number, rate)
+        if number == step:
+            with torch.no_grad():
+                self._parameters()[0].view(-1)[0] += 1e-7
+        return done
+
+    Stepper.step = moved
+
+
+def count_examples(seen):
+    """Give the model a buffer that counts what it is given in training, as batch norm's statistics do;
+    `seen` gets its last value."""
+    import torch
+
+    from graftlab import adapting
+    from graftlab.training.loop import Loop
+
+    attach, run = adapting.attach, Loop.run
+
+    def counting(file, backbone, *rest):
+        def count(model, arguments, named):
+            if model.training:
+                model.seen += len(named["input_ids"])
+
+        backbone.model.register_buffer("seen", torch.zeros(()))
+        backbone.model.register_forward_pre_hook(count, with_kwargs=True)
+        return attach(file, backbone, *rest)
+
+    def running(self):
+        position = run(self)
+        seen.extend(float(b) for n, b in self.model.named_buffers() if n.endswith("seen"))
+        return position
+
+    adapting.attach, Loop.run = counting, running
+
+
 def full_disk():
     from graftlab.training import checkpoint
 

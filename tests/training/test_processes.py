@@ -222,6 +222,27 @@ def test_a_bug_in_one_ends_all_and_is_named(home, even):
     assert "ZeroDivisionError: a bug (in process 1)" in ended[0].value
 
 
+def test_processes_that_drift_apart_end_at_the_next_checkpoint(home, even):
+    path = home / "drifted"
+    patch = several.on(1, several.drift, 2)
+    ended = several.start(several.train, home / "even" / "run.yaml", path, patch)
+    assert [e.code for e in ended] == [1, 1], ended
+    assert "is no longer the same on every process (1 of " in ended[0].value
+    assert checkpoint.steps(path / "checkpoints")[-1] == 0
+
+
+def buffers(path, out):
+    seen = []
+    several.train(path, out, several.everywhere(several.count_examples, seen))
+    return seen
+
+
+def test_buffers_are_the_main_process_s_after_each_step(home, even):
+    ended = several.start(buffers, home / "even" / "run.yaml", home / "buffers")
+    # its share of two epochs: three times 7 of 13 examples, and one
+    assert [e.value for e in ended] == [[2 * (3 * 7 + 1)]] * 2
+
+
 def test_a_full_disk_ends_all(home, even):
     path = home / "full"
     patch = several.everywhere(several.full_disk)
