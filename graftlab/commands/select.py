@@ -116,12 +116,14 @@ def _show(found: dict[str, Any], where: Path) -> None:
     title = f"{found['llm']} for {found['slm']} on {found['dataset']}"
     table = Table(title=f"{title}, {found['n_samples']} training examples")
     names = list(found["layers"][0]["scores"])
-    for name in ("layer", "score", *names):
-        table.add_column(name, justify="right")
+    table.add_column("layer", justify="right")
+    table.add_column("score", justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
     for layer in found["layers"]:
         chosen = layer["layer"] == found["best_llm_layer"]
         cells = [_cell(layer["score"], layer["interval"])]
-        cells += [_cell(layer["scores"][name]["value"], None) for name in names]
+        cells += [_cell(layer["scores"][name]["value"]) for name in names]
         table.add_row(str(layer["layer"]), *cells, style="bold" if chosen else None)
     console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
     console.print(table)
@@ -131,7 +133,7 @@ def _show(found: dict[str, Any], where: Path) -> None:
     console.print(f"Everything is in {where}; layer.yaml is the choice for a run file.")
 
 
-def _cell(value: float | None, interval: list[float] | None) -> str:
+def _cell(value: float | None, interval: list[float] | None = None) -> str:
     if value is None:
         return "undefined"
     return f"{value:.3f}" + (f" ± {(interval[1] - interval[0]) / 2:.3f}" if interval else "")
