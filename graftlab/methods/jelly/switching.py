@@ -130,15 +130,21 @@ class Switch:
         """Keep this process's gradients of the first half of a step's examples (criterion `halves`)."""
         self.previous = self.gradients()
 
-    def observe(self) -> dict[str, float]:
-        """Compare this step's gradients of A, all there and not clipped, and decide; return scalars."""
+    def observe(self, now: "list[Tensor] | None" = None) -> dict[str, float]:
+        """Compare this step's gradients of A, all there and not clipped, and decide; return scalars.
+
+        `now` stands for them where `.grad` has been clipped already: this process's share.
+        """
         import torch
 
         from graftlab.methods.jelly.coherence import cosine
 
         if not self.watching:
             return {}
-        now = self.gradients()
+        if now is None:
+            now = self.gradients()
+        elif self.add:
+            self.add(now)
         before = self.previous
         if self.plan.criterion == "halves":
             self.previous = None
