@@ -74,8 +74,10 @@ class Correction(torch.autograd.Function):
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Return whether a layer's output is W x + b and nobody looks on."""
-    return type(layer) is nn.Linear and not _has_hooks(layer)
+    """Return whether a layer's output is W x + b with a frozen b, and nobody looks on."""
+    if type(layer) is not nn.Linear or _has_hooks(layer):
+        return False
+    return layer.bias is None or not layer.bias.requires_grad
 
 
 def without_bias(layer: nn.Module, y: Tensor) -> Tensor:

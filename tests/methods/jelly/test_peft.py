@@ -448,6 +448,17 @@ def test_a_hook_on_the_base_layer_is_called_and_may_change_its_output():
     torch.testing.assert_close(layer(x), 6 / 4 * (-bias @ a.T @ b.T).expand(2, -1))
 
 
+def test_a_bias_that_somebody_trains_has_its_gradient():
+    layer: JellyLinear = next(iter(layers(adapted()).values()))
+    bias = layer.get_base_layer().bias.requires_grad_()
+    a, b = layer.jelly_A["default"], layer.jelly_B["default"]
+    x = torch.randn(2, layer.in_features, generator=torch.Generator().manual_seed(0))
+    layer(x).sum().backward()
+    torch.testing.assert_close(bias.grad, torch.full_like(bias, 2))
+    assert a.grad.any()
+    assert b.grad.any()
+
+
 def test_what_cannot_be_read_is_refused():
     config = JellyConfig(target_modules=["embed_tokens"])
     with pytest.raises(ValueError, match=r"embed_tokens is a Embedding"):
