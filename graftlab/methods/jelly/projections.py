@@ -8,7 +8,7 @@ Behind the layer the change of the weight is B A W; beside it, B' A'. All is com
 import torch
 from torch import Tensor
 
-BLOCK = 1024  # rows of W that are turned to float64 at a time
+BLOCK = 64  # rows of W that are turned to float64 at a time: they stay in a processor's cache
 
 
 def pull_back(a_RO: Tensor, w_OI: Tensor) -> Tensor:
