@@ -120,9 +120,7 @@ class JellyLinear(nn.Module, BaseTunerLayer):
         if a.shape == value.shape:
             a.data.copy_(value)
         else:
-            self.jelly_A[adapter_name] = nn.Parameter(
-                value.to(a.dtype), requires_grad=a.requires_grad
-            )
+            self.jelly_A[adapter_name] = nn.Parameter(value.to(a), requires_grad=a.requires_grad)
 
     def keep_gradient(self, adapter_name: str, gradient: Tensor) -> None:
         """Hold A's gradient of the last step as a buffer, so that it is saved with the adapter."""
@@ -236,19 +234,9 @@ class JellyLinear(nn.Module, BaseTunerLayer):
         pulled_RI = projections.pull_back(a_RO, w_OI)
         before = (b_OR.double(), pulled_RI)
         rank_before, size = projections.effective_rank(a_RO), float(b_OR.norm())
-        new_a, new_b = pulled_RI, before[0]
-        if method == "tip":
-            new_a, new_b = projections.tip(a_RO, w_OI), torch.zeros_like(new_b)
-        elif method == "tip_preserve":
-            new_a, new_b = projections.tip_preserve(a_RO, b_OR, w_OI)
-        elif method == "merge_reinit":
-            fresh = torch.empty(len(a_RO), self.in_features)
-            nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
-            new_a, new_b = fresh, torch.zeros_like(new_b)
-        elif method == "none":
-            if not self.is_square:
-                raise ValueError(f"A {tuple(a_RO.shape)} does not fit the input of {self}")
-            new_a = a_RO
+        new_a, new_b = pulled_RI, b_OR
+        if method != "exact":
+            new_a, new_b = projections.convert(method, a_RO, b_OR, w_OI, generator)
         self._set_form(adapter_name, Form(False, step, method))
         self._hold_pair(adapter_name, self.forms[adapter_name])
         if method == "merge_reinit":

@@ -5,10 +5,36 @@ Behind the layer the change of the weight is B A W; beside it, B' A'. All is com
 
 # Shapes: I in features, O out features, R rank, K rank without the zero singular values.
 
+import math
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 BLOCK = 64  # rows of W that are turned to float64 at a time: they stay in a processor's cache
+
+
+def convert(
+    method: str, a_RO: Tensor, b_OR: Tensor, w_OI: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return A' (R, I) and B' (O, R) by a switch method other than `exact`, which pulls back A alone.
+
+    `generator` (CPU) draws a fresh A. For `merge_reinit` what was learned has to be kept elsewhere.
+
+    Raises:
+        ValueError: `none` keeps A, but W is not square.
+    """
+    if method == "tip":
+        return tip(a_RO, w_OI), torch.zeros_like(b_OR)
+    if method == "tip_preserve":
+        return tip_preserve(a_RO, b_OR, w_OI)
+    if method == "merge_reinit":
+        fresh_RI = torch.empty(len(a_RO), w_OI.shape[1])
+        nn.init.kaiming_uniform_(fresh_RI, a=math.sqrt(5), generator=generator)
+        return fresh_RI, torch.zeros_like(b_OR)
+    assert method == "none", method
+    if w_OI.shape[0] != w_OI.shape[1]:
+        raise ValueError(f"A {tuple(a_RO.shape)} does not fit inputs of width {w_OI.shape[1]}")
+    return a_RO, b_OR
 
 
 def pull_back(a_RO: Tensor, w_OI: Tensor) -> Tensor:

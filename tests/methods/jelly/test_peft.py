@@ -459,6 +459,13 @@ def test_a_bias_that_somebody_trains_has_its_gradient():
     assert b.grad.any()
 
 
+def test_a_new_a_is_where_the_old_one_was():
+    layer = layers(adapted())["base_model.model.model.layers.0.self_attn.k_proj"].to("meta")
+    layer.replace_A("default", torch.zeros(4, 16, dtype=torch.float64))
+    a = layer.jelly_A["default"]
+    assert (a.shape, a.device.type, a.dtype) == ((4, 16), "meta", torch.float32)
+
+
 def test_what_cannot_be_read_is_refused():
     config = JellyConfig(target_modules=["embed_tokens"])
     with pytest.raises(ValueError, match=r"embed_tokens is a Embedding"):

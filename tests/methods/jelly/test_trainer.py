@@ -1,8 +1,10 @@
 """JELLY's switch inside transformers' Trainer, also when the process is killed and the run resumed."""
 
+import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,13 +30,13 @@ DYNAMIC = {"drop_ratio": 0.99, "ema": 0.9, "warmup": 1, "minimum": 3, "latest": 
 HALVES = {**DYNAMIC, "criterion": "halves"}
 
 
-def rows() -> list[dict[str, Tensor]]:
-    """Return 27 examples: an epoch of seven micro-batches of four, whose last step has one."""
+def rows(number: int = 27) -> list[dict[str, Tensor]]:
+    """Return examples; 27 are an epoch of seven micro-batches of four, whose last step has one."""
     found = []
     for seed in range(4):
         batch = fitting.batch(FAMILY, seed)
         found += [{name: value[i] for name, value in batch.items()} for i in range(8)]
-    return found[:27]
+    return found[:number]
 
 
 def adapted(mode: str = "dynamic", **fields: Any) -> PeftModel:
@@ -147,6 +149,47 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bytes(case, tmp_pat
     assert weights(killed / "end") == weights(tmp_path / "whole" / "end")
 
 
+PROCESSES = {"processes": DYNAMIC, "processes, halves": HALVES}
+
+
+def coherences(made: Trainer) -> dict[int, float]:
+    key = "jelly/coherence"
+    return {row["step"]: row[key] for row in made.state.log_history if key in row}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", PROCESSES)
+def test_two_processes_switch_at_once_and_stay_equal(case, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, __file__, case, str(tmp_path), "0"]
+    started = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate()[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], errors
+    files = [tmp_path / f"end-{rank}" for rank in range(2)]
+    assert weights(files[0]) == weights(files[1])
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    # one process with the same sixteen examples a step
+    alone = JellyCallback(**PROCESSES[case])
+    fields = {"gradient_accumulation_steps": 4, "save_strategy": "no"}
+    made = trainer(tmp_path / "alone", without_dropout(), [alone], **fields)
+    made.train_dataset = rows(32)
+    made.train()
+    assert found["switch_step"] == alone.facts["switch_step"]
+    together = {int(step): value for step, value in found["coherences"].items()}
+    assert together == pytest.approx(coherences(made), abs=1e-3)
+
+
 class Spy(TrainerCallback):
     """Writes down what it sees at each moment, before or after JellyCallback."""
 
@@ -227,20 +270,24 @@ def test_learning_rates_rise_again_after_the_switch_and_the_schedule_goes_on(tmp
     assert ramped.rates_after == plain.rates
 
 
+def without_dropout(**fields: Any) -> PeftModel:
+    """Return a model whose sequential layers are all square, and whose B is not zero."""
+    model = adapted(dropout=0.0, target_modules=["query", "key", "value"], **fields)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for number, layer in enumerate(layers(model).values()):
+        layer.jelly_B["default"].data.normal_(generator=torch.Generator().manual_seed(number))
+    return model
+
+
 @pytest.mark.parametrize("clip", [0.0, 1e-4])
 @pytest.mark.parametrize("criterion", ["consecutive", "halves"])
 def test_the_coherence_is_the_cosine_of_gradients_whether_they_are_clipped_or_not(
     criterion, clip, tmp_path
 ):
-    model = adapted(dropout=0.0, target_modules=["query", "key", "value"])
-    model.get_base_model().config.hidden_dropout_prob = 0.0
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    model = without_dropout()
     found = layers(model).values()
-    for number, layer in enumerate(found):
-        generator = torch.Generator().manual_seed(number)
-        layer.jelly_B["default"].data.normal_(generator=generator)
     callback = JellyCallback(criterion=criterion, latest=1.0)
     made = trainer(
         tmp_path, model, [callback], save_strategy="no", learning_rate=0.0, max_grad_norm=clip
@@ -455,7 +502,26 @@ def test_a_switch_that_would_come_too_late_is_refused(tmp_path):
         made.train()
 
 
+def train_in_two_processes(case: str, folder: Path) -> None:
+    callback, rank = JellyCallback(**PROCESSES[case]), os.environ["RANK"]
+    fields: dict[str, Any] = {"ddp_backend": "gloo", "save_strategy": "no"}
+    with pytest.raises(ValueError, match="wrapping for several processes does not notice"):
+        trainer(folder, adapted(), [JellyCallback()], **fields)
+    with pytest.raises(ValueError, match="FSDP, DeepSpeed and tensor parallelism"):
+        trainer(folder, without_dropout(), [JellyCallback()], fsdp="full_shard", **fields)
+    made = trainer(folder, without_dropout(), [callback], **fields)
+    made.train_dataset = rows(32)
+    made.train()
+    made.model.save_pretrained(folder / f"end-{rank}")
+    if rank == "0":
+        found = {"switch_step": callback.facts["switch_step"], "coherences": coherences(made)}
+        (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
+
+
 if __name__ == "__main__":
     name, place, die = sys.argv[1:]
-    make_model, config, given = CASES[name]
-    trainer(Path(place), make_model(**config), [JellyCallback(**given), Die(int(die))]).train()
+    if name in PROCESSES:
+        train_in_two_processes(name, Path(place))
+    else:
+        make_model, config, given = CASES[name]
+        trainer(Path(place), make_model(**config), [JellyCallback(**given), Die(int(die))]).train()
