@@ -26,7 +26,8 @@ from range_server import MODEL, serving
 CLAIM = (
     "One layer of a model, ready to be plugged in, without the rest of it. The peer is "
     "`AutoModel.from_pretrained` of the whole model, of which the layer is then used (as the source of "
-    "PiFi does). Both in float32, ready once a batch of 32 vectors has passed. `read` is what was read "
+    "PiFi does). Both in float32, ready once a batch of 32 vectors has "
+    "passed; imports are not counted in it. `read` is what was read "
     "from the folder (of the peer, which maps its files: their size) or sent by the hub; folders are read "
     "with a cold cache, as far as the kernel heeds the advice; over HTTP both begin with nothing "
     "fetched, and keep what they fetch. In pooled mode the query and key matrices stay unread."
@@ -91,8 +92,10 @@ def contestant(kind: str, model: str, folder: Path) -> dict[str, float]:
     """Return the figures of one turn: a layer of `model` (a folder or hub id), and a batch through it."""
     import torch
     from transformers import AutoModel
+    from transformers.models.llama import modeling_llama  # noqa: F401  before the clock runs
 
     from graftlab import layers
+    from graftlab.layers import converting, layer  # noqa: F401  likewise
 
     remote = model == MODEL
     files = [path for path in folder.iterdir() if path.suffix == ".safetensors"]
@@ -164,6 +167,7 @@ def main() -> None:
             }
             turns = measure(folder, given.rounds, given.threads)
     shape: dict[str, Any] = {"layers": CONFIG["num_hidden_layers"], "parameters": "1.24 billion"}
+    shape["load average"] = round(os.getloadavg()[2])  # what else the machine did: times suffer
     write("pifi_load", CLAIM, turns, GOALS, shape | {"threads": given.threads})
 
 
