@@ -1,6 +1,6 @@
 """What a step of JELLY costs beside one of peft's LoRA, and what the switch of a 7B model's layers takes.
 
-python bench/jelly_step.py [--rounds 5] [--steps 20] [--switch-rounds 3]
+python bench/jelly_step.py [--rounds 5] [--steps 10] [--switch-rounds 3]
 
 Steps: one thread, models with the same random weights take turns after every step, and what is compared
 is the processor time of a step, paired, so that others on the machine do not count. Memory is the
@@ -21,8 +21,8 @@ from typing import Any
 from harness import Goal, in_turns, write
 
 RANK, BATCH, LENGTH = 8, 8, 128
-SIZES = {"6 x 384, as MiniLM": (384, 12, 1536), "6 x 1024": (1024, 16, 4096)}
-"""Width, heads and width inside the feed-forward part of a BERT of six layers."""
+SIZES = {"6 x 384, as MiniLM": (6, 384, 12, 1536), "3 x 1024": (3, 1024, 16, 4096)}
+"""Blocks, width, heads and width inside the feed-forward part of a BERT."""
 TARGETS = {
     "q, k, v, o": ["query", "key", "value", "attention.output.dense"],
     "all linear layers": r".*encoder\.layer\.\d+\..*(query|key|value|dense)",
@@ -54,11 +54,11 @@ def plain(size: str) -> Any:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    width, heads, inner = SIZES[size]
+    blocks, width, heads, inner = SIZES[size]
     torch.manual_seed(0)
     config = BertConfig(
-        hidden_size=width, num_attention_heads=heads, intermediate_size=inner, num_hidden_layers=6,
-        vocab_size=1000,
+        hidden_size=width, num_attention_heads=heads, intermediate_size=inner,
+        num_hidden_layers=blocks, vocab_size=1000,
     )  # fmt: skip
     return BertForSequenceClassification(config).requires_grad_(False)
 
@@ -134,7 +134,7 @@ def steps(size: str, targets: str, count: int) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in names}
     memory: dict[str, float] = {}
     for name in names:
-        step(name), step(name)  # moments of the optimizer, caches of the processor
+        step(name)  # makes the optimizer's moments
         memory[name] = most_allocated(lambda name=name: step(name))
     order = list(names)
     for _ in range(count):
@@ -164,10 +164,23 @@ def most_allocated(work: Any) -> float:
     return float(most)
 
 
-def switch(method: str, kind: str) -> dict[str, float]:
-    """Return the seconds that the switch of all blocks takes, layer after layer."""
+def switches(kind: str) -> dict[str, float]:
+    """Return for each method the seconds that all blocks take, one layer after the other."""
     import logging
 
+    logging.disable()
+    numbers = BLOCKS * sum(i * o * count for (i, o), count in LAYERS[kind].items())
+    found = {"weights (billions)": numbers / 1e9}
+    square = all(i == o for i, o in LAYERS[kind])
+    for method in METHODS:
+        if square or method != "none":
+            found[f"{method} (s)"] = sum(switch(method, *sides, BLOCKS * count)
+                                         for sides, count in LAYERS[kind].items())  # fmt: skip
+    return found
+
+
+def switch(method: str, i: int, o: int, count: int) -> float:
+    """Return the seconds that the switch of so many layers (o, i) takes."""
     import torch
     from peft import get_peft_model
     from torch import nn
@@ -175,26 +188,19 @@ def switch(method: str, kind: str) -> dict[str, float]:
     from graftlab.methods.jelly.switching import Plan, Switch
     from graftlab.methods.jelly.tuner import JellyConfig
 
-    logging.disable()
     plan = Plan(mode="seq2par", switch_step=1, switch_method=method)
-    seconds, numbers = 0.0, 0
-    for (i, o), count in LAYERS[kind].items():
-        if method == "none" and i != o:
-            continue
-        base = nn.Linear(
-            i, o, bias=False, dtype=torch.bfloat16
-        )  # drawn once a shape: drawing takes longest
-        for _ in range(BLOCKS * count):
-            config = JellyConfig(r=RANK, alpha=RANK, mode="seq2par", target_modules=["layer"])
-            model = get_peft_model(nn.ModuleDict({"layer": base}), config)
-            layer: Any = model.get_submodule("base_model.model.layer")
-            nn.init.normal_(layer.jelly_B["default"])
-            optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
-            start = time.perf_counter()
-            Switch(model, "default", plan, 10, 5)(1, optimizer)
-            seconds += time.perf_counter() - start
-            numbers += i * o
-    return {"switch (s)": seconds, "weights (billions)": numbers / 1e9}
+    base = nn.Linear(i, o, bias=False, dtype=torch.bfloat16)  # one for all: drawing takes longest
+    seconds = 0.0
+    for _ in range(count):
+        config = JellyConfig(r=RANK, alpha=RANK, mode="seq2par", target_modules=["layer"])
+        model = get_peft_model(nn.ModuleDict({"layer": base}), config)
+        layer: Any = model.get_submodule("base_model.model.layer")
+        nn.init.normal_(layer.jelly_B["default"])
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+        start = time.perf_counter()
+        Switch(model, "default", plan, 10, 5)(1, optimizer)
+        seconds += time.perf_counter() - start
+    return seconds
 
 
 def child(what: str, *given: Any) -> list[str]:
@@ -204,13 +210,13 @@ def child(what: str, *given: Any) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--switch-rounds", type=int, default=3)
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         what, *arguments = given.child
-        print(json.dumps((switch if what == "switch" else steps)(*arguments)))
+        print(json.dumps((switches if what == "switches" else steps)(*arguments)))
         return
     if given.rounds:
         cases = {f"{size}; {targets}": (size, targets) for size in SIZES for targets in TARGETS}
@@ -231,17 +237,10 @@ def main() -> None:
         settings = {"rank": RANK, "batch": BATCH, "tokens": LENGTH, "steps": given.steps}
         write("jelly_step", STEP_CLAIM, without(turns), goals, {**settings, "threads": 1})
     if given.switch_rounds:
-        pairs = {f"{method}; {kind}": (method, kind) for kind in LAYERS for method in METHODS
-                 if (method, kind) != ("none", "all linear layers")}  # fmt: skip
-        switches = {
-            label: lambda _, pair=pair: child("switch", *pair) for label, pair in pairs.items()
-        }
-        turns = in_turns(switches, given.switch_rounds, threads=2, warm_up=False)
+        kinds = {kind: lambda _, kind=kind: child("switches", kind) for kind in LAYERS}
+        turns = without(in_turns(kinds, given.switch_rounds, threads=2, warm_up=False))
         goals = [
-            Goal(
-                "switch (s)", label, compare="value", at_most=60.0 if kind == "q, k, v, o" else None
-            )
-            for label, (_, kind) in pairs.items()
+            Goal(f"{method} (s)", "q, k, v, o", compare="value", at_most=60.0) for method in METHODS
         ]
         write("jelly_switch", SWITCH_CLAIM, turns, goals, {"rank": RANK, "threads": 2})
 
