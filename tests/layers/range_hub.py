@@ -96,7 +96,7 @@ class Answering(BaseHTTPRequestHandler):
         if limit is not None and not is_small and limit < len(body):
             self.server.breaks_after = None
             body, self.close_connection = body[:limit], True
+        if name:
+            self.server.sent[name] += len(body)  # before: who has it may ask for the count at once
         with contextlib.suppress(ConnectionError):  # who asked has hung up: it wanted a part
             self.wfile.write(body)
-        if name:
-            self.server.sent[name] += len(body)
