@@ -34,6 +34,7 @@ class Checkpoint:
         self._table = Table(source)
         self._prefix = self._find_prefix()
         self._fronts: dict[str, Any] = {}
+        self._fetched: dict[int, Tensor] = {}  # rows that came over the network, for the next batch
 
     @property
     def source(self) -> str:
@@ -178,7 +179,10 @@ class Checkpoint:
         return front.requires_grad_(False)
 
     def embedding_rows(self, ids: "Tensor") -> "Tensor":
-        """Return (N, d) rows of the token embedding for (N,) ids, as stored; only those are read."""
+        """Return (N, d) rows of the token embedding for (N,) ids, as stored; only those are read.
+
+        Over the network each is fetched once, and stays in memory.
+        """
         import torch
 
         if not ids.numel():
@@ -191,7 +195,12 @@ class Checkpoint:
                 f"{self.source} embeds tokens 0 to {rows - 1}, but was asked for "
                 f"{int(unique[-1] if unique[-1] >= rows else unique[0])}: is the tokenizer another model's?"
             )
-        return self._table.rows(name, unique.tolist())[places]
+        numbers = unique.tolist()
+        if not self.remote:
+            return self._table.rows(name, numbers)[places]
+        if new := [number for number in numbers if number not in self._fetched]:
+            self._fetched |= dict(zip(new, self._table.rows(name, new), strict=True))
+        return torch.stack([self._fetched[number] for number in numbers])[places]
 
     def _embedding(self) -> str:
         model = self._skeleton.model

@@ -143,6 +143,8 @@ def test_rows_of_the_embedding_are_fetched_alone_and_those_near_together(hub, fo
     row = 256 * 4
     assert weights(hub) == 48 * row  # 3 to 50: the gap is cheaper than a request
     assert len(hub.requests) == 1
+    assert torch.equal(checkpoint.embedding_rows(ids[1:]), expected[1:])
+    assert len(hub.requests) == 1  # nothing is fetched twice
 
 
 def test_a_broken_connection_is_gone_on_with_where_it_broke(hub, folder):
