@@ -134,6 +134,18 @@ def test_loading_on_a_name_that_is_there_restores_modes_and_tensors(state, file,
     assert all(p.requires_grad for p in own)
 
 
+def test_a_gradient_that_is_kept_is_saved_and_goes_when_another_adapter_is_loaded(tmp_path):
+    model, plain = adapted(), save(adapted(), tmp_path / "plain")
+    for layer in layers(model).values():
+        layer.keep_gradient("default", torch.full_like(layer.jelly_A["default"].data, 0.5))
+    loaded = PeftModel.from_pretrained(llama(), save(model, tmp_path / "kept"))
+    for layer in layers(loaded).values():
+        assert (layer.jelly_gradient["default"] == 0.5).all()
+        assert layer.jelly_gradient["default"].shape == layer.jelly_A["default"].shape
+    loaded.load_adapter(plain, "default")
+    assert not any("default" in layer.jelly_gradient for layer in layers(loaded).values())
+
+
 def test_a_state_dict_of_the_whole_model_restores_modes_too():
     there, model = adapted("merge_reinit"), adapted()
     model.load_state_dict(there.state_dict())

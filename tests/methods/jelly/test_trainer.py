@@ -296,11 +296,7 @@ def test_the_coherence_is_the_cosine_of_gradients_whether_they_are_clipped_or_no
     collate = made.data_collator
     made.data_collator = lambda items: batches.append(collate(items)) or collate(items)
     made.train()
-    logged = {
-        row["step"]: row["jelly/coherence"]
-        for row in made.state.log_history
-        if "jelly/coherence" in row
-    }
+    logged = coherences(made)
 
     def gradients(*parts: dict[str, Tensor]) -> list[Tensor]:
         model.zero_grad()
@@ -324,6 +320,23 @@ def test_the_coherence_is_the_cosine_of_gradients_whether_they_are_clipped_or_no
         }
         assert 1 not in logged
     assert {step: logged[step] for step in expected} == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_epochs_last_step_is_halved_by_its_own_micro_batches(tmp_path):
+    model = without_dropout()
+    fields = {"save_strategy": "no", "learning_rate": 0.0, "gradient_accumulation_steps": 4}
+    made = trainer(tmp_path, model, [JellyCallback(criterion="halves", latest=1.0)], **fields)
+    batches = []
+    collate = made.data_collator
+    made.data_collator = lambda items: batches.append(collate(items)) or collate(items)
+    made.train()
+    halves = []
+    for half in (batches[4:5], batches[5:7]):  # of the three that are left after the first four
+        model.zero_grad()
+        for batch in half:
+            model(**batch).loss.backward()
+        halves.append([m.jelly_A["default"].grad.clone() for m in layers(model).values()])
+    assert coherences(made)[2] == pytest.approx(cosine(*halves), abs=1e-4)
 
 
 def test_what_the_switch_did_is_logged_and_trackers_are_told_if_log_is_given(tmp_path):
@@ -406,6 +419,15 @@ def test_a_checkpoint_of_a_run_without_the_callback_is_refused(tmp_path):
     made = trainer(tmp_path, adapted(), [JellyCallback()])
     with pytest.raises(ValueError, match="not written by a run with a JellyCallback"):
         made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+
+
+def test_an_adapter_of_another_checkpoint_is_refused(tmp_path):
+    trainer(tmp_path, adapted("seq2par"), [JellyCallback(**SEQ2PAR)], save_steps=3).train()
+    file = "adapter_model.safetensors"
+    (tmp_path / "checkpoint-6" / file).write_bytes(weights(tmp_path / "checkpoint-3"))
+    made = trainer(tmp_path, adapted("seq2par"), [JellyCallback(**SEQ2PAR)])
+    with pytest.raises(ValueError, match="of the checkpoint are of different steps"):
+        made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
 
 
 def test_other_settings_are_refused_when_a_run_is_resumed(tmp_path):
