@@ -45,8 +45,9 @@ def project(states_ND: "Array", fitted_N: "Array", components: int | None) -> "A
     """Return all states (N, C) in a space fitted on those where `fitted_N` is true.
 
     Centred, on the leading `components` (None: all dimensions as they are), and scaled as a whole so
-    that the mean variance is 1: a probe's penalty then means the same at every layer. Components stand
-    in falling order of variance; their signs make the largest loading positive.
+    that the variances add up to 1, as much as unit vectors have at most: the penalty of a probe then
+    means the same at every layer, and what it does in the source. Components stand in falling order of
+    variance; their signs make the largest loading positive.
 
     Raises:
         Undefined: the fitted states are the same, or not finite.
@@ -67,6 +68,6 @@ def project(states_ND: "Array", fitted_N: "Array", components: int | None) -> "A
         axes_CD = axes_CD[: min(components, len(fitted_ND) - 1)]
         largest_C = axes_CD[np.arange(len(axes_CD)), np.abs(axes_CD).argmax(axis=1)]
         found_NC = found_NC @ (axes_CD * np.sign(largest_C)[:, None]).T
-    scale = np.sqrt((found_NC[fitted_N] ** 2).mean())
+    scale = np.sqrt((found_NC[fitted_N] ** 2).sum(axis=1).mean())
     scaled: Array = found_NC / scale
     return scaled

@@ -36,13 +36,13 @@ def score(name, sample, weights=ONES):
 
 
 def reduced(fitted, asked, components):
-    """Return sklearn's components of both, scaled so that the mean variance of the fitted is 1."""
+    """Return sklearn's components of both, scaled so that the variances of the fitted add up to 1."""
     if components is None:
         fitted, asked = fitted - fitted.mean(axis=0), asked - fitted.mean(axis=0)
     else:
         pca = PCA(components, svd_solver="full").fit(fitted)
         fitted, asked = pca.transform(fitted), pca.transform(asked)
-    scale = np.sqrt(fitted.var(axis=0).mean())
+    scale = np.sqrt(fitted.var(axis=0).sum())
     return fitted / scale, asked / scale
 
 
