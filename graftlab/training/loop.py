@@ -98,7 +98,7 @@ class Loop:
             self.parts.processes.follow(self._buffers)
             self._count(step, done)
             if self._due(self.config.logging_every) or self._last_logged():
-                self._log(rate, done)
+                self._log(done)
             self._time(time.perf_counter() - began)
             if self._due(self.config.evaluate_every) or self._last_evaluated():
                 self._evaluate()
@@ -177,12 +177,12 @@ class Loop:
                 + (", or use precision: bf16." if self.config.precision == "fp16" else ".")
             )
 
-    def _log(self, rate: float, done: Done) -> None:
+    def _log(self, done: Done) -> None:
         position = self.position
         loss = position.loss_sum / position.loss_count if position.loss_count else None
         scalars: Scalars = {
             "loss": loss,
-            "learning_rate": rate,
+            "learning_rate": done.learning_rate,
             "gradient_norm": done.gradient_norm,
             **done.scalars,
         }

@@ -33,6 +33,8 @@ class Done:
     """Before clipping."""
     applied: bool
     """False if loss or gradient was not finite: the weights have not moved."""
+    learning_rate: float
+    """With what hooks have made of it."""
     scalars: dict[str, float]
 
 
@@ -132,7 +134,7 @@ class Stepper:
         if self._scaler:
             self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return Done(loss, count, size, applied, scalars)
+        return Done(loss, count, size, applied, learning_rate, scalars)
 
     @property
     def _scaler(self) -> Any:
