@@ -204,7 +204,7 @@ def _request(
     from graftlab import layers
 
     rows = [loaded.data.splits["train"][int(position)] for position in positions]
-    checkpoint = layers.open(located.source, revision=located.revision)
+    checkpoint = layers.open(located.source, revision=located.revision, keep=False)
     examples = running.Examples(
         [row["text"] for row in rows],
         [row.get("pair") for row in rows],

@@ -128,9 +128,12 @@ class Stream:
             return
         after = pool(states, self.tokens, self.pooling)
         with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader, torch.no_grad():
+            asked = time.perf_counter()
             coming: Future[Any] = reader.submit(self._load, done + 1)
             for index in range(done + 1, last + 1):
                 layer = coming.result().to(self.device)
+                if index == done + 1 and self.checkpoint.remote:
+                    _announce(time.perf_counter() - asked, last - index)
                 if index < last:
                     coming = reader.submit(self._load, index + 1)
                 began = time.perf_counter()
@@ -170,3 +173,11 @@ class Stream:
         files.save_tensors(partial, {**named, "layer": torch.tensor(index)})
         partial.replace(self.folder / STATES)
         files.sync(self.folder)
+
+
+def _announce(seconds: float, left: int) -> None:
+    """Say how long reading over the network will take, by the first layer that has come."""
+    log.warning(
+        "a layer takes %.1f s to come over the network: the %d that are left about %.0f s",
+        seconds, left, seconds * left,
+    )  # fmt: skip
