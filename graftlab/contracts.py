@@ -91,6 +91,27 @@ class Task(Protocol):
         ...
 
 
+class Writer(Task, Protocol):
+    """A task whose answers are texts that a model has to write, which takes long: done once, at the end.
+
+    `metrics` read what `predict` returns, at every evaluation; `prediction` is None there.
+    """
+
+    final_metrics: tuple[str, ...]
+    """Names of the metrics that read the written texts."""
+
+    def writes(self, split: str) -> bool:
+        """Say whether texts are written for a split."""
+        ...
+
+    def complete(
+        self, model: "nn.Module", split: str, indices: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Write an answer for each example; return per example `prediction`, the text, and what else is
+        to be known of it. The model is in eval mode; tensors go to its device."""
+        ...
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a method may know of the run that it is attached for."""

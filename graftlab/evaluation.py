@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from graftlab import files
-from graftlab.contracts import Task
+from graftlab.contracts import Task, Writer
 from graftlab.errors import DataError, OutOfMemory
 from graftlab.metrics import Score
 from graftlab.training.launch import Share
@@ -55,11 +55,13 @@ def predict_split(
     device: "torch.device | str | None" = None,
     num_rows: int | None = None,
     share: Share = ALL,
+    complete: bool = False,
 ) -> list[Prediction]:
     """Return one prediction per example, in the order of the split.
 
     Batches hold examples of like length. `device` is the model's own unless given; `num_rows` takes
     only the first rows; `share` is one process's: whole batches, the same as one process alone has.
+    `complete` has a task that writes texts write them.
     Where memory runs out this batch is halved, never that of the training.
 
     Raises:
@@ -75,7 +77,7 @@ def predict_split(
     with _evaluating(model):
         while len(found) < len(order):
             indices = order[len(found) : len(found) + batch_size]
-            rows = _predict(model, task, (split, indices), device)
+            rows = _predict(model, task, (split, indices), device, complete)
             if rows is not None:
                 found |= rows
                 continue
@@ -91,7 +93,11 @@ def predict_split(
 
 
 def _predict(
-    model: "nn.Module", task: Task, where: tuple[str, Sequence[int]], device: "torch.device | str"
+    model: "nn.Module",
+    task: Task,
+    where: tuple[str, Sequence[int]],
+    device: "torch.device | str",
+    complete: bool,
 ) -> dict[int, Prediction] | None:
     """Return predictions by index, or None where memory ran out."""
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -100,6 +106,9 @@ def _predict(
     try:
         batch = {k: v.to(device) for k, v in task.batch(split, indices, None).items()}
         rows = task.predict(model, batch)
+        if complete and (writer := _writer(task, split)):
+            written = writer.complete(model, split, indices)
+            rows = [row | more for row, more in zip(rows, written, strict=True)]
     except RuntimeError as error:
         if not should_reduce_batch_size(error):
             raise
@@ -113,6 +122,18 @@ def _predict(
 
 def _device(model: "nn.Module") -> "torch.device | str":
     return next((parameter.device for parameter in model.parameters()), "cpu")
+
+
+def metrics_at_end(task: Task, split: str) -> tuple[str, ...]:
+    """Return the metrics of a split's predictions that were made with `complete`."""
+    writer = _writer(task, split)
+    return (*task.metrics, *writer.final_metrics) if writer else task.metrics
+
+
+def _writer(task: Task, split: str) -> Writer | None:
+    """Return the task as one that writes texts for this split, if it is."""
+    writer = cast("Writer", task)
+    return writer if hasattr(task, "complete") and writer.writes(split) else None
 
 
 def score(

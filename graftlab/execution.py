@@ -214,12 +214,16 @@ class Execution:
             "device": provenance.device(self.accelerator.device),
         }
 
-    def _predict(self, model: "nn.Module", task: Task, split: str) -> list[dict[str, Any]]:
+    def _predict(
+        self, model: "nn.Module", task: Task, split: str, complete: bool = False
+    ) -> list[dict[str, Any]]:
         """Return a prediction for each example, made in shares; a signal ends this on all processes."""
         size = self.file.training.micro_batch_size or self.file.training.batch_size
         share = self.processes.share
         with self.processes.together(), self.signals.interruptible(), self.accelerator.autocast():
-            mine = evaluation.predict_split(model, task, split, size, share=share)
+            mine = evaluation.predict_split(
+                model, task, split, size, share=share, complete=complete
+            )
         rows = [row for part in self.processes.gather(mine) for row in part]
         return sorted(rows, key=lambda row: row["index"])
 
@@ -251,7 +255,7 @@ class Execution:
         metrics: dict[str, Any] = {}
         for split in ("validation", "test"):
             if task.size(split):
-                predictions = self._predict(model, task, split)
+                predictions = self._predict(model, task, split, complete=True)
                 write = functools.partial(self._score, split, predictions, task)
                 metrics[split] = processes.on_main(write)
         held = processes.gather(devices.peak_memory(self.accelerator.device))
@@ -271,7 +275,7 @@ class Execution:
     ) -> dict[str, dict[str, Any]]:
         """Write the predictions of a split and return its scores."""
         evaluation.write_predictions(self.run.predictions(split), predictions)
-        scores = evaluation.score(predictions, task.metrics, metric)
+        scores = evaluation.score(predictions, evaluation.metrics_at_end(task, split), metric)
         loss = evaluation.mean_loss(predictions)
         finite = loss is not None and math.isfinite(loss)
         found = {name: dict(score._asdict()) for name, score in scores.items()}

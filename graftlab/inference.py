@@ -120,6 +120,8 @@ class Adapted:
         return [self._answer(row, found) for row, found in zip(rows, predictions, strict=True)]
 
     def _answer(self, row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+        if self.problem.kind == "tokens" and not self.problem.labels:
+            return {"index": row["index"], "completion": found["prediction"]}
         label, shares = found["prediction"], found.get("probabilities", ())
         if not all(math.isfinite(x) for x in (*shares, label) if isinstance(x, float)):
             raise ModelError(
@@ -156,14 +158,15 @@ class Adapted:
             known = ", ".join(name for name in data.splits if data.splits[name])
             raise DataError(f"the task has no split {split!r}. It has: {known}.")
         predictions = self._predict(task, split, batch_size)
-        scores = evaluation.score(
-            predictions, task.metrics, lambda name: registry.find("metrics", name)
-        )
+        names = evaluation.metrics_at_end(task, split)
+        scores = evaluation.score(predictions, names, lambda name: registry.find("metrics", name))
         return predictions, scores
 
     def _predict(self, task: Task, split: str, batch_size: int | None) -> list[dict[str, Any]]:
         with self._precision():
-            return evaluation.predict_split(self.model, task, split, batch_size or self.batch_size)
+            return evaluation.predict_split(
+                self.model, task, split, batch_size or self.batch_size, complete=True
+            )
 
     def _precision(self) -> "contextlib.AbstractContextManager[Any]":
         """Return the context that the run evaluated in; float32 where the device knows no float16."""
