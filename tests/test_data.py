@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from graftlab.config import Paths
-from graftlab.data import hub, labels, pictures, splits
+from graftlab.data import expressions, hub, labels, pictures, splits
 from graftlab.data.rows import Rows
 from graftlab.data.section import Hub
 from graftlab.errors import ConfigError, DataError, Refused
@@ -607,3 +607,64 @@ def test_raw_pixels_and_base64_give_the_same_image(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(pictures.decode(picture))[..., 0], array)
     with pytest.raises(labels.Unusable, match="3 bytes for an image"):
         pictures.find({"shape": [2, 2], "bytes": b"abc"}, tmp_path)
+
+
+SIZES = {"train": 1000, "test": 33}
+
+
+@pytest.mark.parametrize(
+    ("expression", "rows"),
+    [
+        ("train", [("train", 0, 1000)]),
+        ("train[:50]", [("train", 0, 50)]),
+        ("train[-100:]", [("train", 900, 1000)]),
+        ("train[10%:20%]", [("train", 100, 200)]),
+        ("test[50%:]", [("test", 16, 33)]),  # 16.5 rounds to the even 16, as Python does
+        (" train[:1] + test ", [("train", 0, 1), ("test", 0, 33)]),
+    ],
+)
+def test_parts_of_a_split(expression: str, rows: list[tuple[str, int, int]]) -> None:
+    assert expressions.parts(expression, SIZES, "task.hub.train") == rows
+    assert Hub(path="a/b", train=expression).train == expression
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("trian[:50]", r"task.hub.test: unknown split 'trian'. Did you mean 'train'"),
+        ("train[2000:]", r"names no row: train has 1000, test has 33"),
+        ("test[:5%](pct1_dropremainder)", "less than 100"),
+    ],
+)
+def test_parts_that_are_not_there(expression: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        expressions.parts(expression, SIZES, "task.hub.test")
+
+
+@pytest.mark.parametrize("expression", ["train[5]", "train[1.5:]", "train[a:]", "train+", ""])
+def test_what_is_no_expression_is_refused_before_anything_is_loaded(expression: str) -> None:
+    with pytest.raises(ValueError, match="String should match pattern"):
+        Hub(path="a/b", train=expression)
+
+
+def test_parts_that_share_rows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"text": [str(i) for i in range(10)]})
+    sets = datasets.DatasetDict({"train": rows})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: sets)
+
+    def load(**splits: str) -> dict[str, list[str]]:
+        found = hub.load(Hub(path="a/b", **splits), tmp_path)
+        return {ours: [row["text"] for _, row in rows] for ours, (_, rows) in found.items()}
+
+    assert load(train="train[:-2]", test="train[-2:]") == {
+        "train": list("01234567"),
+        "test": ["8", "9"],
+    }
+    with pytest.raises(ConfigError, match=r"share rows 7 to 7 of train.*train\[:7\]"):
+        load(train="train[:8]", test="train[7:]")
+    with pytest.raises(ConfigError, match=r"share rows 0 to 4 of train"):
+        load(test="train[:50%]")
+    with pytest.raises(ConfigError, match=r"share rows 2 to 2 of train"):
+        load(train="train[:3]+train[2:4]")

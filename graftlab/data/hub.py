@@ -1,12 +1,14 @@
 """Rows of a Hugging Face hub data set, and plain words for why they cannot be had."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from graftlab.data import expressions
+from graftlab.data.expressions import Part
 from graftlab.data.readers import Numbered
 from graftlab.data.section import Hub
-from graftlab.errors import ConfigError, DataError, GraftlabError, Refused, unknown
+from graftlab.errors import ConfigError, DataError, GraftlabError, Refused
 
 
 def load(hub: Hub, cache: Path) -> dict[str, tuple[str, Iterator[Numbered]]]:
@@ -32,16 +34,23 @@ def load(hub: Hub, cache: Path) -> dict[str, tuple[str, Iterator[Numbered]]]:
         Exception
     ) as error:  # each library in the chain has its own; `explain` raises the unknown
         raise explain(error, hub, cache) from error
-    splits = {}
+    named, sizes = {}, {name: len(rows) for name, rows in found.items()}
     for ours in ("train", "validation", "test"):
         theirs = getattr(hub, ours)
-        if theirs in found:
-            splits[ours] = (theirs, _rows(found[theirs]))
-        elif theirs is not None and ours in hub.model_fields_set:
-            raise ConfigError(f"task.hub.{ours}: " + unknown(f"split of {hub.path}", theirs, found))
-    if "train" not in splits:
-        raise ConfigError("task.hub.train: " + unknown(f"split of {hub.path}", hub.train, found))
-    return splits
+        asked = ours == "train" or ours in hub.model_fields_set
+        if theirs in found or (theirs is not None and asked):
+            named[ours] = theirs, expressions.parts(theirs, sizes, f"task.hub.{ours}")
+    expressions.refuse_overlap(named)
+    return {ours: (theirs, _part_rows(found, parts)) for ours, (theirs, parts) in named.items()}
+
+
+def _part_rows(found: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[Numbered]:
+    """Yield the rows of several parts, counted through."""
+    index = 0
+    for split, start, stop in parts:
+        for _, row in _rows(found[split].select(range(start, stop))):
+            yield index, row
+            index += 1
 
 
 def _rows(dataset: Any) -> Iterator[Numbered]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from graftlab.config import Section
+from graftlab.data.expressions import PATTERN
 
 
 class Hub(Section):
@@ -17,12 +18,12 @@ class Hub(Section):
     """The configuration, such as `sst2`, where the data set has several."""
     revision: str | None = None
     """Branch, tag or commit; pin a commit to be sure of the same rows."""
-    train: str = "train"
-    """The split to train on."""
-    validation: str | None = "validation"
-    """The split to choose by, if the data set has it; null for none."""
-    test: str | None = "test"
-    """The split to report on, if the data set has it; null for none."""
+    train: str = Field("train", pattern=PATTERN)
+    """The split to train on, or parts of splits: `train[5000:]`, `train[:80%]`, `train+extra`."""
+    validation: str | None = Field("validation", pattern=PATTERN)
+    """The split to choose by, if the data set has it, or parts; null for none."""
+    test: str | None = Field("test", pattern=PATTERN)
+    """The split to report on, if the data set has it, or parts; null for none."""
 
 
 class Files(Section):
