@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Isolation = Literal["positions", "mask"]
 KERNELS = ("eager", "sdpa")  # flash attention reads positions too, but those of a single row only
+SHORT_TABLES = ("gpt_neo",)  # has its causal mask as a table, as long as its positions
 PROBE = (5, 4, 3, 2, 3)  # tokens of the examples that are tried: two rows
 # Relative: rounding in bfloat16 comes to about 0.01, a wrong position or window to about 1.
 TOLERANCE = 0.1
@@ -135,6 +136,10 @@ def isolation(model: "nn.Module") -> Isolation:
             f"task.packing: examples in one row are kept apart with backbone.attention "
             f"{' or '.join(KERNELS)}, not with {config._attn_implementation}. Choose one of them, or set "
             f"task.packing: none."
+        )
+    if name in SHORT_TABLES:
+        raise ConfigError(
+            f"task.packing: {name} models take no row longer than an example. {INSTEAD}"
         )
     if "position_ids" not in inspect.signature(model.forward).parameters:
         raise ConfigError(
