@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graftlab import surgery
-from graftlab.contracts import Attached, Backbone, Batch, Setting, Task
+from graftlab.contracts import OF_TASK, Attached, Backbone, Batch, Setting, Task
 from graftlab.errors import ConfigError
 from graftlab.seeds import mix
 from graftlab.training import resume
@@ -44,21 +44,20 @@ def attach(
 
 
 def _attach(file: "RunFile", backbone: Backbone, task: Task, restored: Restored) -> Attached:
-    import numpy as np
-
     training, device = file.training, next(backbone.model.parameters()).device
-    lengths = np.asarray(task.lengths("train"), dtype=np.int64)
     seed = mix(file.seed, "order")
-    order = Order(lengths, training.batch_size, seed, training.group_by_length)
+    order = Order.of(task, training.batch_size, seed, training.group_by_length)
 
     def batches() -> Iterator[Batch]:
         for step in range(1, setting.num_steps + 1):
-            batch = task.batch("train", order.batch(step), order.epoch(step))
-            yield {name: tensor.to(device) for name, tensor in batch.items()}
+            for indices in order.micro_batches(step, training.batch_size):
+                batch = task.batch("train", indices, order.epoch(step))
+                read = {k: tensor for k, tensor in batch.items() if not k.startswith(OF_TASK)}
+                yield {name: tensor.to(device) for name, tensor in read.items()}
 
     setting = Setting(
         mix(file.seed, "method"),
-        num_steps(training, len(lengths)),
+        num_steps(training, len(order.lengths)),
         order.steps_per_epoch,
         task.problem,
         batches,

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from graftlab.hooks import Hook
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
 Batch = dict[str, "Tensor"]
+OF_TASK = "task/"
+"""In a batch of a task made of several, `task/NAME` (N,) says which rows are NAME's; no model reads it."""
 Row = dict[str, Any]
 """One example before it becomes tensors: `index` (its row in the source), the inputs, and `label`."""
 
@@ -22,10 +26,28 @@ class Problem:
     labels: tuple[str, ...] = ()
     """Names of the classes, or of the choices that tokens are scored for, in the order of their integers;
     empty for regression and for free text."""
+    parts: "tuple[tuple[str, Problem], ...]" = ()
+    """Of several tasks in one: each one's name and its own problem. `labels` are then the head's."""
 
     @property
     def num_outputs(self) -> int:
         return len(self.labels) if self.kind == "classes" else 1
+
+    def of(self, row: Mapping[str, Any]) -> "Problem":
+        """Return the problem that a row or a prediction belongs to: of its `task`, if there are several."""
+        return dict(self.parts)[row["task"]] if self.parts else self
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `environment.json` keeps of it."""
+        parts = {name: own.as_json() for name, own in self.parts}
+        record = {"problem": self.kind, "labels": list(self.labels)}
+        return record | ({"parts": parts} if parts else {})
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Problem":
+        """Return what `as_json` was made of."""
+        parts = [(name, cls.from_json(own)) for name, own in record.get("parts", {}).items()]
+        return cls(record.get("problem", "classes"), tuple(record["labels"]), tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -86,9 +108,30 @@ class Task(Protocol):
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
         """Return per example: `label` (None where unknown), `prediction`, `probabilities`
-        (classes and choices), `loss` (None where the label is unknown), and `count` where that loss is a
-        sum over several (trained tokens). The model is in eval mode."""
+        (classes and choices), `loss` (None where the label is unknown), `count` where that loss is a
+        sum over several (trained tokens), and `task`, its name, where the task is made of several. The
+        model is in eval mode."""
         ...
+
+
+class Mixture(Task, Protocol):
+    """A task made of several. What goes through the model at once is of one of them."""
+
+    names: tuple[str, ...]
+
+    def parts(self, split: str) -> "NDArray[np.int64]":
+        """Return of each example the task that it belongs to, by its place in `names`."""
+        ...
+
+    def draws(self, seed: int, epoch: int) -> "NDArray[np.int64]":
+        """Return which train examples an epoch sees, in random order: as many as there are, some of
+        them more than once and some not at all. A function of (seed, epoch)."""
+        ...
+
+
+def parts_of(task: Task, split: str) -> "NDArray[np.int64] | None":
+    """Return what `Mixture.parts` does; None for a task that is one."""
+    return cast("Mixture", task).parts(split) if hasattr(task, "parts") else None
 
 
 class Writer(Task, Protocol):

@@ -59,7 +59,9 @@ class Config(Section):
     logging_every: int = Field(10, ge=0)
     """Steps between lines of metrics.jsonl; 0 means only evaluations."""
     keep_checkpoints: int = Field(2, ge=1)
-    """How many to keep, beside the first and the best."""
+    """How many to keep, beside the first, the best and those of `keep_every`."""
+    keep_every: int = Field(0, ge=0)
+    """Steps between checkpoints that stay, for a later analysis; 0 means none does."""
     early_stopping: EarlyStopping = EarlyStopping()
     """When to stop before the end."""
     best_by: str | None = None

@@ -1,12 +1,14 @@
 """Which example when: a function of (seed, epoch), so that a resumed run needs nothing but the step."""
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graftlab.contracts import Task, parts_of
 from graftlab.seeds import mix
 
 BUCKET = 50  # batches that are sorted together: as transformers' group_by_length, random enough
@@ -32,6 +34,29 @@ def epoch_batches(
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
+def mixed_batches(
+    drawn: NDArray[np.int64], lengths: NDArray[np.int64], parts: NDArray[np.int64], size: int, seed: int
+) -> list[NDArray[np.int64]]:
+    """Return draws, which stand in random order, as batches in which each part has examples of like length.
+
+    How many examples of which part a batch has stays as it was drawn: only within a part, and within a
+    bucket of 50 batches, examples change their batches.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = drawn.copy()
+    for start in range(0, len(drawn), BUCKET * size):
+        bucket = drawn[start : start + BUCKET * size]
+        batch_of = np.arange(len(bucket)) // size
+        before, turns = bucket.copy(), generator.permutation(batch_of[-1] + 1)
+        for part in np.unique(parts[before]):
+            places = np.flatnonzero(parts[before] == part)
+            mine = before[places]
+            ranked = mine[np.argsort(-lengths[mine], kind="stable")]
+            bucket[places[np.argsort(turns[batch_of[places]], kind="stable")]] = ranked
+            turns = generator.permutation(turns)
+    return [drawn[i : i + size] for i in range(0, len(drawn), size)]
+
+
 @dataclass(frozen=True, eq=False)
 class Order:
     """The batches of a whole run, by step (from 1), the same for any number of processes."""
@@ -40,6 +65,17 @@ class Order:
     batch_size: int
     seed: int
     group: bool = True
+    parts: NDArray[np.int64] | None = None
+    """Of several tasks in one: the number of each example's task."""
+    draws: Callable[[int, int], NDArray[np.int64]] | None = None
+    """What an epoch sees, by (seed, epoch), in random order; every example once unless given."""
+
+    @classmethod
+    def of(cls, task: Task, batch_size: int, seed: int, group: bool) -> "Order":
+        """Return the order of a task's train split."""
+        lengths = np.asarray(task.lengths("train"), dtype=np.int64)
+        draws = getattr(task, "draws", None)
+        return cls(lengths, batch_size, seed, group, parts_of(task, "train"), draws)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -48,7 +84,12 @@ class Order:
     @functools.lru_cache(maxsize=2)  # noqa: B019 -- an Order lives as long as its run
     def _epoch(self, epoch: int) -> list[NDArray[np.int64]]:
         seed = mix(self.seed, "order", epoch)
-        return epoch_batches(self.lengths, self.batch_size, seed, self.group)
+        if self.draws is None or self.parts is None:
+            return epoch_batches(self.lengths, self.batch_size, seed, self.group)
+        drawn, size = self.draws(self.seed, epoch), self.batch_size
+        if self.group:
+            return mixed_batches(drawn, self.lengths, self.parts, size, seed)
+        return [drawn[i : i + size] for i in range(0, len(drawn), size)]
 
     def epoch(self, step: int) -> int:
         """Return the epoch, from 0, that `step` belongs to."""
@@ -57,6 +98,15 @@ class Order:
     def batch(self, step: int) -> list[int]:
         """Return the examples of one optimizer step over all processes."""
         return self._epoch(self.epoch(step))[(step - 1) % self.steps_per_epoch].tolist()
+
+    def micro_batches(self, step: int, size: int, rank: int = 0, world: int = 1) -> list[list[int]]:
+        """Cut one step's examples for one of `world` processes; each piece is of one part."""
+        indices = self.batch(step)
+        if self.parts is None:
+            return micro_batches(indices, size, rank, world)
+        number = self.parts.__getitem__
+        by_part = itertools.groupby(sorted(indices, key=number)[rank::world], key=number)
+        return [piece for _, mine in by_part for piece in micro_batches(list(mine), size)]
 
 
 def micro_batches(

@@ -48,6 +48,8 @@ class Position:
     step: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
+    task_sums: dict[str, list[float]] = field(default_factory=dict)
+    """Of a mixture: each task's `loss_sum` and `loss_count`."""
     skipped: int = 0
     skipped_in_row: int = 0
     best_step: int = 0

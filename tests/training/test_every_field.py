@@ -48,7 +48,8 @@ CURVES: dict[str, tuple[Any, dict[str, Any]]] = {
     "group_by_length": (False, {}),
 }  # fmt: skip
 ELSEWHERE = {
-    "save_every": "checkpoints", "keep_checkpoints": "checkpoints", "select": "result",
+    "save_every": "checkpoints", "keep_checkpoints": "checkpoints",
+    "keep_every": "checkpoints", "select": "result",
     "best_by": "result", "workers": "processes", "gradient_checkpointing": "model",
     "compile": "model", "max_skipped": "tests/training/test_numbers.py",
 }  # fmt: skip
@@ -117,6 +118,8 @@ def test_checkpoints_come_as_often_and_stay_as_long_as_said(tmp_path):
     assert every_two == ["step-000000", "step-000002", "step-000004", "step-000006"]
     assert every_three == ["step-000000", "step-000003", "step-000006"]
     assert fewer == ["step-000000", "step-000006"]
+    some = steps(run(tmp_path / "d", last, {"keep_checkpoints": 1, "keep_every": 2, "save_every": 5}))
+    assert some == [f"step-{step:06d}" for step in (0, 2, 4, 5, 6)]  # 5 is the newest of the others
 
 
 def test_best_by_and_select_choose_the_adapter(tmp_path):

@@ -1,0 +1,88 @@
+"""What each task of a mixture adds to a step: its loss, and its part of the gradient."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from graftlab.contracts import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Sums = dict[str, tuple[float, int]]
+"""By task: the loss summed, and what it is divided by."""
+
+
+def names_of(task: Task) -> tuple[str, ...]:
+    """Return the names of the tasks that a task is made of; nothing for a task that is one."""
+    names: tuple[str, ...] = getattr(task, "names", ())
+    return names
+
+
+class Tally:
+    """Counts along one step's micro-batches, which come task by task.
+
+    The gradient of a task is what its micro-batches have added to that of all before it: the difference is
+    taken of a copy, so that looking changes no bit of the training.
+    """
+
+    def __init__(
+        self, names: Sequence[str], parts: Sequence[int], watched: "Sequence[nn.Parameter]"
+    ) -> None:
+        """`parts` has the task's number of each micro-batch; `watched` are the parameters whose gradient
+        is measured: none if it is not."""
+        self._names, self._parts, self._watched = names, parts, watched
+        self._losses: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._before: list[Tensor | None] = [None] * len(watched)
+        self._norms: dict[str, Tensor] = {}
+
+    def add(self, number: int, loss: "Tensor", count: int) -> None:
+        """Take in micro-batch `number` after its backward pass; `loss` is summed over it."""
+        if not self._parts:
+            return
+        part = self._parts[number]
+        name = self._names[part]
+        self._losses[name] = self._losses[name] + loss if name in self._losses else loss.clone()
+        self._counts[name] = self._counts.get(name, 0) + count
+        last = number == len(self._parts) - 1
+        if self._watched and (last or self._parts[number + 1] != part):
+            self._measure(name, last)
+
+    def _measure(self, name: str, last: bool) -> None:
+        import torch
+
+        norms = []
+        for place, (parameter, before) in enumerate(zip(self._watched, self._before, strict=True)):
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            added = gradient.detach() if before is None else gradient.detach() - before
+            norms.append(torch.linalg.vector_norm(added.float()))
+            self._before[place] = None if last else gradient.detach().clone()
+        if norms:
+            self._norms[name] = torch.linalg.vector_norm(torch.stack(norms))
+
+    def sums(self) -> Sums:
+        """Return the loss of each task that the step has seen, summed, and its count."""
+        return {name: (loss.item(), self._counts[name]) for name, loss in self._losses.items()}
+
+    def norms(self, scale: float = 1.0) -> dict[str, float]:
+        """Return the norm of each task's part of the gradient, which stands multiplied by `scale`."""
+        found = {name: norm.item() / scale for name, norm in self._norms.items()}
+        return {f"{name}/gradient_norm": norm for name, norm in found.items() if math.isfinite(norm)}
+
+
+def joined(several: Sequence[Sums]) -> Sums:
+    """Return the sums of all processes together."""
+    found: Sums = {}
+    for sums in several:
+        for name, (loss, count) in sums.items():
+            before = found.get(name, (0.0, 0))
+            found[name] = (before[0] + loss, before[1] + count)
+    return found
+
+
+def means(sums: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
+    """Return the mean loss of each task under the name that it is logged by."""
+    return {f"{name}/loss": loss / count for name, (loss, count) in sums.items() if count}
