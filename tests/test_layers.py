@@ -9,8 +9,8 @@ import graftlab
 
 LADDER = [
     {"errors"},
-    {"registry", "config", "files", "seeds", "hooks", "contracts", "surgery", "provenance"},
-    {"runs", "data", "hub", "pretrained", "adapters", "layers", "selection"},
+    {"registry", "config", "files", "seeds", "hooks", "contracts", "surgery", "provenance", "answers", "sandbox"},
+    {"runs", "data", "hub", "pretrained", "adapters", "layers", "selection", "programs"},
     {"tasks", "backbones", "methods", "metrics", "training"},
     {"evaluation", "identity", "curves"},
     {"runfile", "auto"},
@@ -24,6 +24,7 @@ NEIGHBOURS = {  # the few that may know a part on their own rung, and why
     ("pretrained", "hub"),  # a model may come from the hub
     ("data", "hub"),  # so may data
     ("layers", "hub"),  # and one layer of a model
+    ("programs", "sandbox"),  # generated programs run nowhere else
     ("selection", "layers"),  # which reads each layer once
     ("execution", "adapting"),  # how the adapter is put on: one step of the wiring
     ("execution", "outcome"),  # what it comes to: another one

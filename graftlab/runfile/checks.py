@@ -1,11 +1,12 @@
 """Conflicts between sections, found before anything is loaded."""
 
+import importlib.util
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from graftlab import pretrained, registry
 from graftlab.config import Document, Problems
-from graftlab.errors import ConfigError, DataError, GraftlabError, unknown
+from graftlab.errors import ConfigError, DataError, GraftlabError, missing_extra, unknown
 from graftlab.runfile.records import Part
 
 
@@ -26,10 +27,20 @@ def check_task(
         if metric not in registry.names("metrics"):
             message = unknown("metric", metric, registry.names("metrics"))
             problems.add(document.place("task", "metrics"), f"task.metrics: {message}")
+        elif missing := _not_installed(metric):
+            problems.add(document.place("task", "metrics"), missing)
     known = {*(metrics or registry.names("metrics")), "loss"}
     if training.best_by is not None and training.best_by not in known:
         message = unknown("metric", training.best_by, known)
         problems.add(document.place("training", "best_by"), f"training.best_by: {message}")
+
+
+def _not_installed(metric: str) -> str | None:
+    """Return what to do where the package that a metric is computed by is not there; it runs last of all."""
+    package = getattr(registry.find("metrics", metric), "PACKAGE", None)
+    if package is None or importlib.util.find_spec(package):
+        return None
+    return missing_extra(f"task.metrics: {metric}", package, "text")
 
 
 def check_data(task: Part, document: Document, problems: Problems) -> None:

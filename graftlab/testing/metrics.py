@@ -1,11 +1,13 @@
 """The promises of every metric, over all registered names.
 
-A metric is tried on labels and predictions of the classes 0 and 1, which are numbers too. One that wants
-others (texts, ranks) has a function `example() -> list[dict]` in its module: at least ten predictions as
-`Task.predict` returns them, some right and some wrong. `RANGE`, a pair, stands there if it is not (-1, 1).
+A metric is tried on predictions of the form that its `READS` names (`graftlab.metrics`): classes, tokens,
+texts or programs. One that wants others (ranks) has a function `example() -> list[dict]` in its module: at
+least ten predictions as `Task.predict` returns them, some right and some wrong. `RANGE`, a pair, stands
+there if it is not (-1, 1).
 """
 
 import copy
+import json
 import math
 import random
 from typing import Any
@@ -31,15 +33,50 @@ def _predicted(index: int, label: int, prediction: int) -> dict[str, Any]:
     return {**row, "probabilities": shares, "loss": -math.log(shares[label])}
 
 
+def _texts() -> list[dict[str, Any]]:
+    """Labels that every metric of texts can read: sentences, with an answer as GSM8K and MATH mark it."""
+    rows = []
+    for i in range(50):
+        label = f"She pays {i} dollars for {2 * i} red apples: \\boxed{{{3 * i}}}\n#### {3 * i}"
+        wrong = f"He sells {i + 1} books. \\boxed{{{3 * i + 1}}}\n#### {3 * i + 1}"
+        rows.append({"index": i, "label": label, "prediction": wrong if i % WRONG == 0 else label})
+    return rows
+
+
+def _tokens() -> list[dict[str, Any]]:
+    return [
+        {**row, "loss": 0.7 + (i % 5), "count": 4 + i % 3, "correct": i % 4}
+        for i, row in enumerate(_texts())
+    ]
+
+
+def _programs() -> list[dict[str, Any]]:
+    """A hundred programs for each problem, of which none, some or all pass."""
+    return [
+        {**row, "prediction": [""] * 100, "passed": [j < i % 8 for j in range(100)]}
+        for i, row in enumerate(_texts())
+    ]
+
+
+EXAMPLES = {"classes": _two_classes, "texts": _texts, "tokens": _tokens, "programs": _programs}
+WITHOUT_LABEL = {"label": None, "loss": None, "correct": None}
+
+
 def _right(row: dict[str, Any]) -> dict[str, Any]:
     if row["label"] in (0, 1) and "probabilities" in row:
         return _predicted(row["index"], row["label"], row["label"])
+    if "correct" in row:
+        return {**row, "loss": 0.0, "correct": row["count"]}
+    if "passed" in row:
+        return {**row, "passed": [True] * len(row["passed"])}
     return {**row, "prediction": row["label"]}
 
 
 def _case(name: str) -> tuple[Any, list[dict[str, Any]]]:
     metric = registry.find("metrics", name)
-    return metric, getattr(metric, "example", _two_classes)()
+    if package := getattr(metric, "PACKAGE", None):
+        pytest.importorskip(package)
+    return metric, getattr(metric, "example", EXAMPLES[getattr(metric, "READS", "classes")])()
 
 
 def _equal(one: Score, other: Score) -> None:
@@ -117,4 +154,22 @@ def test_where_it_is_not_defined_it_has_no_value_and_says_why(name: str) -> None
 def test_an_example_without_a_label_is_refused_not_scored(name: str) -> None:
     metric, predictions = _case(name)
     with pytest.raises(DataError, match="label"):
-        metric.score([*predictions, {**predictions[0], "label": None}])
+        metric.score([*predictions, {**predictions[0], **WITHOUT_LABEL}])
+
+
+@every
+def test_what_it_reads_is_known_and_its_details_are_json(name: str) -> None:
+    metric, predictions = _case(name)
+    assert getattr(metric, "READS", "classes") in EXAMPLES
+    details = metric.score(predictions).details
+    assert json.loads(json.dumps(details)) == details
+
+
+@every
+def test_what_it_explains_of_a_prediction_is_json(name: str) -> None:
+    metric, predictions = _case(name)
+    if not hasattr(metric, "explain"):
+        pytest.skip(f"{name} explains nothing")
+    found = metric.explain(predictions[1])
+    assert found
+    assert json.loads(json.dumps(found)) == found

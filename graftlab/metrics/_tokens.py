@@ -1,0 +1,48 @@
+"""Metrics of the trained tokens: sums over all of them, divided once, and the jackknife over examples."""
+
+# Shapes: N examples.
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import DataError
+from graftlab.metrics import Predictions, Score
+from graftlab.metrics._confusion import standard_error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def scored(predictions: Predictions, column: str, finish: Callable[[Any], "NDArray[Any]"]) -> Score:
+    """Return `finish(sum of column / number of trained tokens)`, with its jackknife.
+
+    Raises:
+        DataError: a prediction does not say how many tokens were trained, or has no label for them.
+    """
+    import numpy as np
+
+    for place, row in enumerate(predictions):
+        if row.get(column) is None or not row.get("count"):
+            raise DataError(
+                f"example {row.get('index', place)} has no label for its tokens ({column!r} "
+                f"{row.get(column)!r}, 'count' {row.get('count')!r}). This metric is for tasks that "
+                f"train a model to write (kind: generation), on splits with answers."
+            )
+    if not predictions:
+        return Score(None, None, "no examples")
+    sums_N = np.array([row[column] for row in predictions], dtype=float)
+    count_N = np.array([row["count"] for row in predictions], dtype=float)
+    if strange := int((~np.isfinite(sums_N)).sum()):
+        return Score(
+            None, None, f"the {column} of {strange} of {len(sums_N)} examples is not finite"
+        )
+    whole, count = math.fsum(sums_N), math.fsum(count_N)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        value = float(finish(whole / count))
+        if not math.isfinite(value):
+            return Score(None, None, f"{whole / count:.4g} a token is too large for a float64")
+        left = finish((whole - sums_N) / (count - count_N))
+        error = standard_error(left, np.ones(len(sums_N))) if len(sums_N) > 1 else None
+    reason = None if error is not None else "no standard error: it hangs on a single example"
+    return Score(value, error, reason)

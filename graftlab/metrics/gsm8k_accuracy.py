@@ -1,0 +1,43 @@
+"""Share of texts whose final number is that of the reference, as GSM8K asks for.
+
+Where the number stands is found by the ordered rules of `graftlab.answers`, and numbers are compared exactly:
+3.5 is not 4, 1,234,567 is 1234567. A text without a number is wrong. Standard error: that of a share.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from graftlab import answers
+from graftlab.errors import DataError
+from graftlab.metrics import Predictions, Score, _answers
+from graftlab.metrics._texts import references
+
+HIGHER_IS_BETTER = True
+READS = "texts"
+
+
+def explain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return for each text its `answer`, the `rule` that found it, and whether it is `right`.
+
+    Raises:
+        DataError: the reference holds no number.
+    """
+    golds = [found[0] for text in references(row["label"]) if (found := answers.number(text))]
+    if not golds:
+        raise DataError(
+            f"the label {row['label']!r:.80} of example {row.get('index')} holds no number, so it is no "
+            f"answer of GSM8K's kind. Name exact_match instead, under task.metrics."
+        )
+
+    def one(text: str) -> tuple[str, str, bool]:
+        found = answers.number(text)
+        if found is None:
+            return "", answers.NONE, False
+        return str(found[0].value), found[1], any(answers.equal(found[0], gold) for gold in golds)
+
+    return _answers.explained(row, one)
+
+
+def score(predictions: Predictions) -> Score:
+    """Return the share in 0..1; undefined without examples or texts."""
+    return _answers.scored(predictions, explain)

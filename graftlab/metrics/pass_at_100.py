@@ -1,0 +1,14 @@
+"""pass@100: the chance that one of 100 programs passes all tests of its problem, mean over problems.
+
+Needs 100 or more samples a problem, run in the sandbox. Standard error: of the mean over problems.
+"""
+
+from graftlab.metrics import Predictions, Score, _passing
+
+HIGHER_IS_BETTER = True
+READS = "programs"
+
+
+def score(predictions: Predictions) -> Score:
+    """Return the unbiased estimate in 0..1; undefined where the programs were not run, or are too few."""
+    return _passing.scored(predictions, 100)
