@@ -105,7 +105,13 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def test_the_catalogue_has_these_entries() -> None:
-    assert sorted(NUM_CLASSES) == sorted(registry.catalogue("tasks"))
+    # texts that are written have a file of their own, tests/tasks/test_text_catalogue.py
+    entries = [
+        n
+        for n, path in registry.catalogue("tasks").items()
+        if "kind: generation" not in path.read_text()
+    ]
+    assert sorted(NUM_CLASSES) == sorted(entries)
 
 
 @pytest.mark.parametrize("name", NUM_CLASSES)

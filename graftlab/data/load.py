@@ -43,6 +43,8 @@ def task_labels(config: DataSection, label: str) -> tuple[str, ...]:
         raise ConfigError(
             "task.labels: the class names must be given where rows are not local files."
         )
+    if "train" not in files:
+        raise ConfigError("task.labels: without a train split the class names must be given.")
     source = sources.Source(str(files["train"]), readers.read(files["train"], (label, label)))
     split = sources.gather(source, [label], label, lambda _: {})
     return labels.infer(split.labels, config.drop_labels, split.where)
@@ -55,6 +57,11 @@ def check_local(config: DataSection, columns: Sequence[str], label: str) -> list
     except GraftlabError as error:
         return [str(error)]
     found = []
+    if files and "train" not in files:
+        assert config.data_dir is not None
+        found.append(str(sources.no_train(config.data_dir)))
+    if not files and config.hub and config.hub.train is None:
+        found.append(f"task.hub.train: {config.hub.path} has none: it is for evaluation alone.")
     for split, path in files.items():
         key = f"task.files.{split}" if config.files else f"task.data_dir ({split})"
         wanted = [*columns, label] if split == "train" else columns
@@ -89,8 +96,7 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
         sources.tolerate(split.bad, config.skip_bad, split.where)
     reader: labels.Scores | labels.Classes = labels.Scores()
     if not regression:
-        train = gathered["train"]
-        names = config.labels or labels.infer(train.labels, config.drop_labels, train.where)
+        names = config.labels or _inferred(gathered, config)
         reader = labels.Classes(names, config.drop_labels)
     problem = Problem("regression") if regression else Problem("classes", reader.names)
 
@@ -122,6 +128,13 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
             **figures_of(figures),
         },
     )
+
+
+def _inferred(gathered: Mapping[str, sources.Gathered], config: DataSection) -> tuple[str, ...]:
+    if "train" not in gathered:
+        raise ConfigError("task.labels: without a train split the class names must be given.")
+    train = gathered["train"]
+    return labels.infer(train.labels, config.drop_labels, train.where)
 
 
 def _dropped(split: sources.Gathered) -> list[str]:

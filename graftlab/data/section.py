@@ -18,8 +18,9 @@ class Hub(Section):
     """The configuration, such as `sst2`, where the data set has several."""
     revision: str | None = None
     """Branch, tag or commit; pin a commit to be sure of the same rows."""
-    train: str = Field("train", pattern=PATTERN)
-    """The split to train on, or parts of splits: `train[5000:]`, `train[:80%]`, `train+extra`."""
+    train: str | None = Field("train", pattern=PATTERN)
+    """The split to train on, or parts of splits: `train[5000:]`, `train[:80%]`, `train+extra`; null where
+    the data set is for evaluation alone."""
     validation: str | None = Field("validation", pattern=PATTERN)
     """The split to choose by, if the data set has it, or parts; null for none."""
     test: str | None = Field("test", pattern=PATTERN)

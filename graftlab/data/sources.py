@@ -42,7 +42,7 @@ def local_files(config: DataSection) -> dict[str, Path]:
     """Return the local file or folder of each split; empty where the rows come from elsewhere.
 
     Raises:
-        DataError: the folder or its train file is missing, or a split has two files.
+        DataError: the folder is missing or holds no split, or a split has two files.
     """
     if config.files:
         return {split: path for split in SPLITS if (path := getattr(config.files, split))}
@@ -51,13 +51,18 @@ def local_files(config: DataSection) -> dict[str, Path]:
     if not config.data_dir.is_dir():
         raise DataError(f"task.data_dir: there is no folder {config.data_dir} (in {Path.cwd()}).")
     found = {split: _split_file(config.data_dir, split) for split in SPLITS}
-    if not found["train"]:
-        held = ", ".join(sorted(path.name for path in config.data_dir.iterdir())[:20]) or "nothing"
-        raise DataError(
-            f"{config.data_dir} has no train.jsonl.gz (or train.jsonl, train.csv, train.parquet, ..., "
-            f"or a folder train). It holds: {held}."
-        )
+    if not any(found.values()):
+        raise no_train(config.data_dir)
     return {split: path for split, path in found.items() if path}
+
+
+def no_train(folder: Path) -> DataError:
+    """Return the error to raise where a folder has nothing to train on."""
+    held = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
+    return DataError(
+        f"{folder} has no train.jsonl.gz (or train.jsonl, train.csv, train.parquet, ..., "
+        f"or a folder train). It holds: {held}."
+    )
 
 
 def _split_file(folder: Path, split: str) -> Path | None:

@@ -1,5 +1,7 @@
 """Three disjoint splits: train, validation (for choosing) and test (for reporting, never touched).
 
+A task without train, which can only be evaluated on, has the rest.
+
 The order: hidden test labels first (the official validation becomes test), then rows that stand in two
 splits, then carving validation from train, then sampling. Each step is counted in the record.
 """
@@ -12,7 +14,7 @@ from typing import Any
 
 from graftlab.data.rows import Rows
 from graftlab.data.section import DataSection
-from graftlab.data.sources import MAX_SHOWN
+from graftlab.data.sources import MAX_SHOWN, SPLITS
 from graftlab.errors import DataError
 from graftlab.seeds import mix
 
@@ -30,7 +32,7 @@ def assign(splits: Mapping[str, Rows], hidden: set[str]) -> tuple[dict[str, Rows
     """Return the splits by their use, without those that have no labels, and notes on what was changed."""
     use = {split: rows for split, rows in splits.items() if split not in hidden}
     notes = [f"{split} has no labels and is left out" for split in sorted(hidden)]
-    if "train" not in use:
+    if "train" in hidden:
         raise DataError("train has no labels: every label is missing or -1.")
     if "test" not in use and "validation" in use:
         use["test"] = use.pop("validation")
@@ -177,7 +179,7 @@ def prepare(
             notes.append(
                 f"{what['count']} rows of {split} dropped: they are {other.replace('_', ' ')}"
             )
-    if "validation" not in used:
+    if "train" in used and "validation" not in used:
         train, last = used["train"], config.validation_last
         used["train"], used["validation"] = (
             carve_last(train, last)
@@ -187,6 +189,8 @@ def prepare(
         notes.append(f"validation carved from train: {len(used['validation'])} rows")
         if repeated := len(train) - len(used["train"]) - len(used["validation"]):
             notes.append(f"{repeated} rows of train dropped: they are also in validation")
+    empty = Rows({name: [] for name in next(iter(used.values())).columns})
+    used = {split: used.get(split, empty) for split in SPLITS if split in used or split != "test"}
     original = {split: len(rows) for split, rows in used.items()}
     count = max(1, round(original["train"] * config.train_data_ratio))
     caps = {
@@ -197,7 +201,7 @@ def prepare(
     for split, cap in caps.items():
         if split in used and cap is not None:
             used[split] = sample(used[split], cap, config.split_seed, split)
-    used.setdefault("test", Rows({name: [] for name in used["train"].columns}))
+    used.setdefault("test", empty)
     record = {
         "overlap": dropped,
         "original_sizes": original,
