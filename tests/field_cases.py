@@ -45,6 +45,22 @@ QUESTIONS = {
     },
 }
 LIKELIHOOD = {"task.form": "likelihood"}
+GENERATION = {
+    **TEXTS,
+    "task": {
+        **TEXTS["task"],
+        "kind": "generation",
+        "prompt": "{other} {text}",
+        "completion": "{label}",
+        "max_length": 60,
+        "generation": {"max_new_tokens": 4},
+    },
+}
+NO_FORM = {"task.prompt": None, "task.completion": None}
+PLAIN = NO_FORM | {"task.template": "text"}
+CHAT = NO_FORM | {"task.template": "chat", "task.chat_template_file": "chat.jinja"}
+SHORT = {"task.max_length": 36}
+DRAWN = {"task.generation.temperature": 1.0}
 
 DATA = {  # of every task kind
     "data_dir": Case("folder", {"task.files": None, "task.data_dir": "."}),
@@ -107,6 +123,43 @@ TASKS = {
         "max_length": Case(9),
     },
 }  # fmt: skip
+NO_LABELS = "labels and drop_labels are for classes"
+TASKS["generation"] = {key: case for key, case in DATA.items() if key != "columns.label"} | {
+    **{
+        key: DATA[key]._replace(base={**DATA[key].base, "task.labels": None})
+        for key in ("hub.path", "hub.name", "hub.revision", "hub.train", "hub.validation", "hub.test",
+                    "source", "options")
+    },
+    "name": Case("mr", refused=NO_LABELS),
+    "kind": Case("classification", refused="unknown key"),
+    "labels": Case(["a"], refused=NO_LABELS),
+    "drop_labels": Case(["a"], refused=NO_LABELS),
+    "metrics": Case(["exact_match"]),
+    "skip_bad": Case(1, {"task.files.train": "broken.jsonl"}),
+    "template": Case("chat", PLAIN, refused="has no chat template"),
+    "prompt": Case("{text}: "),
+    "completion": Case("{other}"),
+    "columns.messages": Case("turns", CHAT),
+    "columns.text": Case("other", PLAIN),
+    "columns.reference": Case("score"),
+    "no_answer": Case("none", {"task.completion": "{answers}"}),
+    "chat_template": Case(True, refused="has no chat template"),
+    "chat_template_file": Case("other.jinja", CHAT),
+    "system": Case("Be brief.", CHAT),
+    "loss_on": Case("all"),
+    "cut": Case(["text"], SHORT),
+    "max_length": Case(33, {"task.cut": ["text"]}),
+    "max_left_out": Case(0.9, SHORT),
+    "generation.max_new_tokens": Case(5),
+    "generation.temperature": Case(0.5),
+    "generation.top_p": Case(0.5, DRAWN),
+    "generation.top_k": Case(3, DRAWN),
+    "generation.repetition_penalty": Case(1.5),
+    "generation.stop": Case(["x"]),
+    "generation.samples": Case(2, DRAWN),
+    "generation.seed": Case(1, DRAWN),
+    "generation.splits": Case(["validation"]),
+}  # fmt: skip
 
 SOURCES = {  # of a pretrained model
     "model": Case("other"),
@@ -114,10 +167,17 @@ SOURCES = {  # of a pretrained model
     "dtype": Case("bfloat16"),
     "attention": Case("eager"),
 }
+FOUR_BITS = {"backbone.quantization.bits": 4}
 PICTURES = {"backbone.modality": "images"}
 BACKBONES = {
     "encoder": SOURCES | {"max_length": Case(16)},
-    "decoder": SOURCES | {"max_length": Case(16)},
+    "decoder": SOURCES | {
+        "max_length": Case(16),
+        "quantization.bits": Case(8, FOUR_BITS),
+        "quantization.type": Case("fp4", FOUR_BITS),
+        "quantization.double": Case(False, FOUR_BITS),
+        "quantization.compute_dtype": Case("float32", FOUR_BITS),
+    },
     "vision": SOURCES,
     "tiny": {
         "model": Case("minilm", refused="allowed: 'tiny'"),

@@ -96,8 +96,14 @@ def rows(start: int, count: int) -> list[dict[str, Any]]:
         image, picture = ({"bytes": png(p)} for p in (pixels, pixels[::-1, ::-1]))
         text = f"row number {i} {'so ' * (i % 5)}"
         found.append({"text": text, "other": f"{i} otherwise", "label": "abc"[i % 3],
-                      "score": i % 4, "image": image, "picture": picture})  # fmt: skip
+                      "score": i % 4, "image": image, "picture": picture,
+                      "answers": ["yes"] * (i % 2), "messages": chat("role", "content", i),
+                      "turns": chat("from", "value", i + 1)})  # fmt: skip
     return found
+
+
+def chat(role: str, content: str, i: int) -> list[dict[str, str]]:
+    return [{role: "user", content: f"what is {i}?"}, {role: "assistant", content: f"it is {i}"}]
 
 
 def png(pixels: Any) -> str:
@@ -133,6 +139,15 @@ def folder(tmp_path_factory: Any) -> Path:
     write(made / "folder", splits(100))
     bad = [{**rows(1, 1)[0], "label": "z"}, *rows(2, 8)]
     (made / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad))
+    broken = [{**rows(1, 1)[0], "text": None}, *rows(2, 8)]
+    (made / "broken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in broken))
+    for name, mark in (("chat", ":"), ("other", "=")):
+        (made / f"{name}.jinja").write_text(
+            "{% for m in messages %}{{ m.role + '"
+            + mark
+            + "' + m.content + eos_token }}{% endfor %}"
+            "{% if add_generation_prompt %}assistant" + mark + "{% endif %}"
+        )
     for kind in ("encoder", "decoder", "vision"):
         for name in ("model", "other"):
             (made / kind / name).mkdir(parents=True)
@@ -206,7 +221,10 @@ def seen_of_task(run: Any) -> Any:
         for split in ("train", "validation", "test") if task.size(split)
         for epoch in (0, None)
     }  # fmt: skip
-    return list(ASKED), data.problem, task.metrics, batches, data.record["skipped"]
+    golds = [row["label"] for rows in data.splits.values() for row in rows]
+    writing = getattr(task, "final_metrics", ()), getattr(task, "template", {})
+    skipped = data.record["skipped"]
+    return list(ASKED), data.problem, task.metrics, batches, skipped, golds, writing
 
 
 def seen_of_backbone(run: Any) -> Any:
@@ -216,6 +234,7 @@ def seen_of_backbone(run: Any) -> Any:
     return (
         digest(model.state_dict()), drops, model.config.num_attention_heads,
         model.config._attn_implementation, loaded.max_length,
+        [layer.compute_dtype for layer in model.modules() if hasattr(layer, "compute_dtype")],
     )  # fmt: skip
 
 
@@ -301,7 +320,8 @@ def test_no_field_of_a_part_is_idle(kind: str, name: str, key: str, place: Path)
     section, look = LOOKS[kind]
     case = next(table for k, n, table in PARTS if (k, n) == (kind, name))[key]
     values = cases.IMAGES if name in ("images", "vision") else cases.TEXTS
-    values = cases.QUESTIONS if name == "multiple_choice" else values
+    own = {"multiple_choice": cases.QUESTIONS, "generation": cases.GENERATION}
+    values = own.get(name, values)
     if kind == "methods":
         example = fitting.config(registry.find("methods", name)).model_dump(
             mode="json", exclude_unset=True

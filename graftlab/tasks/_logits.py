@@ -1,0 +1,87 @@
+"""Logits of a causal language model where a token is to be predicted, and the loss there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from graftlab.contracts import Batch
+from graftlab.tasks._scoring import UNKNOWN
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Shapes: N examples, L tokens of the longest, P positions of the model (L, and virtual tokens in front),
+# M tokens that are predicted, H hidden features, V vocabulary.
+
+CHUNK = 256  # tokens whose float32 log-softmax is held at once: 128 MiB at a vocabulary of 128 k
+
+
+def at_labels(model: "nn.Module", inputs: Batch, labels_NL: "Tensor") -> tuple["Tensor", "Tensor"]:
+    """Return the logits (M, V) that predict the labelled tokens, and their labels (M), example by example.
+
+    A first token is predicted by nothing and left out. The language head sees the positions before labelled
+    tokens only: prompts and padding cost it nothing.
+    """
+    from torch.nn import functional as F
+
+    wanted_NL = F.pad(labels_NL[:, 1:] != UNKNOWN, (0, 1))
+    labels_M = labels_NL[:, 1:][wanted_NL[:, :-1]]
+    with _selected(model, wanted_NL):
+        logits = model(**inputs).logits
+    if logits.dim() == 2:
+        return logits, labels_M
+    # From the end, because a method's virtual tokens stand in front.
+    return logits[:, -labels_NL.shape[1] :][wanted_NL], labels_M
+
+
+@contextmanager
+def _selected(model: "nn.Module", wanted_NL: "Tensor") -> Iterator[None]:
+    """Have the model's language head compute (M, V) instead of (N, P, V)."""
+    from torch.nn import functional as F
+
+    head = None if hasattr(model, "_orig_mod") else _head(model)
+    if head is None:  # unknown, or compiled into a graph that no hook can enter
+        yield
+        return
+
+    def select(module: "nn.Module", arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden_NPH = arguments[0]
+        wanted_NP = F.pad(wanted_NL, (hidden_NPH.shape[1] - wanted_NL.shape[1], 0))
+        return (hidden_NPH[wanted_NP], *arguments[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _head(model: "nn.Module") -> "nn.Module | None":
+    find = getattr(model, "get_output_embeddings", None)
+    return cast("nn.Module | None", find()) if find else None
+
+
+def cross_entropy(
+    logits_MV: "Tensor", labels_M: "Tensor", label_smoothing: float = 0.0
+) -> "Tensor":
+    """Return the loss of each token (M) in float32.
+
+    The log-softmax of `CHUNK` tokens is held at a time: the backward pass computes it again.
+    """
+    import torch
+    from torch.nn import functional as F
+    from torch.utils.checkpoint import checkpoint
+
+    def losses(logits: "Tensor", labels: "Tensor") -> "Tensor":
+        return F.cross_entropy(
+            logits.float(), labels, reduction="none", label_smoothing=label_smoothing
+        )
+
+    again = logits_MV.requires_grad and len(labels_M) > CHUNK
+    parts = [
+        checkpoint(losses, logits, labels, use_reentrant=False, preserve_rng_state=False)
+        if again
+        else losses(logits, labels)
+        for logits, labels in zip(logits_MV.split(CHUNK), labels_M.split(CHUNK), strict=True)
+    ]
+    return torch.cat(parts)

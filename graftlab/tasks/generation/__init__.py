@@ -1,0 +1,115 @@
+"""Text that answers a prompt: instruction tuning, questions, summaries, code, chats; and plain text."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.config import Paths
+from graftlab.contracts import Backbone, Data, Problem, Row
+from graftlab.data.load import check_local
+from graftlab.errors import ConfigError
+from graftlab.tasks.generation import config as configs
+from graftlab.tasks.generation import reading
+from graftlab.tasks.generation.config import Config
+
+if TYPE_CHECKING:
+    from graftlab.tasks.generation.task import GenerationTask
+
+BACKBONES = ("decoder", "tiny")
+
+__all__ = ["BACKBONES", "Config", "bind", "check", "example", "example_of_chat", "example_of_text",
+           "problem", "read", "read_inputs"]  # fmt: skip
+
+
+def example(folder: Path) -> Config:
+    """Return a section that reads questions, written into `folder`: for `graftlab.testing`."""
+    _write(
+        folder,
+        lambda split, i: {"question": f"{split} {'so ' * (i % 4)}{i}?", "answer": f"{i} times"},
+    )
+    return Config(
+        data_dir=folder,
+        prompt="Q: {question}\nA:",
+        completion=" {answer}",
+        metrics=("token_accuracy", "perplexity"),
+        **configs.example_fields(),
+    )
+
+
+def example_of_text(folder: Path) -> Config:
+    """Return a section that reads plain texts."""
+    _write(folder, lambda split, i: {"text": f"{split} {'so ' * (i % 4)}{i}."})
+    return Config(data_dir=folder, template="text", **configs.example_fields())
+
+
+def example_of_chat(folder: Path) -> Config:
+    """Return a section that reads conversations, with a chat template of its own."""
+
+    def row(split: str, i: int) -> dict[str, Any]:
+        turns = [("user", f"{split} {i}"), ("assistant", "yes")] * (1 + i % 2)
+        return {"messages": [{"role": role, "content": said} for role, said in turns]}
+
+    _write(folder, row)
+    file = folder / "chat.jinja"
+    file.write_text(
+        "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}"
+        "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+        "{% if add_generation_prompt %}a:{% endif %}"
+    )
+    return Config(
+        data_dir=folder,
+        template="chat",
+        chat_template_file=file,
+        metrics=("perplexity",),
+        **configs.example_fields(),
+    )
+
+
+def _write(folder: Path, row: Any) -> None:
+    for split, count in (("train", 9), ("validation", 3), ("test", 3)):
+        text = "".join(json.dumps(row(split, i)) + "\n" for i in range(count))
+        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+
+
+def problem(config: Config) -> Problem:
+    """Return what the model has to put out: tokens of any text."""
+    return Problem("tokens")
+
+
+def check(config: Config) -> list[str]:
+    """Return what is wrong with local files and columns; nothing is imported or downloaded."""
+    wanted = reading.needed(config)
+    return check_local(config, reading.asked(config) or wanted[:1], wanted[-1])
+
+
+def read(config: Config, paths: Paths, seed: int) -> Data:
+    """Return the task's rows: `index`, `fields` (texts by column) or `messages`, and `label`, what an answer
+    is scored by.
+
+    `seed` changes nothing here; see `split_seed`.
+
+    Raises:
+        ConfigError, DataError, Refused
+    """
+    return reading.read(config, paths)
+
+
+def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]:
+    """Return new inputs as rows without labels; see `reading.read_inputs`. `Raises:` DataError."""
+    return reading.read_inputs(config, source)
+
+
+def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> "GenerationTask":
+    """Return the task with its texts as tokens; `record` counts what was cut or left out.
+
+    Raises:
+        ConfigError: `max_length` is more than the model takes, the backbone reads images, or there is no
+            chat template.
+        DataError: too many train rows have nothing to train on.
+    """
+    from graftlab.tasks.generation.task import GenerationTask
+
+    if backbone.max_length is None:
+        raise ConfigError("this task has texts, but the backbone reads images.")
+    return GenerationTask(data, backbone, config, seed)

@@ -1,0 +1,194 @@
+"""Rows become examples of tokens that fit; what had to be cut or left out is counted."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graftlab.contracts import Row
+from graftlab.data.labels import Unusable
+from graftlab.errors import DataError
+from graftlab.tasks.generation import chat, templates
+from graftlab.tasks.generation.chat import Guard, Message, Renderer, Segment
+from graftlab.tasks.generation.config import Config
+from graftlab.tasks.generation.tokens import Encoder, Example, Source, special_tokens
+
+ROUNDS = 8  # of cutting: what is left has other tokens than it had in the whole, at times more
+TOO_LONG = "too long"
+NOTHING = "nothing to train on"
+
+
+@dataclass
+class Built:
+    """The examples of a split."""
+
+    examples: list[Example | None]
+    """One a row; None where there is none."""
+    cut: set[int] = field(default_factory=set)
+    """Rows that have lost something of what may be cut."""
+    left_out: dict[int, str] = field(default_factory=dict)
+    """Rows without an example, or with one that is too long, and the reason."""
+
+
+class Builder:
+    """Makes examples out of rows, by a template."""
+
+    def __init__(self, config: Config, tokenizer: Any) -> None:
+        self.config, self._form = config, config.filled
+        self.renderer: Renderer | None = None
+        if config.chats:
+            template = chat.template_of(tokenizer, config.chat_template_file)
+            self.renderer = Renderer(tokenizer, template, config.system)
+        self.encoder = Encoder(tokenizer, own=not config.chats)
+        special = special_tokens(tokenizer)
+        texts = (self._form.prompt, self._form.without, self._form.completion)
+        named = config.chats or any(token in text for text in texts for token in special)
+        self._guard = Guard(special) if named else None
+
+    def build(self, rows: Sequence[Row], max_length: int, answered: bool = True) -> Built:
+        """Return the rows as examples of at most `max_length` tokens: prompt and answer where the row has a
+        label, prompts alone where not `answered`.
+
+        Raises:
+            DataError: the chat template does not say where an answer stands.
+        """
+        built = Built([None] * len(rows))
+        pending = {
+            place: (row, source)
+            for place, row in enumerate(rows)
+            if (source := self._source(built, place, row, answered))
+        }
+        for round_ in range(ROUNDS + 1):
+            examples = self.encoder.examples([source for _, source in pending.values()])
+            long: dict[int, tuple[Row, Source]] = {}
+            for (place, (row, _)), example in zip(list(pending.items()), examples, strict=True):
+                excess = len(example.ids) - max_length
+                shorter = self._shorter(row, excess) if excess > 0 and round_ < ROUNDS else None
+                if excess <= 0 or shorter is None:
+                    self._put(built, place, example, excess)
+                elif source := self._source(built, place, shorter, answered, whole=False):
+                    built.cut.add(place)
+                    long[place] = shorter, source
+            pending = long
+            if not pending:
+                break
+        return built
+
+    def _source(
+        self, built: Built, place: int, row: Row, answered: bool, whole: bool = True
+    ) -> Source | None:
+        answered = answered and row["label"] is not None
+        try:
+            segments = self.segments(row, answered)
+        except Unusable as reason:
+            built.left_out[place] = str(reason)
+            return None
+        # a plain text that was cut does not end where it is cut
+        return Source(segments, answered and (whole or self.config.template != "text"))
+
+    def _put(self, built: Built, place: int, example: Example, excess: int) -> None:
+        built.examples[place] = example
+        if excess > 0:
+            built.left_out[place] = TOO_LONG
+        elif True not in example.trained[1:]:
+            built.left_out[place] = NOTHING
+
+    def segments(self, row: Row, answered: bool) -> list[Segment]:
+        """Return the row's text, its prompt alone where not `answered`. `Raises:` Unusable, DataError."""
+        row = self._guarded(row) if self._guard else row
+        if self.renderer is not None:
+            found = self._turns(self.renderer, self._messages(row, answered), answered)
+        else:
+            prompt, completion = self._filled(row, answered)
+            found = [Segment(prompt, False), Segment(completion, True)]
+        if self.config.loss_on == "all" and answered:
+            found = [segment._replace(trained=True) for segment in found]
+        found = [segment for segment in found if segment.text]
+        return self._guard.show(found) if self._guard else found
+
+    def _guarded(self, row: Row) -> Row:
+        assert self._guard is not None
+        if "messages" in row:
+            return {
+                **row,
+                "messages": [
+                    {**turn, "content": self._guard.hide(turn["content"])}
+                    for turn in row["messages"]
+                ],
+            }
+        return {**row, "fields": {k: self._guard.hide(v) for k, v in row["fields"].items()}}
+
+    def _turns(self, renderer: Renderer, messages: list[Message], answered: bool) -> list[Segment]:
+        """Return a conversation up to its last answer; or all before that, and the beginning of one."""
+        if not answered:
+            while messages and messages[-1]["role"] == "assistant":
+                messages = messages[:-1]
+            if not messages:
+                raise Unusable("there is nothing to answer")
+            return [Segment(renderer.text(messages, ask=True), False)]
+        found = renderer.segments(messages)
+        if not any(segment.trained for segment in found):
+            raise Unusable("no turn is the assistant's")
+        last = max(i for i, segment in enumerate(found) if segment.trained)
+        return found[: last + 1]
+
+    def _filled(self, row: Row, answered: bool) -> tuple[str, str]:
+        """Return prompt and completion. Spaces at the prompt's end go to the completion: as most tokenizers
+        have it, they belong to the word that follows."""
+        fields, form = row["fields"], self._form
+        if self.config.template == "text":
+            text = templates.fill(form.completion, fields)
+            return ("", text) if answered else (text, "")
+        lacks = form.optional is not None and not fields.get(form.optional)
+        prompt = templates.fill(form.without if lacks else form.prompt, fields)
+        completion = templates.fill(form.completion, fields) if answered else ""
+        if self.renderer is not None:
+            return prompt, completion
+        bare = prompt.rstrip(" ")
+        return bare, prompt[len(bare) :] + completion if answered else ""
+
+    def _messages(self, row: Row, answered: bool) -> list[Message]:
+        if self.config.template == "chat":
+            return list(row["messages"])
+        prompt, completion = self._filled(row, answered)
+        asked = [{"role": "user", "content": prompt}]
+        return [*asked, {"role": "assistant", "content": completion}] if answered else asked
+
+    def _shorter(self, row: Row, excess: int) -> Row | None:
+        """Return the row with what may be cut shortened by `excess` tokens or more; None where nothing is
+        left to cut."""
+        if self.config.template == "chat":
+            return _fewer_turns(row) if self.config.shortened else None
+        for name in self.config.shortened:
+            if text := row["fields"].get(name):
+                return {**row, "fields": {**row["fields"], name: self.encoder.cut(text, excess)}}
+        return None
+
+
+def _fewer_turns(row: Row) -> Row | None:
+    """Return a conversation without its last answer and what came with it."""
+    turns = row["messages"]
+    answers = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+    if len(answers) < 2:
+        return None
+    return {**row, "messages": turns[: answers[-2] + 1]}
+
+
+def to_train_on(built: Built, share: float) -> list[int]:
+    """Return the rows that can be trained on.
+
+    Raises:
+        DataError: more than `share` of them cannot, or none can.
+    """
+    total, lost = len(built.examples), len(built.left_out)
+    if lost > share * total or lost == total:
+        reasons = ", ".join(
+            f"{number}: {reason}"
+            for reason, number in Counter(built.left_out.values()).most_common()
+        )
+        raise DataError(
+            f"{lost} of {total} train rows cannot be trained on ({reasons}). Set task.max_length "
+            f"higher, name a column that may be shortened in task.cut, mend the data, or let a larger "
+            f"share be left out with task.max_left_out."
+        )
+    return [place for place in range(total) if place not in built.left_out]

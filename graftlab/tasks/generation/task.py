@@ -1,0 +1,192 @@
+"""The task that generates text, bound to a tokenizer: batches, loss, what each token got, and answers."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from graftlab.contracts import Backbone, Batch, Data, Row
+from graftlab.errors import ConfigError, DataError
+from graftlab.tasks._logits import at_labels, cross_entropy
+from graftlab.tasks._scoring import UNKNOWN
+from graftlab.tasks.generation import config as configs
+from graftlab.tasks.generation.building import TOO_LONG, Builder, Built, to_train_on
+from graftlab.tasks.generation.config import Config
+from graftlab.tasks.generation.templates import around, without
+from graftlab.tasks.generation.tokens import Flat
+from graftlab.tasks.generation.writing import Writer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Shapes: N examples, L tokens of the longest, M trained tokens, V vocabulary.
+
+DEFAULT_MAX_LENGTH = 512
+MODEL_INPUTS = ("input_ids", "attention_mask")
+
+
+class Split(NamedTuple):
+    """A split's examples, as far as they are used."""
+
+    flat: Flat
+    rows: list[Row]
+    """As many, with `label`, what answers are scored by; None where unknown."""
+
+
+class GenerationTask:
+    """Prompts and answers for a causal language model.
+
+    A batch for evaluation has `rows` too: the places of its examples among those of all splits.
+    """
+
+    def __init__(self, data: Data, backbone: Backbone, config: Config, seed: int) -> None:
+        assert backbone.max_length is not None
+        self.problem = data.problem
+        self.metrics, self.final_metrics = configs.metrics(config)
+        self._config = config
+        tokenizer = backbone.processor
+        self._builder = builder = Builder(config, tokenizer)
+        self._pad = tokenizer.pad_token_id or 0
+        self._max_length = longest(config.max_length, backbone.max_length)
+        self._splits: dict[str, Split] = {}
+        record: dict[str, Any] = {"truncated": {}, "left_out": {}, "too_long": {}}
+        for split, rows in data.splits.items():
+            built = builder.build(rows, self._max_length)
+            self._splits[split] = self._used(split, rows, built)
+            _count(record, split, built)
+        self._offsets = dict(zip(self._splits, _offsets(self._splits), strict=True))
+        self._labels = [row["label"] for split in self._splits.values() for row in split.rows]
+        self._writer = Writer(builder, config.generation, backbone, self._max_length)
+        self._around = ("", "") if config.chats else around(config.filled.completion)
+        self.record = {"max_length": self._max_length, **record}
+
+    def _used(self, split: str, rows: Sequence[Row], built: Built) -> Split:
+        """Return the split's examples: of train those that can be trained on, of others all."""
+        if split == "train" and any(row["label"] is not None for row in rows):
+            kept = to_train_on(built, self._config.max_left_out)
+        else:
+            kept = list(range(len(rows)))
+        examples = []
+        for place in kept:
+            example = built.examples[place]
+            if example is None:
+                where = f"{split} row {rows[place]['index'] + 1}"
+                raise DataError(f"{where} cannot be used: {built.left_out[place]}.")
+            examples.append(example.within(self._max_length))
+        return Split(Flat(examples, self._pad), [rows[place] for place in kept])
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """What makes a prompt of new columns, as JSON: kept with the adapter."""
+        form, renderer = self._config.filled, self._builder.renderer
+        chat = self._config.template == "chat"
+        return {
+            "template": self._config.template,
+            "prompt": None if chat else form.prompt,
+            "prompt_without": {form.optional: form.without} if form.optional else {},
+            "completion": None if chat else form.completion,
+            "columns": self._config.columns.model_dump(mode="json"),
+            "no_answer": self._config.no_answer,
+            "chat_template": renderer.template if renderer else None,
+            "system": self._config.system,
+            "cut": list(self._config.shortened),
+            "max_length": self._max_length,
+            "generation": self._config.generation.model_dump(mode="json"),
+            "end_tokens": self._writer.ends,
+        }
+
+    def size(self, split: str) -> int:
+        return len(self._splits[split].flat) if split in self._splits else 0
+
+    def lengths(self, split: str) -> Sequence[int]:
+        lengths: list[int] = self._splits[split].flat.lengths.tolist()
+        return lengths
+
+    def batch(self, split: str, indices: Sequence[int], epoch: int | None) -> Batch:
+        import numpy as np
+        import torch
+
+        arrays = self._splits[split].flat.pad(indices)
+        if epoch is None:
+            arrays["rows"] = np.asarray(indices, dtype=np.int64) + self._offsets[split]
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def count(self, batch: Batch) -> int:
+        return int((batch["labels"][:, 1:] != UNKNOWN).sum())
+
+    def loss(self, model: "nn.Module", batch: Batch, label_smoothing: float = 0.0) -> "Tensor":
+        logits_MV, labels_M = at_labels(model, _inputs(batch), batch["labels"])
+        return cross_entropy(logits_MV, labels_M, label_smoothing).sum()
+
+    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
+        logits_MV, labels_M = at_labels(model, _inputs(batch), batch["labels"])
+        losses_M = cross_entropy(logits_MV, labels_M)
+        right_M = logits_MV.argmax(-1) == labels_M
+        counts = (batch["labels"][:, 1:] != UNKNOWN).sum(1).tolist()
+        found = []
+        for place, losses, right in zip(
+            batch["rows"].tolist(), losses_M.split(counts), right_M.split(counts), strict=True
+        ):
+            has_loss = len(losses) > 0
+            found.append(
+                {
+                    "label": self._labels[place],
+                    "prediction": None,
+                    "loss": losses.double().sum().item() if has_loss else None,
+                    "count": len(losses),
+                    "correct": int(right.sum()),
+                }
+            )
+        return found
+
+    def writes(self, split: str) -> bool:
+        """Say whether answers are written for a split."""
+        if split == "input":
+            return True
+        return bool(self.final_metrics) and split in self._config.generation.splits
+
+    def complete(
+        self, model: "nn.Module", split: str, indices: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Return the answers to some examples as `prediction`: a text, or a list of several samples.
+
+        Greedy answers depend on their example alone, up to rounding. What is drawn comes from the
+        generation's seed, the split, the example's place and the sample's number: other examples of the
+        batch change it by rounding only. Too long a prompt
+        loses its beginning.
+        """
+        rows = [self._splits[split].rows[index] for index in indices]
+        answers = self._writer.write(model, rows, [(split, index) for index in indices])
+        texts = [[without(text, self._around) for text in samples] for samples in answers]
+        single = self._config.generation.samples == 1
+        return [{"prediction": samples[0] if single else samples} for samples in texts]
+
+
+def _inputs(batch: Batch) -> Batch:
+    return {name: batch[name] for name in MODEL_INPUTS}
+
+
+def _count(record: dict[str, Any], split: str, built: Built) -> None:
+    """Write down what has become of a split's rows."""
+    reasons = Counter(built.left_out.values())
+    figures = {
+        "truncated": len(built.cut - set(built.left_out if split == "train" else ())),
+        "left_out": dict(reasons) if split == "train" else {},
+        "too_long": reasons[TOO_LONG] if split != "train" else 0,
+    }
+    for name, figure in figures.items():
+        record[name] |= {split: figure} if figure else {}
+
+
+def _offsets(splits: Mapping[str, Split]) -> list[int]:
+    found, total = [], 0
+    for split in splits.values():
+        found.append(total)
+        total += len(split.flat)
+    return found
+
+
+def longest(wanted: int | None, limit: int) -> int:
+    """Return the longest input in tokens. `Raises:` ConfigError: more is wanted than the model takes."""
+    if wanted and wanted > limit:
+        raise ConfigError(f"task.max_length {wanted} is more than the model takes: {limit}.")
+    return wanted or min(limit, DEFAULT_MAX_LENGTH)

@@ -1,0 +1,194 @@
+"""Examples as tokens: what is trained, one end-of-sequence, special tokens where a template has them."""
+
+import functools
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from graftlab.tasks._likelihood import own_start
+from graftlab.tasks._scoring import UNKNOWN
+from graftlab.tasks.generation.chat import Segment
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Shapes: T tokens of all examples, N examples of a batch, L tokens of the longest.
+
+TEXTS = 4096  # given to the tokenizer at once: bounds the memory of what it returns
+
+
+class Source(NamedTuple):
+    """An example's text in segments."""
+
+    segments: Sequence[Segment]
+    ends: bool
+    """Whether its text is whole, so that an end-of-sequence belongs behind it."""
+
+
+class Example(NamedTuple):
+    """An example's tokens."""
+
+    ids: list[int]
+    trained: list[bool]
+
+    def within(self, max_length: int) -> "Example":
+        """Return its last tokens before and its first ones from where training begins: too long a prompt
+        loses its beginning, too long an answer alone its end."""
+        first = self.trained.index(True) if True in self.trained else len(self.ids)
+        kept = max(1, max_length - (len(self.ids) - first)) if first else 0
+        start = max(0, first - kept)
+        return Example(
+            self.ids[start : start + max_length], self.trained[start : start + max_length]
+        )
+
+
+class Encoder:
+    """A tokenizer that turns segments into tokens, each for itself.
+
+    A prompt has then the same tokens with its answer as alone, which is how answers are written. Text that
+    spells a special token is text, but in segments that are not `plain`.
+    """
+
+    def __init__(self, tokenizer: Any, own: bool = True) -> None:
+        self.tokenizer = tokenizer
+        self.special = special_tokens(tokenizer)
+        self._start = own_start(tokenizer) if own else []
+        self._eos = tokenizer.eos_token_id
+        stops = set(self.special.values()) - {tokenizer.unk_token_id}
+        self.stops = {*stops, self._eos}
+        """Tokens that end an answer where they stand behind it."""
+        ab = tokenizer.decode(self._bare(["a"], True)[0] + self._bare(["b"], True)[0])
+        # Put in front of a later segment where the tokenizer would else put a space there (Llama 2's)
+        self._anchor = "" if ab == "ab" else "\n"
+        self._anchored = len(self._bare(["\n"], True)[0]) if self._anchor else 0
+
+    def _bare(self, texts: Sequence[str], plain: bool) -> list[list[int]]:
+        found: list[list[int]] = []
+        for start in range(0, len(texts), TEXTS):
+            found += self.tokenizer(
+                list(texts[start : start + TEXTS]),
+                add_special_tokens=False,
+                return_attention_mask=False,
+                split_special_tokens=plain,
+            )["input_ids"]
+        return found
+
+    def examples(self, sources: Sequence[Source]) -> list[Example]:
+        """Return the sources as tokens."""
+        kinds: dict[tuple[bool, bool], list[tuple[int, int]]] = defaultdict(list)
+        for place, source in enumerate(sources):
+            for number, segment in enumerate(source.segments):
+                kinds[number == 0, segment.plain].append((place, number))
+        parts: list[list[list[int]]] = [[[] for _ in source.segments] for source in sources]
+        for (first, plain), places in kinds.items():
+            anchor, skip = ("", 0) if first else (self._anchor, self._anchored)
+            texts = [anchor + sources[place].segments[n].text for place, n in places]
+            for (place, n), ids in zip(places, self._bare(texts, plain), strict=True):
+                parts[place][n] = ids[skip:]
+        return [self._joined(s, part) for s, part in zip(sources, parts, strict=True)]
+
+    def _joined(self, source: Source, parts: list[list[int]]) -> Example:
+        own = parts and parts[0][: len(self._start)] == self._start  # the template has put it there
+        ids = [] if own else [*self._start]
+        trained = [False] * len(ids)
+        last = len(source.segments) - 1
+        for place, (segment, part) in enumerate(zip(source.segments, parts, strict=True)):
+            # an end belongs to the last piece of a stretch of like segments
+            closes = place == last or not source.segments[place + 1].trained
+            stop = self._end(part) if segment.trained and closes and not segment.plain else None
+            if place == last and stop is not None:
+                part = part[: stop + 1]
+            size = len(part) if stop is None else stop + 1
+            ids += part
+            trained += [segment.trained] * size + [False] * (len(part) - size)
+            if place == last and source.ends and stop is None:
+                ids.append(self._eos)
+                trained.append(True)
+        if not source.segments and source.ends:
+            return Example([*ids, self._eos], [*trained, True])
+        return Example(ids, trained)
+
+    def _end(self, ids: Sequence[int]) -> int | None:
+        """Return the place of the special token that ends a turn, the first of those at its end; None
+        where there is none. White space that the template puts between turns follows it."""
+        found = None
+        for place in range(len(ids) - 1, -1, -1):
+            if ids[place] in self.stops:
+                found = place
+            elif not self._is_space(ids[place]):
+                break
+        return found
+
+    @functools.cache  # noqa: B019  lives as long as its tokenizer is in use
+    def _is_space(self, token: int) -> bool:
+        return bool(self.tokenizer.decode([token]).isspace())
+
+    def end_of(self, text: str) -> int | None:
+        """Return the special token that ends an answer's text, if any."""
+        [ids] = self._bare([text], False)
+        place = self._end(ids)
+        return None if place is None else ids[place]
+
+    def cut(self, text: str, fewer: int) -> str:
+        """Return the text without its last `fewer` tokens, or about so many where the tokenizer does not
+        tell what stands where."""
+        if not self.tokenizer.is_fast:
+            share = len(text) / max(1, len(self._bare([text], True)[0]))
+            return text[: max(0, len(text) - max(1, round(fewer * share)))]
+        offsets = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True
+        )["offset_mapping"]
+        kept = len(offsets) - fewer
+        return text[: offsets[kept][0]] if kept > 0 else ""
+
+
+def special_tokens(tokenizer: Any) -> dict[str, int]:
+    """Return the tokens of a meaning of their own, some of which have no name in the tokenizer (Llama 3's
+    end of turn)."""
+    added = tokenizer.added_tokens_decoder.items()
+    found = {token.content: number for number, token in added if token.special}
+    named = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    return {**found, **dict(named)}
+
+
+class Flat:
+    """Examples end to end in arrays: 5 bytes a token."""
+
+    def __init__(self, examples: Sequence[Example], pad: int) -> None:
+        import numpy as np
+
+        self._pad = pad
+        self.lengths = np.array([len(e.ids) for e in examples], dtype=np.int64)
+        self._ends = np.cumsum(self.lengths)
+        self._ids_T = np.fromiter(chain.from_iterable(e.ids for e in examples), dtype=np.int32)
+        self._trained_T = np.fromiter(
+            chain.from_iterable(e.trained for e in examples), dtype=np.bool_
+        )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def of(self, index: int) -> "tuple[np.ndarray, np.ndarray]":
+        """Return an example's tokens and labels: the token where it is trained, `UNKNOWN` elsewhere."""
+        import numpy as np
+
+        end = self._ends[index]
+        place = slice(end - self.lengths[index], end)
+        ids = self._ids_T[place]
+        return ids, np.where(self._trained_T[place], ids, UNKNOWN)
+
+    def pad(self, indices: Sequence[int], left: bool = False) -> "dict[str, np.ndarray]":
+        """Return `input_ids`, `attention_mask` and `labels` (N, L), padded on the right, or `left`."""
+        import numpy as np
+
+        lengths = self.lengths[np.asarray(indices, dtype=np.int64)]
+        shape = len(lengths), int(lengths.max())
+        ids_NL = np.full(shape, self._pad, dtype=np.int64)
+        mask_NL = np.zeros(shape, dtype=np.int64)
+        labels_NL = np.full(shape, UNKNOWN, dtype=np.int64)
+        for row, (index, length) in enumerate(zip(indices, lengths.tolist(), strict=True)):
+            place = slice(shape[1] - length, None) if left else slice(length)
+            ids_NL[row, place], labels_NL[row, place] = self.of(index)
+            mask_NL[row, place] = 1
+        return {"input_ids": ids_NL, "attention_mask": mask_NL, "labels": labels_NL}
