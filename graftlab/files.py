@@ -1,13 +1,17 @@
 """Write files so that a crash at any moment leaves the old one or the new one, never half of either."""
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ConfigError, DiskError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +51,31 @@ def write_text(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out` to write into, and move it to `out` in the end: whole, or not there.
+
+    Raises:
+        ConfigError: something is there already.
+        DiskError: it cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is there already and not empty. Choose another with --out.")
+    partial = out.with_name(out.name + PARTIAL)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        for path in partial.rglob("*"):
+            sync(path)
+        partial.replace(out)
+        sync(out.absolute().parent)
+    except OSError as error:
+        raise DiskError(f"{out} cannot be written: {error}. Choose another with --out.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def dump_json(value: Any, indent: int | None = 2) -> str:

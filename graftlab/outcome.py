@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from graftlab import quantised
 from graftlab.runs import read_lines
 
 if TYPE_CHECKING:
@@ -51,5 +52,5 @@ def _cut(loop: "Loop") -> list[str]:
 
 def count(model: "nn.Module") -> tuple[int, int]:
     """Return how many numbers train, and how many there are."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    sizes = [(quantised.numel(p), p.requires_grad) for p in model.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)

@@ -150,6 +150,7 @@ TASKS["generation"] = {key: case for key, case in DATA.items() if key != "column
     "cut": Case(["text"], SHORT),
     "max_length": Case(33, {"task.cut": ["text"]}),
     "max_left_out": Case(0.9, SHORT),
+    "packing": Case("packed"),
     "generation.max_new_tokens": Case(5),
     "generation.temperature": Case(0.5),
     "generation.top_p": Case(0.5, DRAWN),

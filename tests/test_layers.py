@@ -9,14 +9,14 @@ import graftlab
 
 LADDER = [
     {"errors"},
-    {"registry", "config", "files", "seeds", "hooks", "contracts", "surgery", "provenance", "answers", "sandbox"},
+    {"registry", "config", "files", "seeds", "hooks", "contracts", "surgery", "quantised", "provenance", "answers", "sandbox"},
     {"runs", "data", "hub", "pretrained", "adapters", "layers", "selection", "programs"},
     {"tasks", "backbones", "methods", "metrics", "training"},
     {"evaluation", "identity", "curves"},
     {"runfile", "auto"},
     {"selecting", "adapting", "outcome", "execution", "experiment"},
-    {"inference"},  # a finished run put to use, as `export` and the commands need it
-    {"study", "export", "page", "demo", "testing"},
+    {"inference", "preparing"},  # a finished run put to use, as `export` and the commands need it; and data made
+    {"study", "export", "sharing", "page", "demo", "testing"},
     {"commands", "cli"},
 ]
 NEIGHBOURS = {  # the few that may know a part on their own rung, and why

@@ -1,18 +1,26 @@
 """A decoder of texts: a causal language model (Llama, Qwen, ...), or a classifier on top of one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
 
-from graftlab.backbones import _examples, _loading, _tokenizing
+from graftlab.backbones import _examples, _loading, _quantizing, _tokenizing
 from graftlab.contracts import Backbone, Problem
-from graftlab.errors import ConfigError
-from graftlab.pretrained import ENCODERS, locate, read_config
+from graftlab.errors import ConfigError, ModelError
+from graftlab.pretrained import ENCODERS, Located, locate, read_config
 
 
 class Config(_loading.Source):
     max_length: int | None = Field(None, ge=1)
     """Longest input in tokens; as many as tokenizer and positions allow unless given."""
+    quantization: _quantizing.Quantization | None = None
+    """Hold the frozen weights in 4 or 8 bits: `{bits: 4}` is QLoRA's. Needs the extra `quantized`."""
+
+
+def check(config: Config) -> list[str]:
+    """Return what is wrong, before anything is loaded."""
+    return _quantizing.check(config.quantization)
 
 
 def example(folder: Path) -> Config:
@@ -24,7 +32,7 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
     """Return the decoder: with its own language head for tokens, else with a head for `problem`.
 
     The tokenizer pads on the right, as training wants; generation sets the left side itself.
-    `meta` builds on the meta device, without weights.
+    `meta` builds on the meta device, without weights, as it is before it is quantised.
 
     Raises:
         ConfigError: the architecture reads in both directions, or `max_length` is too long.
@@ -40,8 +48,28 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
             f"directions. Use backbone.kind encoder, or another model."
         )
     auto = AutoModelForCausalLM if problem.kind == "tokens" else AutoModelForSequenceClassification
-    fields = _loading.config_fields(config, problem)
+    fields, quantization = _loading.config_fields(config, problem), config.quantization
+    _refuse_quantised(located)
+    if quantization is not None and not meta:
+        fields |= _quantizing.fields(quantization)
     loaded = _loading.load_model(auto, located, fields, seed, meta)
     backbone = _tokenizing.with_tokenizer("decoder", loaded, located, config.max_length)
     backbone.processor.padding_side = "right"
-    return backbone
+    if quantization is None or meta:
+        return backbone
+    _quantizing.prepare(backbone.model, backbone.head)
+    found = _quantizing.record(backbone.model, quantization)
+    return replace(backbone, record={**backbone.record, "quantization": found})
+
+
+def _refuse_quantised(located: Located) -> None:
+    """Refuse a checkpoint that is quantised already: what its weights were, nobody knows.
+
+    Raises:
+        ModelError: it is.
+    """
+    if found := read_config(located.folder).get("quantization_config"):
+        raise ModelError(
+            f"{located.source} is quantised already ({found.get('quant_method')}), so that nothing can be "
+            f"merged into its weights. Give the model that it was made from, and backbone.quantization."
+        )

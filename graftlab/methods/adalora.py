@@ -29,6 +29,7 @@ TURNS_OFF = True
 RELOADS_EXACTLY = False  # the file is cut to the ranks that are left: sums run over fewer terms
 BACKBONES = ("encoder", "decoder", "vision", "tiny")
 NOT_ARCHITECTURES = ()
+STEERS = True  # it shares out ranks by what gradients say
 
 
 class Config(adapters.LinearAdapter):
@@ -74,6 +75,11 @@ class Config(adapters.LinearAdapter):
                 "warmup_share and final_share leave no steps for the budget to fall in"
             )
         return self
+
+
+def on_quantised(config: Config) -> str | None:
+    """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+    return None
 
 
 def schedule(config: Config, num_steps: int) -> dict[str, int]:

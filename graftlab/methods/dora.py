@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftlab import adapters, surgery
+from graftlab import adapters, quantised, surgery
 from graftlab.adapters import low_rank
 from graftlab.contracts import Attached, Backbone, Setting
 
@@ -29,6 +29,11 @@ NOT_ARCHITECTURES = ()
 
 class Config(adapters.LowRank):
     """Weight-decomposed low-rank adaptation."""
+
+
+def on_quantised(config: Config) -> str | None:
+    """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+    return None
 
 
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
@@ -57,7 +62,7 @@ def deltas(model: "PeftModel") -> "Iterator[tuple[str, Tensor]]":
     for name, layer in low_rank.lora_layers(model).items():
         base = layer.get_base_layer()
         transposed = surgery.is_conv1d(base)
-        weight_OI = base.weight.detach().T if transposed else base.weight.detach()
+        weight_OI = quantised.weight(base).T if transposed else quantised.weight(base)
         b_OR, a_RI = low_rank.factors(layer)
         moved_OI = weight_OI.float() + b_OR @ a_RI
         magnitude_O = layer.lora_magnitude_vector[adapters.ADAPTER].weight.detach().flatten()

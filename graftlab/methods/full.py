@@ -31,6 +31,11 @@ class Config(Section):
     """Full fine-tuning has no settings of its own."""
 
 
+def on_quantised(config: Config) -> str | None:
+    """Return why it does not fit frozen weights in 4 or 8 bits: they are not frozen."""
+    return "every weight trains, and one of 4 or 8 bits cannot take small steps"
+
+
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     """Return the backbone with every weight trainable, in float32."""
     model = backbone.model.float()

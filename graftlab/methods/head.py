@@ -33,6 +33,11 @@ class Config(Section):
     """A linear probe has no settings of its own."""
 
 
+def on_quantised(config: Config) -> str | None:
+    """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+    return None
+
+
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     """Return the backbone with only its head trainable.
 

@@ -27,6 +27,11 @@ class Config(adapters.LowRank):
     """LoRA from the principal singular values and vectors."""
 
 
+def on_quantised(config: Config) -> str | None:
+    """Return why it does not fit frozen weights in 4 or 8 bits: they do not stay as they are."""
+    return "it takes a part out of the frozen weights, which would be rounded anew"
+
+
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     """Return the backbone with W_res frozen and A, B from the singular value decomposition of W.
 

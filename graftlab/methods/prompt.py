@@ -54,6 +54,11 @@ class Config(adapters.PeftFields):
         return self
 
 
+def on_quantised(config: Config) -> str | None:
+    """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+    return None
+
+
 def check(
     config: Config, backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
 ) -> list[str]:

@@ -1,11 +1,13 @@
 """Conflicts between sections, found before anything is loaded."""
 
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from graftlab import pretrained, registry
 from graftlab.config import Document, Problems
+from graftlab.config.reading import Location
 from graftlab.errors import ConfigError, DataError, GraftlabError, missing_extra, unknown
 from graftlab.runfile.records import Part
 
@@ -22,17 +24,45 @@ def check_task(
             f"a task of kind {task.name!r} fits backbones of kind {_any_of(fits)}; "
             f"{_model(backbone)} is of kind {backbone.name!r}.",
         )
-    metrics = tuple(getattr(task.config, "metrics", ()))
-    for metric in metrics:
-        if metric not in registry.names("metrics"):
-            message = unknown("metric", metric, registry.names("metrics"))
-            problems.add(document.place("task", "metrics"), f"task.metrics: {message}")
-        elif missing := _not_installed(metric):
-            problems.add(document.place("task", "metrics"), missing)
-    known = {*(metrics or registry.names("metrics")), "loss"}
+    known = {"loss"}
+    for number, (name, part) in enumerate(task.parts.items()):
+        own = _check_metrics(part, ("task", "tasks", number), document, problems)
+        known |= {"mean"} | {f"{name}/{metric}" for metric in (*own, "loss")}
+    if not task.parts:
+        known |= _check_metrics(task, ("task",), document, problems)
     if training.best_by is not None and training.best_by not in known:
         message = unknown("metric", training.best_by, known)
         problems.add(document.place("training", "best_by"), f"training.best_by: {message}")
+    if task.parts and not len(problems):
+        _check_two_classes(task, document, problems)
+
+
+def _check_metrics(task: Part, where: Location, document: Document, problems: Problems) -> set[str]:
+    """Return the metrics that a task may be judged by: its own, or all where it names none."""
+    metrics, said = tuple(getattr(task.config, "metrics", ())), ".".join(map(str, where))
+    for metric in metrics:
+        if metric not in registry.names("metrics"):
+            message = unknown("metric", metric, registry.names("metrics"))
+            problems.add(document.place(*where, "metrics"), f"{said}.metrics: {message}")
+        elif message := _not_installed(metric):
+            problems.add(document.place(*where, "metrics"), message)
+    return {*(metrics or registry.names("metrics"))}
+
+
+def _check_two_classes(task: Part, document: Document, problems: Problems) -> None:
+    """Refuse a metric of two classes where a head that tasks share may answer with a third one."""
+    if getattr(task.config, "head", None) != "shared":
+        return
+    outputs = {name: len(own.labels) for name, own in task.module.problem(task.config).parts}
+    for number, (name, part) in enumerate(task.parts.items()):
+        for metric in part.config.metrics if outputs[name] > 2 else ():
+            if hasattr(registry.find("metrics", metric), "check_two_classes"):
+                problems.add(
+                    document.place("task", "tasks", number, "metrics"),
+                    f"task.tasks.{number}.metrics: {metric} is for two classes, and with head: shared "
+                    f"{name} may be answered with one of {outputs[name]}. Set its metrics to accuracy, "
+                    f"macro_f1; or take head: shared_masked.",
+                )
 
 
 def _not_installed(metric: str) -> str | None:
@@ -65,9 +95,25 @@ def check_method(
             place,
             f"the method {method.name!r} does not fit {_model(backbone)}: {model_type} models.",
         )
+    if why := _not_on_quantised(method, backbone):
+        problems.add(
+            document.place("backbone", "quantization"),
+            f"the method {method.name!r} does not fit backbone.quantization: {why}. "
+            f"Remove the section, or choose another method, such as lora.",
+        )
     if check := getattr(method.module, "check", None):
         found = check(method.config, backbone.name, model_type, training.gradient_checkpointing)
         add(problems, document, "method", found)
+
+
+def _not_on_quantised(method: Part, backbone: Part) -> str | None:
+    """Return why a method does not fit a backbone that is held in 4 or 8 bits; None where it does."""
+    if getattr(backbone.config, "quantization", None) is None:
+        return None
+    if not hasattr(method.module, "on_quantised"):
+        return "it does not say that it can stand on weights of 4 or 8 bits"
+    why: str | None = method.module.on_quantised(method.config)
+    return why
 
 
 def notes(document: Document, training: Any, tracking: Any) -> Iterator[str]:
@@ -96,11 +142,17 @@ def add(
     found: Iterable[str],
     error: type[GraftlabError] = ConfigError,
 ) -> None:
-    """Add what a part has found, each at the key of its section that it names first."""
+    """Add what a part has found, each at the key of its section that it names, as far down as it does."""
     for message in found:
-        words = message.replace(f"{section}.", "").replace(":", " ").replace(".", " ").split()
-        keys = [word for word in words if (section, word) in document.places]
-        problems.add(document.place(section, *keys[:1]), message, error)
+        words = re.split(r"[:.\s]+", message.replace(f"{section}.", ""))
+        path: list[str | int] = []
+        for word in words:
+            key = int(word) if path and word.isdigit() else word
+            if (section, *path, key) in document.places:
+                path.append(key)
+            elif path:
+                break
+        problems.add(document.place(section, *path), message, error)
 
 
 def _any_of(names: Iterable[str]) -> str:

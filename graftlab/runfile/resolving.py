@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from graftlab.config import Document, Paths, Problems, Section, build, expand
 from graftlab.errors import ConfigError
 from graftlab.runfile import checks, parts
-from graftlab.runfile.records import Root, RunFile
+from graftlab.runfile.records import Part, Root, RunFile
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -38,6 +38,8 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
     task = parts.task(document, problems)
     backbone = parts.backbone(document, problems)
     method = parts.method(document, problems)
+    if backbone and (check := getattr(backbone.module, "check", None)):
+        checks.add(problems, document, "backbone", check(backbone.config))
     loop = _section(training.Config, "training", document, problems)
     tracking = _section(trackers.Config, "tracking", document, problems)
     if loop is not None:
@@ -59,7 +61,7 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
     resolved = {
         "name": name,
         "backbone": {"kind": backbone.name, **_local(_plain(backbone.config))},
-        "task": {**_plain(task.config), "kind": task.name},
+        "task": _task(task),
         "method": {"name": method.name, **_plain(method.config)},
         "training": _plain(loop),
         "tracking": _plain(tracking),
@@ -90,6 +92,13 @@ def _section(
     if values is not None and not isinstance(values, dict):
         return None
     return build(config, values, document, (name,), problems)
+
+
+def _task(part: Part) -> dict[str, Any]:
+    """Return a task's section whole; of one made of several, theirs too."""
+    own = {**_plain(part.config), "kind": part.name}
+    parts = [{"as": name, **_task(other)} for name, other in part.parts.items()]
+    return {**own, "tasks": parts} if parts else own
 
 
 def _plain(value: Any) -> Any:

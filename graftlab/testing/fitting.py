@@ -3,7 +3,8 @@
 import functools
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from graftlab import quantised, surgery
 from graftlab.contracts import Attached, Backbone, Problem, Setting
 from graftlab.hooks import Training
 from graftlab.seeds import mix
@@ -30,6 +32,8 @@ class Family(NamedTuple):
     problem: Problem
     model_type: str
     make: Callable[[], nn.Module]
+    bits: int = 0
+    """4: its linear layers are bitsandbytes'."""
 
 
 def _bert() -> nn.Module:
@@ -96,16 +100,38 @@ FAMILIES = {
     "decoder": Family("decoder", CLASSES, "qwen2", _qwen_classifier),
     "tokens": Family("decoder", TOKENS, "qwen2", _qwen_lm),
     "vision": Family("vision", CLASSES, "vit", _vit),
+    "quantised": Family("decoder", CLASSES, "qwen2", _qwen_classifier, 4),
 }
 
 
 def fits(method: ModuleType, family: Family) -> bool:
-    """Return whether the method says that it fits this kind of backbone."""
+    """Return whether the method says that it fits this kind of backbone, and it can be made here."""
+    if family.bits and (find_spec("bitsandbytes") is None or not _on_quantised(method)):
+        return False
     return (
         family.kind in method.BACKBONES
         and family.model_type not in method.NOT_ARCHITECTURES
         and family.problem.kind in getattr(method, "PROBLEMS", (family.problem.kind,))
     )
+
+
+def _on_quantised(method: ModuleType) -> bool:
+    return hasattr(method, "on_quantised") and method.on_quantised(config(method)) is None
+
+
+def _quantise(model: nn.Module, head: Sequence[str]) -> None:
+    """Put bitsandbytes' 4-bit layers in the place of the linear ones, as the kind `decoder` has them."""
+    from bitsandbytes.nn import Linear4bit
+
+    for name, layer in surgery.linear_layers(model, head).items():
+        old: Any = layer
+        bias = old.bias is not None
+        new = Linear4bit(
+            old.in_features, old.out_features, bias, compute_dtype=torch.float32, quant_type="nf4"
+        )
+        new.load_state_dict(old.state_dict())
+        quantised.keep_readable(new)
+        model.set_submodule(name, new.to("cpu").requires_grad_(False).eval())
 
 
 def backbone(family: Family, head_seed: int = 0) -> Backbone:
@@ -120,6 +146,8 @@ def backbone(family: Family, head_seed: int = 0) -> Backbone:
         for name in head:
             for parameter in model.get_submodule(name).parameters():
                 parameter.data.normal_(std=0.3)
+        if family.bits:
+            _quantise(model, head)
     record = {"source": "tiny"}
     return Backbone(model, family.kind, None, head, LENGTH, record)
 

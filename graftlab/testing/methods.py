@@ -141,6 +141,10 @@ def test_what_is_saved_again_after_loading_is_the_same_bytes(
 @every
 def test_merging_changes_nothing(name: str, family: str) -> None:
     method, fitted = _case(name, family, "MERGEABLE")
+    if fitted.bits:
+        pytest.skip(
+            "a change of 4-bit weights is merged into what they are read as: graftlab merge"
+        )
     attached = _attach(method, fitted)
     fitting.train(attached, fitted)
     expected = fitting.outputs(attached.model, fitted)
@@ -221,7 +225,8 @@ def test_hooks_go_on_from_what_they_have_saved(name: str, family: str) -> None:
         pytest.skip(f"{name} has no hooks")
     fitting.train(first, fitted, steps=3)
     second = _attach(method, fitted)
-    second.model.load_state_dict(first.model.state_dict())
+    # of 4-bit weights the scales have names in it that none but bitsandbytes can load
+    second.model.load_state_dict(first.model.state_dict(), strict=not fitted.bits)
     fitting.start(second, torch.optim.SGD(second.model.parameters()))
     for ours, theirs in zip(second.hooks, first.hooks, strict=True):
         ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
@@ -243,6 +248,10 @@ def test_changes_of_the_weights_add_up_to_the_merged_model(name: str, family: st
     method, fitted = _case(name, family)
     if not hasattr(method, "deltas"):
         pytest.skip(f"{name} has no deltas")
+    if fitted.bits:
+        pytest.skip(
+            "a change of 4-bit weights is merged into what they are read as: graftlab merge"
+        )
     attached = _attach(method, fitted)
     fitting.train(attached, fitted)
     deltas = {

@@ -32,6 +32,11 @@ class Config(Section):
     """BitFit has no settings of its own."""
 
 
+def on_quantised(config: Config) -> str | None:
+    """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+    return None
+
+
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     """Return the frozen backbone with a trainable change of every bias, zero at first.
 

@@ -28,6 +28,7 @@ TURNS_OFF = True
 RELOADS_EXACTLY = True
 BACKBONES = ("encoder", "decoder", "vision", "tiny")
 NOT_ARCHITECTURES = ()
+STEERS = True  # it decides from gradients when to switch, and replaces weights then
 
 DYNAMIC = ("criterion", "ema", "drop_ratio", "patience", "warmup", "minimum", "latest")
 SWITCHING = ("switch_method", "reset_optimizer", "rewarmup_steps")
@@ -123,6 +124,11 @@ def _refuse(given: set[str], names: tuple[str, ...], mode: str, other: str) -> N
     idle = [name for name in names if name in given]
     if idle:
         raise ValueError(f"{', '.join(idle)} does nothing with mode {mode}; it needs mode {other}")
+
+
+def on_quantised(config: Config) -> str | None:
+    """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+    return None
 
 
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:

@@ -11,25 +11,6 @@ from peft.utils.quantization_utils import Bnb4bitBackend, Bnb8bitBackend
 from torch import Tensor
 
 
-def keep_readable(base: Any) -> None:
-    """Stop a 4-bit layer from packing its weight for inference.
-
-    bitsandbytes 0.50 does so on CPUs with bfloat16 instructions at the first forward pass in eval mode. A
-    packed weight lets no gradient through and cannot be read any more.
-
-    Raises:
-        ValueError: it has been packed already.
-    """
-    state = getattr(getattr(base, "weight", None), "quant_state", None)
-    if getattr(state, "packing_format_for_cpu", False):
-        raise ValueError(
-            "bitsandbytes has packed this model's 4-bit weights for inference, after which they cannot be "
-            "trained on nor read. Load the model anew, and put the adapter on before it is evaluated."
-        )
-    if hasattr(base, "support_avx512bf16_for_cpu"):
-        base.support_avx512bf16_for_cpu = False
-
-
 class Kept:
     """The frozen weight of a tuner layer, quantised if it is, without a copy of its numbers.
 

@@ -12,7 +12,7 @@ from peft.utils.quantization_utils import resolve_quantization_backend
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from graftlab import surgery
+from graftlab import quantised, surgery
 from graftlab.methods.jelly import frozen, product, projections
 from graftlab.methods.jelly.forms import Change, Form
 
@@ -42,7 +42,7 @@ class JellyLinear(nn.Module, BaseTunerLayer):
     def __init__(self, base_layer: nn.Module, adapter_name: str, **settings: Any) -> None:
         super().__init__()
         self.base_layer = base_layer
-        frozen.keep_readable(self.get_base_layer())
+        quantised.keep_readable(self.get_base_layer())
         sides: Any = _get_in_out_features(self.get_base_layer())
         self.in_features: int = sides[0]
         self.out_features: int = sides[1]
@@ -159,6 +159,7 @@ class JellyLinear(nn.Module, BaseTunerLayer):
     def frozen_weight(self) -> Tensor:
         """Return the layer's own weight W (O, I) without what may be merged, dequantised if need be."""
         w = self.get_base_weight() if self._unmerged is None else self._unmerged.read()
+        w = surgery.whole(w)
         return w.T if surgery.is_conv1d(self.get_base_layer()) else w
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -41,6 +41,13 @@ class Config(adapters.LowRank):
         return self
 
 
+def on_quantised(config: Config) -> str | None:
+    """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+    if config.init in low_rank.RESIDUAL:
+        return f"init {config.init} takes a part out of the frozen weights, which would be rounded anew"
+    return None
+
+
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     """Return the frozen backbone with A and B on its target layers.
 

@@ -1,0 +1,110 @@
+"""A frozen backbone in 4 or 8 bits, after QLoRA (Dettmers et al., 2023, arXiv 2305.14314).
+
+The linear layers of the blocks are quantised; embeddings, norms, the language head and the task's head are not.
+Norms compute in float32 whatever the rest has, and so does all that trains.
+"""
+
+import functools
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
+
+from graftlab import quantised
+from graftlab.config import Section
+from graftlab.errors import missing_extra
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Quantization(Section):
+    """In how many bits the frozen weights are held."""
+
+    bits: Literal[4, 8]
+    """4: blocks of 64 weights share a scale (QLoRA). 8: each row has its scale (LLM.int8)."""
+    type: Literal["nf4", "fp4"] = "nf4"
+    """With 4 bits: the levels are those of a normal distribution (nf4), or floating point (fp4)."""
+    double: bool = True
+    """With 4 bits: quantise the scales too, which saves 0.4 bits a weight."""
+    compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """With 4 bits: the number format that a dequantised weight is multiplied in."""
+
+    @model_validator(mode="after")
+    def _of_four_bits(self) -> "Quantization":
+        # a run's own config.yaml gives every field: the defaults do nothing, and are no request
+        fields = type(self).model_fields
+        names = ("type", "double", "compute_dtype")
+        idle = [name for name in names if getattr(self, name) != fields[name].default]
+        if self.bits == 8 and idle:
+            raise ValueError(f"{', '.join(idle)} does nothing with bits 8; it needs bits 4")
+        return self
+
+
+def check(quantization: Quantization | None) -> list[str]:
+    """Return what is missing, without importing it."""
+    if quantization is not None and find_spec("bitsandbytes") is None:
+        return [missing_extra("backbone.quantization", "bitsandbytes", "quantized")]
+    return []
+
+
+def fields(quantization: Quantization) -> dict[str, Any]:
+    """Return what `from_pretrained` has to be told.
+
+    transformers leaves out the language head, what is tied to the embeddings, and the head of a classifier.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if quantization.bits == 8:
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.type,
+        bnb_4bit_use_double_quant=quantization.double,
+        bnb_4bit_compute_dtype=getattr(torch, quantization.compute_dtype),
+    )
+    return {"quantization_config": config}
+
+
+def prepare(model: "nn.Module", head: tuple[str, ...]) -> None:
+    """Make a model that was just loaded fit for training on: weights readable, norms in float32."""
+    found = quantised.layers(model)
+    assert found, "no linear layer was quantised"
+    assert not [name for name in found if name.startswith(head or ("no head",))], head
+    for layer in found.values():
+        quantised.keep_readable(layer)
+    for module in model.modules():
+        if _is_norm(module):
+            _compute_in_float32(module)
+
+
+def record(model: "nn.Module", quantization: Quantization) -> dict[str, Any]:
+    """Return what a run keeps of it: the section, how many layers, and the bytes of their weights."""
+    found = quantised.layers(model).values()
+    size = sum(quantised.nbytes(layer) for layer in found)
+    return {**quantization.model_dump(), "layers": len(found), "bytes": size}
+
+
+def _is_norm(module: "nn.Module") -> bool:
+    own = list(module.parameters(recurse=False))
+    return "Norm" in type(module).__name__ and all(parameter.dim() == 1 for parameter in own)
+
+
+def _compute_in_float32(module: "nn.Module") -> None:
+    import torch
+
+    lower = {p.dtype for p in module.parameters(recurse=False)} - {torch.float32}
+    if not lower:
+        return
+    module.float()
+    module.register_forward_pre_hook(_widen)
+    module.register_forward_hook(functools.partial(_narrow, dtype=lower.pop()))
+
+
+def _widen(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x.float() if getattr(x, "is_floating_point", bool)() else x for x in inputs)
+
+
+def _narrow(module: "nn.Module", inputs: Any, output: "Tensor", *, dtype: Any) -> "Tensor":
+    return output.to(dtype)
