@@ -1,0 +1,115 @@
+"""Make, check and keep the data of a run file, and show what they are."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from graftlab.commands._options import File, Json, Overrides, aligned
+
+WIDTH = 72  # of a text that is shown
+LOST = {
+    "skipped": "cannot be used",
+    "dropped_labels": "left out by their label",
+    "dropped": "left out",
+    "left_out": "not trained on",
+    "too_long": "too long",
+    "truncated": "cut",
+}
+
+
+def command(
+    file: File,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Also write the rows as train, validation and test.jsonl.gz into a new folder.",
+        ),
+    ] = None,
+    rows: Annotated[
+        int, typer.Option("--rows", min=0, metavar="N", help="Rows of each split to show.")
+    ] = 1,
+    as_json: Json = False,
+) -> None:
+    """Make, check and keep the data of a run file, and show what they are.
+
+    What comes from the hub is fetched and kept, so that a run finds it without a network. The model's
+    tokenizer is needed too, its weights are not.
+    """
+    from graftlab import config, preparing, runfile
+    from graftlab.commands._report import print_json
+
+    prepared = preparing.prepare(runfile.resolve(config.read(file, overrides or ())))
+    use = None if out is None else preparing.write(prepared, file, overrides or (), out)
+    record = prepared.record
+    found: dict[str, Any] = {
+        "task": prepared.file.resolved["task"].get("name") or prepared.file.task.name,
+        "cache": dict(prepared.cache),
+        "labels": preparing.labels(prepared),
+        "lengths": dict(prepared.lengths),
+        "record": dict(record),
+        "rows": preparing.first_rows(prepared, rows),
+        "out": None if out is None else str(out),
+        "use": use,
+    }
+    if as_json:
+        print_json(found)
+        return
+    print(aligned(_lines(found)))
+    for note in record.get("notes", ()):
+        print(f"note: {note}")
+    for split, shown in found["rows"].items():
+        for row in shown:
+            print(f"{split}:\n{aligned([(k, _short(v)) for k, v in row.items()])}")
+    if use is not None:
+        print(f"{out} holds them. A run reads them with these options behind its own:")
+        print("\n".join(f"  --set {_quoted(change)}" for change in use))
+
+
+def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    record, cache = found["record"], found["cache"]
+    lines = [("task", str(found["task"]))]
+    if cache:
+        how = "was there already" if cache["was_there"] else "is there now"
+        lines.append(("cache", f"{cache['folder']} ({cache['bytes'] / 2**20:.1f} MiB) {how}"))
+    if record.get("max_length"):
+        lines.append(("longest input", f"{record['max_length']} tokens"))
+    before = record.get("original_sizes", {})
+    for split, size in (record.get("sizes") or {}).items():
+        of = f" of {before[split]:,}" if before.get(split, size) != size else ""
+        lines.append((split, f"{size:,} rows{of}"))
+        lines += [("", text) for text in _about(found, split)]
+    return lines
+
+
+def _about(found: dict[str, Any], split: str) -> Iterator[str]:
+    """Yield what there is to know of a split, a line each."""
+    record = found["record"]
+    if where := (record.get("source") or {}).get(split):
+        yield f"from {where}"
+    if counts := found["labels"].get(split):
+        yield _short(", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    if spread := found["lengths"].get(split):
+        yield "tokens: " + ", ".join(f"{name} {length}" for name, length in spread.items())
+    for key, what in LOST.items():
+        lost = record.get(key, {}).get(split)
+        if isinstance(lost, dict):
+            yield from (f"{count:,} rows {what}: {reason}" for reason, count in lost.items())
+        elif lost:
+            count = len(lost) if isinstance(lost, list) else lost
+            yield f"{count:,} rows {what}"
+
+
+def _short(value: Any) -> str:
+    text = " ".join(value.split()) if isinstance(value, str) else str(value)
+    return text if len(text) <= WIDTH else text[: WIDTH - 3] + "..."
+
+
+def _quoted(change: str) -> str:
+    import shlex
+
+    return shlex.quote(change)

@@ -1,0 +1,234 @@
+"""The data of a run file: made, checked and kept before a run needs them."""
+
+import gzip
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graftlab import config, files, runfile
+from graftlab.contracts import Data, Row
+from graftlab.data import sources
+from graftlab.data.section import DataSection
+from graftlab.errors import ConfigError, DiskError
+from graftlab.runfile import RunFile
+from graftlab.seeds import mix
+
+SHOWN = 3  # rows of a split
+QUANTILES = {"median": 0.5, "95 %": 0.95}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a run file, read, split and turned into tokens."""
+
+    file: RunFile
+    data: Data
+    record: Mapping[str, Any]
+    """What a run's environment.json says of them."""
+    lengths: Mapping[str, Mapping[str, int]]
+    """By split: shortest, median, 95 % and longest in tokens; empty where they are images."""
+    cache: Mapping[str, Any]
+    """Where the rows are kept, and whether they were there before; empty for rows of this machine."""
+
+
+def prepare(file: RunFile) -> Prepared:
+    """Return the data of a run; what comes from the hub is fetched, and kept as a run keeps it.
+
+    The model is built without its weights, for its tokenizer.
+
+    Raises:
+        ConfigError, DataError, ModelError, Refused
+    """
+    part = file.task
+    before = _cached(file)
+    data: Data = part.module.read(part.config, file.paths, file.seed)
+    backbone = file.backbone.module.load(
+        file.backbone.config, data.problem, mix(file.seed, "backbone"), meta=True
+    )
+    task = part.module.bind(data, backbone, part.config, mix(file.seed, "task"))
+    lengths = {}
+    if backbone.max_length is not None:
+        lengths = {s: _spread(task.lengths(s)) for s in data.splits if task.size(s)}
+    record = {**data.record, **getattr(task, "record", {})}
+    cache = {}
+    if (after := _cached(file)) is not None:
+        cache = {"folder": str(after), "bytes": _size(after), "was_there": before is not None}
+    return Prepared(file, data, record, lengths, cache)
+
+
+def _cached(file: RunFile) -> Path | None:
+    """Return the folder in which `datasets` keeps the rows of the hub's data set, if it is there."""
+    hub = getattr(file.task.config, "hub", None)
+    if hub is None or sources.local_files(file.task.config):
+        return None
+    from datasets.naming import camelcase_to_snakecase
+
+    owner, slash, name = hub.path.rpartition("/")
+    folder = file.paths.tables / f"{owner}{'___' * bool(slash)}{camelcase_to_snakecase(name)}"
+    kept = sorted(folder.glob(f"{hub.name or 'default'}*")) if folder.is_dir() else []
+    return kept[0] if any(path.suffix == ".arrow" for k in kept for path in k.rglob("*")) else None
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _spread(lengths: Sequence[int]) -> dict[str, int]:
+    ordered = sorted(lengths)
+    inner = {name: ordered[int(share * (len(ordered) - 1))] for name, share in QUANTILES.items()}
+    return {"shortest": ordered[0], **inner, "longest": ordered[-1]}
+
+
+def labels(prepared: Prepared) -> dict[str, dict[str, int]]:
+    """Return how many rows of each split have each class; empty where there are no classes."""
+    names = prepared.data.problem.labels
+    counted = {
+        split: Counter(row["label"] for row in rows)
+        for split, rows in prepared.data.splits.items()
+        if names and len(rows)
+    }
+    return {s: {name: count[i] for i, name in enumerate(names)} for s, count in counted.items()}
+
+
+def first_rows(prepared: Prepared, count: int = SHOWN) -> dict[str, list[dict[str, Any]]]:
+    """Return the first rows of each split, as what JSON can hold: an image by its form."""
+    splits = prepared.data.splits.items()
+    return {s: [_plain(row) for row in rows[:count]] for s, rows in splits if len(rows)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if hasattr(value, "shape"):
+        return f"<{' x '.join(map(str, value.shape))} pixels>"
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def write(prepared: Prepared, source: str, overrides: Sequence[str], out: Path) -> list[str]:
+    """Write train, validation and test to a new folder; return what a run file needs to read them again.
+
+    The rows are those of the source, as they stand there, so that the same run file reads them: `source`
+    and `overrides` are what `prepared.file` was made of. That they come back equal is checked.
+
+    Raises:
+        ConfigError: `out` is not empty, or the task's rows are no plain texts.
+        DiskError: it cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is there already and not empty. Choose another with --out.")
+    partial = out.with_name(out.name + files.PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        names = _write_splits(prepared, partial)
+        changes = _changes(prepared, names)
+        again = [*overrides, f"task.data_dir={json.dumps(str(partial.absolute()))}", *changes]
+        _check_same(prepared, runfile.resolve(config.read(source, again)), out)
+        if out.exists():
+            out.rmdir()
+        partial.replace(out)
+    except OSError as error:
+        raise DiskError(f"{out} cannot be written: {error}. Choose another with --out.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [f"task.data_dir={out}", *changes]
+
+
+def _write_splits(prepared: Prepared, folder: Path) -> list[str]:
+    """Write the rows of the source that became each split; return the names of the files.
+
+    Where there is no test split the validation rows stand last in train: as a file they would be read as
+    test.
+    """
+    rows = raw_rows(prepared)
+    if "test" not in rows:
+        rows = {"train": [*rows["train"], *rows["validation"]]}
+    for split, found in rows.items():
+        write_rows(folder / f"{split}.jsonl.gz", found)
+    return list(rows)
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows as packed JSON Lines: the same bytes for the same rows."""
+    with path.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+        for row in rows:
+            line = json.dumps(row, ensure_ascii=False, default=str)  # a date is written as text
+            packed.write(line.encode() + b"\n")
+    files.sync(path)
+
+
+def raw_rows(prepared: Prepared) -> dict[str, list[Row]]:
+    """Return the rows of the source that each split is made of, in its order.
+
+    Raises:
+        ConfigError: the task is a mixture, or its rows are images.
+    """
+    task, data = prepared.file.task, prepared.data
+    columns = {name for rows in data.splits.values() for row in rows[:1] for name in row}
+    if not isinstance(task.config, DataSection) or "image" in columns:
+        raise ConfigError(
+            f"rows of the kind {task.name!r} are not written as JSON Lines. A run reads them from where "
+            f"they are, or from the cache."
+        )
+    opened = sources.open_splits(task.config, prepared.file.paths, ("", ""))
+    wanted = {split: [row["index"] for row in rows] for split, rows in data.splits.items()}
+    origins = _origins(data)
+    found: dict[str, dict[int, Row]] = {}
+    for split, source in opened.items():
+        needed = {i for ours, theirs in origins.items() if theirs == split for i in wanted[ours]}
+        rows = ((i, row) for i, row in source.rows if i in needed and not isinstance(row, str))
+        found[split] = dict(rows) if needed else {}
+    return {
+        split: [found[origins[split]][index] for index in indices]
+        for split, indices in wanted.items()
+        if indices
+    }
+
+
+def _origins(data: Data) -> dict[str, str]:
+    """Return for each split the split of the source that its rows come from (`splits.prepare`)."""
+    notes = data.record.get("notes", ())
+    carved = any(note.startswith("validation carved from train") for note in notes)
+    moved = "the validation split is used as test" in notes
+    return {
+        "train": "train",
+        "validation": "train" if carved else "validation",
+        "test": "validation" if moved else "test",
+    }
+
+
+def _changes(prepared: Prepared, names: Sequence[str]) -> list[str]:
+    """Return what else in the section would make other rows of what is written."""
+    section, data = prepared.file.task.config, prepared.data
+    changes = []
+    if section.files:
+        changes.append("task.files=null")
+    if section.options:
+        changes.append("task.options={}")
+    if section.train_data_ratio != 1:
+        changes.append("task.train_data_ratio=1.0")
+    if section.labels is None and data.problem.kind == "classes":
+        changes.append(f"task.labels={json.dumps(data.problem.labels, ensure_ascii=False)}")
+    if "test" not in names:
+        changes.append(f"task.validation_last={len(data.splits['validation'])}")
+    return changes
+
+
+def _check_same(prepared: Prepared, file: RunFile, out: Path) -> None:
+    """Read the rows again; what differs could not be used in place of the source."""
+    again = file.task.module.read(file.task.config, file.paths, file.seed)
+    for split, rows in prepared.data.splits.items():
+        mine, others = _without_index(rows), _without_index(again.splits[split])
+        assert mine == others, f"{split} of {out} is not read back as it was"
+
+
+def _without_index(rows: Sequence[Row]) -> list[Row]:
+    return [{key: value for key, value in row.items() if key != "index"} for row in rows]

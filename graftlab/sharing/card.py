@@ -1,0 +1,281 @@
+"""The model card of a run: what it is, how good it is and how to use it, with the hub's metadata in front.
+
+https://huggingface.co/docs/hub/model-cards (the metadata are YAML between two lines of dashes)
+"""
+
+import importlib.util
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from graftlab.errors import ConfigError
+from graftlab.sharing.contents import CARD, Shared
+
+MADE = (
+    "<!-- made by `graftlab push`, and made anew by it; without this line it is yours and stays -->"
+)
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PIPELINES = {"classes": "text-classification", "tokens": "text-generation"}
+IMAGES = "image-classification"
+AUTO = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "text-generation": "AutoModelForCausalLM",
+    IMAGES: "AutoModelForImageClassification",
+}
+PEFT_CODE = """```python
+{imports}
+from transformers import {auto}
+
+base = {auto}.from_pretrained("{base}"{options})
+model = PeftModel.from_pretrained(base, "{repo}").eval()
+```"""
+
+
+def write(shared: Shared, repo: str) -> str:
+    """Write the card into the adapter's folder, and return it; one that a user has written is kept.
+
+    Raises:
+        ConfigError: the user's own card has metadata that the hub does not take.
+    """
+    path = shared.run.adapter / CARD
+    text = path.read_text(encoding="utf-8") if path.is_file() else MADE
+    if MADE in text:
+        text = make(shared, repo)
+        path.write_text(text, encoding="utf-8")
+    check(text, str(path))
+    return text
+
+
+def check(text: str, where: str) -> None:
+    """Raise ConfigError if the metadata in front of a card cannot be read as the hub's."""
+    from huggingface_hub import ModelCard
+
+    try:
+        ModelCard(text)
+    except Exception as error:  # of yaml or of huggingface_hub, which has no class for it
+        raise ConfigError(
+            f"the metadata in {where} are not as the hub wants them: {error}"
+        ) from None
+
+
+def make(shared: Shared, repo: str) -> str:
+    """Return the card of a run that will be at `repo`."""
+    result = shared.result
+    sections = [
+        f"---\n{metadata(shared, repo).to_yaml()}\n---",
+        MADE,
+        f"# {_plain(result['name'])}",
+        _summary(shared),
+        "## Scores",
+        _scores(result),
+        *_warnings(result),
+        "## Use",
+        *_use(shared, repo),
+        *_prompt(shared),
+        "## How it was trained",
+        _facts(shared),
+        "The whole run file is `config.yaml`; `graftlab run config.yaml` trains it again:",
+        _fenced(shared.config(), "yaml"),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def metadata(shared: Shared, repo: str) -> Any:
+    """Return huggingface_hub's record of the card's metadata: base model, data, tags and scores."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task, hub_id = shared.result["task"], _data_id(shared)
+    scores = [
+        EvalResult(
+            task_type=pipeline(shared) or "other",
+            dataset_type=hub_id or task,
+            dataset_name=task,
+            dataset_config=shared.file.task.config.hub.name if hub_id else None,
+            dataset_split=split,
+            dataset_revision=shared.environment["data"].get("revision"),
+            metric_type=name,
+            metric_name=name,
+            metric_value=score["value"],
+        )
+        for split, found in shared.result["metrics"].items()
+        for name, score in found.items()
+        if score["value"] is not None
+    ]
+    base = None if shared.base_is_local else shared.environment["backbone"]["source"]
+    known = bool(base and HUB_ID.fullmatch(base))
+    library = "peft" if shared.peft else "transformers" if _is_model(shared) else "graftlab"
+    return ModelCardData(
+        base_model=base if known else None,
+        base_model_relation=("adapter" if shared.peft else "finetune") if known else None,
+        library_name=library,
+        pipeline_tag=pipeline(shared),
+        tags=["graftlab", shared.result["method"]],
+        datasets=[hub_id] if hub_id else None,
+        metrics=sorted({score.metric_type for score in scores if score.metric_type != "loss"}),
+        model_name=repo.rpartition("/")[2],
+        eval_results=scores or None,
+    )
+
+
+def pipeline(shared: Shared) -> str | None:
+    """Return the hub's name for what the model does; None for a score, which has none."""
+    if shared.file.task.name == "images":
+        return IMAGES
+    return PIPELINES.get(shared.environment["data"].get("problem", "classes"))
+
+
+def _data_id(shared: Shared) -> str | None:
+    """Return the hub's id of the data set; None for rows from elsewhere."""
+    config = shared.file.task.config
+    local = getattr(config, "data_dir", None) or getattr(config, "files", None)
+    hub = getattr(config, "hub", None)
+    return None if local or not hub else str(hub.path)
+
+
+def _is_model(shared: Shared) -> bool:
+    """All weights are here, in transformers' format, as full fine-tuning saves them."""
+    return shared.file.method.name == "full"
+
+
+def _summary(shared: Shared) -> str:
+    result, base = shared.result, _plain(_base(shared))
+    revision = shared.environment["backbone"]["revision"]
+    at = f" at revision `{revision}`" if revision else ""
+    parameters = result["parameters"]
+    trained = (
+        f"{parameters['trainable']:,} of {parameters['total']:,} parameters "
+        f"({parameters['trainable'] / parameters['total']:.2%})"
+    )
+    what = "weights" if _is_model(shared) else "an adapter"
+    lines = [
+        f"This is {what} for {base}{at}, trained by graftlab with the method "
+        f"`{result['method']}` on {_plain(result['task'])}: {trained}."
+    ]
+    if shared.base_is_local:
+        lines.append(
+            f"The base model is not on the hub: its weights have sha256 "
+            f"{', '.join(f'`{h}`' for h in shared.environment['backbone']['sha256'].values())}."
+        )
+    return "\n".join(lines)
+
+
+def _base(shared: Shared) -> str:
+    from graftlab.sharing.contents import portable_model
+
+    source = str(shared.environment["backbone"]["source"])
+    return portable_model(source) if shared.base_is_local else source
+
+
+def _scores(result: Mapping[str, Any]) -> str:
+    rows = [
+        (split, name, *_score(score), f"{result['data'].get(split, ''):,}")
+        for split, found in result["metrics"].items()
+        for name, score in found.items()
+    ]
+    if not rows:
+        return "There was neither a validation nor a test split."
+    chosen = result.get("selected_by")
+    note = f"Step {result['selected_step']} of {result['steps']}"
+    note += f", chosen by {chosen} on validation" if chosen else ", the last one"
+    table = _table(("split", "metric", "value", "standard error", "n"), rows)
+    return f"{table}\n\n{note}; test was not looked at before."
+
+
+def _score(score: Mapping[str, Any]) -> tuple[str, str]:
+    if score["value"] is None:
+        return f"undefined ({score.get('reason') or 'no label is known'})", ""
+    error = score.get("standard_error")
+    return f"{score['value']:.4f}", "" if error is None else f"{error:.4f}"
+
+
+def _warnings(result: Mapping[str, Any]) -> list[str]:
+    said = [f"- Not exactly repeatable: {_plain(reason)}" for reason in result["not_exact"]]
+    return ["\n".join(said)] if said else []
+
+
+def _use(shared: Shared, repo: str) -> list[str]:
+    name = repo.rpartition("/")[2]
+    ours = (
+        f"With graftlab, which reads templates, labels and settings from `config.yaml`:\n\n"
+        f"```bash\nhf download {repo} --local-dir {name}\n"
+        f'graftlab predict {name} --input "a text"\n```'
+    )
+    auto = AUTO.get(pipeline(shared) or "text-classification", "")
+    labels = shared.environment["data"].get("labels") or ["score"]
+    options = "" if auto == "AutoModelForCausalLM" else f", num_labels={len(labels)}"
+    if _is_model(shared):
+        code = f'model = {auto}.from_pretrained("{repo}").eval()'
+        return [f"```python\nfrom transformers import {auto}\n\n{code}\n```", ours]
+    if shared.peft is None:
+        return [f"PEFT does not load what `{shared.file.method.name}` saves.", ours]
+    if (shared.run.adapter / "initial_adapter.safetensors").is_file():
+        return [
+            "It began from a part of the base model's own weights, which plain PEFT would not take out "
+            "again: `graftlab export RUN --out DIR` makes plain LoRA of it.",
+            ours,
+        ]
+    imports = ["from peft import PeftModel"]
+    if _is_ours(shared.file.method.module):
+        imports.insert(0, "import graftlab.auto  # teaches PEFT this method")
+    if auto == AUTO[IMAGES]:
+        options += ", ignore_mismatched_sizes=True"
+    code = PEFT_CODE.format(
+        imports="\n".join(imports), auto=auto, base=_base(shared), options=options, repo=repo
+    )
+    return ["With PEFT:", code, ours]
+
+
+def _is_ours(module: Any) -> bool:
+    """Whether the method registers a tuner of its own in PEFT, as `graftlab.auto` finds them."""
+    return hasattr(module, "__path__") and bool(
+        importlib.util.find_spec(f"{module.__name__}.tuner")
+    )
+
+
+def _prompt(shared: Shared) -> list[str]:
+    """Return how a text has to be laid out for a model that writes, where the run file says it."""
+    config = shared.file.task.config
+    prompt, template = getattr(config, "prompt", None), getattr(config, "template", None)
+    if not (prompt or template) or shared.environment["data"].get("problem") != "tokens":
+        return []
+    if getattr(config, "chat_template", False):
+        return ["Inputs are user turns of the tokenizer's chat template."]
+    if prompt:
+        return ["An input is laid out like this:", _fenced(prompt, "text")]
+    return [f"Inputs are laid out by graftlab's template `{template}`."]
+
+
+def _facts(shared: Shared) -> str:
+    result, training = shared.result, shared.file.resolved["training"]
+    method = {k: v for k, v in shared.file.resolved["method"].items() if k in ("rank", "alpha")}
+    sizes = ", ".join(f"{split} {count:,}" for split, count in result["data"].items())
+    rows: list[tuple[str, ...]] = [
+        ("method", " ".join([result["method"], *(f"{k} {v}" for k, v in method.items())])),
+        ("data", f"{_data_id(shared) or result['task']}: {sizes}"),
+        ("steps", f"{result['steps']}, batches of {training['batch_size']}"),
+        (
+            "optimizer",
+            f"{training['optimizer']['name']}, learning rate {training['learning_rate']:g}",
+        ),
+        ("precision", training["precision"]),
+        ("seed", str(result["seed"])),
+        ("graftlab", str(shared.environment.get("packages", {}).get("graftlab", ""))),
+    ]
+    return _table(("what", "value"), rows)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+
+
+def _fenced(text: str, language: str) -> str:
+    """Return text as a block of code, fenced by more backticks than stand in it."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def _plain(text: str) -> str:
+    """Return text that is no markup: names come from run files and data."""
+    return re.sub(r"([|`<>\\*\[\]])", r"\\\1", " ".join(str(text).split()))

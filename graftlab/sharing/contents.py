@@ -1,0 +1,117 @@
+"""What of a run is shared: files that other machines can use, without the folders of this one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from graftlab import config, files, inference, runfile
+from graftlab.errors import ConfigError
+from graftlab.runfile import RunFile
+from graftlab.runs import Run
+
+Content = bytes | Path
+ADAPTER_CONFIG = "adapter_config.json"
+CARD = "README.md"
+ENVIRONMENT = ("packages", "python", "graftlab", "peft", "seed", "processes", "deterministic")
+DATA = ("problem", "labels", "sizes", "original_sizes", "fingerprint", "revision")
+BACKBONE = ("source", "revision", "sha256")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A finished run, and what others are told of it."""
+
+    run: Run
+    file: RunFile
+    result: dict[str, Any]
+    environment: dict[str, Any]
+    """Packages, data and weights that `graftlab.load` compares; nothing of this machine."""
+
+    @property
+    def base_is_local(self) -> bool:
+        """The backbone is a folder of this machine, which nobody else has."""
+        return Path(str(self.file.backbone.config.model)).is_absolute()
+
+    @property
+    def peft(self) -> dict[str, Any] | None:
+        """The adapter's config in PEFT's format; None for a method that PEFT does not load."""
+        path = self.run.adapter / ADAPTER_CONFIG
+        return files.read_json(path) if path.is_file() else None
+
+    def config(self) -> str:
+        """Return the run file with every path but its name cut off, and nothing about where runs go."""
+        file = self.file
+        values = {k: file.resolved[k] for k in ("name", "training", "seed", "deterministic")}
+        backbone = {"kind": file.backbone.name, **_portable(file.backbone.config)}
+        if self.base_is_local:
+            backbone["model"] = portable_model(backbone["model"])
+        values["backbone"] = backbone
+        values["task"] = {**_portable(file.task.config), "kind": file.task.name}
+        values["method"] = {"name": file.method.name, **_portable(file.method.config)}
+        return config.dump({key: values[key] for key in file.resolved if key in values})
+
+
+def read(path: Path) -> Shared:
+    """Return the finished run at `path`.
+
+    Raises:
+        ConfigError: it is no run, or not finished.
+    """
+    run = inference.find(path)
+    if not run.finished:
+        raise ConfigError(
+            f"{path} is not finished, so it has no scores to show. `graftlab resume {path}`."
+        )
+    before = files.read_json(run.environment)
+    environment = {key: before[key] for key in ENVIRONMENT if key in before}
+    environment["data"] = {k: before["data"][k] for k in DATA if k in before["data"]}
+    environment["backbone"] = {key: before["backbone"].get(key) for key in BACKBONE}
+    file = runfile.resolve(config.read(run.config), finished=True)
+    return Shared(run, file, run.read_result(), environment)
+
+
+def gather(shared: Shared) -> dict[str, Content]:
+    """Return what is uploaded beside the card, by its name in the repository.
+
+    Downloaded into one folder it is an adapter folder for PEFT, and a run for `graftlab.load`.
+    """
+    contents: dict[str, Content] = {
+        str(path.relative_to(shared.run.adapter)): path
+        for path in sorted(shared.run.adapter.rglob("*"))
+        if path.is_file() and path.name != CARD
+    }
+    environment = shared.environment
+    if shared.base_is_local:
+        source = portable_model(environment["backbone"]["source"])
+        environment = {**environment, "backbone": {**environment["backbone"], "source": source}}
+        if (peft := shared.peft) is not None:
+            named = {**peft, "base_model_name_or_path": source}
+            contents[ADAPTER_CONFIG] = files.dump_json(named).encode()
+    contents["config.yaml"] = shared.config().encode()
+    contents["environment.json"] = files.dump_json(environment).encode()
+    contents["result.json"] = files.dump_json(_shown(shared.result)).encode()
+    return contents
+
+
+def portable_model(model: str) -> str:
+    """Return the folder of a model as others may have it: beside where they start."""
+    return f"./{Path(model).name}"
+
+
+def _shown(result: Mapping[str, Any]) -> dict[str, Any]:
+    backbone = str(result["backbone"])
+    return {**result, "backbone": portable_model(backbone) if backbone[:1] == "/" else backbone}
+
+
+def _portable(value: Any) -> Any:
+    """Return a section as plain values, of a path only its last part."""
+    if isinstance(value, BaseModel):
+        return {key: _portable(getattr(value, key)) for key in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {str(key): _portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_portable(item) for item in value]
+    return f"./{value.name}" if isinstance(value, Path) else value

@@ -1,0 +1,61 @@
+"""The rows that a run was trained and scored on, as a data set of the hub."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+from graftlab import preparing
+from graftlab.errors import DataError
+from graftlab.sharing.contents import CARD, Content, Shared
+
+log = logging.getLogger("graftlab")
+
+
+def gather(shared: Shared, repo: str) -> dict[str, Content]:
+    """Return the run's rows, one file a split, and a card that names them.
+
+    Raises:
+        ConfigError: they are images, or a mixture's.
+        DataError: they are gone, or have changed since the run.
+    """
+    task = shared.file.task
+    data = task.module.read(task.config, shared.file.paths, shared.file.seed)
+    before = shared.environment["data"].get("fingerprint")
+    if data.record.get("fingerprint") != before:
+        raise DataError(
+            f"the data have changed since {shared.run.path} was trained "
+            f"(fingerprint {data.record.get('fingerprint')}, was {before}). Put them back."
+        )
+    rows = preparing.raw_rows(preparing.Prepared(shared.file, data, data.record, {}, {}))
+    hub = getattr(task.config, "hub", None)
+    log.warning(
+        "the rows are uploaded as they are (%s): whether you may publish them, their licence says",
+        hub.path if hub else ", ".join(data.record["source"].values()),
+    )
+    found: dict[str, Content] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for split, chosen in rows.items():
+            path = Path(folder) / f"{split}.jsonl.gz"
+            preparing.write_rows(path, chosen)
+            found[path.name] = path.read_bytes()
+    sizes = {split: len(chosen) for split, chosen in rows.items()}
+    found[CARD] = _card(shared, repo, sizes, hub.path if hub else None).encode()
+    return found
+
+
+def _card(shared: Shared, repo: str, sizes: dict[str, int], hub_id: str | None) -> str:
+    from huggingface_hub import DatasetCardData
+
+    files = [{"split": split, "path": f"{split}.jsonl.gz"} for split in sizes]
+    data = DatasetCardData(
+        configs=[{"config_name": "default", "data_files": files}],
+        source_datasets=[hub_id] if hub_id else None,
+        tags=["graftlab"],
+    )
+    listed = "\n".join(f"- {split}: {size:,} rows" for split, size in sizes.items())
+    origin = f"They are rows of the data set {hub_id}." if hub_id else "They are local files' rows."
+    return (
+        f"---\n{data.to_yaml()}\n---\n\n# {repo.rpartition('/')[2]}\n\n"
+        f"The rows that the run {shared.file.name} was trained and scored on, as graftlab split them.\n"
+        f"{origin} Their licence is that of their source.\n\n{listed}\n"
+    )

@@ -1,0 +1,268 @@
+"""Files brought to a repository of the Hugging Face hub in one commit, where they differ from what is there.
+
+The token is `HF_TOKEN` of the environment, and nothing repeats it.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from graftlab import files
+from graftlab.errors import ConfigError, ModelError
+from graftlab.hub import redact
+from graftlab.sharing import card, contents
+from graftlab.sharing.contents import Content
+
+log = logging.getLogger("graftlab")
+CHUNK = 2**20
+
+
+class Options(NamedTuple):
+    """How a push is carried out."""
+
+    force: bool = False
+    """Commit all files, also those that are there already."""
+    private: bool = False
+    """A new repository is seen by its owners alone; a public one that is there is refused."""
+    dry_run: bool = False
+    """Read what is there, and write nothing to the hub."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did, or would do."""
+
+    repo: str
+    kind: str
+    """`model` or `dataset`."""
+    uploaded: tuple[str, ...]
+    """Names of files that were new or different (or forced)."""
+    unchanged: tuple[str, ...]
+    commit: str | None
+    """None where there was nothing to commit, and in a dry run."""
+    url: str
+
+    def record(self) -> dict[str, Any]:
+        return {**vars(self), "uploaded": list(self.uploaded), "unchanged": list(self.unchanged)}
+
+
+def push(run: Path, repo: str | None, data: bool, options: Options) -> list[Pushed]:
+    """Upload the adapter of a finished run with its card; with `data`, also its rows, to `<repo>-data`.
+
+    `repo` is the token's own account and the run's name unless given.
+
+    Raises:
+        ConfigError: the run is not finished, or the name is none that the hub takes.
+        DataError: the run's data are gone or have changed.
+        ModelError: the hub did not take it; the message says why.
+    """
+    shared = contents.read(run)
+    api = _api(options.dry_run and repo is not None)
+    repo = checked(repo or f"{_account(api)}/{_slug(shared.file.name)}")
+    text = card.write(shared, repo)
+    if shared.base_is_local:
+        log.warning(
+            "the base model is a folder of this machine (%s): others can use the adapter only with the "
+            "same folder. Train with the model's id on the hub as backbone.model.",
+            shared.file.backbone.config.model,
+        )
+    found = {contents.CARD: text.encode(), **contents.gather(shared)}
+    rows: dict[str, Content] = {}
+    if data:
+        from graftlab.sharing import rows as prepared
+
+        rows = prepared.gather(shared, f"{repo}-data")  # before anything is uploaded: it may fail
+    done = [upload(api, repo, "model", found, options)]
+    if data:
+        done.append(upload(api, f"{repo}-data", "dataset", rows, options))
+    return done
+
+
+def upload(
+    api: Any, repo: str, kind: str, found: Mapping[str, Content], options: Options
+) -> Pushed:
+    """Commit the files that differ from those in the repository, which is made if it is not there.
+
+    Raises:
+        ConfigError: `private`, and the repository is public.
+        ModelError: the hub did not take it.
+    """
+    try:
+        info = _info(api, repo, kind)
+        if info is not None and options.private and not info.private:
+            raise ConfigError(
+                f"{repo} is there already and public; --private only makes a new one so. Change it in "
+                f"its settings on the hub, or choose another --repo."
+            )
+        there = {file.rfilename: file for file in (info.siblings or ())} if info else {}
+        same = tuple(name for name in found if _is_same(found[name], there.get(name)))
+        wanted = tuple(name for name in found if options.force or name not in same)
+        unchanged = tuple(name for name in found if name not in wanted)
+        commit = None
+        if wanted and not options.dry_run:
+            if info is None:
+                api.create_repo(
+                    repo, repo_type=kind, private=options.private or None, exist_ok=True
+                )
+            commit = _commit(api, repo, kind, {n: found[n] for n in wanted}, set(same), info)
+    except (ConfigError, ModelError):
+        raise
+    except Exception as error:  # of httpx, of huggingface_hub and of its threads
+        raise ModelError(explain(repo, error)) from None
+    prefix = "datasets/" if kind == "dataset" else ""
+    return Pushed(repo, kind, wanted, unchanged, commit, f"{api.endpoint}/{prefix}{repo}")
+
+
+def checked(repo: str) -> str:
+    """Return the id of a repository. `Raises:` ConfigError: the hub takes no such name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ConfigError(f"--repo {repo!r} is no name for the hub: {error}") from None
+    if repo.count("/") != 1:
+        raise ConfigError(f"--repo {repo!r}: give it with its owner, as in me/{repo}.")
+    return repo
+
+
+def _api(anonymous: bool) -> Any:
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    token = os.environ.get("HF_TOKEN")
+    if not token and not anonymous:
+        raise ConfigError(
+            "HF_TOKEN is not set: the hub takes files only from accounts it knows. Make a token that may "
+            "write at https://huggingface.co/settings/tokens and put it into the environment."
+        )
+    disable_progress_bars()
+    return HfApi(token=token or False)
+
+
+def _account(api: Any) -> str:
+    try:
+        return str(api.whoami()["name"])
+    except Exception as error:  # as in `upload`
+        raise ModelError(explain("the account of HF_TOKEN", error)) from None
+
+
+def _slug(name: str) -> str:
+    """Return a run's name as the hub takes it: letters, digits, dots, dashes."""
+    slug = re.sub(r"[-.]{2,}", "-", re.sub(r"[^A-Za-z0-9._-]+", "-", name)).strip("-.")
+    return slug[:90] or "adapter"
+
+
+def _info(api: Any, repo: str, kind: str) -> Any:
+    """Return what the hub knows of a repository and its files; None where there is none."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        return api.repo_info(repo, repo_type=kind, files_metadata=True)
+    except RepositoryNotFoundError as error:
+        if error.response.status_code == 404:
+            return None
+        raise
+
+
+def _is_same(content: Content, there: Any) -> bool:
+    if there is None:
+        return False
+    if there.lfs is not None:
+        return bool(_sha256(content) == there.lfs.sha256)
+    return bool(_git_hash(content) == there.blob_id)
+
+
+def _sha256(content: Content) -> str:
+    return (
+        hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else files.sha256(content)
+    )
+
+
+def _git_hash(content: Content) -> str:
+    """Return what git calls a file of this content."""
+    if isinstance(content, bytes):
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    hashed = hashlib.sha1(b"blob %d\0" % content.stat().st_size)
+    with content.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            hashed.update(chunk)
+    return hashed.hexdigest()
+
+
+def _commit(
+    api: Any, repo: str, kind: str, wanted: Mapping[str, Content], same: set[str], info: Any
+) -> str:
+    """Commit files, on top of what was compared with; return the commit.
+
+    The library leaves out of a commit what is there already, unless it is removed in the same commit.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    operations: list[Any] = [CommitOperationDelete(name) for name in wanted if name in same]
+    operations += [CommitOperationAdd(name, content) for name, content in wanted.items()]
+    done = api.create_commit(
+        repo,
+        operations,
+        repo_type=kind,
+        commit_message=f"graftlab push: {len(wanted)} files",
+        parent_commit=getattr(info, "sha", None),
+    )
+    return str(done.oid)
+
+
+def explain(repo: str, error: BaseException) -> str:
+    """Return why the hub did not take files, and what to do."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    chain = list(_causes(error))
+    if any(isinstance(e, OfflineModeIsEnabled) for e in chain):
+        return f"HF_HUB_OFFLINE forbids to ask the hub about {repo}. Unset it to push."
+    status = next((s for e in chain if (s := _status(e))), None)
+    if status is None:
+        return _unreachable(repo, error, chain)
+    said = redact(str(getattr(error, "server_message", None) or "")).strip()
+    why = {
+        400: f"the hub does not take what is sent to {repo} (400): {said or 'it does not say why'}.",
+        401: f"the hub does not know the account behind HF_TOKEN (401), asked for {repo}: it has expired, "
+        f"or was mistyped.",
+        403: f"HF_TOKEN may not write to {repo} (403). Make a token with the right to write there, or "
+        f"choose another --repo.",
+        404: f"the hub has no place for {repo} (404): its owner does not exist, or HF_TOKEN may not see it.",
+        409: f"{repo} was changed by somebody else in the meantime (409). Push again.",
+        412: f"{repo} was changed by somebody else in the meantime (412). Push again.",
+        413: f"the hub finds a file for {repo} too large (413).",
+        429: "the hub has had too many requests from this account (429). Wait some minutes.",
+    }
+    return why.get(status) or (
+        f"the hub failed with {status} for {repo}. Nothing was committed; push again later."
+        if status >= 500
+        else f"the hub answered {status} for {repo}: {said}"
+    )
+
+
+def _unreachable(repo: str, error: BaseException, chain: list[BaseException]) -> str:
+    if any(isinstance(cause, socket.gaierror) for cause in chain):
+        why = "its name cannot be resolved (DNS)"
+    else:
+        why = redact(str(error)) or type(error).__name__
+    return f"the hub is out of reach for {repo}: {why}. Check the network (HF_ENDPOINT, proxies)."
+
+
+def _causes(error: BaseException | None) -> "list[BaseException]":
+    found = []
+    while error is not None:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)

@@ -1,0 +1,157 @@
+"""The data that `prepare` shows and writes are those that a run trains on."""
+
+import gzip
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from graftlab import cli, config, preparing, runfile
+from graftlab.errors import ConfigError
+
+WORDS = ("poor", "fine", "so so")
+
+
+def run_file(folder, count=30, splits=("train", "validation", "test"), **task):
+    """Write rows of three classes and a run file; a word more in each third row."""
+    data = folder / "data"
+    data.mkdir()
+    for number, split in enumerate(splits):
+        rows = [
+            {
+                "text": f"{WORDS[i % 3]} {'x' * (i % 4)} {number}{i}",
+                "label": "abc"[i % 3],
+                "more": i,
+            }
+            for i in range(count if split == "train" else 9)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (data / f"{split}.jsonl").write_text(text)
+    values = {
+        "backbone": {"kind": "tiny", "max_length": 64},
+        "task": {"kind": "classification", "data_dir": str(data), **task},
+        "method": {"name": "lora"},
+        "paths": {"cache": str(folder / "cache")},
+    }
+    path = folder / "run.yaml"
+    path.write_text(config.dump(values))
+    return path
+
+
+def prepared(path, *overrides):
+    return preparing.prepare(runfile.resolve(config.read(path, overrides)))
+
+
+def rows_of(path, overrides=()):
+    """Return the rows that a run with these overrides reads, without their places in the files."""
+    file = runfile.resolve(config.read(path, overrides))
+    data = file.task.module.read(file.task.config, file.paths, file.seed)
+    return {s: [{**row, "index": None} for row in rows] for s, rows in data.splits.items()}
+
+
+def test_sizes_labels_and_lengths_are_those_of_the_rows(tmp_path):
+    found = prepared(run_file(tmp_path))
+    assert found.record["sizes"] == {"train": 30, "validation": 9, "test": 9}
+    assert preparing.labels(found)["validation"] == {"a": 3, "b": 3, "c": 3}
+    # the tiny tokenizer has a token a byte, and one at either end
+    lengths = sorted(len(row["text"].encode()) + 2 for row in found.data.splits["train"])
+    spread = found.lengths["train"]
+    assert (spread["shortest"], spread["longest"]) == (lengths[0], lengths[-1])
+    assert spread["median"] == lengths[14]
+
+
+def test_what_was_cut_or_dropped_is_said(tmp_path):
+    path = run_file(tmp_path, drop_labels=["c"], max_length=10)
+    result = CliRunner().invoke(cli.app, ["prepare", str(path)])
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    train = lines[lines.index("train          20 rows") :]
+    assert "10 rows left out by their label" in train[:6]
+    long = [row for row in rows_of(path)["train"] if len(row["text"].encode()) + 2 > 10]
+    assert f"{len(long)} rows cut" in train[:6]
+    assert "longest input  10 tokens" in lines
+    assert "train:\n  index" in result.stdout
+
+
+TASKS = {
+    "as it is": {},
+    "carved, without test": {"splits": ("train",)},
+    "test from validation": {"splits": ("train", "validation")},
+    "sampled": {"train_data_ratio": 0.5, "max_test_samples": 4},
+    "without a class": {"drop_labels": ["b"]},
+    "carved by hand": {"splits": ("train", "test"), "validation_last": 4},
+    "options that repeat": {"splits": ("train",), "validation_share": 0.4, "train_data_ratio": 0.5},
+}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_what_is_written_is_read_back_as_the_same_rows(tmp_path, task):
+    path, out = run_file(tmp_path, **task), tmp_path / "out"
+    use = preparing.write(prepared(path), str(path), (), out)
+    assert rows_of(path, use) == rows_of(path)
+    with gzip.open(out / "train.jsonl.gz", "rt") as file:
+        assert set(json.loads(next(file))) == {"text", "label", "more"}
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_files_named_one_by_one_and_overrides_are_read_back_too(tmp_path):
+    path = run_file(tmp_path)
+    files = {s: str(tmp_path / "data" / f"{s}.jsonl") for s in ("train", "test")}
+    overrides = [
+        "task.data_dir=null",
+        f"task.files={json.dumps(files)}",
+        "task.max_train_samples=7",
+    ]
+    use = preparing.write(prepared(path, *overrides), str(path), overrides, tmp_path / "out")
+    assert rows_of(path, [*overrides, *use]) == rows_of(path, overrides)
+
+
+def test_the_same_rows_are_the_same_bytes(tmp_path):
+    path = run_file(tmp_path)
+    for name in ("one", "two"):
+        preparing.write(prepared(path), str(path), (), tmp_path / name)
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+def test_a_folder_with_something_in_it_and_images_are_refused(tmp_path):
+    path = run_file(tmp_path)
+    with pytest.raises(ConfigError, match="there already and not empty"):
+        preparing.write(prepared(path), str(path), (), tmp_path)
+    found = prepared("quickstart/digits")
+    assert found.lengths == {}
+    assert preparing.first_rows(found)["train"][0]["image"] == "<8 x 8 pixels>"
+    with pytest.raises(ConfigError, match="not written as JSON Lines"):
+        preparing.write(found, "quickstart/digits", (), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_cache_holds_already_is_said(tmp_path, monkeypatch):
+    import datasets
+
+    path = run_file(tmp_path, data_dir=None, hub={"path": "acme/MyRows"}, labels=["no", "yes"])
+    split = datasets.Dataset.from_dict({"text": ["a", "b", "c", "d"], "label": [0, 1, 0, 1]})
+    kept = tmp_path / "cache" / "datasets" / "acme___my_rows" / "default-0" / "0.0.0"
+
+    def load_dataset(*args, **options):  # stands for the network
+        kept.mkdir(parents=True, exist_ok=True)
+        (kept / "my_rows-train.arrow").write_bytes(b"1234")
+        return datasets.DatasetDict({"train": split})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    first, second = prepared(path).cache, prepared(path).cache
+    assert (first["was_there"], second["was_there"]) == (False, True)
+    assert (first["folder"], first["bytes"]) == (str(kept.parent), 4)
+    use = preparing.write(prepared(path), str(path), (), tmp_path / "out")
+    assert rows_of(path, use) == rows_of(path)
+
+
+def test_with_json_it_is_one_object_with_all_of_it(tmp_path):
+    path, out = run_file(tmp_path), tmp_path / "out"
+    done = CliRunner().invoke(
+        cli.app, ["prepare", str(path), "--out", str(out), "--rows=2", "--json"]
+    )
+    found = json.loads(done.stdout)
+    assert found["use"][0] == f"task.data_dir={out}"
+    assert [len(rows) for rows in found["rows"].values()] == [2, 2, 2]
+    assert found["labels"]["train"] == {"a": 10, "b": 10, "c": 10}
+    assert found["cache"] == {}

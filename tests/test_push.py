@@ -1,0 +1,315 @@
+"""What a push uploads, when it does, and what it says when the hub does not take it."""
+
+import json
+import socket
+
+import huggingface_hub
+import numpy as np
+import pytest
+from push_hub import LARGE, TOKEN, PushHub
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from graftlab import cli, config, files, runfile, sharing
+from graftlab.errors import ConfigError, DataError, ModelError
+from graftlab.runs import Run
+
+SCORE = {"value": 0.75, "standard_error": 0.125, "reason": None}
+UNDEFINED = {"value": None, "standard_error": None, "reason": "one | class"}
+ROWS = [{"sentence": f"a film {i}", "label": i % 2} for i in range(12)]
+
+
+def finished(folder, **changes):
+    """Write what a finished run has left of itself, without carrying it out."""
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    for number, split in enumerate(("train", "validation", "test")):
+        rows = [{**row, "sentence": f"{row['sentence']} {number}"} for row in ROWS]
+        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {
+        "name": "a film critic",
+        "backbone": {"kind": "encoder", "model": "acme/base", "revision": "abc"},
+        "task": {"name": "sst2", "data_dir": str(data)},
+        "method": {"name": "lora", "rank": 4},
+        "paths": {"runs": str(folder / "runs")},
+    }
+    path = folder / "run.yaml"
+    path.write_text(config.dump(config.merge(values, changes)), encoding="utf-8")
+    file = runfile.resolve(config.read(path))
+    run = Run(folder / "runs" / "one")
+    run.adapter.mkdir(parents=True)
+    run.config.write_text(config.dump(file.resolved), encoding="utf-8")
+    record = file.task.module.read(file.task.config, file.paths, file.seed).record
+    backbone = {
+        "source": file.resolved["backbone"]["model"],
+        "revision": "abc123",
+        "sha256": {"m": "f00d"},
+    }
+    files.write_json(
+        run.environment,
+        {
+            "packages": {"graftlab": "0.1.0"}, "platform": "secret machine", "backbone": backbone,
+            "data": {"problem": "classes", "labels": ["negative", "positive"], **record},
+        },
+    )  # fmt: skip
+    scores = {"accuracy": SCORE, "macro_f1": UNDEFINED, "loss": {"value": 0.5}}
+    files.write_json(
+        run.result,
+        {
+            "name": "a film critic", "task": "sst2", "method": "lora", "seed": 0, "steps": 4,
+            "backbone": backbone["source"], "selected_step": 3, "selected_by": "accuracy",
+            "parameters": {"trainable": 10, "total": 1000}, "not_exact": ["memory ran out"],
+            "data": record["sizes"], "metrics": {"validation": scores, "test": scores},
+        },
+    )  # fmt: skip
+    save_file({"a": np.arange(6, dtype=np.float32)}, run.adapter / "adapter_model.safetensors")
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": backbone["source"], "r": 4}
+    files.write_json(run.adapter / "adapter_config.json", adapter)
+    return run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return finished(tmp_path)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    constants = huggingface_hub.constants
+    with PushHub().running() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        for proxy in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.delenv(proxy, raising=False)
+            monkeypatch.delenv(proxy.upper(), raising=False)
+        yield server
+
+
+def push(run, repo="me/critic", data=False, **options):
+    return sharing.push(run.path, repo, data, sharing.Options(**options))
+
+
+def test_adapter_card_run_file_and_scores_are_in_the_new_repository(run, hub):
+    [done] = push(run)
+    files = hub.repos["model", "me/critic"]["files"]
+    assert sorted(files) == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "config.yaml",
+        "environment.json", "result.json",
+    ]  # fmt: skip
+    for path in run.adapter.iterdir():
+        assert files[path.name] == path.read_bytes()
+    assert json.loads(files["result.json"]) == run.read_result()
+    assert done.url == f"{hub.address}/me/critic"
+    assert (sorted(done.uploaded), done.unchanged) == (sorted(files), ())
+    assert not hub.repos["model", "me/critic"]["private"]
+
+
+def test_nothing_is_uploaded_twice_unless_it_has_changed(run, hub):
+    push(run)
+    before = len(hub.asked)
+    [again] = push(run)
+    assert (again.uploaded, again.commit) == ((), None)
+    assert [command for command, _ in hub.asked[before:]] == ["GET"]
+    save_file({"a": np.ones(6, dtype=np.float32)}, run.adapter / "adapter_model.safetensors")
+    [changed] = push(run)
+    assert changed.uploaded == ("adapter_model.safetensors",)
+    commits = hub.repos["model", "me/critic"]["commits"]
+    assert commits[1:] == [[("lfsFile", "adapter_model.safetensors")]]
+
+
+def test_force_commits_what_is_there_already(run, hub):
+    push(run)
+    before = dict(hub.repos["model", "me/critic"]["files"])
+    [done] = push(run, force=True)
+    repo = hub.repos["model", "me/critic"]
+    assert repo["files"] == before
+    assert {name for _, name in repo["commits"][1]} == set(before) == set(done.uploaded)
+
+
+def test_a_dry_run_says_what_would_go_and_writes_nothing(run, hub):
+    [done] = push(run, dry_run=True)
+    assert "adapter_model.safetensors" in done.uploaded
+    assert not hub.repos
+    assert {command for command, _ in hub.asked} == {"GET"}
+
+
+def test_without_a_name_it_is_the_accounts_and_the_runs(run, hub):
+    [done] = push(run, repo=None)
+    assert done.repo == "me/a-film-critic"
+
+
+def test_a_private_repository_is_private_and_a_public_one_is_not_taken_for_it(run, hub):
+    push(run, private=True)
+    assert hub.repos["model", "me/critic"]["private"]
+    push(run, repo="me/open")
+    with pytest.raises(ConfigError, match="there already and public"):
+        push(run, repo="me/open", private=True)
+
+
+def test_data_go_to_a_data_set_of_their_own_and_read_back_as_the_runs(run, hub, tmp_path):
+    _, done = push(run, data=True)
+    found = hub.repos["dataset", "me/critic-data"]["files"]
+    assert (done.repo, done.kind) == ("me/critic-data", "dataset")
+    assert sorted(found) == ["README.md", "test.jsonl.gz", "train.jsonl.gz", "validation.jsonl.gz"]
+    folder = tmp_path / "fetched"
+    folder.mkdir()
+    for name, content in found.items():
+        (folder / name).write_bytes(content)
+    file = runfile.resolve(config.read(run.config, [f"task.data_dir={folder}"]))
+    again = file.task.module.read(file.task.config, file.paths, file.seed)
+    assert again.record["fingerprint"] == files.read_json(run.environment)["data"]["fingerprint"]
+    card = huggingface_hub.DatasetCard(found["README.md"].decode())
+    [listed] = card.data["configs"]
+    assert {file["path"] for file in listed["data_files"]} == {
+        n for n in found if n.endswith(LARGE)
+    }
+    assert push(run, data=True)[1].uploaded == ()
+
+
+def test_data_that_have_changed_are_not_uploaded_and_neither_is_anything_else(run, hub, tmp_path):
+    path = tmp_path / "data" / "test.jsonl"
+    path.write_text(path.read_text().replace("film 3", "book 3"))
+    with pytest.raises(DataError, match="have changed"):
+        push(run, data=True)
+    assert not hub.repos
+
+
+FAILURES = {
+    ("critic", 401): "does not know the account",
+    ("critic", 403): "may not write to me/critic",
+    ("create", 404): "has no place for me/critic",
+    ("create", 403): "may not write to me/critic",
+    ("create", 429): "too many requests",
+    ("create", 500): "failed with 500",
+    ("commit", 400): "does not take what is sent",
+    ("commit", 412): "changed by somebody else",
+    ("commit", 413): "too large",
+    ("batch", 403): "may not write",
+}
+
+
+@pytest.mark.parametrize(("place", "status"), FAILURES)
+def test_each_failure_has_a_message_of_its_own_and_no_token(run, hub, place, status):
+    hub.statuses[place] = status
+    with pytest.raises(ModelError, match=FAILURES[place, status]) as caught:
+        push(run)
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_token_that_is_wrong_or_missing_is_called_so(run, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_anotherSecretToken")
+    with pytest.raises(ModelError, match=r"HF_TOKEN \(401\)") as caught:
+        push(run)
+    assert "hf_another" not in str(caught.value)
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(ConfigError, match="HF_TOKEN is not set"):
+        push(run)
+
+
+def test_offline_and_out_of_reach_are_told_apart(run, hub, monkeypatch):
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "ENDPOINT", "http://hub.invalid")
+    with pytest.raises(ModelError, match=r"cannot be resolved \(DNS\)"):
+        push(run)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(ModelError, match="out of reach"):
+            push(run)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE forbids"):
+        push(run)
+
+
+@pytest.mark.parametrize("repo", ["critic", "me/a b", "a/b/c", "me/../x", "me/-x"])
+def test_a_name_that_the_hub_does_not_take_is_refused_before_it_is_asked(run, hub, repo):
+    with pytest.raises(ConfigError, match="--repo"):
+        push(run, repo=repo)
+    assert hub.asked == []
+
+
+def test_the_card_tells_base_data_and_scores_in_the_hubs_own_words(run, hub):
+    push(run)
+    card = huggingface_hub.ModelCard.load(run.adapter / "README.md")
+    data = card.data
+    assert (data.base_model, data.library_name) == ("acme/base", "peft")
+    assert data.base_model_relation == "adapter"
+    assert data.pipeline_tag == "text-classification"
+    assert data.tags == ["graftlab", "lora"]
+    assert data.metrics == ["accuracy"]
+    scores = {(r.dataset_split, r.metric_type): r.metric_value for r in data.eval_results}
+    assert scores == {(s, m): v for s in ("validation", "test")
+                      for m, v in (("accuracy", 0.75), ("loss", 0.5))}  # fmt: skip
+    assert "| test | accuracy | 0.7500 | 0.1250 | 12 |" in card.text
+    assert "one \\| class" in card.text
+    assert (
+        'AutoModelForSequenceClassification.from_pretrained("acme/base", num_labels=2)' in card.text
+    )
+    assert 'PeftModel.from_pretrained(base, "me/critic")' in card.text
+    assert "Not exactly repeatable: memory ran out" in card.text
+
+
+def test_the_rows_of_a_hub_data_set_are_named_by_its_id(tmp_path, hub):
+    run = finished(tmp_path)
+    values = config.read(run.config).values
+    values["task"]["data_dir"] = None
+    run.config.write_text(config.dump(values))
+    push(run)
+    card = huggingface_hub.ModelCard.load(run.adapter / "README.md")
+    assert card.data.datasets == [values["task"]["hub"]["path"]]
+    assert {r.dataset_config for r in card.data.eval_results} == {values["task"]["hub"]["name"]}
+
+
+def test_a_card_that_was_made_ones_own_is_kept_and_checked(run, hub):
+    own = run.adapter / "README.md"
+    own.write_text("---\nlicense: mit\n---\n\n# Mine\n")
+    push(run)
+    assert own.read_text().endswith("# Mine\n")
+    assert hub.repos["model", "me/critic"]["files"]["README.md"] == own.read_bytes()
+    own.write_text("---\nmodel-index: 3\n---\n\n# Mine\n")
+    with pytest.raises(ConfigError, match="metadata in"):
+        push(run)
+
+
+def test_folders_of_this_machine_are_in_nothing_that_is_uploaded(tmp_path, hub, caplog):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text('{"model_type": "bert"}')
+    run = finished(tmp_path, backbone={"model": str(base), "revision": None})
+    push(run)
+    assert "a folder of this machine" in caplog.text
+    found = hub.repos["model", "me/critic"]["files"]
+    for name, content in found.items():
+        assert str(tmp_path).encode() not in content, name
+    assert json.loads(found["adapter_config.json"])["base_model_name_or_path"] == "./base"
+    card = huggingface_hub.ModelCard(found["README.md"].decode())
+    assert card.data.base_model is None
+    assert "f00d" in card.text
+
+
+def test_a_run_that_is_not_finished_is_refused(run, hub):
+    run.result.unlink()
+    with pytest.raises(ConfigError, match="not finished"):
+        push(run)
+
+
+def test_names_are_no_markup_and_no_fence_is_broken(run, hub):
+    result = run.read_result()
+    files.write_json(run.result, {**result, "name": "<img src=x>|`", "not_exact": ["a\n# b"]})
+    push(run)
+    text = (run.adapter / "README.md").read_text()
+    assert "\\<img src=x\\>\\|\\`" in text
+    assert "\n# b" not in text
+
+
+def test_the_command_says_what_it_did_and_never_the_token(run, hub):
+    def invoke(*more):
+        return CliRunner().invoke(cli.app, ["push", str(run.path), "--repo", "me/critic", *more])
+
+    first, second = invoke(), invoke("--json")
+    assert "6 files uploaded, 0 unchanged" in first.stdout
+    assert json.loads(second.stdout)["pushed"][0]["uploaded"] == []
+    assert "nothing has changed (6 files)" in invoke().stdout
+    assert TOKEN not in first.output + second.output
