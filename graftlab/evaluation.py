@@ -1,26 +1,31 @@
 """A prediction for every example of a split, the file that keeps them, and metrics made of them."""
 
 import contextlib
+import itertools
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from graftlab import files
-from graftlab.contracts import Task, Writer
-from graftlab.errors import DataError, OutOfMemory
+from graftlab.contracts import Task, Writer, parts_of
+from graftlab.errors import ConfigError, DataError, OutOfMemory
 from graftlab.metrics import Score
 from graftlab.training.launch import Share
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import nn
 
 logger = logging.getLogger(__name__)
 ALL = Share()  # of one process alone
+MEAN = "mean"
+"""The metric of a mixture that is the mean of its tasks'."""
 
 Prediction = dict[str, Any]
 """`index` (place in the split), and what `contracts.Task.predict` returns."""
@@ -68,15 +73,12 @@ def predict_split(
         OutOfMemory: one example alone does not fit.
     """
     lengths = task.lengths(split)[:num_rows]
-    # The longest first: memory that will not do is found out at once. Ties keep the split's order.
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    order = [index for batch in batches[share.rank :: share.world] for index in batch]
+    waiting = _batches(lengths, batch_size, parts_of(task, split))[share.rank :: share.world]
     device = device if device is not None else _device(model)
     found: dict[int, Prediction] = {}
     with _evaluating(model):
-        while len(found) < len(order):
-            indices = order[len(found) : len(found) + batch_size]
+        while waiting:
+            indices = waiting.pop(0)
             rows = _predict(model, task, (split, indices), device, complete)
             if rows is not None:
                 found |= rows
@@ -87,9 +89,62 @@ def predict_split(
                     f"into the memory of {device}, though it is alone. Use a shorter "
                     f"task.max_length, a smaller backbone, or a device with more memory."
                 )
-            batch_size = len(indices) // 2
-            logger.warning("out of memory in evaluation: its batch is now %d examples", batch_size)
+            half = len(indices) // 2
+            waiting = [piece for batch in [indices, *waiting] for piece in _cut(batch, half)]
+            logger.warning("out of memory in evaluation: its batch is now %d examples", half)
     return [found[index] for index in sorted(found)]
+
+
+def predict_in_step(
+    model: "nn.Module",
+    task: Task,
+    split: str,
+    batch_size: int,
+    *,
+    device: "torch.device | str",
+    share: Share,
+    complete: bool,
+    before: Callable[[], None],
+) -> list[Prediction]:
+    """Do as `predict_split`, in processes that exchange weights in forward passes: all make as many of them.
+
+    One that has no batch left repeats the first. `before` is called before each.
+
+    Raises:
+        OutOfMemory: a batch does not fit: the others wait for the weights that it needs.
+    """
+    batches = _batches(task.lengths(split), batch_size, parts_of(task, split))
+    mine = batches[share.rank :: share.world]
+    found: dict[int, Prediction] = {}
+    with _evaluating(model):
+        for number in range(-(-len(batches) // share.world)):
+            before()
+            indices = mine[number] if number < len(mine) else batches[0]
+            rows = _predict(model, task, (split, indices), device, complete)
+            if rows is None:
+                raise OutOfMemory(
+                    f"{len(indices)} examples of {split} do not fit into the memory of {device}. Set "
+                    f"training.micro_batch_size lower: evaluation takes as many at once."
+                )
+            found |= rows if number < len(mine) else {}
+    return [found[index] for index in sorted(found)]
+
+
+def _batches(
+    lengths: Sequence[int], batch_size: int, parts: "NDArray[np.int64] | None"
+) -> list[list[int]]:
+    """Return batches of examples of like length; of several tasks in one, each is of one task."""
+    # The longest first: memory that will not do is found out at once. Ties keep the split's order.
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    if parts is None:
+        return _cut(order, batch_size)
+    number = parts.__getitem__
+    by_task = itertools.groupby(sorted(order, key=number), key=number)
+    return [batch for _, mine in by_task for batch in _cut(list(mine), batch_size)]
+
+
+def _cut(indices: list[int], size: int) -> list[list[int]]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def _predict(
@@ -143,10 +198,78 @@ def score(
 ) -> dict[str, Score]:
     """Return each metric's score by name; `find` returns the module behind a metric's name.
 
+    `TASK/METRIC` scores the examples of one task of a mixture, and `TASK/loss` is their mean loss; `mean` is
+    that of each task's first metric.
+
     Raises:
         DataError: an example has no label.
     """
-    return {name: find(name).score(predictions) for name in names}
+    found = {name: _score(predictions, name, find) for name in names if name != MEAN}
+    if MEAN in names:
+        found[MEAN] = _mean(found, find)
+    return {name: found[name] for name in names}
+
+
+def _score(
+    predictions: Sequence[Prediction], name: str, find: Callable[[str], ModuleType]
+) -> Score:
+    task, slash, metric = name.rpartition("/")
+    rows = [row for row in predictions if row["task"] == task] if slash else predictions
+    if metric == "loss":
+        loss = mean_loss(rows)
+        return Score(loss, None, None if loss is not None else "no example has a label")
+    module = find(metric)
+    written = slash and getattr(module, "READS", "classes") in ("texts", "programs")
+    if written and all(row["prediction"] is None for row in rows):
+        return Score(None, None, "this task has written no texts")
+    found: Score = module.score(rows)
+    return found
+
+
+def _firsts(names: Iterable[str]) -> list[str]:
+    """Return the first metric of each task of a mixture."""
+    firsts: dict[str, str] = {}
+    for name in names:
+        task, slash, _ = name.rpartition("/")
+        if slash:
+            firsts.setdefault(task, name)
+    return list(firsts.values())
+
+
+def _mean(scores: Mapping[str, Score], find: Callable[[str], ModuleType]) -> Score:
+    firsts = _firsts(scores)
+    if len({higher_is_better(name, firsts, find) for name in firsts}) > 1:
+        return Score(None, None, "of one task more is better, of another less")
+    values = [scores[name].value for name in firsts]
+    errors = [scores[name].standard_error for name in firsts]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return Score(None, None, "a task's metric is not defined")
+    sure = [error for error in errors if error is not None]
+    # the tasks' examples are drawn independently: their variances add up
+    error = math.hypot(*sure) / len(sure) if len(sure) == len(values) else None
+    reason = None if error is not None else "a task's metric has no standard error"
+    return Score(math.fsum(known) / len(known), error, reason)
+
+
+def higher_is_better(name: str, names: Sequence[str], find: Callable[[str], ModuleType]) -> bool:
+    """Return whether more of a metric, one of a task's `names`, is better.
+
+    Raises:
+        ConfigError: it is the mean of metrics of which some are better high and some low.
+    """
+    if name == MEAN:
+        firsts = _firsts(names)
+        ways = {first: higher_is_better(first, names, find) for first in firsts}
+        if len(set(ways.values())) > 1:
+            said = ", ".join(f"{first} ({'high' if up else 'low'})" for first, up in ways.items())
+            raise ConfigError(
+                f"training.best_by: the mean of the tasks' first metrics says nothing, for some are better "
+                f"high and some low: {said}. Name one of them, or loss; or change the tasks' metrics."
+            )
+        return next(iter(ways.values()), True)
+    metric = name.rpartition("/")[2]
+    return metric != "loss" and bool(find(metric).HIGHER_IS_BETTER)
 
 
 def mean_loss(predictions: Sequence[Mapping[str, Any]]) -> float | None:

@@ -92,11 +92,11 @@ class Execution:
             log.warning("%s", said)
         task = file.task.module.bind(data, backbone, file.task.config, mix(file.seed, "task"))
         # an adapter outlives the data
-        problem = {"problem": data.problem.kind, "labels": list(data.problem.labels)}
-        record = {**problem, **data.record, **getattr(task, "record", {})}
+        record = {**data.problem.as_json(), **data.record, **getattr(task, "record", {})}
         log.info("data: %s", record.get("sizes"))
         self._remember(record, backbone, saved)
-        backbone.model.to(self.accelerator.device)
+        if not self.processes.sharding.lockstep:  # else it may be too large for one device
+            backbone.model.to(self.accelerator.device)
         self.signals.check()
         if selecting.wanted(file):
             loaded = selecting.Loaded(data, backbone, task)
@@ -153,6 +153,7 @@ class Execution:
             **provenance.record(self.accelerator.device),
             "seed": self.file.seed,
             "processes": self.processes.share.world,
+            "sharding": self.processes.sharding.name,
             "deterministic": self.file.deterministic,
             "data": dict(data),
             "backbone": dict(backbone.record),
@@ -164,7 +165,7 @@ class Execution:
     def _loop(self, attached: Attached, task: Task, backbone: Backbone, stack: ExitStack) -> Loop:
         file = self.file
         best_by = training.best_by(file.training, task.metrics)
-        higher = best_by != "loss" and metric(best_by).HIGHER_IS_BETTER
+        higher = evaluation.higher_is_better(best_by, task.metrics, metric)
         trainable, total = outcome.count(attached.model)
         text = f"{attached.model}\n\n{trainable} of {total} parameters train\n"
         steps = training.num_steps(file.training, task.size("train"))
@@ -219,13 +220,40 @@ class Execution:
     ) -> list[dict[str, Any]]:
         """Return a prediction for each example, made in shares; a signal ends this on all processes."""
         size = self.file.training.micro_batch_size or self.file.training.batch_size
-        share = self.processes.share
-        with self.processes.together(), self.signals.interruptible(), self.accelerator.autocast():
-            mine = evaluation.predict_split(
-                model, task, split, size, share=share, complete=complete
-            )
+        if self.processes.sharding.lockstep:
+            mine = self._predict_in_step(model, task, split, size, complete)
+        else:
+            together, share = self.processes.together(), self.processes.share
+            with together, self.signals.interruptible(), self.accelerator.autocast():
+                mine = evaluation.predict_split(
+                    model, task, split, size, share=share, complete=complete
+                )
         rows = [row for part in self.processes.gather(mine) for row in part]
         return sorted(rows, key=lambda row: row["index"])
+
+    def _predict_in_step(
+        self, model: "nn.Module", task: Task, split: str, size: int, complete: bool
+    ) -> list[dict[str, Any]]:
+        """Return this process's predictions; a signal ends this on all between two batches."""
+        processes = self.processes
+
+        def check() -> None:
+            if self.signals.agreed(processes):
+                raise self.signals.stopped()
+
+        with processes.together(), processes.lockstep(), self.accelerator.autocast():
+            mine = evaluation.predict_in_step(
+                model,
+                task,
+                split,
+                size,
+                device=self.accelerator.device,
+                share=processes.share,
+                complete=complete,
+                before=check,
+            )
+            processes.sharding.settle(model)
+        return mine
 
     def _evaluate(self, model: "nn.Module", task: Task) -> dict[str, float | None]:
         predictions = self._predict(model, task, "validation")
@@ -251,7 +279,8 @@ class Execution:
         from graftlab.training import devices
 
         model, task, processes = loop.model.eval(), loop.parts.task, self.processes
-        processes.on_main(lambda: self._save_adapter(model))
+        with processes.lockstep(), processes.sharding.whole(model):
+            processes.on_main(lambda: self._save_adapter(model, task))
         metrics: dict[str, Any] = {}
         for split in ("validation", "test"):
             if task.size(split):
@@ -281,12 +310,17 @@ class Execution:
         found = {name: dict(score._asdict()) for name, score in scores.items()}
         return {**found, "loss": {"value": loss if finite else None}}
 
-    def _save_adapter(self, model: "nn.Module") -> None:
-        """Write the adapter beside and move it into its place, so that it is whole or not there."""
+    def _save_adapter(self, model: "nn.Module", task: Task) -> None:
+        """Write the adapter beside and move it into its place, so that it is whole or not there.
+
+        `template.json` says what prompts it was trained on, where it has any.
+        """
         partial = self.run.path / "adapter.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         self.file.method.module.save(model, partial)
+        if template := getattr(task, "template", None):
+            files.write_json(partial / "template.json", template)
         for path in partial.rglob("*"):
             files.sync(path)
         shutil.rmtree(self.run.adapter, ignore_errors=True)

@@ -63,6 +63,7 @@ def run(
     """
     processes = launch.join()
     with processes.together():
+        _check_sharding(file, processes)
         made = Run(processes.on_main(lambda: directory(file, out, new)))
         _carry_out(made, file, options, processes, begin_with=config.dump(file.resolved))
     return made
@@ -83,8 +84,15 @@ def resume(path: Path, options: Options = DEFAULT) -> Run:
             log.info("%s is finished already; train longer with `graftlab run` and --new", path)
         else:
             file = runfile.resolve(config.read(found.config))
+            _check_sharding(file, processes)
             _carry_out(found, file, options, processes)
     return found
+
+
+def _check_sharding(file: RunFile, processes: Processes) -> None:
+    steers = getattr(file.method.module, "STEERS", False)
+    quantized = getattr(file.backbone.config, "quantization", None) is not None
+    processes.sharding.check(file.training, steers, quantized)
 
 
 def _carry_out(

@@ -22,7 +22,8 @@ HARMLESS = (
 )
 # Parts of environment.json that change bits where they differ.
 ENVIRONMENT = (
-    *("packages", "python", "platform", "device", "threads", "processes", "graftlab", "peft"),
+    *("packages", "python", "platform", "device", "threads", "processes", "sharding"),
+    *("graftlab", "peft"),
 )
 
 
@@ -64,7 +65,7 @@ def remember(run: Run, now: dict[str, Any], step: int | None) -> list[str]:
     if step is None:
         files.write_json(run.environment, now)
         return []
-    before = _read(run)
+    before = {"sharding": "whole"} | _read(run)
     _same_inputs(before, now)
     changed = [
         line

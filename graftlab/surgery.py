@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 ALL_LINEAR = "all-linear"
 
@@ -139,6 +139,12 @@ def _widen_inputs(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ..
     return tuple(
         x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs
     )
+
+
+def whole(tensor: "Tensor") -> "Tensor":
+    """Return a tensor whole, of which this process may hold a shard: then all have to ask."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
 
 
 def parent_and_name(model: "nn.Module", name: str) -> "tuple[nn.Module, str]":

@@ -7,7 +7,7 @@ from typing import Any
 
 from graftlab.contracts import Batch, Task
 from graftlab.training.launch import Share
-from graftlab.training.order import Order, micro_batches
+from graftlab.training.order import Order
 
 __all__ = ["Batches", "Share"]
 
@@ -25,16 +25,34 @@ class Batches:
 
     def make(self, step: int) -> list[Batch]:
         """Return the micro-batches of `step` for this process."""
-        cut = micro_batches(
-            self.order.batch(step), self.micro_batch_size, self.share.rank, self.share.world
-        )
         epoch = self.order.epoch(step)
-        return [self.task.batch("train", indices, epoch) for indices in cut]
+        return [self.task.batch("train", indices, epoch) for indices in self._cut(step)]
+
+    def _cut(self, step: int) -> list[list[int]]:
+        share = self.share
+        return self.order.micro_batches(step, self.micro_batch_size, share.rank, share.world)
 
     def count(self, step: int) -> int:
         """Return in how many micro-batches the examples of `step` go through on this process."""
-        mine = len(self.order.batch(step)[self.share.rank :: self.share.world])
-        return -(-mine // self.micro_batch_size)
+        return len(self._cut(step))
+
+    def idle(self, step: int) -> list[Batch]:
+        """Return an example for each micro-batch that this process has less than the one with most."""
+        share = self.share
+        counts = [
+            len(self.order.micro_batches(step, self.micro_batch_size, rank, share.world))
+            for rank in range(share.world)
+        ]
+        missing = max(counts) - counts[share.rank]
+        if not missing:
+            return []
+        first = self.order.batch(step)[:1]
+        return [self.task.batch("train", first, self.order.epoch(step))] * missing
+
+    def parts(self, step: int) -> list[int]:
+        """Return for each micro-batch, of a task made of several, the number of its task; else nothing."""
+        parts = self.order.parts
+        return [] if parts is None else [int(parts[indices[0]]) for indices in self._cut(step)]
 
     def get(self, step: int) -> list[Batch]:
         """Return what `make` would, from the workers if there are any and they are at this step."""

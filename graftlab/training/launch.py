@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError
+from graftlab.training import sharding
 
 if TYPE_CHECKING:
     from graftlab.training.processes import Processes
 
 log = logging.getLogger("graftlab")
 
-REFUSED = {  # variables by which accelerate's launcher asks for another way of sharing the work
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+REFUSED = {  # variables by which accelerate's launcher asks for what is not there
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_TP": "tensor parallelism",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "accelerate's parallelism config",
@@ -70,12 +69,15 @@ def join() -> "Processes":
     """Meet the others that were launched with this process, if there are any.
 
     Raises:
-        ConfigError: the launcher asks for what is not there, such as FSDP, or for too few GPUs.
+        ConfigError: the launcher asks for what is not there, such as Megatron-LM, or for too few GPUs.
     """
     from graftlab.training.processes import Processes
 
     _refuse()
+    asked = sharding.asked()
     if place().world == 1:
+        if asked.kind != sharding.WHOLE:
+            log.warning("%s has no effect in one process: it holds the whole model", asked.kind)
         return Processes()
     import torch
     from accelerate import PartialState
@@ -94,6 +96,7 @@ def join() -> "Processes":
     if not kind.startswith("MULTI_"):
         raise ConfigError(_only(kind))
     made = Processes(state.process_index, state.num_processes, state.device)
+    made.sharding = sharding.make(asked, made)
     atexit.register(_part, made)
     return made
 
@@ -127,14 +130,13 @@ def _refuse() -> None:
 
 def _only(name: str) -> str:
     return (
-        f"data-parallel only so far; the launcher asks for {name}. Every process holds the whole "
-        f"model: start with `accelerate launch --multi_gpu`, or with a config whose distributed_type "
-        f"is MULTI_GPU."
+        f"the launcher asks for {name}, which is not there. Start with `accelerate launch --multi_gpu`, "
+        f"or with one of the configs in recipes/accelerate (data parallel, FSDP, DeepSpeed)."
     )
 
 
 def _asked(variable: str) -> bool:
-    return os.environ.get(variable, "").lower() in ("1", "true", "yes", "y", "on", "t")
+    return sharding.said_yes(os.environ.get(variable, ""))
 
 
 def _part(processes: "Processes") -> None:

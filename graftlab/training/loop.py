@@ -9,7 +9,7 @@ from graftlab import surgery
 from graftlab.errors import Diverged, Stopped
 from graftlab.runs import Lines, NoLines
 from graftlab.seeds import mix
-from graftlab.training import checkpoint, optimizer, resume, schedule
+from graftlab.training import checkpoint, optimizer, resume, schedule, tallies
 from graftlab.training.batches import Batches
 from graftlab.training.config import Config, num_steps
 from graftlab.training.order import Order
@@ -31,14 +31,11 @@ class Loop:
     def __init__(
         self, parts: Parts, config: Config, lines: Lines | NoLines, timing: Lines | NoLines
     ) -> None:
-        import numpy as np
-
         self.parts, self.config, self.lines, self.timing = parts, config, lines, timing
-        lengths = np.asarray(parts.task.lengths("train"), dtype=np.int64)
-        self.order = Order(
-            lengths, config.batch_size, mix(parts.seed, "order"), config.group_by_length
+        self.order = Order.of(
+            parts.task, config.batch_size, mix(parts.seed, "order"), config.group_by_length
         )
-        self.num_steps = num_steps(config, len(lengths))
+        self.num_steps = num_steps(config, len(self.order.lengths))
         self.plateau = schedule.Plateau(config.schedule, parts.higher_is_better)
         self.position = Position()
         self.saved_step: int | None = None  # of the last checkpoint, if nothing has changed since
@@ -51,7 +48,9 @@ class Loop:
         )
         self.batches.micro_batch_size = self.asked_micro_batch_size
         self.model = parts.attached.model
+        self._shard()
         self.optimizer = optimizer.build(self._groups(), config.optimizer)
+        parts.processes.sharding.begin(self.model, self.optimizer, config)
         self.stepper = Stepper(
             parts.accelerator,
             self._compiled(),
@@ -63,7 +62,13 @@ class Loop:
             config.clip_norm,
             config.label_smoothing,
             parts.processes,
+            config.logging_every,
         )
+
+    def _shard(self) -> None:
+        bf16, hooks = self.config.precision == "bf16", self.parts.attached.hooks
+        device, processes = self.parts.accelerator.device, self.parts.processes
+        processes.sharding.shard(self.model, device, bool(hooks), bf16)
 
     def run(self) -> Position:
         """Train from where the position stands to the end.
@@ -84,9 +89,9 @@ class Loop:
             self.save()
         weights = sum(p.nbytes for p in surgery.trainable(self.model).values())
         if self.parts.processes.main:
-            checkpoint.check_room(
-                self.parts.run.checkpoints, MOMENTS * weights, self.config.keep_checkpoints
-            )
+            every = self.config.keep_every
+            stay = self.config.keep_checkpoints + (self.num_steps // every if every else 0)
+            checkpoint.check_room(self.parts.run.checkpoints, MOMENTS * weights, stay)
         if self.position.evaluation_pending:
             self._evaluate()
         self._seen = self._examples(self.position.step)
@@ -102,7 +107,8 @@ class Loop:
             self._time(time.perf_counter() - began)
             if self._due(self.config.evaluate_every) or self._last_evaluated():
                 self._evaluate()
-            if self._due(self.config.save_every) or step == self.num_steps or self.position.ended:
+            ends = step == self.num_steps or self.position.ended
+            if ends or self._due(self.config.save_every) or self._due(self.config.keep_every):
                 self.save()
             if self.parts.signals.agreed(self.parts.processes):
                 self._stop()
@@ -156,6 +162,11 @@ class Loop:
         if done.applied:
             position.loss_sum += done.loss
             position.loss_count += done.count
+            for name, sums in done.sums.items():
+                before = position.task_sums.get(name, (0.0, 0))
+                position.task_sums[name] = [
+                    was + new for was, new in zip(before, sums, strict=True)
+                ]
             position.skipped_in_row = 0
             return
         position.skipped += 1
@@ -185,10 +196,11 @@ class Loop:
             "learning_rate": done.learning_rate,
             "gradient_norm": done.gradient_norm,
             **done.scalars,
+            **tallies.means(position.task_sums),
         }
         if position.step <= self.config.logging_every and done.gradient_norm == 0.0:
             log.warning("the gradient is zero: nothing is trained")
-        position.loss_sum, position.loss_count = 0.0, 0
+        position.loss_sum, position.loss_count, position.task_sums = 0.0, 0, {}
         self.tell(scalars)
 
     def tell(self, scalars: Scalars) -> None:
@@ -278,8 +290,11 @@ class Loop:
         """Write a checkpoint of this moment, unless nothing has changed since the last one."""
         if self.saved_step == self.position.step:
             return
-        self.parts.processes.check_same(surgery.trainable(self.model))
-        with self.parts.processes.together():
-            if self.parts.processes.main:
-                resume.save(self)
+        processes, began = self.parts.processes, time.perf_counter()
+        processes.check_same(surgery.trainable(self.model))
+        with processes.lockstep():
+            tensors, state = resume.gather(self)
+        with processes.together():
+            if processes.main:
+                resume.save(self, tensors, state, began)
         self.saved_step = self.position.step

@@ -1,6 +1,6 @@
 """The optimizer: any of torch's by name, or bitsandbytes' 8-bit AdamW, over groups that weigh rightly."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
@@ -10,7 +10,7 @@ from graftlab.errors import ConfigError, missing_extra, unknown
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 EIGHT_BIT = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}
 # torch.optim's own names, lower case; a test compares this list with the installed torch.
@@ -105,8 +105,16 @@ def state(optimizer: "torch.optim.Optimizer") -> dict[str, Any]:
     }
 
 
-def load_state(optimizer: "torch.optim.Optimizer", saved: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put back what `state` returned; tensors go to their parameter's device, but step counters stay."""
+def _to_device(parameter: "Tensor", value: "Tensor") -> "Tensor":
+    return value.to(parameter.device)
+
+
+def load_state(
+    optimizer: "torch.optim.Optimizer",
+    saved: Mapping[str, Mapping[str, Any]],
+    place: "Callable[[Tensor, Tensor], Tensor]" = _to_device,
+) -> None:
+    """Put back what `state` returned; tensors go to their parameter's `place`, but step counters stay."""
     import torch
 
     for group in optimizer.param_groups:
@@ -114,7 +122,7 @@ def load_state(optimizer: "torch.optim.Optimizer", saved: Mapping[str, Mapping[s
             if name not in saved:
                 continue
             optimizer.state[parameter] = {
-                key: value.to(parameter.device)
+                key: place(parameter, value)
                 if isinstance(value, torch.Tensor) and value.ndim
                 else value
                 for key, value in saved[name].items()

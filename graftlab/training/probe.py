@@ -23,4 +23,5 @@ def probe(loop: "Loop") -> float:
         with torch.no_grad(), accelerator.autocast():
             return float(task.loss(model, on_device)) / task.count(batch)
     finally:
+        loop.parts.processes.sharding.settle(model)
         model.train(training)

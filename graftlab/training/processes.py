@@ -1,8 +1,8 @@
 """The processes that train one run together: what they add up, agree on and send to each other.
 
-Each holds the whole model and works on its share of every batch. An error in one of them ends all, with
-that error. What keeps them from waiting for each other for ever is a rule: whatever they exchange, they
-first meet in a *round*, a sum of a few numbers of which the first one says "I have failed".
+Each works on its share of every batch; who holds which weights, `sharding` says. An error in one of them
+ends all, with that error. What keeps them from waiting for each other for ever is a rule: whatever they
+exchange, they first meet in a *round*, a sum of a few numbers of which the first one says "I have failed".
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from graftlab import errors
 from graftlab.errors import GraftlabError, Stopped
+from graftlab.training import sharding
 from graftlab.training.launch import Share
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Processes:
     def __init__(self, rank: int = 0, world: int = 1, device: "torch.device | None" = None) -> None:
         """`device` is where tensors lie while they are exchanged."""
         self.share, self.device = Share(rank, world), device
+        self.sharding: sharding.Sharding = sharding.Whole()
         self.broken = False  # whether another process is gone
         self._told: BaseException | None = None  # what all know, or nobody can be told
 
@@ -64,11 +66,32 @@ class Processes:
         try:
             yield
         except Exception as error:
-            if error is self._told:
+            if error is self._told or self.broken:
                 raise
             self._round(failed=True)
             self._raise(error)
         self._round()
+
+    @contextlib.contextmanager
+    def lockstep(self) -> Iterator[None]:
+        """Do inside, in all at the same moment, what exchanges shards of weights.
+
+        Others wait there for what does not come, so an error can not be told: this process ends, and that
+        ends them. Without shards this is nothing.
+        """
+        if self.alone or not self.sharding.lockstep:
+            yield
+            return
+        try:
+            yield
+        except Exception as error:
+            if error is self._told or isinstance(error, Stopped):  # all stop, or know of it
+                raise
+            self.broken = True
+            if _connection_lost(error):
+                self._told = self._gone(error)
+                raise self._told from error
+            raise
 
     def on_main(self, work: Callable[[], T]) -> T:
         """Do `work` on the main process alone; return there and everywhere what it returns."""
@@ -138,11 +161,12 @@ class Processes:
                 tensor.detach().copy_(sent)
 
     def check_same(self, tensors: "Mapping[str, Tensor]") -> None:
-        """Compare tensors with the main process's, by a sum over their bits.
+        """Compare tensors with the main process's, by a sum over their bits; shards are no copies.
 
         Raises:
             ProcessError: they differ: from there on, processes would train models of their own.
         """
+        tensors = {name: x for name, x in tensors.items() if not sharding.is_shard(x)}
         if self.alone or not tensors:
             return
         import torch
@@ -167,9 +191,10 @@ class Processes:
         """Replace each gradient by its sum over all processes, the same bits on each.
 
         Where `lacking`, one process or more has parameters without a gradient; they keep none if no
-        process has one.
+        process has one. Those of shards are summed already.
         """
-        if self.alone:
+        parameters = [p for p in parameters if not sharding.is_shard(p)]
+        if self.alone or not parameters:
             return
         import torch
         import torch.distributed as dist
@@ -211,16 +236,19 @@ class Processes:
             dist.all_reduce(sums)
         except RuntimeError as error:
             self.broken = True
-            self._told = ProcessError(
-                f"another process of this run is gone (this is process {self.share.rank}): "
-                f"{str(error).partition(chr(10))[0]}. See what it or its launcher has said; then go "
-                f"on with `graftlab resume`."
-            )
+            self._told = self._gone(error)
             raise self._told from error
         failures, *found = sums.tolist()
         if failures and not failed:
             self._raise(None)
         return found[: len(values)]
+
+    def _gone(self, error: Exception) -> ProcessError:
+        return ProcessError(
+            f"another process of this run is gone (this is process {self.share.rank}): "
+            f"{str(error).partition(chr(10))[0]}. See what it or its launcher has said; then go "
+            f"on with `graftlab resume`."
+        )
 
     def _raise(self, error: Exception | None) -> NoReturn:
         """Raise on every process the error of the first that has one; of a mere stop only if all stop."""
@@ -235,6 +263,15 @@ class Processes:
             raise self._told
         self._told = error
         raise error
+
+
+def _connection_lost(error: Exception) -> bool:
+    """Return whether this is what a collective raises when another process is gone."""
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
+    )
 
 
 def _flat(tensor: "Tensor", width: int) -> "Tensor":

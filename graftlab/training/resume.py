@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab import files, surgery
 from graftlab.errors import CheckpointError, DiskError
 from graftlab.hooks import Training
-from graftlab.training import checkpoint, optimizer
+from graftlab.training import checkpoint, sharding
 from graftlab.training.checkpoint import Checkpoint, pack, unpack
 from graftlab.training.parts import Position
 from graftlab.training.probe import probe
@@ -34,13 +34,14 @@ def buffers(model: "nn.Module") -> "dict[str, Tensor]":
 
 
 def gather(loop: "Loop") -> "tuple[dict[str, dict[str, Tensor]], dict[str, Any]]":
-    """Return the run's state as tensors by group, and as JSON."""
+    """Return the run's state as tensors by group, and as JSON; whole on the main process."""
     model, attached = loop.model, loop.parts.attached
+    way = loop.parts.processes.sharding
     optimizer_tensors: dict[str, Tensor] = {}
     hook_tensors: dict[str, Tensor] = {}
     scaler = loop.parts.accelerator.scaler
     state = {
-        "optimizer": pack(optimizer.state(loop.optimizer), optimizer_tensors),
+        "optimizer": pack(way.moments(loop.optimizer), optimizer_tensors),
         "hooks": pack([hook.state_dict() for hook in attached.hooks], hook_tensors),
         "plateau": loop.plateau.state_dict(),
         "scaler": scaler.state_dict() if scaler else None,
@@ -50,29 +51,35 @@ def gather(loop: "Loop") -> "tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
         "micro_batch_size": loop.asked_micro_batch_size,
     }
     tensors = {
-        "trainable": {name: p.detach() for name, p in surgery.trainable(model).items()},
+        "trainable": way.tensors(model, surgery.trainable(model)),
         "buffers": buffers(model),
         "optimizer": optimizer_tensors,
         "hooks": hook_tensors,
     }
     if loop.position.step == 0 and attached.computed:
         values = model.state_dict()
-        tensors["computed"] = {name: values[name] for name in attached.computed}
+        computed = {name: values[name] for name in attached.computed}
+        tensors["computed"] = way.tensors(model, computed)
     return tensors, state
 
 
-def save(loop: "Loop") -> None:
-    """Write a checkpoint of this moment, then drop what need not be kept.
+def save(
+    loop: "Loop",
+    tensors: "Mapping[str, Mapping[str, Tensor]]",
+    state: dict[str, Any],
+    began: float,
+) -> None:
+    """Write a checkpoint of what `gather` returned, then drop what need not be kept.
 
     Raises:
         DiskError: no room, even where the oldest one has made some.
     """
-    began = time.perf_counter()
-    tensors, state = gather(loop)
     state["config"] = dict(loop.parts.config)
     state |= {"position": asdict(loop.position), "metrics_bytes": loop.lines.durable()}
     folder, step = loop.parts.run.checkpoints, loop.position.step
     pinned = {0} | ({loop.position.best_step} if loop.config.select == "best" else set())
+    if every := loop.config.keep_every:
+        pinned |= {kept for kept in (*checkpoint.steps(folder), step) if kept % every == 0}
     try:
         path = checkpoint.save(folder, step, tensors, state)
     except DiskError as error:
@@ -104,24 +111,22 @@ def start(loop: "Loop") -> None:
         hook.on_train_start(training)
 
 
-def put_back(model: "nn.Module", tensors: "Mapping[str, Tensor]", what: str) -> None:
+def put_back(loop: "Loop", tensors: "Mapping[str, Tensor]", what: str) -> None:
     """Copy tensors into the model's parameters and buffers of the same names.
 
     Raises:
         CheckpointError: a name or shape is not the model's: it belongs to another run.
     """
-    import torch
-
+    model, way = loop.model, loop.parts.processes.sharding
     own = dict(model.named_parameters()) | dict(model.named_buffers())
     for name, tensor in tensors.items():
-        if name not in own or own[name].shape != tensor.shape:
-            found = f"has shape {tuple(own[name].shape)}" if name in own else "is not there"
+        if name not in own or sharding.shape(own[name]) != tensor.shape:
+            found = f"has shape {tuple(sharding.shape(own[name]))}" if name in own else "is not there"
             raise CheckpointError(
                 f"{what}: {name} with shape {tuple(tensor.shape)} does not fit; in this run's model "
                 f"it {found}. The checkpoint is of another backbone or method."
             )
-        with torch.no_grad():
-            own[name].copy_(tensor)
+        way.put(own[name], tensor)
 
 
 def restore(loop: "Loop", saved: Checkpoint) -> None:
@@ -132,13 +137,13 @@ def restore(loop: "Loop", saved: Checkpoint) -> None:
     missing = set(surgery.trainable(loop.model)) - set(saved.tensors["trainable"])
     if missing:
         raise CheckpointError(f"{where} lacks {', '.join(sorted(missing)[:3])}: another method's.")
-    put_back(loop.model, computed, where)
-    put_back(loop.model, saved.tensors["trainable"], where)
+    put_back(loop, computed, where)
+    put_back(loop, saved.tensors["trainable"], where)
     # what may be missing is missing only where --allow-inexact let it through
-    put_back(loop.model, saved.tensors.get("buffers", {}), where)
+    put_back(loop, saved.tensors.get("buffers", {}), where)
     if "optimizer" in saved.tensors:
         moments = unpack(saved.state["optimizer"], saved.tensors["optimizer"])
-        optimizer.load_state(loop.optimizer, moments)
+        loop.parts.processes.sharding.put_moments(loop.optimizer, moments)
     loop.plateau.load_state_dict(saved.state["plateau"])
     if saved.state["scaler"] and loop.parts.accelerator.scaler:
         loop.parts.accelerator.scaler.load_state_dict(saved.state["scaler"])
@@ -177,8 +182,8 @@ def put_back_best(loop: "Loop", step: int) -> None:
         raise CheckpointError(f"the best checkpoint, {path}, cannot be used: {wrong}.")
     best = checkpoint.load(path, ["optimizer.safetensors"])
     _restore_hooks(loop, best)
-    put_back(loop.model, best.tensors["trainable"], f"the best checkpoint, step {best.step}")
-    put_back(loop.model, best.tensors["buffers"], f"the best checkpoint, step {best.step}")
+    put_back(loop, best.tensors["trainable"], f"the best checkpoint, step {best.step}")
+    put_back(loop, best.tensors["buffers"], f"the best checkpoint, step {best.step}")
 
 
 def _restore_hooks(loop: "Loop", saved: Checkpoint) -> None:

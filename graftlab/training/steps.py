@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graftlab.contracts import Batch, Task
@@ -12,6 +12,8 @@ from graftlab.hooks import Hook
 from graftlab.seeds import mix, seed_everything
 from graftlab.training.batches import Batches
 from graftlab.training.processes import Processes
+from graftlab.training.sharding import Sharding
+from graftlab.training.tallies import Sums, Tally, joined, names_of
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +38,8 @@ class Done:
     learning_rate: float
     """With what hooks have made of it."""
     scalars: dict[str, float]
+    sums: Sums = field(default_factory=dict)
+    """Of a mixture: each task's loss, summed, and its count."""
 
 
 @dataclass
@@ -53,6 +57,8 @@ class Stepper:
     clip_norm: float
     label_smoothing: float
     processes: Processes
+    measure_every: int = 0
+    """Steps between those in which the gradient of each task of a mixture is measured; 0 means never."""
 
     def step(self, step: int, learning_rate: float) -> Done:
         """Make one step at this rate; replay it from its start with a smaller micro-batch if need be."""
@@ -64,6 +70,8 @@ class Stepper:
                 if not _memory_ran_out(error):
                     raise
                 message = str(error)
+                if self.processes.broken:  # the others wait for a shard
+                    raise OutOfMemory(self._no_room(message, f"in step {step}")) from error
             # outside `except`: the traceback holds the tensors
             short, lacking = self.processes.add(bool(message), self._lacking())
             if summed is not None and not short:
@@ -87,54 +95,80 @@ class Stepper:
         for hook in self.hooks:
             hook.on_step_start(step)
         micro = self.batches.get(step)
-        count = int(self.processes.add(sum(self.task.count(batch) for batch in micro))[0])
+        counts = [self.task.count(batch) for batch in micro]
+        count = int(self.processes.add(sum(counts))[0])
         total = torch.zeros((), device=self.accelerator.device)
         terms: dict[str, Tensor] = {}
         rank = self.batches.share.rank
-        for number, batch in enumerate(micro):
-            seed_everything(mix(self.seed, "model", step, number, rank))
+        self._tally = self._new_tally(step)
+        with self.processes.lockstep():
+            for number, batch in enumerate(micro):
+                seed_everything(mix(self.seed, "model", step, number, rank))
+                with self.accelerator.autocast():
+                    loss = self.task.loss(self.model, self._on_device(batch), self.label_smoothing)
+                    total += loss.detach()
+                    scaled = loss * (1 / count)
+                    # once per effective batch: the main process has an example of every one
+                    if number == len(micro) - 1 and self.processes.main:
+                        terms = {
+                            k: v for hook in self.hooks for k, v in hook.loss_terms(step).items()
+                        }
+                        scaled = sum(terms.values(), start=scaled)
+                    self._sharding.backward(self._scaler.scale(scaled) if self._scaler else scaled)
+                self._tally.add(number, loss.detach(), counts[number])
+                for hook in self.hooks:
+                    hook.after_backward(step, number)
+            self._keep_step(step)
+        return total, count, {k: v.detach() for k, v in terms.items()}
+
+    def _keep_step(self, step: int) -> None:
+        """Make as many passes as the process with most micro-batches, where shards are exchanged in them."""
+        if not self._sharding.lockstep:
+            return
+        for batch in self.batches.idle(step):
             with self.accelerator.autocast():
                 loss = self.task.loss(self.model, self._on_device(batch), self.label_smoothing)
-                total += loss.detach()
-                scaled = loss * (1 / count)
-                # once per effective batch: the main process has an example of every one
-                if number == len(micro) - 1 and self.processes.main:
-                    terms = {k: v for hook in self.hooks for k, v in hook.loss_terms(step).items()}
-                    scaled = sum(terms.values(), start=scaled)
-                (self._scaler.scale(scaled) if self._scaler else scaled).backward()
-            for hook in self.hooks:
-                hook.after_backward(step, number)
-        return total, count, {k: v.detach() for k, v in terms.items()}
+            self._sharding.backward(loss * 0.0)
+
+    def _new_tally(self, step: int) -> Tally:
+        due = step == self.batches.num_steps or (
+            self.measure_every and step % self.measure_every == 0
+        )
+        # of several processes each has but a share of a task's gradient
+        watched = self._parameters() if due and self.processes.alone else []
+        return Tally(names_of(self.task), self.batches.parts(step), watched)
 
     def _update(
         self, step: int, learning_rate: float, summed: "tuple[Tensor, int, dict[str, Tensor]]"
     ) -> Done:
         """Clip, then move the weights if everything is finite; the gradients are gone afterwards."""
-        import torch
-
         total, count, terms = summed
         if self._scaler:
             self._scaler.unscale_(self.optimizer)
         scalars = {name: float(value) for name, value in terms.items()}
+        scalars |= self._tally.norms(self._scaler.get_scale() if self._scaler else 1.0)
+        sums = joined(self.processes.gather(self._tally.sums())) if names_of(self.task) else {}
         for hook in self.hooks:
             scalars |= hook.before_optimizer_step(step)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters(), self.clip_norm or math.inf)
-        loss, size = self.processes.add(total.item())[0], norm.item()
-        applied = math.isfinite(loss) and math.isfinite(size)
+        loss = self.processes.add(total.item())[0]
         learning_rate *= math.prod(hook.rate_factor(step) for hook in self.hooks)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["rate"]
+        with self.processes.lockstep():
+            size, applied = self._sharding.update(
+                self.optimizer, self._scaler, self.clip_norm, math.isfinite(loss)
+            )
         if applied:
-            if self._scaler:
-                self._scaler.step(self.optimizer)
-            else:
-                self.optimizer.step()
             for hook in self.hooks:
                 scalars |= hook.after_optimizer_step(step)
         if self._scaler:
             self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return Done(loss, count, size, applied, learning_rate, scalars)
+        return Done(loss, count, size, applied, learning_rate, scalars, sums)
+
+    @property
+    def _sharding(self) -> Sharding:
+        return self.processes.sharding
 
     @property
     def _scaler(self) -> Any:

@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from graftlab.errors import GraftlabError
@@ -27,7 +28,12 @@ class Ended(NamedTuple):
     """What the work has returned, or the error's text."""
 
 
-def start(work: Callable[..., Any], *arguments: Any, world: int = 2) -> list[Ended]:
+def start(
+    work: Callable[..., Any],
+    *arguments: Any,
+    world: int = 2,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> list[Ended]:
     """Do `work(*arguments)` in `world` processes that know of each other; return how each has ended."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -35,7 +41,7 @@ def start(work: Callable[..., Any], *arguments: Any, world: int = 2) -> list[End
     started = []
     for rank in range(world):
         here, there = FORKS.Pipe(duplex=False)
-        place = rank, world, port
+        place = rank, world, port, dict(environment)
         process = FORKS.Process(target=_child, args=(place, there, work, arguments))
         process.start()
         there.close()
@@ -56,11 +62,11 @@ def start(work: Callable[..., Any], *arguments: Any, world: int = 2) -> list[End
 
 
 def _child(place, pipe, work, arguments):
-    rank, world, port = place
+    rank, world, port, environment = place
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
         "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment,
     }  # fmt: skip
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     import torch
@@ -92,7 +98,8 @@ def train(path, out, *patches):
 
     def run(self):
         position = real(self)
-        weights.update({n: p.detach().numpy() for n, p in surgery.trainable(self.model).items()})
+        own = surgery.trainable(self.model).items()
+        weights.update({n: surgery.whole(p.detach()).cpu().numpy() for n, p in own})
         return position
 
     Loop.run = run
