@@ -141,6 +141,11 @@ def settings(file: RunFile) -> Config:
 def _labels(data: Data, file: RunFile) -> "tuple[NDArray[Any], Sequence[str]]":
     import numpy as np
 
+    if data.problem.parts:
+        raise ConfigError(
+            "a layer is selected by one task with classes, and this one is a mixture. Give method.layer a "
+            "number: select with one of its tasks, or with each."
+        )
     first = data.splits["train"][0]
     if data.problem.kind != "classes" or "text" not in first:
         what = data.problem.kind if "text" in first else "images"

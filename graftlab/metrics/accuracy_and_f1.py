@@ -2,6 +2,7 @@
 
 from graftlab.metrics import Predictions, Score, binary_f1
 from graftlab.metrics._confusion import accuracy, scored
+from graftlab.metrics.binary_f1 import check_two_classes
 
 HIGHER_IS_BETTER = True
 
@@ -12,7 +13,7 @@ def score(predictions: Predictions) -> Score:
     Raises:
         DataError: there are more than two classes.
     """
-    binary_f1.check_two_classes(predictions)
+    check_two_classes(predictions)
     return scored(
         predictions,
         lambda margins: (accuracy(margins) + binary_f1.closed_form(margins)) / 2,

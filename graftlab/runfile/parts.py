@@ -1,11 +1,13 @@
 """The part that a section of a run file names, with its fields: task, backbone, method."""
 
 import functools
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graftlab import pretrained, registry
 from graftlab.config import Document, Problems, build, closest, merge, read_yaml
+from graftlab.config.reading import Location
 from graftlab.errors import GraftlabError, unknown
 from graftlab.runfile.records import Part
 
@@ -34,23 +36,27 @@ def _given(document: Document, section: str) -> dict[str, Any] | None:
 
 
 def _part(
-    kind: str, name: Any, values: Mapping[str, Any], document: Document, problems: Problems
+    kind: str, values: Mapping[str, Any], where: Location, document: Document, problems: Problems
 ) -> Part | None:
-    """Return the module behind a section's name with its fields; `name` and `kind` are the section's."""
+    """Return the module that a section, at `where`, names, with its fields."""
     section = kind.removesuffix("s")
     key = "name" if kind == "methods" else "kind"
-    place = document.place(section, key)
+    name, place, said = values[key], document.place(*where, key), _dotted((*where, key))
     if name not in registry.names(kind):
-        problems.add(place, f"{section}.{key}: {unknown(section, str(name), registry.names(kind))}")
+        problems.add(place, f"{said}: {unknown(section, str(name), registry.names(kind))}")
         return None
     try:
         module = registry.find(kind, name)
     except ImportError as error:
-        problems.add(place, f"{section}.{key} {name!r} needs a package that is not there: {error}.")
+        problems.add(place, f"{said} {name!r} needs a package that is not there: {error}.")
         return None
     own = {k: v for k, v in values.items() if k != key or k in module.Config.model_fields}
-    config = build(module.Config, own, document, (section,), problems)
+    config = build(module.Config, own, document, where, problems)
     return None if config is None else Part(name, module, config)
+
+
+def _dotted(where: Location) -> str:
+    return ".".join(map(str, where))
 
 
 def method(document: Document, problems: Problems) -> Part | None:
@@ -64,28 +70,89 @@ def method(document: Document, problems: Problems) -> Part | None:
         place = document.place("method", *near[:1])
         problems.add(place, f"method.name is missing.{hint} Known: {known}.")
         return None
-    return _part("methods", values["name"], values, document, problems)
+    return _part("methods", values, ("method",), document, problems)
 
 
 def task(document: Document, problems: Problems) -> Part | None:
     values = _given(document, "task")
-    if values is None:
-        return None
-    place = document.place("task", "name")
-    if (name := values.get("name")) is not None:
+    return None if values is None else _task(values, ("task",), document, problems)
+
+
+def _task(
+    values: dict[str, Any], where: Location, document: Document, problems: Problems
+) -> Part | None:
+    """Return the kind that a task section, at `where`, names or whose catalogue entry it does."""
+    several = _is_of_several(values.get("kind"))
+    if (name := values.get("name")) is not None and not several:
         entry = catalogue().get(str(name))
         if entry is None:
             hint = unknown(
                 "task", str(name), {e["name"] for e in catalogue().values()} | set(_near(name))
             )
-            problems.add(place, f"task.name: {hint} Or give task.kind and the data's place.")
+            said = f"{_dotted(where)}.name: {hint} Or give task.kind and the data's place."
+            problems.add(document.place(*where, "name"), said)
             return None
         values = {**merge(_without_about(entry), values), "name": entry["name"]}
     if "kind" not in values:
         kinds = ", ".join(registry.names("tasks"))
-        problems.add(place, f"task.name is missing (or task.kind, one of: {kinds}).")
+        said = f"{_dotted(where)}.name is missing (or {_dotted(where)}.kind, one of: {kinds})."
+        problems.add(document.place(*where, "name"), said)
         return None
-    return _part("tasks", values["kind"], values, document, problems)
+    part = _part("tasks", values, where, document, problems)
+    return _of_several(part, where, document, problems) if part and several else part
+
+
+def _is_of_several(kind: Any) -> bool:
+    """Return whether a task kind is made of tasks: its module has `with_parts`."""
+    if kind not in registry.names("tasks"):
+        return False
+    try:
+        return hasattr(registry.find("tasks", kind), "with_parts")
+    except ImportError:  # said where its module is looked for
+        return False
+
+
+def _of_several(
+    whole: Part, where: Location, document: Document, problems: Problems
+) -> Part | None:
+    """Return a task with the tasks that it is made of; None if one of them is wrong."""
+    found: dict[str, Part] = {}
+    for number, given in enumerate(whole.config.tasks):
+        at = (*where, "tasks", number)
+        entry = catalogue().get(str(given.get("name")), {})
+        name = str(given.get("as") or entry.get("name") or given.get("kind"))
+        place = document.place(*at, "as")
+        if not re.fullmatch(r"[\w.+-]+", name):
+            problems.add(
+                place, f"{_dotted(at)}.as: {name!r} is no name: letters, digits, . + - and _."
+            )
+        elif name in found:
+            said = f"{_dotted(at)}: two tasks are named {name!r}. Give one of them another by `as`."
+            problems.add(place, said)
+        elif _is_of_several(given.get("kind")):
+            problems.add(place, f"{_dotted(at)}: a {whole.name} is no part of another.")
+        else:
+            own = {key: value for key, value in given.items() if key != "as"}
+            values = merge(dict(whole.config.each), own)
+            if whole.config.data_dir and not {"data_dir", "files", "hub", "source"} & values.keys():
+                values["data_dir"] = str(whole.config.data_dir / name)
+            moved = _with_places(document, (*where, "each"), at)
+            if part := _task(values, at, moved, problems):
+                found[name] = part
+    if len(found) < len(whole.config.tasks):
+        return None
+    config = whole.module.with_parts(whole.config, found)
+    return Part(whole.name, whole.module, config, found)
+
+
+def _with_places(document: Document, above: Location, below: Location) -> Document:
+    """Return the document in which what stands below `above` stands below `below` too."""
+    places = {
+        (*below, *at[len(above) :]): place
+        for at, place in document.places.items()
+        if at[: len(above)] == above and len(at) > len(above)
+    }
+    return Document(document.path, document.values, {**places, **document.places})
 
 
 def _near(name: Any) -> Iterable[str]:
@@ -125,4 +192,4 @@ def backbone(document: Document, problems: Problems) -> Part | None:
             f"not known.{hint} Else give backbone.kind (one of: {kinds}).",
         )
         return None
-    return _part("backbones", kind, values, document, problems)
+    return _part("backbones", {**values, "kind": kind}, ("backbone",), document, problems)

@@ -1,6 +1,7 @@
 """What a run file is, before and after it is resolved."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -60,6 +61,8 @@ class Part:
     module: ModuleType
     config: Any
     """The module's `Config`."""
+    parts: "Mapping[str, Part]" = field(default_factory=dict)
+    """Of a task that is made of several: each of them, by its name."""
 
 
 @dataclass(frozen=True)

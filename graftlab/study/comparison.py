@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from graftlab import files, registry
+from graftlab.evaluation import higher_is_better
 from graftlab.runs import Run
 from graftlab.study.plan import Cell, Choose, Plan, Planned
 
@@ -197,8 +199,12 @@ def _metric(results: Iterable[Mapping[str, Any]]) -> tuple[str | None, bool]:
     for result in results:
         for scores in result["metrics"].values():
             for name in scores:
-                return name, name != "loss" and registry.find("metrics", name).HIGHER_IS_BETTER
+                return name, higher_is_better(name, [*scores], metric_named)
     return None, True
+
+
+def metric_named(name: str) -> ModuleType:
+    return registry.find("metrics", name)
 
 
 def _score(result: Mapping[str, Any], split: str, metric: str | None) -> Mapping[str, Any]:

@@ -130,6 +130,11 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
     return value
 
 
+def tagged(row: Row, name: str) -> Row:
+    """Return a row whose text says to which task of a mixture it belongs."""
+    return {**row, "text": f"{name}: {row['text']}"}
+
+
 def cleaned(text: str) -> str:
     """Return the text without HTML, and with single spaces."""
     return " ".join(html.unescape(MARKUP.sub(" ", text)).split())

@@ -223,6 +223,11 @@ def _asked(config: Config, item: Any) -> dict[str, Any] | str:
     return 'a JSON object is wanted: {"question": "...", "choices": ["...", "..."]}'
 
 
+def tagged(row: Row, name: str) -> Row:
+    """Return a row whose question says to which task of a mixture it belongs."""
+    return {**row, "question": f"{name}: {row['question']}"}
+
+
 def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> Task:
     """Return the task with its texts as tokens; `record` counts what was cut.
 

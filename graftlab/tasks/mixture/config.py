@@ -1,0 +1,80 @@
+"""The section of a mixture, and the tasks that it was resolved to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from graftlab.config import Section
+from graftlab.tasks.mixture.sampling import Sampling
+
+
+class Part(Protocol):
+    """One of the tasks: the module of its kind with its section, as `graftlab.runfile` resolves them."""
+
+    @property
+    def module(self) -> ModuleType: ...
+    @property
+    def config(self) -> Any: ...
+
+
+class Config(Section):
+    """Several tasks that train together: of classes all, or of texts all."""
+
+    name: str | None = None
+    """Names the mixture in tables; no catalogue entry."""
+    kind: str | None = None
+    """`mixture`."""
+    tasks: tuple[dict[str, Any], ...] = Field(min_length=2)
+    """The tasks, each a task section of its own. `as` names one in figures and texts; left out, its
+    catalogue entry's name or its kind does."""
+    each: dict[str, Any] = Field(default_factory=dict)
+    """Keys that all tasks share, such as `max_length`; a task's own win over them."""
+    data_dir: Path | None = None
+    """A folder with a folder for each task, by its name, each as the `data_dir` of a single task."""
+    sampling: Sampling = "uniform"
+    """How often each task is drawn: alike; by its number n of train rows; or by n^(1/temperature)."""
+    temperature: float = Field(2.0, gt=0)
+    """For sampling `temperature`: 1 is proportional, and the larger, the more uniform."""
+    weights: tuple[float, ...] | None = None
+    """How often each task is drawn, one number a task, whatever `sampling` says."""
+    head: Literal["shared_masked", "shared", "per_task"] | None = None
+    """For classes: one head of as many rows as the task with the most classes has, of which a task sees
+    its own classes only (what null means), or all; or rows of its own for each task."""
+    tag: bool | None = None
+    """Put `NAME: ` in front of each text, so that the model knows the task; null means where the head is
+    `shared_masked`."""
+
+    _parts: dict[str, Part] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> "Config":
+        if self.weights is not None and len(self.weights) != len(self.tasks):
+            raise ValueError(
+                f"weights: one number a task is wanted; these are {len(self.weights)} for "
+                f"{len(self.tasks)} tasks"
+            )
+        if self.weights is not None and min(self.weights) <= 0:
+            raise ValueError(
+                "weights: each must be above 0; leave out a task that is not to be drawn"
+            )
+        return self
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """The tasks by name, resolved."""
+        return self._parts
+
+    @property
+    def tagged(self) -> bool:
+        """Whether texts say their task, where they have classes."""
+        return (self.head or "shared_masked") == "shared_masked" if self.tag is None else self.tag
+
+
+def with_parts(config: Config, parts: Mapping[str, Part]) -> Config:
+    """Return the section with its tasks resolved, by name, in their order."""
+    resolved = config.model_copy()
+    resolved._parts = dict(parts)
+    return resolved

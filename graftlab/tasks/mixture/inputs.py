@@ -1,0 +1,94 @@
+"""New inputs, each for one of the tasks."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftlab.contracts import Row
+from graftlab.data import readers
+from graftlab.errors import DataError, unknown
+from graftlab.tasks.mixture.config import Config
+
+TASK = "task"
+
+
+def read_inputs(
+    config: Config, source: str | Path | Sequence[Any], task: str | None = None
+) -> list[Row]:
+    """Return new inputs as rows without labels, as `read_inputs` of their own kinds does.
+
+    Of a dict (a line of JSONL) the key `task` names its task, of a text what it begins with: `NAME: text`.
+    Where `task` is given, all inputs are of that one.
+
+    Raises:
+        DataError: a row names no task, or its task cannot use it.
+    """
+    if task is not None and task not in config.parts:
+        raise DataError(unknown("task", task, list(config.parts)))
+    where, numbered = _numbered(source)
+    items: dict[str, list[tuple[int, Any]]] = {name: [] for name in config.parts}
+    for index, item in numbered:
+        try:
+            name, own = (task, item) if task else _of(item, list(config.parts))
+        except ValueError as error:
+            raise DataError(f"{where}, row {index + 1}: {error}.") from None
+        items[name].append((index, own))
+    found: dict[int, Row] = {}
+    for name, mine in items.items():
+        for (index, _), row in zip(mine, _read(config, name, mine, where), strict=True):
+            found[index] = {**row, "index": index, "task": name}
+    if not found:
+        raise DataError(f"{where} has no rows.")
+    return [found[index] for index in sorted(found)]
+
+
+def _read(config: Config, name: str, items: Sequence[tuple[int, Any]], where: str) -> list[Row]:
+    """Return the rows of one task. `Raises:` DataError, with the place of the row."""
+    if not items:
+        return []
+    part = config.parts[name]
+    try:
+        rows: list[Row] = part.module.read_inputs(part.config, [item for _, item in items])
+        return rows
+    except DataError as error:
+        for index, item in items:  # which one it was: the task has seen but its own rows
+            try:
+                part.module.read_inputs(part.config, [item])
+            except DataError as own:
+                said = str(own).removeprefix("input, row 1: ")
+                raise DataError(f"{where}, row {index + 1} ({name}): {said}") from None
+        raise error
+
+
+def _numbered(source: str | Path | Sequence[Any]) -> tuple[str, Iterable[tuple[int, Any]]]:
+    if isinstance(source, Path):
+        if source.suffix.lower() != ".txt":
+            return str(source), readers.read(source)
+        rows = readers.read_text(source, "text")
+        return str(source), ((i, r if isinstance(r, str) else r["text"]) for i, r in rows)
+    return "input", enumerate([source] if isinstance(source, str) else source)
+
+
+def _of(item: Any, names: Sequence[str]) -> tuple[str, Any]:
+    """Return the task that an item names, and the item without the name.
+
+    Raises:
+        ValueError: it names none.
+    """
+    known = ", ".join(names)
+    if isinstance(item, str) and item.lstrip().startswith("{"):
+        try:
+            item = json.loads(item)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"not a JSON object: {error}") from None
+    if isinstance(item, Mapping):
+        if item.get(TASK) not in names:
+            given = f"is {item[TASK]!r}" if TASK in item else "is missing"
+            raise ValueError(f"the key {TASK!r} {given}; the tasks are {known}")
+        return item[TASK], {key: value for key, value in item.items() if key != TASK}
+    if isinstance(item, str):
+        name, colon, text = item.partition(":")
+        if colon and name.strip() in names:
+            return name.strip(), text.lstrip()
+    raise ValueError(f"it does not say its task: begin a text with 'NAME: ', NAME one of {known}")
