@@ -35,7 +35,11 @@ def epoch_batches(
 
 
 def mixed_batches(
-    drawn: NDArray[np.int64], lengths: NDArray[np.int64], parts: NDArray[np.int64], size: int, seed: int
+    drawn: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    parts: NDArray[np.int64],
+    size: int,
+    seed: int,
 ) -> list[NDArray[np.int64]]:
     """Return draws, which stand in random order, as batches in which each part has examples of like length.
 

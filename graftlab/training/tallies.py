@@ -70,7 +70,9 @@ class Tally:
     def norms(self, scale: float = 1.0) -> dict[str, float]:
         """Return the norm of each task's part of the gradient, which stands multiplied by `scale`."""
         found = {name: norm.item() / scale for name, norm in self._norms.items()}
-        return {f"{name}/gradient_norm": norm for name, norm in found.items() if math.isfinite(norm)}
+        return {
+            f"{name}/gradient_norm": norm for name, norm in found.items() if math.isfinite(norm)
+        }
 
 
 def joined(several: Sequence[Sums]) -> Sums:
