@@ -324,13 +324,13 @@ def test_what_processes_tell_each_other():
 
 @pytest.mark.parametrize(
     ("variable", "name"),
-    [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")],
+    [("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"), ("ACCELERATE_USE_TP", "tensor parallelism")],
 )
 def test_other_ways_of_sharing_are_refused_before_anything_is_written(
     tmp_path, monkeypatch, variable, name
 ):
     monkeypatch.setenv(variable, "true")
-    with pytest.raises(ConfigError, match=f"data-parallel only so far; .*{name}") as caught:
+    with pytest.raises(ConfigError, match=f"asks for {name}, which is not there") as caught:
         experiment.run(tiny_runs.run_file(tmp_path), tmp_path / "run", options=tiny_runs.quiet())
     assert caught.value.exit_code == 2
     assert not (tmp_path / "run").exists()
@@ -380,5 +380,7 @@ def test_accelerate_launches_a_run_that_speaks_once(home, even):
 
 
 def test_configs_of_the_launcher_are_no_recipes():
-    assert sorted(path.name for path in RECIPES.iterdir()) == ["cpu.yaml", "ddp.yaml"]
+    configs = ("cpu.yaml", "ddp.yaml", "ddp1.yaml", "fsdp.yaml", "zero2.yaml", "zero3.yaml")
+    files = sorted([*configs, "zero2.json", "zero3.json"])
+    assert sorted(path.name for path in RECIPES.iterdir()) == files
     assert not any(name.startswith("accelerate") for name in config.recipes())
