@@ -272,6 +272,29 @@ def higher_is_better(name: str, names: Sequence[str], find: Callable[[str], Modu
     return metric != "loss" and bool(find(metric).HIGHER_IS_BETTER)
 
 
+def explained(
+    predictions: Sequence[Prediction],
+    names: Sequence[str],
+    find: Callable[[str], ModuleType],
+) -> list[Prediction]:
+    """Return the predictions with `explained`: by metric, how it came to score what was written."""
+    metrics = [(name, *name.rpartition("/")) for name in names if name != "mean"]
+    known = [
+        (name, task, find(metric)) for name, task, _, metric in metrics if metric != "loss"
+    ]
+    rows = []
+    for row in predictions:
+        said = {
+            name: module.explain(row)
+            for name, task, module in known
+            if hasattr(module, "explain")
+            and row["prediction"] is not None
+            and task in ("", row.get("task"))
+        }
+        rows.append({**row, "explained": said} if said else row)
+    return rows
+
+
 def mean_loss(predictions: Sequence[Mapping[str, Any]]) -> float | None:
     """Return the mean loss over the examples (or their `count`s) with a label; None where none has."""
     known = [row for row in predictions if row["loss"] is not None]

@@ -303,8 +303,10 @@ class Execution:
         self, split: str, predictions: list[dict[str, Any]], task: Task
     ) -> dict[str, dict[str, Any]]:
         """Write the predictions of a split and return its scores."""
-        evaluation.write_predictions(self.run.predictions(split), predictions)
-        scores = evaluation.score(predictions, evaluation.metrics_at_end(task, split), metric)
+        names = evaluation.metrics_at_end(task, split)
+        rows = evaluation.explained(predictions, names, metric)
+        evaluation.write_predictions(self.run.predictions(split), rows)
+        scores = evaluation.score(predictions, names, metric)
         loss = evaluation.mean_loss(predictions)
         finite = loss is not None and math.isfinite(loss)
         found = {name: dict(score._asdict()) for name, score in scores.items()}

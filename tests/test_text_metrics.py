@@ -321,6 +321,17 @@ def test_a_loss_that_gives_no_number_gives_no_perplexity(loss):
     assert "finite" in found.reason or "too large" in found.reason
 
 
+def test_answers_that_were_cut_off_are_left_out_and_counted():
+    cut = {"index": 2, "label": "gone", "prediction": None, "loss": None, "count": 0, "correct": 0}
+    rows = tokens([(2 * math.log(2), 2, 2), (6 * math.log(4), 6, 1)])
+    for name in ("perplexity", "token_accuracy"):
+        metric = registry.find("metrics", name)
+        found = metric.score([*rows, cut])
+        assert found[:2] == metric.score(rows)[:2]
+        assert found.details["left_out"] == 1
+        assert metric.score([cut]).value is None
+
+
 def test_metrics_of_tokens_refuse_predictions_of_classes():
     with pytest.raises(DataError, match="kind: generation"):
         score("perplexity", [(1, 0), (0, 1)])

@@ -8,6 +8,8 @@ import typer
 from graftlab.commands._options import Json, RunFolder
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from graftlab.runs import Run
 
 
@@ -19,17 +21,29 @@ def command(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="As the run's, unless given.")
     ] = None,
+    execute_code: Annotated[
+        bool,
+        typer.Option(
+            "--execute-code", help="Run the programs that the model writes, in a sandbox (pass@k)."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Score a finished run on a split of its task, from its saved adapter.
 
     Predictions that the run has written stay; others are written beside them and compared.
     """
-    from graftlab import evaluation, inference
+    from graftlab import evaluation, inference, programs, sandbox
     from graftlab.commands._report import print_json, score_text
 
+    if execute_code:
+        sandbox.check()
     adapted = inference.load(run)
     predictions, scores = adapted.evaluate(split, batch_size)
+    if execute_code:
+        predictions = programs.run(predictions)
+        scores = evaluation.score(predictions, list(scores), _metric)
+    predictions = evaluation.explained(predictions, list(scores), _metric)
     loss = evaluation.mean_loss(predictions)
     path, difference = keep(adapted.run, split, predictions)
     if as_json:
@@ -41,6 +55,12 @@ def command(
         print(f"{name:>20}  {score_text(score._asdict())}")
     print(f"{'loss':>20}  {loss:.4f}")
     print(f"{len(predictions)} predictions are in {path}{_compared(difference)}")
+
+
+def _metric(name: str) -> "ModuleType":
+    from graftlab import registry
+
+    return registry.find("metrics", name)
 
 
 def keep(
@@ -66,9 +86,11 @@ def keep(
 
 
 def differ(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return in how many rows the prediction is another, and by how much a number differs at most."""
+    """Return in how many rows the prediction is another (or whether it `passed` its tests), and by how much
+    a number differs at most."""
     changed = sum(
-        a["prediction"] != b["prediction"] for a, b in zip(before, now, strict=False)
+        (a["prediction"], a.get("passed")) != (b["prediction"], b.get("passed"))
+        for a, b in zip(before, now, strict=False)
     ) + abs(len(before) - len(now))
     gaps = [
         abs(x - y)
