@@ -118,29 +118,39 @@ def measure(study: Path, baseline: str) -> dict[str, Any]:
             "rows": sorted(records, key=lambda r: -r["accuracy"])}  # fmt: skip
 
 
+COLUMNS = (
+    "row",
+    "rate",
+    "accuracy",
+    "difference (95 %)",
+    "smallest visible",
+    "switch steps",
+    "loss at the switch",
+)
+
+
 def table(record: dict[str, Any]) -> str:
-    """Return the record as a table in Markdown."""
-    lines = [
+    """Return the record as a table in Markdown, without columns that no row has a value in."""
+    cells = [_cells(row) for row in record["rows"]]
+    kept = [i for i in range(len(COLUMNS)) if any(row[i] != "-" for row in cells)]
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *cells]
+    return (
         f"{record['seeds']} seeds, {record['examples']} test examples; differences from "
-        f"`{record['baseline']}`.\n",
-        "| row | rate | accuracy | difference (95 %) | smallest visible | switch steps "
-        "| loss at the switch |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in record["rows"]:
-        gap = "-"
-        if "difference" in row:
-            gap = f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
-        seen = f"{row['smallest_visible']:.2f}" if "difference" in row else "-"
-        steps = ", ".join(map(str, row["switch_steps"])) or "-"
-        loss = "-"
-        if "probe_loss_before" in row:
-            loss = f"{row['probe_loss_before']:.3f} to {row['probe_loss_after']:.3f}"
-        lines.append(
-            f"| `{row['method']}` | {row['learning_rate']} | {row['accuracy']:.2f} ± "
-            f"{row['deviation']:.2f} | {gap} | {seen} | {steps} | {loss} |"
-        )
-    return "\n".join(lines) + "\n"
+        f"`{record['baseline']}`.\n\n"
+        + "".join(f"| {' | '.join(line[i] for i in kept)} |\n" for line in lines)
+    )
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    gap = seen = loss = "-"
+    if "difference" in row:
+        gap = f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+        seen = f"{row['smallest_visible']:.2f}"
+    if "probe_loss_before" in row:
+        loss = f"{row['probe_loss_before']:.3f} to {row['probe_loss_after']:.3f}"
+    accuracy = f"{row['accuracy']:.2f} ± {row['deviation']:.2f}"
+    steps = ", ".join(map(str, row["switch_steps"])) or "-"
+    return [f"`{row['method']}`", str(row["learning_rate"]), accuracy, gap, seen, steps, loss]
 
 
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
