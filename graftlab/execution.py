@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab import adapting, evaluation, files, identity, outcome, provenance, registry, selecting
 from graftlab.contracts import Attached, Backbone, Data, Task
+from graftlab.errors import ConfigError
 from graftlab.runfile import RunFile
 from graftlab.runs import Lines, NoLines, Run
 from graftlab.seeds import mix, seed_everything
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 log = logging.getLogger("graftlab")
+SPLITS = ("validation", "test")  # that are scored at the end
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Execution:
             file = self.file = selecting.with_layer(file, self.processes.on_main(choose))
         restored = None if saved is None else saved.state["attached"]
         attached = adapting.attach(file, backbone, task, restored, self.processes)
+        self._check_writing(attached, task)
         with ExitStack() as stack:
             loop = self._loop(attached, task, backbone, stack)
             resume.start(loop)
@@ -144,6 +147,20 @@ class Execution:
         self.not_exact += identity.compare_config(before, now, self.options.override)
         log.info("going on from step %d", saved.step)
         return saved
+
+    def _check_writing(self, attached: Attached, task: Task) -> None:
+        """Refuse what would be written by one forward pass more in one process than in another.
+
+        Raises:
+            ConfigError: texts are to be written behind virtual tokens, prompts of each length for themselves.
+        """
+        writes = any(evaluation.metrics_at_end(task, split) != task.metrics for split in SPLITS)
+        if self.processes.sharding.lockstep and attached.positions and writes:
+            raise ConfigError(
+                f"the method {self.file.method.name!r} puts virtual tokens before a prompt, behind which "
+                f"processes with shards cannot write texts in step. Leave the texts out by "
+                f"task.generation.splits: [], or start with `accelerate launch --multi_gpu`."
+            )
 
     def _remember(
         self, data: Mapping[str, Any], backbone: Backbone, saved: checkpoint.Checkpoint | None
@@ -282,7 +299,7 @@ class Execution:
         with processes.lockstep(), processes.sharding.whole(model):
             processes.on_main(lambda: self._save_adapter(model, task))
         metrics: dict[str, Any] = {}
-        for split in ("validation", "test"):
+        for split in SPLITS:
             if task.size(split):
                 predictions = self._predict(model, task, split, complete=True)
                 write = functools.partial(self._score, split, predictions, task)

@@ -59,7 +59,11 @@ class Fsdp:
         classes = settings.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")
         self.classes = {name.strip() for name in classes.split(",") if name.strip()}
         self.reshard = asked.on("FSDP_RESHARD_AFTER_FORWARD", default=True)
-        self.offload = asked.on("FSDP_OFFLOAD_PARAMS")
+        if asked.on("FSDP_OFFLOAD_PARAMS"):
+            raise ConfigError(
+                "the launcher asks for fsdp_offload_params, which is not supported. Set it to false, and "
+                "use more processes or gradient checkpointing."
+            )
         for name, why in IGNORED.items():
             if asked.on(name):
                 log.warning("%s has no effect: %s", name.lower(), why)
@@ -88,10 +92,8 @@ class Fsdp:
         import torch
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import (
-            CPUOffloadPolicy,
             FSDPModule,
             MixedPrecisionPolicy,
-            OffloadPolicy,
             fully_shard,
         )
 
@@ -99,11 +101,9 @@ class Fsdp:
         kept |= set(surgery.trainable(model).values()) if steered else set()
         for parameter in kept:
             parameter.data = parameter.data.to(device)
-        offload = self.offload and device.type != "cpu"
         settings: dict[str, Any] = {
             "mesh": init_device_mesh(device.type, (self.processes.share.world,)),
             "ignored_params": kept,
-            "offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(),
             "reshard_after_forward": self.reshard,
         }
         # the rest, embeddings and the last norm, in float32: so is then the sum that blocks add to
@@ -112,7 +112,7 @@ class Fsdp:
         for block in self._blocks(model):
             fully_shard(block, mp_policy=of_blocks if bf16 else rest, **settings)
         fully_shard(model, mp_policy=rest, **settings)
-        if hasattr(model, "generate"):
+        if hasattr(model, "get_base_model"):  # PEFT's model writes by the one inside it
             torch.distributed.fsdp.register_fsdp_forward_method(model, "generate")
         for module in model.modules():
             if hasattr(module, "generate"):  # transformers' sign: none stops before the others
@@ -143,8 +143,11 @@ class Fsdp:
             )
         return found
 
-    def begin(self, model: "nn.Module", made: "torch.optim.Optimizer", config: "Config") -> None:
+    def begin(
+        self, model: "nn.Module", made: "torch.optim.Optimizer", config: "Config"
+    ) -> "nn.Module":
         """Leave the optimizer as it is: torch's work on shards."""
+        return model
 
     def backward(self, loss: "Tensor") -> None:
         """Add gradients: those of shards are summed over all processes in it."""

@@ -50,7 +50,7 @@ class Loop:
         self.model = parts.attached.model
         self._shard()
         self.optimizer = optimizer.build(self._groups(), config.optimizer)
-        parts.processes.sharding.begin(self.model, self.optimizer, config)
+        self._forward = parts.processes.sharding.begin(self.model, self.optimizer, config)
         self.stepper = Stepper(
             parts.accelerator,
             self._compiled(),
@@ -263,10 +263,10 @@ class Loop:
     def _compiled(self) -> "nn.Module":
         """Return the model as the forward pass sees it."""
         if not self.config.compile:
-            return self.model
+            return self._forward
         import torch
 
-        compiled: nn.Module = torch.compile(self.model)  # type: ignore[assignment]
+        compiled: nn.Module = torch.compile(self._forward)  # type: ignore[assignment]
         return compiled
 
     def parameters_changed(self) -> None:

@@ -155,7 +155,7 @@ class Processes:
 
         self._round()
         for tensor in tensors.values():
-            sent = tensor.detach().contiguous()
+            sent = tensor.detach().to(self.device).contiguous()
             dist.broadcast(_flat(sent, 1), 0)
             if sent.data_ptr() != tensor.data_ptr():
                 tensor.detach().copy_(sent)

@@ -78,8 +78,10 @@ class Sharding(Protocol):
         """Leave this process its shard of the weights; they lie on `device` afterwards."""
         ...
 
-    def begin(self, model: "nn.Module", made: "torch.optim.Optimizer", config: "Config") -> None:
-        """Take over the optimizer; again if other parameters train."""
+    def begin(
+        self, model: "nn.Module", made: "torch.optim.Optimizer", config: "Config"
+    ) -> "nn.Module":
+        """Take over the optimizer; return the model as training's forward passes see it."""
         ...
 
     def backward(self, loss: "Tensor") -> None:
@@ -130,8 +132,11 @@ class Whole:
     def shard(self, model: "nn.Module", device: "torch.device", steered: bool, bf16: bool) -> None:
         """Leave the model as it is."""
 
-    def begin(self, model: "nn.Module", made: "torch.optim.Optimizer", config: "Config") -> None:
+    def begin(
+        self, model: "nn.Module", made: "torch.optim.Optimizer", config: "Config"
+    ) -> "nn.Module":
         """Leave the optimizer as it is."""
+        return model
 
     def backward(self, loss: "Tensor") -> None:
         """Add the gradients of this process's share; they are summed once a step."""

@@ -98,7 +98,9 @@ class Zero:
                 if hasattr(module, "generate"):  # transformers' own sign
                     module._is_fsdp_managed_module = True  # type: ignore[assignment]
 
-    def begin(self, model: "nn.Module", made: "torch.optim.Optimizer", config: "Config") -> None:
+    def begin(
+        self, model: "nn.Module", made: "torch.optim.Optimizer", config: "Config"
+    ) -> "nn.Module":
         """Start DeepSpeed's engine over model and optimizer."""
         import os
 
@@ -118,6 +120,11 @@ class Zero:
             "train_batch_size": world,
             "gradient_accumulation_steps": 1,
             "gradient_clipping": config.clip_norm,
+            "torch_autocast": {
+                "enabled": config.precision == "bf16",
+                "dtype": "bfloat16",
+                "lower_precision_safe_modules": [],  # sums in float32
+            },
             "steps_per_print": 2**31,
             "zero_allow_untested_optimizer": True,
         }
@@ -125,6 +132,8 @@ class Zero:
         if self.stage == 3:  # weight by weight: the whole model may be too large for one device
             deepspeed.zero.Init(module=model, config_dict_or_path=settings)
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=made, config=settings)
+        engine: nn.Module = self.engine
+        return engine
 
     def backward(self, loss: "Tensor") -> None:
         """Add gradients; they are summed and shared out in it. DeepSpeed makes means of sums."""
@@ -308,8 +317,8 @@ def _settings(variables: Mapping[str, str]) -> dict[str, Any]:
     for key in ("offload_optimizer", "offload_param"):
         if zero.pop(key, {}).get("device", "none") != "none":
             raise ConfigError(
-                f"DeepSpeed's {key} is not supported. Leave it out, use more processes, or FSDP with "
-                f"fsdp_offload_params."
+                f"DeepSpeed's {key} is not supported. Leave it out, and use more processes or gradient "
+                f"checkpointing."
             )
     kept = {k: v for k, v in found.items() if k not in COUNTED and v != "auto"}
     return kept | {"zero_optimization": zero}

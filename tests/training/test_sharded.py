@@ -13,7 +13,7 @@ import pytest
 import several
 import tiny_runs
 
-from graftlab import config, experiment, runs
+from graftlab import config, evaluation, experiment, runs
 from graftlab.errors import ConfigError
 from graftlab.training import checkpoint, sharding
 from graftlab.training import config as training
@@ -284,6 +284,7 @@ REFUSED = [
     ("fsdp", {}, {"quantized": True}, "backbone.quantization"),
     ("zero2", {}, {"steers": True}, "decides from gradients"),
     ("zero2", {}, {"optimizer": {"name": "adagrad"}}, "known: adadelta, adam"),
+    ("fsdp", {"FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params, which is not supported"),
     ("zero2", {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, {}, "stage 1; known: 2, 3"),
     (
         "zero2",
@@ -329,3 +330,37 @@ def test_a_launcher_s_wish_is_read_once_and_taken_out_of_the_environment(monkeyp
         assert not any(name in os.environ for name in FSDP)
     finally:
         sharding.asked.cache_clear()
+
+
+WRITES = {
+    "backbone": {"dropout": 0.0},
+    "task": {
+        "kind": "generation", "columns": None, "prompt": "{text}", "completion": "{label}", "max_length": 40,
+        "generation": {"max_new_tokens": 4}, "metrics": ["perplexity", "exact_match"],
+    },
+    "training": {"batch_size": 13, "micro_batch_size": 3, "max_steps": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["fsdp", *ZEROS])
+def test_texts_are_written_in_step(home, way):
+    """Three batches for two processes, whose texts end at different tokens."""
+    jobs = []
+    for method in ("lora", "full"):
+        folder = home / f"{way} writes by {method}"
+        tiny_runs.run_file(folder)
+        values = config.merge(config.read_yaml(folder / "run.yaml"), WRITES)
+        del values["task"]["columns"]
+        (folder / "run.yaml").write_text(config.dump({**values, "method": METHODS[method]}))
+        jobs.append((folder / "run.yaml", folder))
+    for world, name, environment in ((1, "one", {}), (2, "two", WAYS[way])):
+        places = [(path, folder / name) for path, folder in jobs]
+        ended = several.start(train_all, *places, world=world, environment=environment)
+        assert [e.code for e in ended] == [0] * world, ended
+    for _, folder in jobs:
+        one, two = (
+            evaluation.read_predictions(runs.Run(folder / name).predictions("test"))
+            for name in ("one", "two")
+        )
+        assert [row["prediction"] for row in one] == [row["prediction"] for row in two]
+        assert all(isinstance(row["prediction"], str) for row in one)
