@@ -4,13 +4,15 @@ import contextlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from graftlab import config, evaluation, files, registry, runfile
 from graftlab.contracts import Backbone, Data, Problem, Task
-from graftlab.errors import ConfigError, DataError, ModelError
+from graftlab.errors import ConfigError, DataError, ModelError, unknown
 from graftlab.metrics import Score
 from graftlab.runfile import RunFile
 from graftlab.runs import Run
@@ -36,7 +38,8 @@ def load(path: str | Path, device: str | None = None) -> "Adapted":
     import torch
 
     run = find(Path(path))
-    file = runfile.resolve(config.read(run.config), finished=True)
+    adapter = adapter_of(run)
+    file = _with_template(runfile.resolve(config.read(run.config), finished=True), run)
     before = files.read_json(run.environment)
     problem = _problem(file, before["data"])
     backbone: Backbone = file.backbone.module.load(
@@ -48,7 +51,7 @@ def load(path: str | Path, device: str | None = None) -> "Adapted":
             f"{path} was trained on other weights than {backbone.record.get('source')} holds now: "
             f"sha256 {old}, now {new}. Pin backbone.revision, or put the weights back."
         )
-    model = file.method.module.load(backbone, file.method.config, run.adapter)
+    model = file.method.module.load(backbone, file.method.config, adapter)
     used = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Adapted(run, file, problem, backbone, model.to(used).eval())
 
@@ -64,18 +67,84 @@ def find(path: Path) -> Run:
         inside = (path.parent / "config.yaml").is_file()
         hint = f" Did you mean {path.parent}?" if inside else ""
         raise ConfigError(f"{path} is no run directory: it has no config.yaml.{hint}")
-    if not run.adapter.is_dir() or not run.environment.is_file():
+    if not run.environment.is_file() or not (run.adapter.is_dir() or run.finished):
         raise ConfigError(f"{path} has no adapter yet. Finish it with `graftlab resume {path}`.")
     return run
+
+
+def adapter_of(run: Run) -> Path:
+    """Return the folder of a run's adapter: the run's own where `graftlab push` has put all into one."""
+    return run.adapter if run.adapter.is_dir() else run.path
+
+
+def _with_template(file: RunFile, run: Run) -> RunFile:
+    """Return the run file with the chat template that lies beside it, if one does (`graftlab push`)."""
+    section = file.task.config
+    template = getattr(section, "chat_template_file", None)
+    if template is None or not (run.path / template.name).is_file():
+        return file
+    section = section.model_copy(update={"chat_template_file": run.path / template.name})
+    return replace(file, task=replace(file.task, config=section))
 
 
 def _problem(file: RunFile, data: Mapping[str, Any]) -> Problem:
     """Return what the model puts out, with the labels that the run has recorded: they may have been
     found in data that are gone."""
-    if data["labels"]:
-        return Problem(data.get("problem", "classes"), tuple(data["labels"]))
+    if data["labels"] or data.get("parts"):
+        return Problem.from_json(data)
     problem: Problem = file.task.module.problem(file.task.config)
     return problem
+
+
+# The fields of a task that writes under which an input is the whole prompt.
+RAW: dict[str, Any] = {
+    "template": None, "prompt": "{prompt}", "completion": "", "chat_template": False,
+    "chat_template_file": None, "system": None, "cut": (),
+}  # fmt: skip
+
+
+def settings(file: RunFile, raw: bool, changed: Mapping[str, Any]) -> Any:
+    """Return the task's section with other settings for writing (fields of `task.generation`).
+
+    Raises:
+        ConfigError: the task writes no texts, or a value is not allowed.
+    """
+    section, changed = file.task.config, dict(changed)
+    if not (raw or changed):
+        return section
+    if not hasattr(section, "generation"):
+        given = ", ".join([*changed, *["raw"] * raw])
+        raise ConfigError(
+            f"{given}: for texts that a model writes, but this run's task is {file.task.name}, which "
+            f"writes none."
+        )
+    if changed.get("temperature") == 0:  # what is only for drawing goes with it
+        changed = {"top_p": 1.0, "top_k": 0, "samples": 1} | changed
+    try:
+        written = type(section.generation).model_validate(
+            {**section.generation.model_dump(), **changed}
+        )
+    except ValidationError as error:
+        said = "; ".join(_said(problem) for problem in error.errors())
+        raise ConfigError(f"generation: {said}.") from None
+    plain = {**RAW, "columns": type(section.columns)()} if raw else {}
+    return section.model_copy(update={"generation": written, **plain})
+
+
+def _part_named(file: RunFile, name: str) -> str:
+    """Return the name of one of a mixture's tasks. `Raises:` ConfigError: there is none of that name."""
+    if not file.task.parts:
+        raise ConfigError(f"--task {name}: this run's task is one, {file.task.name}. Leave it out.")
+    if name not in file.task.parts:
+        raise ConfigError(f"--task: {unknown('task', name, list(file.task.parts))}")
+    return name
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    """Return one of pydantic's problems in few words."""
+    where = ".".join(str(part) for part in problem["loc"])
+    said = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {said}" if where else said
 
 
 @dataclass(frozen=True)
@@ -94,34 +163,47 @@ class Adapted:
         return self.file.training.micro_batch_size or self.file.training.batch_size
 
     def predict(
-        self, inputs: "str | Path | Sequence[Any]", batch_size: int | None = None
+        self,
+        inputs: "str | Path | Sequence[Any]",
+        batch_size: int | None = None,
+        raw: bool = False,
+        task: str | None = None,
+        **generation: Any,
     ) -> list[dict[str, Any]]:
         """Return for each input its `index`, `label` (the class's integer, or the score), `name` and
-        `probabilities` by class name; `file` where it came from a file of its own.
+        `probabilities` by class name; `file` where it came from a file of its own. Of a task whose answers
+        are texts, its `index` and `completion`: a text, or a list of them where there are `samples`.
 
         `inputs` is a text, a list of texts, pairs or dicts with the task's columns, or the Path of a file
         of them (`index` counts its lines or rows from 0). How many were cut to the model's length is
-        logged as a warning.
+        logged as a warning. `generation` are fields of the section `task.generation` that are other than
+        in the run; `raw` gives the texts to the model as they are, without the run's template; `task` names
+        one of a mixture, where the inputs do not.
 
         Raises:
+            ConfigError: `raw` or `generation` of a task that writes no texts, or a value is not allowed.
             DataError: an input cannot be read.
             ModelError: an output is not finite.
         """
-        part = self.file.task
-        rows = part.module.read_inputs(part.config, inputs)
-        task = self._bind(Data({"input": rows}, self.problem))
-        record = getattr(task, "record", {})
-        if cut := record.get("truncated", {}).get("input"):
+        section = settings(self.file, raw, generation)
+        bound_for = {"task": _part_named(self.file, task)} if task else {}
+        rows = self.file.task.module.read_inputs(section, inputs, **bound_for)
+        bound = self.bind(Data({"input": rows}, self.problem), section)
+        record = getattr(bound, "record", {})
+        lost = (record.get(key, {}).get("input", 0) for key in ("truncated", "too_long"))
+        if cut := sum(lost):
             log.warning(
                 "%d of %d inputs are longer than %d tokens: the rest of them is not read",
                 cut, len(rows), record["max_length"],
             )  # fmt: skip
-        predictions = self._predict(task, "input", batch_size)
+        predictions = self._predict(bound, "input", batch_size)
         return [self._answer(row, found) for row, found in zip(rows, predictions, strict=True)]
 
     def _answer(self, row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-        if self.problem.kind == "tokens" and not self.problem.labels:
-            return {"index": row["index"], "completion": found["prediction"]}
+        problem = self.problem.of(found)  # of a mixture: the row's own task
+        which = {"index": row["index"], **{k: v for k, v in found.items() if k == "task"}}
+        if problem.kind == "tokens" and not problem.labels:
+            return which | {"completion": found["prediction"]}
         label, shares = found["prediction"], found.get("probabilities", ())
         if not all(math.isfinite(x) for x in (*shares, label) if isinstance(x, float)):
             raise ModelError(
@@ -129,11 +211,11 @@ class Adapted:
                 f"is of no use, or training.precision is too low for this backbone."
             )
         own = [str(value) for value in row.values() if isinstance(value, Path)]
-        answer = {"index": row["index"], **({"file": own[0]} if own else {}), "label": label}
-        if not self.problem.labels:
+        answer = {**which, **({"file": own[0]} if own else {}), "label": label}
+        if not problem.labels:
             return answer
-        probabilities = dict(zip(self.problem.labels, shares, strict=True))
-        return answer | {"name": self.problem.labels[label], "probabilities": probabilities}
+        probabilities = dict(zip(problem.labels, shares, strict=True))
+        return answer | {"name": problem.labels[label], "probabilities": probabilities}
 
     def evaluate(
         self, split: str = "test", batch_size: int | None = None
@@ -153,7 +235,7 @@ class Adapted:
                 f"the task's data have changed since {self.run.path} was trained "
                 f"(fingerprint {data.record.get('fingerprint')}, was {before}). Put them back."
             )
-        task = self._bind(data)
+        task = self.bind(data)
         if split not in data.splits or not task.size(split):
             known = ", ".join(name for name in data.splits if data.splits[name])
             raise DataError(f"the task has no split {split!r}. It has: {known}.")
@@ -163,12 +245,12 @@ class Adapted:
         return predictions, scores
 
     def _predict(self, task: Task, split: str, batch_size: int | None) -> list[dict[str, Any]]:
-        with self._precision():
+        with self.precision():
             return evaluation.predict_split(
                 self.model, task, split, batch_size or self.batch_size, complete=True
             )
 
-    def _precision(self) -> "contextlib.AbstractContextManager[Any]":
+    def precision(self) -> "contextlib.AbstractContextManager[Any]":
         """Return the context that the run evaluated in; float32 where the device knows no float16."""
         import torch
 
@@ -183,9 +265,10 @@ class Adapted:
             return contextlib.nullcontext()
         return torch.autocast(device, getattr(torch, lower))
 
-    def _bind(self, data: Data) -> Task:
+    def bind(self, data: Data, section: Any = None) -> Task:
+        """Return rows as the run's task, with its own section unless another is given."""
         part = self.file.task
         bound: Task = part.module.bind(
-            data, self.backbone, part.config, mix(self.file.seed, "task")
+            data, self.backbone, section or part.config, mix(self.file.seed, "task")
         )
         return bound

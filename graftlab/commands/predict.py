@@ -12,6 +12,16 @@ from typing import Annotated
 import typer
 
 from graftlab.commands._options import Json, RunFolder
+from graftlab.commands._writing import (
+    MaxNewTokens,
+    RepetitionPenalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    changes,
+)
 
 ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".png", ".jpg", ".jpeg")
 
@@ -35,20 +45,55 @@ def command(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="As the run's, unless given.")
     ] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    repetition_penalty: RepetitionPenalty = None,
+    stop: Stop = None,
+    seed: Seed = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="So many answers to each input.")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            metavar="NAME",
+            help="Of a mixture: the task of inputs that do not name theirs.",
+        ),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Give inputs as they are, without the run's template.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Use a run's adapter on new inputs: one JSON object a line, with label, name and probabilities.
 
+    Of a run that writes texts it has the completion, and the run's own template is put around the inputs;
+    --max-new-tokens to --raw are for these alone, and go before what the run file says.
     With --json, one object with the list of them. `index` is the input's line or row, from 0.
     """
-    from graftlab import files, inference
+    from graftlab import config, files, inference, runfile
     from graftlab.commands._report import print_json
     from graftlab.errors import DiskError
 
     _check_output(output)
-    inference.find(run)  # a slip in RUN is told before the input is read
+    found = inference.find(run)  # a slip in RUN is told before the input is read
+    written = changes(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        stop=stop,
+        seed=seed,
+        samples=samples,
+    )
+    if raw or written:  # told before the model is loaded
+        inference.settings(runfile.resolve(config.read(found.config), finished=True), raw, written)
     with _opened(source) as inputs:
-        answers = inference.load(run).predict(inputs, batch_size)
+        answers = inference.load(run).predict(inputs, batch_size, raw, task, **written)
     if output is not None:
         try:
             files.write_text(output, "".join(files.dump_json(a, indent=None) for a in answers))

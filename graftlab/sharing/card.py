@@ -233,16 +233,19 @@ def _is_ours(module: Any) -> bool:
 
 
 def _prompt(shared: Shared) -> list[str]:
-    """Return how a text has to be laid out for a model that writes, where the run file says it."""
+    """Return how an input has to be laid out for a model that writes."""
     config = shared.file.task.config
-    prompt, template = getattr(config, "prompt", None), getattr(config, "template", None)
-    if not (prompt or template) or shared.environment["data"].get("problem") != "tokens":
+    if not hasattr(config, "generation"):
         return []
-    if getattr(config, "chat_template", False):
-        return ["Inputs are user turns of the tokenizer's chat template."]
-    if prompt:
-        return ["An input is laid out like this:", _fenced(prompt, "text")]
-    return [f"Inputs are laid out by graftlab's template `{template}`."]
+    if config.template == "chat":
+        return [
+            "Inputs are conversations, in the tokenizer's chat template or that of `config.yaml`."
+        ]
+    prompt = config.filled.prompt
+    if not prompt:
+        return ["It goes on with any text."]
+    where = "the user's turn of a chat template" if config.chat_template else "the prompt"
+    return [f"An input is laid out like this, as {where}:", _fenced(prompt, "text")]
 
 
 def _facts(shared: Shared) -> str:

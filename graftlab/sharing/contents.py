@@ -16,7 +16,7 @@ Content = bytes | Path
 ADAPTER_CONFIG = "adapter_config.json"
 CARD = "README.md"
 ENVIRONMENT = ("packages", "python", "graftlab", "peft", "seed", "processes", "deterministic")
-DATA = ("problem", "labels", "sizes", "original_sizes", "fingerprint", "revision")
+DATA = ("problem", "labels", "parts", "sizes", "original_sizes", "fingerprint", "revision")
 BACKBONE = ("source", "revision", "sha256")
 
 
@@ -83,6 +83,8 @@ def gather(shared: Shared) -> dict[str, Content]:
         for path in sorted(shared.run.adapter.rglob("*"))
         if path.is_file() and path.name != CARD
     }
+    if (template := getattr(shared.file.task.config, "chat_template_file", None)) is not None:
+        contents[template.name] = template
     environment = shared.environment
     if shared.base_is_local:
         source = portable_model(environment["backbone"]["source"])

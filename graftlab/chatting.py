@@ -1,0 +1,193 @@
+"""A conversation with a run's model, whose answers are shown while they are written."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from graftlab.contracts import Data
+from graftlab.errors import ConfigError
+from graftlab.inference import Adapted, settings
+from graftlab.tasks.generation import templates
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Show = Callable[[str], None]
+"""Is given each piece of an answer as soon as it is written."""
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what is decoded of a character with bytes still to come
+
+
+@dataclass
+class Conversation:
+    """Turns of a user and a run's model.
+
+    With a chat template the model reads all of them. Without one each is answered for itself, in the
+    run's own template: nothing else was trained.
+    """
+
+    adapted: Adapted
+    changed: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `task.generation` that are other than in the run."""
+    turns: list[dict[str, str]] = field(default_factory=list)
+    """`role` and `content`, in order; empty without a chat template."""
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        section = settings(self.adapted.file, False, {"samples": 1, **self.changed})
+        self.section = section
+        if self.has_memory:
+            limit = self.adapted.backbone.max_length
+            assert limit is not None
+            room = limit - section.generation.max_new_tokens
+            if room < 1:
+                raise ConfigError(
+                    f"max_new_tokens {section.generation.max_new_tokens} leaves no room for a question: "
+                    f"the model has {limit} positions."
+                )
+            self.system = section.system
+            self.section = section.model_copy(update={"cut": (), "max_length": room})
+
+    @property
+    def has_memory(self) -> bool:
+        """The run has a chat template, so that the model reads what was said before."""
+        return bool(self.section.chats)
+
+    def forget(self) -> None:
+        """Begin anew; the system turn stays."""
+        self.turns.clear()
+
+    def ask(self, text: str, show: Show) -> tuple[str, int]:
+        """Return the answer, and how many turns were too old to be read.
+
+        An answer that is interrupted stands in the conversation as far as it went.
+
+        Raises:
+            KeyboardInterrupt: somebody has had enough of the answer.
+            DataError: the text cannot be laid out by the template.
+        """
+        if not self.has_memory:
+            return self._written(self.section, text, show), 0
+        said: list[str] = []
+
+        def keep(piece: str) -> None:
+            said.append(piece)
+            show(piece)
+
+        self.turns.append({"role": "user", "content": self._content(text)})
+        forgotten = 0
+        try:
+            section = self._as_chat()
+            while self._too_long(section) and len(self.turns) > 2:
+                del self.turns[:2]
+                forgotten += 2
+            answer = self._written(section, list(self.turns), keep)
+        except KeyboardInterrupt:
+            self.turns.append({"role": "assistant", "content": "".join(said)})
+            raise
+        except Exception:
+            self.turns.pop()
+            raise
+        self.turns.append({"role": "assistant", "content": answer})
+        return answer, forgotten
+
+    def answer_of_base(self, text: str, show: Show) -> str:
+        """Return what the model answers without its adapter. The conversation stays as it is.
+
+        Raises:
+            ModelError: the method cannot be turned off.
+        """
+        method = self.adapted.file.method.module
+        with method.off(self.adapted.model):
+            if not self.has_memory:
+                return self._written(self.section, text, show)
+            asked = [*self.turns, {"role": "user", "content": self._content(text)}]
+            return self._written(self._as_chat(), asked, show)
+
+    def _content(self, text: str) -> str:
+        """Return a user's turn: of a run with a prompt, that with the text in it."""
+        if self.section.template == "chat":
+            return text
+        [row] = self.adapted.file.task.module.read_inputs(self.section, [text])
+        form, fields = self.section.filled, row["fields"]
+        lacks = form.optional is not None and not fields.get(form.optional)
+        return templates.fill(form.without if lacks else form.prompt, fields)
+
+    def _as_chat(self) -> Any:
+        """Return the section for rows that are conversations."""
+        plain = {"template": "chat", "prompt": None, "completion": None, "chat_template": False}
+        return self.section.model_copy(update={**plain, "system": self.system})
+
+    def _too_long(self, section: Any) -> bool:
+        return bool(self._bound(section, list(self.turns)).record["too_long"].get("input"))
+
+    def _bound(self, section: Any, item: Any) -> Any:
+        rows = self.adapted.file.task.module.read_inputs(section, [item])
+        return self.adapted.bind(Data({"input": rows}, self.adapted.problem), section)
+
+    def _written(self, section: Any, item: Any, show: Show) -> str:
+        task = self._bound(section, item)
+        streamer = Streamer(self.adapted.backbone.processor, section.generation.stop, show)
+        with self.adapted.precision(), streaming(self.adapted.model, streamer) as model:
+            [written] = task.complete(model, "input", [0])
+        answer: str = written["prediction"]
+        streamer.finish(answer)
+        return answer
+
+
+class Streamer:
+    """Is given tokens as `generate` makes them (transformers' interface), and shows the text that is sure.
+
+    What may still become a stop text, or a character, is held back; white space in front is left out.
+    """
+
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...], show: Show) -> None:
+        self._tokenizer, self._stop, self._show = tokenizer, stop, show
+        self._ids: list[int] = []
+        self._prompt = True
+        self._shown = ""
+
+    def put(self, value: "Tensor") -> None:
+        if self._prompt:  # comes first, as one
+            self._prompt = False
+            return
+        self._ids += value.reshape(-1).tolist()
+        text = self._tokenizer.decode(
+            self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        ).lstrip()
+        self._add(self._sure(text))
+
+    def end(self) -> None:
+        """Do nothing: `finish` knows the whole answer."""
+
+    def finish(self, answer: str) -> None:
+        """Show the rest of the answer."""
+        self._add(answer.lstrip())
+
+    def _add(self, text: str) -> None:
+        if text.startswith(self._shown) and len(text) > len(self._shown):
+            self._show(text[len(self._shown) :])
+            self._shown = text
+
+    def _sure(self, text: str) -> str:
+        for stop in self._stop:
+            text = text.partition(stop)[0]
+        text = text.rstrip(UNFINISHED)
+        starts = (stop[:n] for stop in self._stop for n in range(1, len(stop)))
+        longest = max((len(start) for start in starts if text.endswith(start)), default=0)
+        return text[: len(text) - longest] if longest else text
+
+
+@contextlib.contextmanager
+def streaming(model: Any, streamer: Streamer) -> Iterator[Any]:
+    """Give the model with a `generate` that tells the streamer, for the time of a `with` block."""
+    generate = model.generate
+
+    def told(*arguments: Any, **options: Any) -> Any:
+        return generate(*arguments, **options, streamer=streamer)
+
+    vars(model)["generate"] = told
+    try:
+        yield model
+    finally:
+        del vars(model)["generate"]

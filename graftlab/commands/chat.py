@@ -1,0 +1,164 @@
+"""Talk to a run's model in the terminal."""
+
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from graftlab.commands._options import Json, RunFolder
+from graftlab.commands._writing import (
+    MaxNewTokens,
+    RepetitionPenalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    changes,
+)
+
+HELP = (
+    "/reset begins anew, /system TEXT says who the model is (without a text: nobody), /exit leaves."
+)
+
+
+def command(
+    run: RunFolder,
+    base: Annotated[
+        bool, typer.Option("--base", help="Also show what the model says without its adapter.")
+    ] = False,
+    system: Annotated[
+        str | None,
+        typer.Option("--system", metavar="TEXT", help="Who the model is, for a chat template."),
+    ] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    repetition_penalty: RepetitionPenalty = None,
+    stop: Stop = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Talk to a run's model in the terminal: a line is a question, and its answer appears as it is written.
+
+    /reset, /system TEXT and /exit are commands; Ctrl-C ends an answer. Questions may come through a pipe.
+    With --json, one object for each question.
+    """
+    from graftlab import config, inference, runfile
+    from graftlab.chatting import Conversation
+    from graftlab.errors import ConfigError
+
+    written = changes(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        stop=stop,
+        seed=seed,
+    )
+    file = runfile.resolve(config.read(inference.find(run).config), finished=True)
+    # told before the model is loaded
+    if not hasattr(file.task.config, "generation"):
+        raise ConfigError(f"the task of {run} is {file.task.name}, whose model writes no texts.")
+    section = inference.settings(file, False, written)
+    if system is not None and not section.chats:
+        raise ConfigError(f"--system: {run} has no chat template, so it knows no system turn.")
+    talk = Conversation(inference.load(run), written)
+    talk.system = system if system is not None else talk.system
+    if not as_json:
+        _say(f"{file.name}: {HELP}")
+        if not talk.has_memory:
+            _say("This run has no chat template: each question is answered for itself.")
+    for line in _lines():
+        if not _command(talk, line) and not _answer(talk, line, base, as_json):
+            break
+
+
+def _lines() -> Iterator[str]:
+    """Yield what is typed or piped, without blank lines; end with the input, or with /exit."""
+    while True:
+        try:
+            line = input("> ") if sys.stdin.isatty() else sys.stdin.readline()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            _say("\n(/exit leaves)")
+            continue
+        if not line and not sys.stdin.isatty():
+            return
+        line = line.strip()
+        if line == "/exit":
+            return
+        if line:
+            yield line
+
+
+def _command(talk: Any, line: str) -> bool:
+    """Carry out a command; return whether the line was one."""
+    name, _, text = line.partition(" ")
+    if name == "/reset":
+        talk.forget()
+        _say("(a new conversation)")
+    elif name == "/system":
+        if talk.has_memory:
+            talk.system = text.strip() or None
+            talk.forget()
+            _say("(a new conversation)")
+        else:
+            _say("(this run has no chat template, so it knows no system turn)")
+    elif name.startswith("/") and name[1:].isalpha():
+        _say(f"(unknown command {name}; {HELP})")
+    else:
+        return False
+    return True
+
+
+def _answer(talk: Any, line: str, base: bool, as_json: bool) -> bool:
+    """Answer a question; return whether there may be another one."""
+    from graftlab.commands._report import print_json
+    from graftlab.errors import DataError
+
+    answers: dict[str, Any] = {"question": line}
+    show = _hide if as_json else _show
+    try:
+        if base:
+            _label("base: ", as_json)
+            answers["base"] = talk.answer_of_base(line, show)
+            _label("\nadapter: ", as_json)
+        answers["answer"], forgotten = talk.ask(line, show)
+    except KeyboardInterrupt:
+        _say("\n(stopped)")
+        return True
+    except DataError as error:
+        _say(f"({error})")
+        return True
+    if as_json:
+        print_json(answers)
+    else:
+        print(flush=True)
+    if forgotten:
+        _say(f"(the first {forgotten} turns no longer fit, and are forgotten)")
+    return True
+
+
+def _label(text: str, as_json: bool) -> None:
+    if not as_json:
+        print(text, end="", flush=True)
+
+
+def _show(piece: str) -> None:
+    """Print a piece of an answer: what a model writes must not steer the terminal."""
+    safe = (c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in piece)
+    print("".join(safe), end="", flush=True)
+
+
+def _hide(piece: str) -> None:
+    """Print nothing: the answer comes whole."""
+
+
+def _say(text: str) -> None:
+    """Print what is no answer."""
+    print(text, file=sys.stderr, flush=True)
