@@ -52,5 +52,8 @@ def _cut(loop: "Loop") -> list[str]:
 
 def count(model: "nn.Module") -> tuple[int, int]:
     """Return how many numbers train, and how many there are."""
-    sizes = [(quantised.numel(p), p.requires_grad) for p in model.parameters()]
+    # DeepSpeed leaves a weight that it has shared out no numbers, but says how many there are
+    sizes = [
+        (getattr(p, "ds_numel", quantised.numel(p)), p.requires_grad) for p in model.parameters()
+    ]
     return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)

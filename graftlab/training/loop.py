@@ -9,7 +9,7 @@ from graftlab import surgery
 from graftlab.errors import Diverged, Stopped
 from graftlab.runs import Lines, NoLines
 from graftlab.seeds import mix
-from graftlab.training import checkpoint, optimizer, resume, schedule, tallies
+from graftlab.training import checkpoint, optimizer, resume, schedule, sharding, tallies
 from graftlab.training.batches import Batches
 from graftlab.training.config import Config, num_steps
 from graftlab.training.order import Order
@@ -87,7 +87,7 @@ class Loop:
         self._buffers = resume.buffers(self.model)
         if self.position.step == 0:
             self.save()
-        weights = sum(p.nbytes for p in surgery.trainable(self.model).values())
+        weights = sum(map(sharding.nbytes, surgery.trainable(self.model).values()))
         if self.parts.processes.main:
             every = self.config.keep_every
             stay = self.config.keep_checkpoints + (self.num_steps // every if every else 0)

@@ -187,6 +187,11 @@ def shape(tensor: Any) -> "torch.Size":
     return found
 
 
+def nbytes(tensor: "Tensor") -> int:
+    """Return the bytes of the whole tensor."""
+    return math.prod(shape(tensor)) * tensor.element_size()
+
+
 def clipped_step(
     made: "torch.optim.Optimizer", scaler: Any, limit: float, finite: bool
 ) -> tuple[float, bool]:
