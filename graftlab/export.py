@@ -1,12 +1,14 @@
 """A run's adapter in a form that other programs load."""
 
-import shutil
+import contextlib
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 from graftlab import config, files, inference, runfile
-from graftlab.adapters.files import write
-from graftlab.errors import ConfigError, DiskError
+from graftlab.adapters.files import CONFIG, write
+from graftlab.errors import ConfigError, ModelError
 
 
 def lora(run: Path, out: Path) -> dict[str, Any]:
@@ -19,8 +21,6 @@ def lora(run: Path, out: Path) -> dict[str, Any]:
         ConfigError: the method has no LoRA form, or `out` is there already.
         DiskError: `out` cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is there already and not empty. Choose another with --out.")
     found = inference.find(run)
     method = runfile.resolve(config.read(found.config), finished=True).method
     if not hasattr(method.module, "to_lora"):
@@ -28,17 +28,98 @@ def lora(run: Path, out: Path) -> dict[str, Any]:
             f"the method {method.name!r} has no LoRA form: what it learned is not, or not only, a "
             f"low-rank change of linear weights. Its adapter is in {found.adapter}."
         )
+    _refuse_taken(out)
     adapted = inference.load(run, device="cpu")
     fields, tensors = method.module.to_lora(adapted.model)
-    partial = out.with_name(out.name + files.PARTIAL)
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
+    with files.new_folder(out) as partial:
         write(partial, fields, tensors)
-        for path in partial.iterdir():
-            files.sync(path)
-        partial.replace(out)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise DiskError(f"{out} cannot be written: {error}. Choose another with --out.") from error
     written: dict[str, Any] = fields
     return written
+
+
+def _refuse_taken(out: Path) -> None:
+    """Refuse before anything is loaded what `files.new_folder` refuses when it is to be written."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if next(out.iterdir(), None) is not None:
+            raise ConfigError(f"{out} is there already and not empty. Choose another with --out.")
+
+
+def audit(folder: Path) -> dict[str, Any]:
+    """Return what takes the room in an adapter's folder, or a run's: by file, and by group of tensors.
+
+    `groups` have `name`, `tensors`, `bytes`, `dtype` and `share` of the tensors' bytes; `warnings` say what
+    need not be there. Headers are read only.
+
+    Raises:
+        ModelError: there is no safetensors file in it, or one is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    inside = folder / "adapter" if (folder / "adapter").is_dir() else folder
+    paths = sorted(inside.glob("*.safetensors"))
+    if not paths:
+        raise ModelError(f"{inside} holds no safetensors file: it is no adapter.")
+    named: list[tuple[str, str, str, int]] = []
+    for path in paths:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  (it is no mapping)
+                    part = file.get_slice(name)
+                    numel = math.prod(part.get_shape())
+                    named.append((path.name, name, part.get_dtype(), numel))
+        except SafetensorError as error:
+            raise ModelError(f"{path} is damaged: {error}") from error
+    total = sum(_bytes(dtype, numel) for *_, dtype, numel in named)
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for file_name, name, dtype, numel in named:
+        groups.setdefault((file_name, _group(name), dtype), []).append(_bytes(dtype, numel))
+    rows: list[dict[str, Any]] = [
+        {"file": file_name, "name": group, "dtype": dtype, "tensors": len(sizes), "bytes": sum(sizes),
+         "share": sum(sizes) / total if total else 0.0}
+        for (file_name, group, dtype), sizes in groups.items()
+    ]  # fmt: skip
+    on_disk = {
+        path.name: path.stat().st_size for path in sorted(inside.iterdir()) if path.is_file()
+    }
+    rows.sort(key=lambda row: -row["bytes"])
+    return {"files": on_disk, "groups": rows, "warnings": _superfluous(inside, rows)}
+
+
+WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}  # others one byte
+GROUPS = (  # the first that a tensor's name fits; what is the backbone's own comes before the head
+    ("the backbone's weights", r"\.base_layer\.|\.original_module\."),
+    ("embeddings", r"embed_tokens|word_embeddings|\bwte\b|embed_in|lm_head|embed_out"),
+    ("adapter", r"lora_|jelly_|bitfit_|prompt_embeddings|prompt_encoder|ia3_|initial_[AB]$"),
+)
+
+
+def _bytes(dtype: str, numel: int) -> int:
+    return WIDTHS.get(dtype, 1) * numel
+
+
+def _group(name: str) -> str:
+    return next((group for group, words in GROUPS if re.search(words, name)), "head and others")
+
+
+def _superfluous(folder: Path, rows: list[dict[str, Any]]) -> list[str]:
+    """Return what takes room in an adapter and need not; of a model that was trained in full, nothing."""
+    if not (folder / CONFIG).is_file():
+        return []
+    found = []
+    for row in rows:
+        share = f"{row['bytes']:,} bytes, {row['share']:.0%}"
+        if row["name"] == "the backbone's weights":
+            found.append(
+                f"{row['file']} holds weights of the backbone ({share}): the backbone has them"
+            )
+        if row["name"] == "embeddings":
+            found.append(
+                f"{row['file']} holds embeddings or the language head ({share}): unless they were trained, "
+                f"the backbone has them"
+            )
+        if row["dtype"] == "F64":
+            found.append(f"{row['file']} holds float64 ({share}): float32 is what trains")
+    for name in ("optimizer.pt", "pytorch_model.bin", "adapter_model.bin", "training_args.bin"):
+        if (folder / name).is_file():
+            found.append(f"{name} is a pickle that nothing here reads")
+    return found

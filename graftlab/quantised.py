@@ -8,6 +8,8 @@ if TYPE_CHECKING:
 # Shapes: I in features, O out features.
 
 LAYERS = ("Linear4bit", "Linear8bitLt")
+HOOKS = "graftlab_float32_hooks"
+"""The attribute of a norm with the handles of what makes it compute in float32."""
 
 
 def is_quantised(module: object) -> bool:
@@ -96,6 +98,9 @@ def dequantise(model: Any) -> None:
         if old.bias is not None:
             new.bias = nn.Parameter(old.bias.detach().float(), requires_grad=False)
         model.set_submodule(name, new.train(old.training))
+    for module in model.modules():
+        for handle in vars(module).pop(HOOKS, ()):
+            handle.remove()
     for mark in ("hf_quantizer", "quantization_method", "is_loaded_in_4bit", "is_loaded_in_8bit"):
         vars(model).pop(mark, None)
     model.is_quantized = False

@@ -15,8 +15,8 @@ LADDER = [
     {"evaluation", "identity", "curves"},
     {"runfile", "auto"},
     {"selecting", "adapting", "outcome", "execution", "experiment"},
-    {"inference", "preparing"},  # a finished run put to use, as `export` and the commands need it; and data made
-    {"study", "export", "sharing", "chatting", "page", "demo", "testing"},
+    {"inference", "preparing", "planning"},  # a finished run put to use, as `export` and the commands need it; and data made
+    {"study", "export", "merging", "sharing", "chatting", "page", "demo", "testing"},
     {"commands", "cli"},
 ]
 NEIGHBOURS = {  # the few that may know a part on their own rung, and why

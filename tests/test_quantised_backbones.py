@@ -112,7 +112,7 @@ def test_the_rest_keeps_its_number_format_and_norms_compute_in_float32(llama):
     seen = {}
     for name, module in model.named_modules():
         if name in ("model.norm", "model.layers.0.mlp", "lm_head"):
-            module.register_forward_hook(lambda m, i, o, name=name: seen.update({name: o.dtype}))
+            module.register_forward_hook(lambda *a, name=name: seen.update({name: a[-1].dtype}))
     expected = logits(load(llama).model)
     torch.testing.assert_close(logits(model).float(), expected, rtol=0.1, atol=0.05)
     assert set(seen.values()) == {torch.bfloat16}
@@ -229,6 +229,12 @@ def test_what_cannot_stand_on_few_bits_is_refused_before_anything_is_loaded(
     given = values(llama)
     said = refusal({**given, "method": method}, tmp_path)
     assert f"does not fit backbone.quantization: {why}" in said
+
+
+def test_dora_is_refused_on_eight_bits_whose_scales_it_would_lose(llama, tmp_path):
+    section = {"model": llama, "quantization": {"bits": 8}}
+    given = {**values(llama), "backbone": section, "method": {"name": "dora"}}
+    assert "8-bit layers lose their scales" in refusal(given, tmp_path)
 
 
 def test_all_conflicts_of_a_run_file_are_said_at_once(llama, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """A frozen backbone in 4 or 8 bits, after QLoRA (Dettmers et al., 2023, arXiv 2305.14314).
 
-The linear layers of the blocks are quantised; embeddings, norms, the language head and the task's head are not.
-Norms compute in float32 whatever the rest has, and so does all that trains.
+The linear layers of the blocks are quantised; embeddings, norms, the language head and the task's head are
+not. Norms compute in float32 whatever the rest has, and so does all that trains.
 """
 
 import functools
@@ -98,8 +98,9 @@ def _compute_in_float32(module: "nn.Module") -> None:
     if not lower:
         return
     module.float()
-    module.register_forward_pre_hook(_widen)
-    module.register_forward_hook(functools.partial(_narrow, dtype=lower.pop()))
+    narrow = functools.partial(_narrow, dtype=lower.pop())
+    handles = (module.register_forward_pre_hook(_widen), module.register_forward_hook(narrow))
+    vars(module)[quantised.HOOKS] = handles
 
 
 def _widen(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:

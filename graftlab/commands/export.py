@@ -10,10 +10,13 @@ from graftlab.commands._options import Json, RunFolder
 
 def command(
     run: RunFolder,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="A new folder.")] = None,
     form: Annotated[
         str, typer.Option("--format", help="lora: plain PEFT LoRA.", metavar="FORMAT")
     ] = "lora",
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Say what takes the room in the adapter; write nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a run's adapter as plain PEFT LoRA, which needs no graftlab to be loaded."""
@@ -21,6 +24,12 @@ def command(
     from graftlab.commands._report import print_json
     from graftlab.errors import ConfigError, unknown
 
+    if audit == (out is not None):
+        raise ConfigError("give either --out DIR, or --audit.")
+    if audit:
+        _audit(run, as_json)
+        return
+    assert out is not None
     if form != "lora":
         raise ConfigError(unknown("export format", form, ["lora"]))
     config = export.lora(run, out)
@@ -31,3 +40,22 @@ def command(
     print(
         f"LoRA of rank {config['r']} for {base} is in {out}. peft.PeftModel.from_pretrained loads it."
     )
+
+
+def _audit(folder: Path, as_json: bool) -> None:
+    from graftlab import export
+    from graftlab.commands._options import aligned
+    from graftlab.commands._report import print_json
+
+    found = export.audit(folder)
+    if as_json:
+        print_json(found)
+        return
+    print(aligned([(name, f"{size:>13,} bytes") for name, size in found["files"].items()]))
+    for row in found["groups"]:
+        print(
+            f"{row['file']}: {row['name']}, {row['tensors']} tensors of {row['dtype']}, "
+            f"{row['bytes']:,} bytes, {row['share']:.1%}"
+        )
+    for warning in found["warnings"]:
+        print(f"warning: {warning}")

@@ -77,8 +77,8 @@ class Config(adapters.LinearAdapter):
         return self
 
 
-def on_quantised(config: Config) -> str | None:
-    """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+def on_quantised(config: Config, bits: int) -> str | None:
+    """Return why it does not fit frozen weights in so many bits; None where it does."""
     return None
 
 

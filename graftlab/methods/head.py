@@ -33,8 +33,8 @@ class Config(Section):
     """A linear probe has no settings of its own."""
 
 
-def on_quantised(config: Config) -> str | None:
-    """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+def on_quantised(config: Config, bits: int) -> str | None:
+    """Return why it does not fit frozen weights in so many bits; None where it does."""
     return None
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 STARTS_UNCHANGED = False  # any further key, even zero, takes some of the attention
 FREEZES_BACKBONE = True
-MERGEABLE = False  # it acts on the attention, not on a weight
+MERGEABLE = False
+NOT_MERGED = "it gives the attention further keys and values, and changes no weight"
 TURNS_OFF = True
 RELOADS_EXACTLY = True
 BACKBONES = ("encoder", "decoder", "tiny")
@@ -53,8 +54,8 @@ class Config(adapters.PeftFields):
         return self
 
 
-def on_quantised(config: Config) -> str | None:
-    """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+def on_quantised(config: Config, bits: int) -> str | None:
+    """Return why it does not fit frozen weights in so many bits; None where it does."""
     return None
 
 

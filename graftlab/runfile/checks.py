@@ -44,8 +44,8 @@ def _check_metrics(task: Part, where: Location, document: Document, problems: Pr
         if metric not in registry.names("metrics"):
             message = unknown("metric", metric, registry.names("metrics"))
             problems.add(document.place(*where, "metrics"), f"{said}.metrics: {message}")
-        elif message := _not_installed(metric):
-            problems.add(document.place(*where, "metrics"), message)
+        elif lacking := _not_installed(metric):
+            problems.add(document.place(*where, "metrics"), lacking)
     return {*(metrics or registry.names("metrics"))}
 
 
@@ -95,10 +95,11 @@ def check_method(
             place,
             f"the method {method.name!r} does not fit {_model(backbone)}: {model_type} models.",
         )
-    if why := _not_on_quantised(method, backbone):
+    unfit = _not_on_quantised(method, backbone)
+    if unfit is not None:
         problems.add(
             document.place("backbone", "quantization"),
-            f"the method {method.name!r} does not fit backbone.quantization: {why}. "
+            f"the method {method.name!r} does not fit backbone.quantization: {unfit}. "
             f"Remove the section, or choose another method, such as lora.",
         )
     if check := getattr(method.module, "check", None):
@@ -108,11 +109,12 @@ def check_method(
 
 def _not_on_quantised(method: Part, backbone: Part) -> str | None:
     """Return why a method does not fit a backbone that is held in 4 or 8 bits; None where it does."""
-    if getattr(backbone.config, "quantization", None) is None:
+    quantization = getattr(backbone.config, "quantization", None)
+    if quantization is None:
         return None
     if not hasattr(method.module, "on_quantised"):
         return "it does not say that it can stand on weights of 4 or 8 bits"
-    why: str | None = method.module.on_quantised(method.config)
+    why: str | None = method.module.on_quantised(method.config, quantization.bits)
     return why
 
 

@@ -106,7 +106,7 @@ FAMILIES = {
 
 def fits(method: ModuleType, family: Family) -> bool:
     """Return whether the method says that it fits this kind of backbone, and it can be made here."""
-    if family.bits and (find_spec("bitsandbytes") is None or not _on_quantised(method)):
+    if family.bits and (find_spec("bitsandbytes") is None or not _on_quantised(method, family)):
         return False
     return (
         family.kind in method.BACKBONES
@@ -115,13 +115,14 @@ def fits(method: ModuleType, family: Family) -> bool:
     )
 
 
-def _on_quantised(method: ModuleType) -> bool:
-    return hasattr(method, "on_quantised") and method.on_quantised(config(method)) is None
+def _on_quantised(method: ModuleType, family: Family) -> bool:
+    says = getattr(method, "on_quantised", None)
+    return says is not None and says(config(method), family.bits) is None
 
 
 def _quantise(model: nn.Module, head: Sequence[str]) -> None:
     """Put bitsandbytes' 4-bit layers in the place of the linear ones, as the kind `decoder` has them."""
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn import Linear4bit  # type: ignore[attr-defined]
 
     for name, layer in surgery.linear_layers(model, head).items():
         old: Any = layer

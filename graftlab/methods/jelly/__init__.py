@@ -126,8 +126,8 @@ def _refuse(given: set[str], names: tuple[str, ...], mode: str, other: str) -> N
         raise ValueError(f"{', '.join(idle)} does nothing with mode {mode}; it needs mode {other}")
 
 
-def on_quantised(config: Config) -> str | None:
-    """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+def on_quantised(config: Config, bits: int) -> str | None:
+    """Return why it does not fit frozen weights in so many bits; None where it does."""
     return None
 
 

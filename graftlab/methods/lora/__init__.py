@@ -41,8 +41,8 @@ class Config(adapters.LowRank):
         return self
 
 
-def on_quantised(config: Config) -> str | None:
-    """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+def on_quantised(config: Config, bits: int) -> str | None:
+    """Return why it does not fit frozen weights in so many bits; None where it does."""
     if config.init in low_rank.RESIDUAL:
         return f"init {config.init} takes a part out of the frozen weights, which would be rounded anew"
     return None

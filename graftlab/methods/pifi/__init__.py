@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 STARTS_UNCHANGED = False  # P_in and P_out are drawn at random, and the head is another
 FREEZES_BACKBONE = False  # the encoder trains, as in the paper; `encoder: lora` or `frozen` keep it
-MERGEABLE = False  # the layer stands behind the encoder: it is no change of a weight
+MERGEABLE = False
+NOT_MERGED = "a layer of another model stands behind the encoder, which is no change of a weight"
 TURNS_OFF = False  # the encoder has moved, and the head is made for what the layer puts out
 RELOADS_EXACTLY = True
 BACKBONES = ("encoder", "tiny")  # the first token of a decoder has seen no other

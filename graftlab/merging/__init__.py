@@ -1,0 +1,230 @@
+"""A run's adapter folded into its backbone: a plain transformers folder, and a certificate of what it does.
+
+The folder is loaded again from the disk, without graftlab and peft, and compared with the adapted model: the
+logits on a sample of the run's data, each linear layer's output for the same input, and every single weight.
+"""
+
+import logging
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab import config, files, inference, quantised, runfile
+from graftlab.backbones import _loading
+from graftlab.errors import ConfigError, ModelError, unknown
+from graftlab.inference import Adapted
+from graftlab.merging import card, looking, weights
+from graftlab.seeds import mix
+
+if TYPE_CHECKING:
+    from torch import nn
+
+log = logging.getLogger("graftlab")
+
+CERTIFICATE = "merge.json"
+DTYPES = ("float32", "bfloat16", "float16")
+# What the logits may differ by, as a share of the largest one, and the Kullback-Leibler divergence (nats). A
+# weight that is rounded to 8 or 11 bits is off by up to 0.4 % or 0.05 %; sums over layers make it more.
+TOLERANCE = {"float32": (1e-4, 1e-6), "float16": (1e-2, 1e-3), "bfloat16": (5e-2, 1e-2)}
+
+
+def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> dict[str, Any]:
+    """Write the merged model of `run` into the new folder `out`, and return its certificate.
+
+    `dtype` is the backbone's unless given; of one in 4 bits what its layers compute in. A quantised backbone
+    is read as what its weights stand for. `rows` examples are compared.
+
+    Raises:
+        ConfigError: the method cannot be merged, `out` is there already, or `dtype` is unknown.
+        ModelError: the backbone is another one, or the merged model does not do what the run's does: it is
+            then beside `out`, with the certificate that says so.
+        DiskError: `out` cannot be written.
+    """
+    _refuse(run)
+    adapted = inference.load(run)
+    dtype = dtype or own_dtype(adapted)
+    if dtype not in DTYPES:
+        raise ConfigError(unknown("dtype", dtype, DTYPES))
+    with files.new_folder(out) as partial:
+        sample = looking.sample(adapted, rows)
+        _write(adapted, sample, partial, dtype)
+        certificate = _certify(adapted, partial, sample, dtype)
+        files.write_json(partial / CERTIFICATE, certificate)
+        files.write_text(partial / "README.md", card.text(certificate))
+        if not certificate["passed"]:
+            kept = _free(out.with_name(f"{out.name}.failed"))
+            partial.rename(kept)
+            raise ModelError(
+                f"the merged model does not do what {run} does: {'; '.join(certificate['problems'])}. It is "
+                f"in {kept}, with {CERTIFICATE}, and not in {out}."
+            )
+    return certificate
+
+
+def certify(run: Path, folder: Path, rows: int = 32) -> dict[str, Any]:
+    """Return a new certificate for a merged folder that is there already; nothing is written.
+
+    Raises:
+        ConfigError: the method cannot be merged.
+        ModelError: `folder` cannot be loaded, or the backbone is another one.
+    """
+    _refuse(run)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} has no config.json: it is no merged model.")
+    adapted = inference.load(run)
+    known = files.read_json(folder / "config.json")
+    dtype = known.get("dtype") or known.get("torch_dtype") or "float32"
+    return _certify(adapted, folder, looking.sample(adapted, rows), dtype)
+
+
+def _refuse(run: Path) -> None:
+    """Refuse a run whose method is no change of weights, before anything is loaded.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    method = runfile.resolve(config.read(inference.find(run).config), finished=True).method
+    if not method.module.MERGEABLE:
+        why = getattr(method.module, "NOT_MERGED", "it is no change of the backbone's weights")
+        raise ConfigError(
+            f"the method {method.name!r} cannot be merged: {why}. Use the run itself, with "
+            f"`graftlab predict {run}`."
+        )
+
+
+def own_dtype(adapted: Adapted) -> str:
+    """Return the number format that a merged model has unless another is asked for."""
+    section = adapted.file.backbone.config
+    quantization = getattr(section, "quantization", None)
+    if quantization is not None and quantization.bits == 4:
+        return str(quantization.compute_dtype)
+    return str(getattr(section, "dtype", "float32"))
+
+
+def unquantised(adapted: Adapted, dtype: str | None = None) -> "nn.Module":
+    """Return the adapted model once more, on plain weights that stand for the quantised ones.
+
+    They are turned to `dtype` before the adapter is put on, if that is more precise than what they have.
+    """
+    import torch
+
+    file = adapted.file
+    backbone = file.backbone.module.load(
+        file.backbone.config, adapted.problem, mix(file.seed, "backbone")
+    )
+    model: Any = backbone.model
+    if quantised.layers(model):
+        quantised.dequantise(model)
+        model.float()
+    elif dtype == "float32":
+        model.to(getattr(torch, dtype))
+    device = next(adapted.model.parameters()).device
+    loaded: nn.Module = file.method.module.load(
+        backbone, file.method.config, inference.adapter_of(adapted.run)
+    )
+    return loaded.to(device).eval()
+
+
+def _write(adapted: Adapted, sample: looking.Sample, folder: Path, dtype: str) -> None:
+    """Write config, weights, tokenizer or image processor, and generation config.
+
+    Raises:
+        ModelError: transformers cannot write it.
+    """
+    import torch
+
+    merged: Any = adapted.file.method.module.merge(unquantised(adapted, dtype))
+    processor = adapted.backbone.processor
+    template = getattr(sample.task, "template", None) or {}
+    if template.get("chat_template"):
+        processor.chat_template = template["chat_template"]
+    try:
+        with _loading.quiet():
+            merged.to(getattr(torch, dtype)).save_pretrained(folder)
+            processor.save_pretrained(folder)
+    except ValueError as error:
+        raise ModelError(f"transformers cannot write the merged model: {error}") from error
+
+
+def reload(adapted: Adapted, folder: Path, dtype: str) -> "nn.Module":
+    """Return the model in `folder` as anybody loads it.
+
+    Raises:
+        ModelError: it cannot be loaded, or its weights are not whole.
+    """
+    import torch
+    import transformers
+
+    name = "AutoModelForSequenceClassification"
+    if adapted.problem.kind == "tokens":
+        name = "AutoModelForCausalLM"
+    elif getattr(adapted.backbone.model, "main_input_name", None) == "pixel_values":
+        name = "AutoModelForImageClassification"
+    kernel = getattr(adapted.backbone.model.config, "_attn_implementation", None)
+    try:
+        with _loading.quiet():
+            model, info = getattr(transformers, name).from_pretrained(
+                folder, dtype=getattr(torch, dtype), attn_implementation=kernel,
+                output_loading_info=True, use_safetensors=True, local_files_only=True,
+            )  # fmt: skip
+    except (ValueError, OSError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{folder} cannot be loaded by transformers: {error}") from error
+    lost = [
+        key for what in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[what]
+    ]
+    if lost:
+        raise ModelError(f"{folder} does not hold the model's weights: {lost[0]} does not fit.")
+    loaded: nn.Module = model.to(next(adapted.model.parameters()).device).eval()
+    return loaded
+
+
+def _certify(adapted: Adapted, folder: Path, sample: looking.Sample, dtype: str) -> dict[str, Any]:
+    """Return what the folder's model does beside the run's, and whether that is the same."""
+    size = adapted.batch_size
+    as_run = looking.look(adapted.model, sample, size)
+    few_bits = bool(quantised.layers(adapted.model))
+    reference = unquantised(adapted) if few_bits else adapted.model
+    expected = looking.look(reference, sample, size) if few_bits else as_run
+    loaded = reload(adapted, folder, dtype)
+    found = looking.look(loaded, sample, size)
+    compared = looking.compare(expected, found, loaded)
+    own = weights.compare(reference, loaded, adapted.file.method.module)
+    problems = [*_beyond(compared, dtype), *weights.problems(own)]
+    return {
+        "passed": not problems,
+        "problems": problems,
+        "run": str(adapted.run.path),
+        "method": adapted.file.method.name,
+        "backbone": {k: v for k, v in adapted.backbone.record.items() if k != "note"},
+        "dtype": dtype,
+        "sample": {"what": sample.what, "rows": sample.rows},
+        "compared": compared,
+        "weights": own,
+        "quantised": looking.compare(as_run, found, loaded) if few_bits else None,
+        "tolerance": dict(zip(("logits", "kl"), TOLERANCE[dtype], strict=True)),
+        "sha256": {path.name: files.sha256(path) for path in sorted(folder.glob("*.safetensors"))},
+        "versions": {name: version(name) for name in ("graftlab", "torch", "transformers", "peft")},
+    }
+
+
+def _beyond(compared: dict[str, Any], dtype: str) -> list[str]:
+    """Return what differs by more than rounding to `dtype` explains."""
+    share, kl = TOLERANCE[dtype]
+    logits, found = compared["logits"], []
+    if not logits["finite"]:
+        return ["the logits are not finite"]
+    limit = share * max(1.0, logits["scale"])
+    if logits["largest"] > limit:
+        found.append(f"logits differ by {logits['largest']:.3g}, more than {limit:.3g} for {dtype}")
+    if compared["kl"] is not None and compared["kl"] > kl:
+        found.append(f"the divergence of the outputs is {compared['kl']:.3g}, more than {kl:g}")
+    return found
+
+
+def _free(path: Path) -> Path:
+    """Return `path`, or the first of path-2, path-3, ... where nothing is."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
