@@ -33,7 +33,7 @@ NEIGHBOURS = {  # the few that may know a part on their own rung, and why
     ("demo", "study"),  # the demo is a study, after one run that makes its backbone
     ("cli", "commands"),
 }
-MAY_FIND = {"auto", "runfile", "selecting", "execution", "experiment", "study", "export", "inference", "page",
+MAY_FIND = {"auto", "runfile", "selecting", "execution", "experiment", "study", "export", "merging", "inference", "page",
             "demo", "testing", "commands", "cli"}  # fmt: skip
 ROOT = Path(graftlab.__file__).parent
 RANK = {part: rank for rank, parts in enumerate(LADDER) for part in parts}
