@@ -272,6 +272,27 @@ def higher_is_better(name: str, names: Sequence[str], find: Callable[[str], Modu
     return metric != "loss" and bool(find(metric).HIGHER_IS_BETTER)
 
 
+def rehearse(
+    task: Task, data: Mapping[str, Sequence[Mapping[str, Any]]], find: Callable[[str], ModuleType]
+) -> None:
+    """Score empty texts, so that labels which a metric cannot read are found before the training.
+
+    `data` are the rows of each split. Metrics of the tasks of a mixture are not tried.
+
+    Raises:
+        DataError: a metric of written texts cannot read the labels.
+    """
+    for split, rows in data.items():
+        writer = _writer(task, split)
+        if writer and rows and split != "train":
+            for name in (name for name in writer.final_metrics if "/" not in name and name != MEAN):
+                empty = [
+                    {"index": place, "label": row["label"], "prediction": ""}
+                    for place, row in enumerate(rows)
+                ]
+                find(name).score(empty)
+
+
 def explained(
     predictions: Sequence[Prediction],
     names: Sequence[str],
@@ -279,9 +300,7 @@ def explained(
 ) -> list[Prediction]:
     """Return the predictions with `explained`: by metric, how it came to score what was written."""
     metrics = [(name, *name.rpartition("/")) for name in names if name != "mean"]
-    known = [
-        (name, task, find(metric)) for name, task, _, metric in metrics if metric != "loss"
-    ]
+    known = [(name, task, find(metric)) for name, task, _, metric in metrics if metric != "loss"]
     rows = []
     for row in predictions:
         said = {

@@ -93,6 +93,7 @@ class Execution:
         for said in data.record.get("notes", ()):
             log.warning("%s", said)
         task = file.task.module.bind(data, backbone, file.task.config, mix(file.seed, "task"))
+        evaluation.rehearse(task, data.splits, metric)
         # an adapter outlives the data
         record = {**data.problem.as_json(), **data.record, **getattr(task, "record", {})}
         log.info("data: %s", record.get("sizes"))

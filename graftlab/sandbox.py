@@ -152,8 +152,8 @@ def check() -> None:
     """
     if why := _missing():
         raise Refused(
-            f"code that a model wrote is run in a sandbox only, and there is none here: {why}. Leave out "
-            f"task.execute_code (or --execute-code), or evaluate on a machine where "
+            f"code that a model wrote is run in a sandbox only, and there is none here: {why}. Do without "
+            f"running it (without --execute-code, or whatever asked for it), or use a machine where "
             f"`bwrap --ro-bind / / --unshare-all true` works."
         )
 

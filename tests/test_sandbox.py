@@ -534,3 +534,67 @@ def test_predictions_say_which_of_their_programs_passed():
 def test_labels_without_tests_are_refused():
     with pytest.raises(DataError, match=r"no label holds tests.*task\.columns\.reference"):
         programs.run([{"index": 0, "label": "4", "prediction": "4"}])
+
+
+# From the command line.
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that has learnt nothing, and written programs that it was not asked to run."""
+    from graftlab import config, experiment, runfile
+
+    folder = tmp_path_factory.mktemp("programs")
+    for split, count in (("train", 4), ("test", 2)):
+        rows = [{**LABEL, "solution": f"    return x + x  # {split} {i}"} for i in range(count)]
+        rows = [{**row, "prompt": f"{row['prompt']}    # {row['solution']}\n"} for row in rows]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "run.yaml").write_text(
+        f"""
+task:
+  kind: generation
+  data_dir: {folder}
+  prompt: "{{prompt}}"
+  completion: "{{solution}}"
+  columns: {{reference: [prompt, test, entry_point]}}
+  metrics: [perplexity, pass_at_1]
+  max_length: 200
+  generation: {{max_new_tokens: 4}}
+backbone: {{kind: tiny, max_length: 256}}
+method: {{name: lora}}
+training: {{max_steps: 1, batch_size: 2, evaluate_every: 0}}
+"""
+    )
+    file = runfile.resolve(config.read(folder / "run.yaml"))
+    return experiment.run(file, folder / "run", options=experiment.Options(quiet=True))
+
+
+def evaluated(*arguments):
+    from typer.testing import CliRunner
+
+    from graftlab import cli
+
+    return CliRunner().invoke(cli.app, ["evaluate", *map(str, arguments), "--json"])
+
+
+def test_programs_are_not_run_unless_asked_for(run, other_bwrap):
+    assert "--execute-code" in run.read_result()["metrics"]["test"]["pass_at_1"]["reason"]
+    found = json.loads(evaluated(run.path).stdout)
+    assert found["metrics"]["pass_at_1"]["value"] is None
+    assert found["difference"] == {"rows": 0, "largest": 0.0}
+    other_bwrap(None)
+    refused = evaluated(run.path, "--execute-code")
+    assert refused.exit_code == json.loads(refused.stdout)["error"]["exit_code"] == 9
+
+
+@pytest.mark.usefixtures("inside")
+def test_programs_are_run_where_asked_for(run):
+    result = evaluated(run.path, "--execute-code")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["metrics"]["pass_at_1"]["value"] == 0
+    assert found["difference"]["rows"] == 2  # whether they pass was not known
+    rows = [json.loads(line) for line in Path(found["predictions"]).read_text().splitlines()]
+    assert [row["passed"] for row in rows] == [[False], [False]]
+    assert all(row["reasons"][0] for row in rows)
+    assert "passed" not in run.predictions("test").read_text()
