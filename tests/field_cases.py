@@ -56,6 +56,11 @@ GENERATION = {
         "generation": {"max_new_tokens": 4},
     },
 }
+PARTS = [  # of a mixture
+    {"as": "folder", **TEXTS["task"]},
+    {"as": "other", **TEXTS["task"], "max_train_samples": 5, "max_length": 40},
+]
+MIXTURE = {**TEXTS, "task": {"kind": "mixture", "tasks": PARTS}}
 NO_FORM = {"task.prompt": None, "task.completion": None}
 PLAIN = NO_FORM | {"task.template": "text"}
 CHAT = NO_FORM | {"task.template": "chat", "task.chat_template_file": "chat.jinja"}
@@ -162,6 +167,26 @@ TASKS["generation"] = {key: case for key, case in DATA.items() if key != "column
     "generation.splits": Case(["validation"]),
 }  # fmt: skip
 
+TASKS["mixture"] = {
+    "name": Case("both"),
+    "kind": Case("classification", refused="unknown key in task: 'tasks'"),
+    "tasks": Case([PARTS[0], {**PARTS[1], "max_length": 9}]),
+    "each": Case({"max_length": 9}),
+    "data_dir": Case(
+        "absent",
+        {
+            "task.data_dir": ".",
+            "task.tasks": [{"as": "folder", "kind": "classification"}, PARTS[1]],
+        },
+        refused="there is no folder absent/folder",
+    ),
+    "sampling": Case("proportional"),
+    "temperature": Case(1.0, {"task.sampling": "temperature"}),
+    "weights": Case([1.0, 3.0]),
+    "head": Case("per_task"),
+    "tag": Case(False),
+}
+
 SOURCES = {  # of a pretrained model
     "model": Case("other"),
     "revision": Case("main", refused="backbone.revision 'main' is for models on the hub"),
@@ -172,7 +197,8 @@ FOUR_BITS = {"backbone.quantization.bits": 4}
 PICTURES = {"backbone.modality": "images"}
 BACKBONES = {
     "encoder": SOURCES | {"max_length": Case(16)},
-    "decoder": SOURCES | {
+    "decoder": SOURCES
+    | {
         "max_length": Case(16),
         "quantization.bits": Case(8, FOUR_BITS),
         "quantization.type": Case("fp4", FOUR_BITS),

@@ -224,7 +224,8 @@ def seen_of_task(run: Any) -> Any:
     golds = [row["label"] for rows in data.splits.values() for row in rows]
     writing = getattr(task, "final_metrics", ()), getattr(task, "template", {})
     skipped = data.record["skipped"]
-    return list(ASKED), data.problem, task.metrics, batches, skipped, golds, writing
+    drawn = (task.draws(0, 0).tolist(), run.task.config.name) if run.task.parts else ()
+    return list(ASKED), drawn, data.problem, task.metrics, batches, skipped, golds, writing
 
 
 def seen_of_backbone(run: Any) -> Any:
@@ -320,7 +321,11 @@ def test_no_field_of_a_part_is_idle(kind: str, name: str, key: str, place: Path)
     section, look = LOOKS[kind]
     case = next(table for k, n, table in PARTS if (k, n) == (kind, name))[key]
     values = cases.IMAGES if name in ("images", "vision") else cases.TEXTS
-    own = {"multiple_choice": cases.QUESTIONS, "generation": cases.GENERATION}
+    own = {
+        "multiple_choice": cases.QUESTIONS,
+        "generation": cases.GENERATION,
+        "mixture": cases.MIXTURE,
+    }
     values = own.get(name, values)
     if kind == "methods":
         example = fitting.config(registry.find("methods", name)).model_dump(

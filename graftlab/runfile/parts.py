@@ -122,7 +122,7 @@ def _of_several(
         entry = catalogue().get(str(given.get("name")), {})
         name = str(given.get("as") or entry.get("name") or given.get("kind"))
         place = document.place(*at, "as")
-        if not re.fullmatch(r"[\w.+-]+", name):
+        if not re.fullmatch(r"\w[\w.+-]*", name):
             problems.add(
                 place, f"{_dotted(at)}.as: {name!r} is no name: letters, digits, . + - and _."
             )

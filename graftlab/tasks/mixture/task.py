@@ -171,7 +171,8 @@ class MixtureTask:
 
         Where none writes for a split of itself, all that can do so do: it was asked for.
         """
-        places, found, some = self.places[split], {}, self.writes(split)
+        places, some = self.places[split], self.writes(split)
+        found: dict[int, dict[str, Any]] = {}
         for part, task in enumerate(self.tasks.values()):
             mine = [index for index in indices if places.parts[index] == part]
             writer = _writes(task, split) if some else hasattr(task, "complete")
