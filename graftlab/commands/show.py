@@ -1,4 +1,4 @@
-"""Show a run's config, last metrics and result; or the JSON Schema of run files."""
+"""Show a run, the tokens and labels of a run file's first examples, or the JSON Schema of run files."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,46 @@ from typing import Annotated, Any
 
 import typer
 
-from graftlab.commands._options import Json, emit
+from graftlab.commands._options import Json, Overrides, emit
 
 TAIL = 5  # lines of metrics.jsonl
 
 
 def command(
     what: Annotated[
-        str, typer.Argument(metavar="RUN|schema", help="A run directory, or the word schema.")
+        str,
+        typer.Argument(
+            metavar="RUN|batch|schema", help="A run directory, or the word batch or schema."
+        ),
     ],
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="With batch: a run file or a recipe.")
+    ] = None,
+    overrides: Overrides = None,
+    split: Annotated[
+        str, typer.Option("--split", metavar="SPLIT", help="With batch: train, validation or test.")
+    ] = "train",
+    examples: Annotated[
+        int, typer.Option("--examples", metavar="N", min=1, help="With batch: how many examples.")
+    ] = 3,
     as_json: Json = False,
 ) -> None:
-    """Show a run's config, last metrics and result; or the JSON Schema of run files."""
+    """Show a run, the tokens and labels of a run file's first examples, or the JSON Schema of run files.
+
+    A run is shown with its config, last metrics and result.
+
+    `show batch FILE` reads the data as a run would and marks what is trained. The model is not loaded.
+    """
+    from graftlab.errors import ConfigError
+
+    if what == "batch":
+        if file is None:
+            raise ConfigError("show batch needs a run file: graftlab show batch FILE.")
+        found = _batch(file, overrides or (), split, examples)
+        emit(found, as_json, _batch_text(found))
+        return
+    if file is not None or overrides:
+        raise ConfigError(f"FILE and --set are for `show batch FILE`, not for `show {what}`.")
     if what == "schema":
         from graftlab.runfile import schema
 
@@ -26,6 +54,34 @@ def command(
     else:
         shown = _run(Path(what))
         emit(shown, as_json, _text(shown))
+
+
+def _batch(file: str, overrides: Any, split: str, num_examples: int) -> dict[str, Any]:
+    from graftlab import config, runfile
+    from graftlab.commands._batch import first_batch
+
+    return first_batch(runfile.resolve(config.read(file, overrides)), split, num_examples)
+
+
+def _batch_text(found: dict[str, Any]) -> str:
+    """Return the examples as text: what is trained stands in marks; below it each token and its label."""
+    lines = []
+    for example in found["examples"]:
+        count = sum(token["trained"] for token in example["tokens"])
+        lines += [
+            f"example {example['index']}: {len(example['tokens'])} tokens, {count} trained",
+            example["text"],
+            "",
+        ]
+        width = max(len(json.dumps(t["text"], ensure_ascii=False)) for t in example["tokens"])
+        for token in example["tokens"]:
+            shown = json.dumps(token["text"], ensure_ascii=False)
+            label = token["id"] if token["trained"] else "-"
+            lines.append(f"  {token['id']:>7}  {shown:<{width}}  {label}")
+        lines.append("")
+    record = {key: value for key, value in found["record"].items() if value}
+    lines.append("record: " + json.dumps(record, ensure_ascii=False))
+    return "\n".join(lines)
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.contracts import Batch, Data, Row
+from graftlab.tasks._logits import cross_entropy
 from graftlab.tasks._scoring import UNKNOWN
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 # logits are needed, M tokens that are scored, V vocabulary.
 
 TEXTS = 4096  # given to the tokenizer at once: bounds the memory of what it returns
-CHUNK = 256  # tokens whose float32 log-softmax is held at once: 128 MiB at a vocabulary of 128 k
 
 
 class Texts(NamedTuple):
@@ -272,27 +272,3 @@ def right_choices(batch: Batch) -> Batch:
     chosen["labels"] = chosen["labels"].masked_fill((answers_N == UNKNOWN)[:, None], UNKNOWN)
     longest = int(chosen["attention_mask"].sum(-1).max())
     return {name: x[:, :longest] for name, x in chosen.items()}
-
-
-def cross_entropy(logits_MV: "Tensor", labels_M: "Tensor", label_smoothing: float) -> "Tensor":
-    """Return the loss of each token (M) in float32.
-
-    The log-softmax of `CHUNK` tokens is held at a time: the backward pass computes it again.
-    """
-    import torch
-    from torch.nn import functional as F
-    from torch.utils.checkpoint import checkpoint
-
-    def losses(logits: "Tensor", labels: "Tensor") -> "Tensor":
-        return F.cross_entropy(
-            logits.float(), labels, reduction="none", label_smoothing=label_smoothing
-        )
-
-    again = logits_MV.requires_grad and len(labels_M) > CHUNK
-    parts = [
-        checkpoint(losses, logits, labels, use_reentrant=False, preserve_rng_state=False)
-        if again
-        else losses(logits, labels)
-        for logits, labels in zip(logits_MV.split(CHUNK), labels_M.split(CHUNK), strict=True)
-    ]
-    return torch.cat(parts)

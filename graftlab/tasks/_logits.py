@@ -26,28 +26,27 @@ def at_labels(model: "nn.Module", inputs: Batch, labels_NL: "Tensor") -> tuple["
 
     wanted_NL = F.pad(labels_NL[:, 1:] != UNKNOWN, (0, 1))
     labels_M = labels_NL[:, 1:][wanted_NL[:, :-1]]
-    with _selected(model, wanted_NL):
-        logits = model(**inputs).logits
-    if logits.dim() == 2:
-        return logits, labels_M
-    # From the end, because a method's virtual tokens stand in front.
-    return logits[:, -labels_NL.shape[1] :][wanted_NL], labels_M
+    # unknown, or compiled into a graph that no hook can enter
+    head = None if hasattr(model, "_orig_mod") else _head(model)
+    if head is None:
+        # From the end, because a method's virtual tokens stand in front.
+        return model(**inputs).logits[:, -labels_NL.shape[1] :][wanted_NL], labels_M
+    with _selected(head, wanted_NL):
+        return model(**inputs).logits[:, 0], labels_M
 
 
 @contextmanager
-def _selected(model: "nn.Module", wanted_NL: "Tensor") -> Iterator[None]:
-    """Have the model's language head compute (M, V) instead of (N, P, V)."""
-    from torch.nn import functional as F
+def _selected(head: "nn.Module", wanted_NL: "Tensor") -> Iterator[None]:
+    """Have a language head compute (M, 1, V) instead of (N, P, V).
 
-    head = None if hasattr(model, "_orig_mod") else _head(model)
-    if head is None:  # unknown, or compiled into a graph that no hook can enter
-        yield
-        return
+    The axis of one stays whole where a method cuts off its virtual tokens, which it does from the end.
+    """
+    from torch.nn import functional as F
 
     def select(module: "nn.Module", arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden_NPH = arguments[0]
         wanted_NP = F.pad(wanted_NL, (hidden_NPH.shape[1] - wanted_NL.shape[1], 0))
-        return (hidden_NPH[wanted_NP], *arguments[1:])
+        return (hidden_NPH[wanted_NP][:, None], *arguments[1:])
 
     handle = head.register_forward_pre_hook(select)
     try:
@@ -59,6 +58,12 @@ def _selected(model: "nn.Module", wanted_NL: "Tensor") -> Iterator[None]:
 def _head(model: "nn.Module") -> "nn.Module | None":
     find = getattr(model, "get_output_embeddings", None)
     return cast("nn.Module | None", find()) if find else None
+
+
+def has_virtual_tokens(model: Any) -> bool:
+    """Return whether a method puts tokens of its own before what the model reads (PEFT's prompt learning)."""
+    config = getattr(model, "active_peft_config", None)
+    return bool(getattr(config, "is_prompt_learning", False))
 
 
 def cross_entropy(

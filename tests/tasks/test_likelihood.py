@@ -16,7 +16,7 @@ from graftlab.config import merge
 from graftlab.contracts import Backbone, Data, Problem, Setting
 from graftlab.data.rows import Rows
 from graftlab.methods import prefix, prompt
-from graftlab.tasks import _likelihood, multiple_choice
+from graftlab.tasks import _likelihood, _logits, multiple_choice
 from graftlab.tasks._likelihood import join
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "models" / "small-llama"
@@ -141,20 +141,20 @@ def test_a_loss_in_pieces_has_the_same_value_and_gradient(monkeypatch: Any) -> N
         return loss, gradient
 
     whole = value_and_gradient()
-    monkeypatch.setattr(_likelihood, "CHUNK", 4)
+    monkeypatch.setattr(_logits, "CHUNK", 4)
     torch.testing.assert_close(value_and_gradient(), whole)
 
 
 def test_no_more_than_a_piece_of_the_log_softmax_is_kept_for_the_backward_pass(
     monkeypatch: Any,
 ) -> None:
-    monkeypatch.setattr(_likelihood, "CHUNK", 4)
+    monkeypatch.setattr(_logits, "CHUNK", 4)
     kept: list[int] = []
     logits_MV = torch.randn(40, 7, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(
         lambda x: kept.append(x.numel() * x.is_floating_point()) or x, lambda x: x
     ):
-        _likelihood.cross_entropy(logits_MV * 1, torch.zeros(40, dtype=torch.long), 0.0).sum()
+        _logits.cross_entropy(logits_MV * 1, torch.zeros(40, dtype=torch.long), 0.0).sum()
     # The pieces of the logits themselves, which are views, and nothing of their size beside them
     assert sum(kept) <= logits_MV.numel()
 

@@ -62,7 +62,7 @@ class Builder:
             examples = self.encoder.examples([source for _, source in pending.values()])
             long: dict[int, tuple[Row, Source]] = {}
             for (place, (row, _)), example in zip(list(pending.items()), examples, strict=True):
-                excess = len(example.ids) - max_length
+                excess = len(example) - max_length
                 shorter = self._shorter(row, excess) if excess > 0 and round_ < ROUNDS else None
                 if excess <= 0 or shorter is None:
                     self._put(built, place, example, excess)
@@ -90,7 +90,7 @@ class Builder:
         built.examples[place] = example
         if excess > 0:
             built.left_out[place] = TOO_LONG
-        elif True not in example.trained[1:]:
+        elif not example.trained[1:].any():
             built.left_out[place] = NOTHING
 
     def segments(self, row: Row, answered: bool) -> list[Segment]:

@@ -95,6 +95,9 @@ class Config(DataSection):
     max_left_out: float = Field(0.1, ge=0, lt=1)
     """Share of the train rows that may be left out, too long or with nothing to train on; one more stops
     the run."""
+    packing: Literal["none", "packed", "padding_free"] = "none"
+    """How the examples of a step lie in tensors while training: a row each, several in rows of at most
+    `max_length` tokens, or all in one row; no example sees another. The steps are the same."""
     metrics: tuple[str, ...] = ()
     """Names of metrics. perplexity and token_accuracy come of every evaluation, and the first of them chooses
     the best checkpoint (perplexity where neither is named); the others come of answers that are written at

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.contracts import Backbone, Batch, Data, Row
 from graftlab.errors import ConfigError, DataError
-from graftlab.tasks._logits import at_labels, cross_entropy
+from graftlab.tasks import _packing
+from graftlab.tasks._logits import at_labels, cross_entropy, has_virtual_tokens
 from graftlab.tasks._scoring import UNKNOWN
 from graftlab.tasks.generation import config as configs
 from graftlab.tasks.generation.building import TOO_LONG, Builder, Built, to_train_on
@@ -46,6 +47,7 @@ class GenerationTask:
         tokenizer = backbone.processor
         self._builder = builder = Builder(config, tokenizer)
         self._pad = tokenizer.pad_token_id or 0
+        self._apart = None if config.packing == "none" else _packing.isolation(backbone.model)
         self._max_length = longest(config.max_length, backbone.max_length)
         self._splits: dict[str, Split] = {}
         record: dict[str, Any] = {"truncated": {}, "left_out": {}, "too_long": {}}
@@ -105,7 +107,14 @@ class GenerationTask:
         import numpy as np
         import torch
 
-        arrays = self._splits[split].flat.pad(indices)
+        flat = self._splits[split].flat
+        if self._apart and epoch is not None:
+            width = self._max_length if self._config.packing == "packed" else None
+            arrays = _packing.collate(
+                [_packing.Example(*flat.of(index)) for index in indices], width, self._pad
+            )
+        else:
+            arrays = flat.pad(indices)
         if epoch is None:
             arrays["rows"] = np.asarray(indices, dtype=np.int64) + self._offsets[split]
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -114,11 +123,22 @@ class GenerationTask:
         return int((batch["labels"][:, 1:] != UNKNOWN).sum())
 
     def loss(self, model: "nn.Module", batch: Batch, label_smoothing: float = 0.0) -> "Tensor":
-        logits_MV, labels_M = at_labels(model, _inputs(batch), batch["labels"])
+        logits_MV, labels_M = at_labels(model, self._inputs(model, batch), batch["labels"])
         return cross_entropy(logits_MV, labels_M, label_smoothing).sum()
 
+    def _inputs(self, model: "nn.Module", batch: Batch) -> dict[str, Any]:
+        if "attention_mask" in batch:
+            return {name: batch[name] for name in MODEL_INPUTS}
+        assert self._apart is not None
+        if has_virtual_tokens(model):
+            raise ConfigError(
+                "task.packing: the method puts virtual tokens before each row, not before each of the "
+                "examples in it. Set task.packing: none."
+            )
+        return _packing.inputs(batch, model, self._apart)
+
     def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
-        logits_MV, labels_M = at_labels(model, _inputs(batch), batch["labels"])
+        logits_MV, labels_M = at_labels(model, self._inputs(model, batch), batch["labels"])
         losses_M = cross_entropy(logits_MV, labels_M)
         right_M = logits_MV.argmax(-1) == labels_M
         counts = (batch["labels"][:, 1:] != UNKNOWN).sum(1).tolist()
@@ -159,10 +179,6 @@ class GenerationTask:
         texts = [[without(text, self._around) for text in samples] for samples in answers]
         single = self._config.generation.samples == 1
         return [{"prediction": samples[0] if single else samples} for samples in texts]
-
-
-def _inputs(batch: Batch) -> Batch:
-    return {name: batch[name] for name in MODEL_INPUTS}
 
 
 def _count(record: dict[str, Any], split: str, built: Built) -> None:

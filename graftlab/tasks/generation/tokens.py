@@ -3,7 +3,7 @@
 import functools
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import chain
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.tasks._likelihood import own_start
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Shapes: T tokens of all examples, N examples of a batch, L tokens of the longest.
 
-TEXTS = 4096  # given to the tokenizer at once: bounds the memory of what it returns
+TEXTS = 1024  # examples tokenized at once: bounds the memory of what the tokenizer returns
 
 
 class Source(NamedTuple):
@@ -26,21 +26,24 @@ class Source(NamedTuple):
     """Whether its text is whole, so that an end-of-sequence belongs behind it."""
 
 
-class Example(NamedTuple):
-    """An example's tokens."""
+@dataclass(frozen=True)
+class Example:
+    """An example's tokens (L)."""
 
-    ids: list[int]
-    trained: list[bool]
+    ids: "np.ndarray"
+    trained: "np.ndarray"
+    """Whether each is predicted."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     def within(self, max_length: int) -> "Example":
         """Return its last tokens before and its first ones from where training begins: too long a prompt
         loses its beginning, too long an answer alone its end."""
-        first = self.trained.index(True) if True in self.trained else len(self.ids)
-        kept = max(1, max_length - (len(self.ids) - first)) if first else 0
-        start = max(0, first - kept)
-        return Example(
-            self.ids[start : start + max_length], self.trained[start : start + max_length]
-        )
+        first = int(self.trained.argmax()) if self.trained.any() else len(self)
+        kept = max(1, max_length - (len(self) - first)) if first else 0
+        place = slice(max(0, first - kept), max(0, first - kept) + max_length)
+        return Example(self.ids[place], self.trained[place])
 
 
 class Encoder:
@@ -64,18 +67,24 @@ class Encoder:
         self._anchored = len(self._bare(["\n"], True)[0]) if self._anchor else 0
 
     def _bare(self, texts: Sequence[str], plain: bool) -> list[list[int]]:
-        found: list[list[int]] = []
-        for start in range(0, len(texts), TEXTS):
-            found += self.tokenizer(
-                list(texts[start : start + TEXTS]),
-                add_special_tokens=False,
-                return_attention_mask=False,
-                split_special_tokens=plain,
-            )["input_ids"]
+        found: list[list[int]] = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            return_attention_mask=False,
+            split_special_tokens=plain,
+            verbose=False,  # of texts that are too long: they will be cut
+        )["input_ids"]
         return found
 
     def examples(self, sources: Sequence[Source]) -> list[Example]:
         """Return the sources as tokens."""
+        return [
+            example
+            for start in range(0, len(sources), TEXTS)
+            for example in self._examples(sources[start : start + TEXTS])
+        ]
+
+    def _examples(self, sources: Sequence[Source]) -> list[Example]:
         kinds: dict[tuple[bool, bool], list[tuple[int, int]]] = defaultdict(list)
         for place, source in enumerate(sources):
             for number, segment in enumerate(source.segments):
@@ -89,6 +98,8 @@ class Encoder:
         return [self._joined(s, part) for s, part in zip(sources, parts, strict=True)]
 
     def _joined(self, source: Source, parts: list[list[int]]) -> Example:
+        import numpy as np
+
         own = parts and parts[0][: len(self._start)] == self._start  # the template has put it there
         ids = [] if own else [*self._start]
         trained = [False] * len(ids)
@@ -106,8 +117,9 @@ class Encoder:
                 ids.append(self._eos)
                 trained.append(True)
         if not source.segments and source.ends:
-            return Example([*ids, self._eos], [*trained, True])
-        return Example(ids, trained)
+            ids.append(self._eos)
+            trained.append(True)
+        return Example(np.array(ids, dtype=np.int32), np.array(trained, dtype=np.bool_))
 
     def _end(self, ids: Sequence[int]) -> int | None:
         """Return the place of the special token that ends a turn, the first of those at its end; None
@@ -137,7 +149,11 @@ class Encoder:
             share = len(text) / max(1, len(self._bare([text], True)[0]))
             return text[: max(0, len(text) - max(1, round(fewer * share)))]
         offsets = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True
+            text,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            split_special_tokens=True,
+            verbose=False,
         )["offset_mapping"]
         kept = len(offsets) - fewer
         return text[: offsets[kept][0]] if kept > 0 else ""
@@ -159,12 +175,11 @@ class Flat:
         import numpy as np
 
         self._pad = pad
-        self.lengths = np.array([len(e.ids) for e in examples], dtype=np.int64)
+        self.lengths = np.array([len(example) for example in examples], dtype=np.int64)
         self._ends = np.cumsum(self.lengths)
-        self._ids_T = np.fromiter(chain.from_iterable(e.ids for e in examples), dtype=np.int32)
-        self._trained_T = np.fromiter(
-            chain.from_iterable(e.trained for e in examples), dtype=np.bool_
-        )
+        no_ids, none_trained = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.bool_)
+        self._ids_T = np.concatenate([no_ids, *(e.ids for e in examples)])
+        self._trained_T = np.concatenate([none_trained, *(e.trained for e in examples)])
 
     def __len__(self) -> int:
         return len(self.lengths)

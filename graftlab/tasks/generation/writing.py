@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.contracts import Backbone, Row
 from graftlab.errors import ConfigError, DataError
 from graftlab.seeds import mix
+from graftlab.tasks._logits import has_virtual_tokens
 from graftlab.tasks.generation.building import Builder
 from graftlab.tasks.generation.config import Generation
 from graftlab.tasks.generation.tokens import Example, Flat
@@ -46,6 +47,8 @@ class Writer:
             ConfigError: the model takes no prompt beside `max_new_tokens`.
             DataError: the chat template refuses a row.
         """
+        import numpy as np
+
         if self._room < 1:
             raise ConfigError(
                 f"task.generation.max_new_tokens is {self._config.max_new_tokens}, but the model has "
@@ -57,11 +60,12 @@ class Writer:
             if example is None:
                 reason = built.left_out[len(prompts)]
                 raise DataError(f"{place[0]} row {row['index'] + 1} cannot be answered: {reason}.")
-            # a model needs a token to go on from
-            ids = example.ids or [self.ends[0]]
-            prompts.append(Example(ids, [False] * len(ids)).within(self._room))
+            if not len(example):  # a model needs a token to go on from
+                end = np.array(self.ends[:1], dtype=np.int32)
+                example = Example(end, np.zeros(1, dtype=np.bool_))
+            prompts.append(example.within(self._room))
         found: list[list[str]] = [[""] * self._config.samples for _ in rows]
-        for chosen in _groups(model, [len(prompt.ids) for prompt in prompts]):
+        for chosen in _groups(model, [len(prompt) for prompt in prompts]):
             flat = Flat([prompts[i] for i in chosen], self._pad)
             for sample in range(self._config.samples):
                 seeds = [mix(self._config.seed, "write", *places[i], sample) for i in chosen]
@@ -125,7 +129,6 @@ def _end_of_turn(builder: Builder) -> int | None:
 def _groups(model: Any, lengths: Sequence[int]) -> list[list[int]]:
     """Return the prompts that are written to together: all; of one length where a method's virtual tokens
     stand in front, for padding between them and the prompt would move it."""
-    config = getattr(model, "active_peft_config", None)
-    if not getattr(config, "is_prompt_learning", False):
+    if not has_virtual_tokens(model):
         return [list(range(len(lengths)))] if lengths else []
     return [[k for k, n in enumerate(lengths) if n == length] for length in sorted({*lengths})]
