@@ -202,6 +202,33 @@ def check_start(
     return []
 
 
+def check_base(start_from: Path, backbone: Backbone) -> None:
+    """Refuse to begin from an adapter of another backbone: by its weights' hashes where its run is there,
+    else by the name in its config.
+
+    Raises:
+        ModelError: it was trained on another one.
+    """
+    folder, own = find_start(start_from), backbone.record
+    try:
+        text = (folder.parent / "environment.json").read_text(encoding="utf-8")
+        theirs = json.loads(text)["backbone"]
+    except (OSError, ValueError, KeyError):
+        theirs = {"source": read(folder)[0].get("base_model_name_or_path")}
+    if theirs.get("sha256") and own.get("sha256"):
+        if theirs["sha256"] != own["sha256"]:
+            raise ModelError(
+                f"method.start_from: {folder} was trained on {theirs.get('source')} with other weights than "
+                f"{own.get('source')} has: sha256 {theirs['sha256']}, here {own['sha256']}."
+            )
+    elif theirs.get("source") and own.get("source") and theirs["source"] != own["source"]:
+        raise ModelError(
+            f"method.start_from: {folder} was trained on {theirs['source']}, but this run's backbone is "
+            f"{own['source']}. If they are the same model, write the latter into {CONFIG} as "
+            f"base_model_name_or_path."
+        )
+
+
 def begin_from(model: "PeftModel", start_from: Path, head: Sequence[str], with_head: bool) -> None:
     """Set the adapter's weights, and with `with_head` the head's, to those of an earlier run.
 

@@ -128,10 +128,11 @@ def begin(model: "PeftModel", backbone: Backbone, config: LowRank) -> None:
     """Set the weights to those of the run in `config.start_from`.
 
     Raises:
-        ModelError: it is another method's, or has other shapes.
+        ModelError: it is another method's or another backbone's, or has other shapes.
     """
     assert config.start_from is not None
     folder = files.find_start(config.start_from)
+    files.check_base(config.start_from, backbone)
     if hasattr(model, ORIGINALS) != (folder / files.INITIAL).is_file():
         raise ModelError(
             f"method.start_from: {folder} was trained from another start (pissa, olora or neither) "

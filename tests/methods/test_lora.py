@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,25 @@ def test_start_from_another_kind_of_adapter_is_refused(
     lora.save(attach("lora").model, tmp_path)
     with pytest.raises(ModelError, match=message):
         attach("lora", start_from=tmp_path, **settings)
+
+
+def test_start_from_an_adapter_of_another_backbone_is_refused_by_hash_or_else_by_name(
+    encoder, tmp_path
+):
+    setting, config = fitting.setting(encoder), lora.Config(start_from=tmp_path / "adapter")
+
+    def backbone(**record):
+        return replace(fitting.backbone(encoder), record=record)
+
+    theirs = {"source": "one", "sha256": {"a": "1"}}
+    lora.save(lora.attach(backbone(**theirs), lora.Config(), setting).model, tmp_path / "adapter")
+    with pytest.raises(ModelError, match="was trained on one, but this run's backbone is two"):
+        lora.attach(backbone(source="two", sha256={"a": "1"}), config, setting)
+    lora.attach(backbone(source="one", sha256={"a": "1"}), config, setting)
+    (tmp_path / "environment.json").write_text(json.dumps({"backbone": theirs}))
+    lora.attach(backbone(source="two", sha256={"a": "1"}), config, setting)  # a copy elsewhere
+    with pytest.raises(ModelError, match=r"other weights than one has: sha256 .*'1'.*'2'"):
+        lora.attach(backbone(source="one", sha256={"a": "2"}), config, setting)
 
 
 def test_start_from_nothing_is_found_before_anything_is_loaded(tmp_path):
