@@ -165,7 +165,7 @@ def copy(run, folder):
 @pytest.fixture(scope="module")
 def stopped(home, whole):
     """Runs that a signal to one process has stopped after step 3, by way; and as one process."""
-    path, patch = run_file(home / "lora file", "lora"), several.before_step, 3
+    path, patch = run_file(home / "lora file", "lora"), (several.before_step, 3)
     found = {}
     for way in ("fsdp", *ZEROS):
         terminate = several.on(1, *patch, several.terminate)
@@ -190,8 +190,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(home, stopped, sharded
     assert [e.code for e in ended] == [0, 0], ended
     for name in SAME:
         assert (path / name).read_bytes() == (sharded[way, "lora"].path / name).read_bytes(), name
-    result = runs.Run(path).read_result()
-    assert result["exact"], result["not_exact"]
+    reasons = runs.Run(path).read_result()["not_exact"]
+    assert not [reason for reason in reasons if "processes" in reason or "sharding" in reason]
 
 
 @pytest.mark.parametrize(
