@@ -19,7 +19,7 @@ from graftlab.training import config as training
 from graftlab.training import trackers
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/run-files.md", "docs/tasks.md", "docs/backbones.md")
+PAGES = ("README.md", "docs/run-files.md", "docs/tasks.md", "docs/backbones.md", "docs/metrics.md")
 BLOCK = re.compile(r"(<!-- (\w[\w-]*): begin[^>]*-->\n).*?(<!-- \2: end -->)", re.S)
 NOUNS = {bool: "`true`, `false`", int: "integer", float: "number", str: "text", Path: "path"}
 SIGNS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
@@ -148,7 +148,7 @@ def task_catalogue() -> str:
                 f"`{name}`",
                 ", ".join(f"`{other}`" for other in entry.get("aliases", ())),
                 entry["about"],
-                "scores" if entry.get("regression") else str(_num_classes(entry)),
+                _outputs(entry),
                 ", ".join(entry.get("metrics", ("accuracy", "macro_f1"))),
                 _rows_from(entry),
             )
@@ -157,9 +157,14 @@ def task_catalogue() -> str:
     )
 
 
-def _num_classes(entry: Mapping[str, Any]) -> int:
-    labels = entry["labels"]
-    return len(set(labels.values() if isinstance(labels, Mapping) else labels))
+def _outputs(entry: Mapping[str, Any]) -> str:
+    """Return the number of classes, or what a task has in their place."""
+    if entry.get("regression"):
+        return "scores"
+    labels = entry.get("labels")
+    if labels is None:
+        return "texts"
+    return str(len(set(labels.values() if isinstance(labels, Mapping) else labels)))
 
 
 def _rows_from(entry: Mapping[str, Any]) -> str:
@@ -189,6 +194,23 @@ def aliases() -> str:
     )
 
 
+def metrics() -> str:
+    """Return what each metric is, what it reads, and the package that it is computed by."""
+    modules = {name: registry.find("metrics", name) for name in own("metrics")}
+    return table(
+        ("name", "what", "reads", "package"),
+        (
+            (
+                f"`{name}`",
+                registry.describe("metrics", name),
+                getattr(module, "READS", "classes"),
+                getattr(module, "PACKAGE", "").replace("_", "-"),
+            )
+            for name, module in modules.items()
+        ),
+    )
+
+
 def commands() -> str:
     """Return the commands as tests/commands.txt has frozen them, with what they do."""
     lines = (ROOT / "tests" / "commands.txt").read_text(encoding="utf-8").splitlines()
@@ -207,6 +229,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "paths": lambda: fields(Paths),
     "catalogue": task_catalogue,
     "aliases": aliases,
+    "metrics": metrics,
 }
 
 

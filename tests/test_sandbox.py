@@ -261,7 +261,7 @@ def probe():
     attempt("remove", lambda: os.remove(os.__file__))
     attempt("kernel log", lambda: open("/dev/kmsg"))
     attempt("more memory", lambda: resource.setrlimit(resource.RLIMIT_AS, (-1, -1)))
-    attempt("large file", lambda: write("/tmp/large"))
+    attempt("large file", lambda: write("large"))
     attempt("much memory", lambda: len(bytearray(2 << 30)))
     attempt("new root", lambda: os.chroot("/tmp"))
     attempt("user", lambda: (os.getuid(), os.getgid(), os.uname().nodename))
@@ -323,7 +323,7 @@ HARMFUL = {
     "fills the disk": """
         import os
         for i in range(10**6):
-            with open(f"/tmp/{i}", "wb") as file: file.write(b"x" * (8 << 20))
+            with open(str(i), "wb") as file: file.write(b"x" * (8 << 20))
     """,
     "answers without end": "def double(x):\n    return [x] * (10 ** 8)",
     "answers what holds itself": "def double(x):\n    found = []; found.append(found); return found",
