@@ -27,6 +27,7 @@ class PushHub(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Answering)
         self.repos, self.statuses, self.large, self.asked = {}, {}, {}, []
+        self.is_shared = False  # somebody else commits while files are on their way
         self.address = f"http://127.0.0.1:{self.server_port}"
 
     @contextlib.contextmanager
@@ -63,7 +64,9 @@ class Answering(BaseHTTPRequestHandler):
             self.server.large[parts[-1]] = body
             return self.reply(200)
         if status := next((s for p, s in self.server.statuses.items() if p in parts), None):
-            return self.reply(status, {"error": "as the test wants it"})
+            return self.reply(
+                status, {"error": f"{self.headers.get('Authorization')} is not liked"}
+            )
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self.reply(401, {"error": "Invalid username or password."})
         if parts == ["api", "whoami-v2"]:
@@ -81,6 +84,7 @@ class Answering(BaseHTTPRequestHandler):
             )
         found = self.server.repos[kind, repo]
         if parts[4:5] == ["preupload"]:
+            found["commits"] += [["another's"]] if self.server.is_shared else []
             return self.preupload(found, json.loads(body))
         if parts[4:5] == ["commit"]:
             return self.commit(found, repo, body)

@@ -198,6 +198,15 @@ def test_each_failure_has_a_message_of_its_own_and_no_token(run, hub, place, sta
     assert TOKEN not in str(caught.value)
 
 
+def test_what_somebody_else_commits_in_the_meantime_is_not_written_over(run, hub):
+    push(run)
+    save_file({"a": np.ones(6, dtype=np.float32)}, run.adapter / "adapter_model.safetensors")
+    hub.is_shared = True
+    with pytest.raises(ModelError, match=r"changed by somebody else in the meantime \(412\)"):
+        push(run)
+    assert hub.repos["model", "me/critic"]["commits"][1:] == [["another's"]]
+
+
 def test_a_token_that_is_wrong_or_missing_is_called_so(run, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_anotherSecretToken")
     with pytest.raises(ModelError, match=r"HF_TOKEN \(401\)") as caught:
