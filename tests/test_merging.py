@@ -9,6 +9,7 @@ import pytest
 import torch
 from finished_runs import finish
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from graftlab import cli, export, inference, merging
@@ -260,6 +261,41 @@ def test_a_4_bit_run_is_merged_into_what_it_computes_in_unless_told_otherwise(fo
         backbone={"model": llama, "quantization": {"bits": 4}},
     )
     assert merging.own_dtype(inference.load(run.path)) == "bfloat16"
+
+
+def test_a_run_that_writes_is_merged_with_the_template_it_was_trained_with(folder, llama, tmp_path):
+    chat = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    (tmp_path / "chat.jinja").write_text(chat)
+    rows = [{"question": f"what is {i}", "answer": f"it is {i}"} for i in range(12)]
+    for split in ("train", "validation", "test"):
+        lines = (json.dumps({**row, "question": f"{split} {row['question']}"}) for row in rows)
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    task = {
+        "kind": "generation",
+        "files": {
+            split: str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")
+        },
+        "prompt": "{question}?",
+        "completion": " {answer}",
+        "chat_template": True,
+        "chat_template_file": str(tmp_path / "chat.jinja"),
+        "max_length": 48,
+        "metrics": ["token_accuracy", "perplexity"],
+    }
+    backbone = {"model": llama, "quantization": {"bits": 4}}
+    run = finish(tmp_path, {"name": "lora"}, name="writes", backbone=backbone, task=task)
+    found = merging.merge(run.path, tmp_path / "out", dtype="float32", rows=6)
+    assert found["passed"]
+    scores = found["compared"]["scores"]
+    assert scores["perplexity"]["after"] == pytest.approx(scores["perplexity"]["before"], rel=1e-4)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.chat_template == chat
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.generation_config.pad_token_id == tokenizer.pad_token_id
+    ids = tokenizer(["test what is 3?"], return_tensors="pt")
+    with torch.no_grad():
+        expected = merging.unquantised(inference.load(run.path))(**ids).logits
+        torch.testing.assert_close(model(**ids).logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_audit_says_what_takes_the_room(runs, tmp_path):

@@ -105,6 +105,7 @@ def test_the_record_counts_the_bytes(llama, kind):
     }[kind]
     size = sum(w.numel() for w in weights) * BITS[kind]["bits"] // 8
     assert (found["layers"], found["bytes"]) == (14, size + sum(scales))
+    assert load(llama, kind, meta=True).record["quantization"] == found
 
 
 def test_the_rest_keeps_its_number_format_and_norms_compute_in_float32(llama):
@@ -118,6 +119,11 @@ def test_the_rest_keeps_its_number_format_and_norms_compute_in_float32(llama):
     assert set(seen.values()) == {torch.bfloat16}
     assert model.model.norm.weight.dtype == torch.float32
     assert model.model.embed_tokens.weight.dtype == torch.bfloat16
+
+
+@every
+def test_planned_bytes_are_the_real_ones_where_layers_lie_the_other_way_round(gpt2, kind):
+    assert load(gpt2, kind, meta=True).record == load(gpt2, kind).record | {"sha256": {}}
 
 
 @every

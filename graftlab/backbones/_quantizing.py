@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from graftlab import quantised
+from graftlab import quantised, surgery
+from graftlab.backbones import _loading
 from graftlab.config import Section
 from graftlab.errors import missing_extra
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+BLOCK, NESTED = (
+    64,
+    256,
+)  # weights that share a scale, and scales that share one (bitsandbytes' defaults)
 
 
 class Quantization(Section):
@@ -80,10 +87,28 @@ def prepare(model: "nn.Module", head: tuple[str, ...]) -> None:
 
 
 def record(model: "nn.Module", quantization: Quantization) -> dict[str, Any]:
-    """Return what a run keeps of it: the section, how many layers, and the bytes of their weights."""
-    found = quantised.layers(model).values()
-    size = sum(quantised.nbytes(layer) for layer in found)
-    return {**quantization.model_dump(), "layers": len(found), "bytes": size}
+    """Return what a run keeps of it: the section, how many layers, and the bytes of their weights.
+
+    `model` is quantised, or on the meta device, before it is; both give the same.
+    """
+    held = quantised.layers(model)
+    if held:
+        sizes = [quantised.nbytes(layer) for layer in held.values()]
+    else:
+        plain = surgery.linear_layers(model, _loading.outside_base(model))
+        weights = [layer.get_parameter("weight") for layer in plain.values()]
+        rows = [getattr(layer, "out_features", 0) or layer.nf for layer in plain.values()]
+        sizes = [_nbytes(w.numel(), n, quantization) for w, n in zip(weights, rows, strict=True)]
+    return {**quantization.model_dump(), "layers": len(sizes), "bytes": sum(sizes)}
+
+
+def _nbytes(numbers: int, rows: int, quantization: Quantization) -> int:
+    """Return the bytes of a weight of `numbers` in `rows` with its scales, as bitsandbytes holds them."""
+    if quantization.bits == 8:
+        return numbers + 4 * rows
+    blocks = -(-numbers // BLOCK)
+    scales = blocks + 4 * -(-blocks // NESTED) if quantization.double else 4 * blocks
+    return -(-numbers // 2) + scales
 
 
 def _is_norm(module: "nn.Module") -> bool:

@@ -55,9 +55,10 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
     loaded = _loading.load_model(auto, located, fields, seed, meta)
     backbone = _tokenizing.with_tokenizer("decoder", loaded, located, config.max_length)
     backbone.processor.padding_side = "right"
-    if quantization is None or meta:
+    if quantization is None:
         return backbone
-    _quantizing.prepare(backbone.model, backbone.head)
+    if not meta:
+        _quantizing.prepare(backbone.model, backbone.head)
     found = _quantizing.record(backbone.model, quantization)
     return replace(backbone, record={**backbone.record, "quantization": found})
 

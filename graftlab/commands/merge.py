@@ -50,13 +50,16 @@ def command(
     print(
         f"The merged model is in {out}, in {certificate['dtype']}; transformers loads it as it is."
     )
+    whose = (
+        "the run's" if quantised is None else "the adapted model's on what its few bits stand for"
+    )
     print(
-        f"On {certificate['sample']['what']} its logits differ from the run's by {logits['largest']:.2g} at "
-        f"most, {logits['mean']:.2g} on average (the largest logit is {logits['scale']:.3g})."
+        f"On {certificate['sample']['what']} its logits differ from {whose} by {logits['largest']:.2g} at "
+        f"most, {logits['mean']:.2g} on average; the largest is {logits['scale']:.3g}."
     )
     if quantised is not None:
         cost = quantised["logits"]
         print(
-            f"Beside the model in few bits, which the run has trained on: {cost['largest']:.2g} at most, "
+            f"They differ from the run's, which computes in few bits, by {cost['largest']:.2g} at most, "
             f"{cost['mean']:.2g} on average."
         )

@@ -41,13 +41,13 @@ def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> dic
         DiskError: `out` cannot be written.
     """
     _refuse(run)
-    adapted = inference.load(run)
+    adapted = inference.load(run, device="cpu")
     dtype = dtype or own_dtype(adapted)
     if dtype not in DTYPES:
         raise ConfigError(unknown("dtype", dtype, DTYPES))
     with files.new_folder(out) as partial:
         sample = looking.sample(adapted, rows)
-        _write(adapted, sample, partial, dtype)
+        _write(adapted, partial, dtype)
         certificate = _certify(adapted, partial, sample, dtype)
         files.write_json(partial / CERTIFICATE, certificate)
         files.write_text(partial / "README.md", card.text(certificate))
@@ -71,7 +71,7 @@ def certify(run: Path, folder: Path, rows: int = 32) -> dict[str, Any]:
     _refuse(run)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} has no config.json: it is no merged model.")
-    adapted = inference.load(run)
+    adapted = inference.load(run, device="cpu")
     known = files.read_json(folder / "config.json")
     dtype = known.get("dtype") or known.get("torch_dtype") or "float32"
     return _certify(adapted, folder, looking.sample(adapted, rows), dtype)
@@ -104,7 +104,8 @@ def own_dtype(adapted: Adapted) -> str:
 def unquantised(adapted: Adapted, dtype: str | None = None) -> "nn.Module":
     """Return the adapted model once more, on plain weights that stand for the quantised ones.
 
-    They are turned to `dtype` before the adapter is put on, if that is more precise than what they have.
+    They are turned to float32 before the adapter is put on, if they are quantised or `dtype` says so. On the
+    CPU: there is room for more than one model.
     """
     import torch
 
@@ -112,20 +113,19 @@ def unquantised(adapted: Adapted, dtype: str | None = None) -> "nn.Module":
     backbone = file.backbone.module.load(
         file.backbone.config, adapted.problem, mix(file.seed, "backbone")
     )
-    model: Any = backbone.model
+    model: Any = backbone.model.to("cpu")
     if quantised.layers(model):
         quantised.dequantise(model)
         model.float()
     elif dtype == "float32":
         model.to(getattr(torch, dtype))
-    device = next(adapted.model.parameters()).device
     loaded: nn.Module = file.method.module.load(
         backbone, file.method.config, inference.adapter_of(adapted.run)
     )
-    return loaded.to(device).eval()
+    return loaded.eval()
 
 
-def _write(adapted: Adapted, sample: looking.Sample, folder: Path, dtype: str) -> None:
+def _write(adapted: Adapted, folder: Path, dtype: str) -> None:
     """Write config, weights, tokenizer or image processor, and generation config.
 
     Raises:
@@ -135,9 +135,11 @@ def _write(adapted: Adapted, sample: looking.Sample, folder: Path, dtype: str) -
 
     merged: Any = adapted.file.method.module.merge(unquantised(adapted, dtype))
     processor = adapted.backbone.processor
-    template = getattr(sample.task, "template", None) or {}
-    if template.get("chat_template"):
-        processor.chat_template = template["chat_template"]
+    prompts = inference.adapter_of(adapted.run) / "template.json"
+    if prompts.is_file():  # what prompts it was trained on
+        template = files.read_json(prompts)
+        files.write_json(folder / prompts.name, template)
+        processor.chat_template = template.get("chat_template") or processor.chat_template
     try:
         with _loading.quiet():
             merged.to(getattr(torch, dtype)).save_pretrained(folder)
@@ -174,7 +176,7 @@ def reload(adapted: Adapted, folder: Path, dtype: str) -> "nn.Module":
     ]
     if lost:
         raise ModelError(f"{folder} does not hold the model's weights: {lost[0]} does not fit.")
-    loaded: nn.Module = model.to(next(adapted.model.parameters()).device).eval()
+    loaded: nn.Module = model.eval()
     return loaded
 
 
