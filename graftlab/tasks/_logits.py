@@ -69,24 +69,8 @@ def has_virtual_tokens(model: Any) -> bool:
 def cross_entropy(
     logits_MV: "Tensor", labels_M: "Tensor", label_smoothing: float = 0.0
 ) -> "Tensor":
-    """Return the loss of each token (M) in float32.
+    """Return the loss of each token (M) in float32; the log-softmax of `CHUNK` tokens is held at a time."""
+    from graftlab.tasks._cross_entropy import CrossEntropy
 
-    The log-softmax of `CHUNK` tokens is held at a time: the backward pass computes it again.
-    """
-    import torch
-    from torch.nn import functional as F
-    from torch.utils.checkpoint import checkpoint
-
-    def losses(logits: "Tensor", labels: "Tensor") -> "Tensor":
-        return F.cross_entropy(
-            logits.float(), labels, reduction="none", label_smoothing=label_smoothing
-        )
-
-    again = logits_MV.requires_grad and len(labels_M) > CHUNK
-    parts = [
-        checkpoint(losses, logits, labels, use_reentrant=False, preserve_rng_state=False)
-        if again
-        else losses(logits, labels)
-        for logits, labels in zip(logits_MV.split(CHUNK), labels_M.split(CHUNK), strict=True)
-    ]
-    return torch.cat(parts)
+    losses_M: Tensor = CrossEntropy.apply(logits_MV, labels_M, label_smoothing, CHUNK)
+    return losses_M

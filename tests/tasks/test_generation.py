@@ -343,6 +343,19 @@ def test_a_template_that_changes_what_came_before_is_refused(tmp_path: Path) -> 
         bound(config, [row_of(config, messages=turns("a", "b", "c", "d"))])
 
 
+def test_a_chat_template_that_is_none_and_one_that_refuses_a_row_are_named(tmp_path: Path) -> None:
+    config = chat(tmp_path, "{% for m in messages %}")
+    rows = [row_of(config, messages=turns("a", "b"))]
+    with pytest.raises(ConfigError, match="the chat template, line 1: "):
+        bound(config, rows)
+    config = chat(
+        tmp_path, "{{ raise_exception('two turns only') if messages | length > 2 }}" + CHAT
+    )
+    rows.append(row_of(config, messages=turns("a", "b", "c", "d")))
+    with pytest.raises(DataError, match="1: the chat template refuses it: two turns only"):
+        bound(config, rows)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -203,6 +203,20 @@ def test_the_language_head_sees_only_what_is_trained_and_is_left_as_it_was() -> 
     assert not model.lm_head._forward_pre_hooks
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_loss_and_its_gradient_are_those_of_torch(smoothing: float, dtype: torch.dtype) -> None:
+    logits = torch.randn(600, 11).to(dtype).requires_grad_()
+    labels, weights = torch.randint(11, (600,)), torch.rand(600)
+    found = _logits.cross_entropy(logits, labels, smoothing)
+    expected = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
+    torch.testing.assert_close(found, expected)
+    one, other = (torch.autograd.grad(x @ weights, logits)[0] for x in (found, expected))
+    # In bfloat16 both the gradient and its product with the weight are rounded
+    bound = {torch.float32: 1e-6, torch.bfloat16: 0.02}[dtype]
+    torch.testing.assert_close(one, other, rtol=bound, atol=1e-6)
+
+
 def test_a_compiled_model_has_the_same_loss() -> None:
     owner = backbone()
     task = task_of(owner)

@@ -155,7 +155,7 @@ def test_no_more_than_a_piece_of_the_log_softmax_is_kept_for_the_backward_pass(
         lambda x: kept.append(x.numel() * x.is_floating_point()) or x, lambda x: x
     ):
         _logits.cross_entropy(logits_MV * 1, torch.zeros(40, dtype=torch.long), 0.0).sum()
-    # The pieces of the logits themselves, which are views, and nothing of their size beside them
+    # The gradient of the logits, and nothing of their size beside it
     assert sum(kept) <= logits_MV.numel()
 
 

@@ -85,7 +85,7 @@ class Renderer:
     def __init__(self, tokenizer: Any, template: str, system: str | None = None) -> None:
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        self._render = render_jinja_template
+        self._render: Any = render_jinja_template
         self._tokenizer = tokenizer
         self.template, self.system = template, system
         self._marks = bool(GENERATION.search(template))
@@ -99,6 +99,7 @@ class Renderer:
         """Return the conversation as one text; `ask` begins the assistant's next turn.
 
         Raises:
+            ConfigError: the template is none.
             Unusable: the template refuses it (roles out of order).
         """
         return self._rendered(messages, ask)[0]
@@ -106,7 +107,7 @@ class Renderer:
     def _rendered(
         self, messages: Sequence[Message], ask: bool = False, marks: bool = False
     ) -> tuple[str, list[tuple[int, int]]]:
-        from jinja2 import TemplateError
+        from jinja2 import TemplateError, TemplateSyntaxError
 
         try:
             texts, places = self._render(
@@ -116,6 +117,8 @@ class Renderer:
                 return_assistant_tokens_mask=marks,
                 **self._tokenizer.special_tokens_map,
             )
+        except TemplateSyntaxError as error:
+            raise ConfigError(f"the chat template, line {error.lineno}: {error.message}.") from None
         except TemplateError as error:
             raise Unusable(f"the chat template refuses it: {error}") from None
         return texts[0], [(int(a), int(b)) for a, b in places[0]] if marks else []

@@ -55,7 +55,7 @@ class Writer:
                 f"{self._limit} positions in all, prompt included. Set it lower."
             )
         built = self._builder.build(rows, self._room, answered=False)
-        prompts = []
+        prompts: list[Example] = []
         for row, place, example in zip(rows, places, built.examples, strict=True):
             if example is None:
                 reason = built.left_out[len(prompts)]
