@@ -8,6 +8,7 @@ has when its time is over or we end. There is no weaker way to run it: where thi
 
 import contextlib
 import functools
+import os
 import platform
 import shutil
 import struct
@@ -16,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from graftlab.errors import Refused
 
@@ -60,7 +61,7 @@ def command(
 ) -> list[str]:
     """Return the command line that runs `main(arguments)` of a package's module inside.
 
-    `filter_fd` is an open file with what `system_call_filter` returns.
+    `filter_fd` is an open file, or pipe, with what `system_call_filter` returns.
     """
     python = Path(sys.executable).resolve()
     found = shutil.which("bwrap")
@@ -110,7 +111,7 @@ def started(
     arguments: Sequence[str] = (),
     *,
     limits: Limits,
-    stdin: "int | IO[bytes]" = subprocess.DEVNULL,
+    stdin: int = subprocess.DEVNULL,
     stdout: int = subprocess.DEVNULL,
     pass_fds: Sequence[int] = (),
 ) -> Iterator["subprocess.Popen[bytes]"]:
@@ -122,16 +123,13 @@ def started(
         Refused: there is no sandbox here.
     """
     check()
-    with tempfile.TemporaryFile() as file:
-        file.write(system_call_filter(platform.machine()))
-        file.seek(0)
-        line = command(package, module, arguments, limits, file.fileno())
+    with _filter() as filter_fd:
         process = subprocess.Popen(
-            line,
+            command(package, module, arguments, limits, filter_fd),
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.DEVNULL,
-            pass_fds=(*pass_fds, file.fileno()),
+            pass_fds=(*pass_fds, filter_fd),
             env=ENVIRONMENT,
             start_new_session=True,
         )
@@ -140,8 +138,22 @@ def started(
     finally:
         process.kill()  # takes the process with number 1 inside with it, and so all others there
         process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+@contextlib.contextmanager
+def _filter() -> Iterator[int]:
+    """Yield the reading end of a pipe with the filter of system calls in it, for `command`."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, system_call_filter(platform.machine()))  # fits into a pipe of one page
+        os.close(writing)
+        yield reading
+    finally:
+        os.close(reading)
 
 
 def check() -> None:
@@ -168,17 +180,15 @@ def _missing() -> str | None:
         return f"the filter of system calls is written for {known}, not {platform.machine()}"
     if shutil.which("bwrap") is None:
         return "the program bwrap (package bubblewrap) is not installed"
-    with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory() as folder:
+    with _filter() as filter_fd, tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "trial"
         package.mkdir()
         (package / "one.py").write_text("def main(arguments): print('inside')\n")
-        file.write(system_call_filter(platform.machine()))
-        file.seek(0)
         found = subprocess.run(
-            command(package, "one", (), Limits(), file.fileno()),
+            command(package, "one", (), Limits(), filter_fd),
             capture_output=True,
             env=ENVIRONMENT,
-            pass_fds=(file.fileno(),),
+            pass_fds=(filter_fd,),
             timeout=60,
             check=False,
         )

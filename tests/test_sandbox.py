@@ -27,6 +27,7 @@ LABEL = {
             assert candidate([1]) == [1, 1]
             assert abs(candidate(0.5) - 1) < 1e-6
             assert not math.isclose(candidate(1.0), 1.0)
+            assert all(map(candidate, [1, 2]))
     """),
     "entry_point": "double",
 }
@@ -212,6 +213,9 @@ FAKES = {
                 frame.f_globals.update(check=lambda c: None, _judge=lambda *a: None)
                 frame = frame.f_back
         def double(x): return x
+    """,
+    "stops what calls it": """
+        def double(x): raise StopIteration
     """,
     "kills whom it finds": """
         import os

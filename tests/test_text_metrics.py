@@ -57,7 +57,7 @@ def rows_of(name, split):
         ("The answer is: **42**.", 42, "the answer is"),
         ("it is \\boxed{\\frac{3}{4}} of 9", Fraction(3, 4), "boxed"),
         ("\\boxed{1} or rather \\boxed{\\text{about } -\\frac{1}{2}}", Fraction(-1, 2), "boxed"),
-        ("12-5 = 7 and 10 - 5", 5, "last number"),  # a minus between numbers is no sign
+        ("10 - 7 is 3, which is not 12-5", 5, "last number"),  # a minus between numbers is no sign
         ("it falls by \u22123.5 degrees", Fraction(-7, 2), "last number"),
         ("3/4 cup", Fraction(3, 4), "last number"),
         ("he saves 50%", 50, "last number"),

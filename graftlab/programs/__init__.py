@@ -16,7 +16,6 @@ import os
 import re
 import select
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -128,19 +127,24 @@ def judge(job: Mapping[str, Any], limits: Limits = USUAL) -> Verdict:
     ours = [read_calls, write_calls, read_answers, write_answers]
     with contextlib.ExitStack() as stack:
         stack.callback(_close, ours)
-        file = stack.enter_context(tempfile.TemporaryFile())
-        file.write(json.dumps(job).encode())
-        file.seek(0)
         start = functools.partial(sandbox.started, INSIDE, limits=limits)
         stack.enter_context(start("program", stdin=read_calls, stdout=write_answers))
         calls = (read_answers, write_calls)
         tests = stack.enter_context(
             start(
-                "judge", [str(n) for n in calls], stdin=file, stdout=subprocess.PIPE, pass_fds=calls
+                "judge",
+                [str(n) for n in calls],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=calls,
             )
         )
         _close(ours)  # else neither would notice the other's end
+        assert tests.stdin is not None
         assert tests.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended: there will be no verdict
+            tests.stdin.write(json.dumps(job).encode())
+            tests.stdin.close()
         return _verdict(_read(tests.stdout, limits.wall_seconds), limits)
 
 
