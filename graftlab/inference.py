@@ -14,7 +14,7 @@ from graftlab import config, evaluation, files, registry, runfile
 from graftlab.contracts import Backbone, Data, Problem, Task
 from graftlab.errors import ConfigError, DataError, ModelError, unknown
 from graftlab.metrics import Score
-from graftlab.runfile import RunFile
+from graftlab.runfile import Part, RunFile
 from graftlab.runs import Run
 from graftlab.seeds import mix
 
@@ -115,8 +115,8 @@ def settings(file: RunFile, raw: bool, changed: Mapping[str, Any]) -> Any:
     if not hasattr(section, "generation"):
         given = ", ".join([*changed, *["raw"] * raw])
         raise ConfigError(
-            f"{given}: for texts that a model writes, but this run's task is {file.task.name}, which "
-            f"writes none."
+            f"{given}: for runs of the kind generation, whose model writes texts; this run's kind is "
+            f"{file.task.name}."
         )
     if changed.get("temperature") == 0:  # what is only for drawing goes with it
         changed = {"top_p": 1.0, "top_k": 0, "samples": 1} | changed
@@ -145,6 +145,13 @@ def _said(problem: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     said = str(problem["msg"]).removeprefix("Value error, ")
     return f"{where}: {said}" if where else said
+
+
+def _wanted(problem: Problem) -> str:
+    labels = ", ".join(problem.labels)
+    return {"classes": f"the classes {labels}", "regression": "scores"}.get(
+        problem.kind, f"the likelihoods of {labels}" if labels else "texts"
+    )
 
 
 @dataclass(frozen=True)
@@ -218,13 +225,24 @@ class Adapted:
         return answer | {"name": problem.labels[label], "probabilities": probabilities}
 
     def evaluate(
-        self, split: str = "test", batch_size: int | None = None
+        self, split: str = "test", batch_size: int | None = None, other: Part | None = None
     ) -> tuple[list[dict[str, Any]], dict[str, Score]]:
-        """Return predictions and scores on a split of the run's task.
+        """Return predictions and scores on a split of the run's task, or of another one.
 
         Raises:
+            ConfigError: the other task wants something else of the model.
             DataError: the split has no examples, or the data are gone or have changed since the run.
         """
+        task, data = self._other(other) if other else self._own()
+        if split not in data.splits or not task.size(split):
+            known = ", ".join(name for name in data.splits if data.splits[name])
+            raise DataError(f"the task has no split {split!r}. It has: {known}.")
+        predictions = self._predict(task, split, batch_size)
+        names = evaluation.metrics_at_end(task, split)
+        scores = evaluation.score(predictions, names, lambda name: registry.find("metrics", name))
+        return predictions, scores
+
+    def _own(self) -> tuple[Task, Data]:
         part = self.file.task
         if wrong := part.module.check(part.config):
             raise DataError(" ".join(wrong))
@@ -235,14 +253,18 @@ class Adapted:
                 f"the task's data have changed since {self.run.path} was trained "
                 f"(fingerprint {data.record.get('fingerprint')}, was {before}). Put them back."
             )
-        task = self.bind(data)
-        if split not in data.splits or not task.size(split):
-            known = ", ".join(name for name in data.splits if data.splits[name])
-            raise DataError(f"the task has no split {split!r}. It has: {known}.")
-        predictions = self._predict(task, split, batch_size)
-        names = evaluation.metrics_at_end(task, split)
-        scores = evaluation.score(predictions, names, lambda name: registry.find("metrics", name))
-        return predictions, scores
+        return self.bind(data), data
+
+    def _other(self, part: Part) -> tuple[Task, Data]:
+        """Return another task, which need not have anything to train on."""
+        data: Data = part.module.read(part.config, self.file.paths, self.file.seed)
+        if data.problem != self.problem:
+            raise ConfigError(
+                f"--task {part.config.name or part.name} wants {_wanted(data.problem)}, but "
+                f"{self.run.path} puts out {_wanted(self.problem)}."
+            )
+        seed = mix(self.file.seed, "task")
+        return part.module.bind(data, self.backbone, part.config, seed), data
 
     def _predict(self, task: Task, split: str, batch_size: int | None) -> list[dict[str, Any]]:
         with self.precision():

@@ -16,7 +16,7 @@ LADDER = [
     {"runfile", "auto"},
     {"selecting", "adapting", "outcome", "execution", "experiment"},
     {"inference", "preparing", "planning"},  # a finished run put to use, as `export` and the commands need it; and data made
-    {"study", "export", "merging", "sharing", "chatting", "page", "demo", "testing"},
+    {"study", "export", "merging", "sharing", "chatting", "harness", "page", "demo", "testing"},
     {"commands", "cli"},
 ]
 NEIGHBOURS = {  # the few that may know a part on their own rung, and why

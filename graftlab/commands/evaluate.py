@@ -18,6 +18,18 @@ def command(
     split: Annotated[
         str, typer.Option("--split", help="train, validation or test.", metavar="SPLIT")
     ] = "test",
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            metavar="NAME|FILE",
+            help="Another task: a name of the catalogue, or a run file or recipe whose task is meant.",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of --task, as in task.data_dir=FOLDER."),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="As the run's, unless given.")
     ] = None,
@@ -27,25 +39,53 @@ def command(
             "--execute-code", help="Run the programs that the model writes, in a sandbox (pass@k)."
         ),
     ] = False,
+    harness: Annotated[
+        str | None,
+        typer.Option(
+            "--harness",
+            metavar="NAMES",
+            help="Ask lm-evaluation-harness instead: names of its tasks, as in arc_easy,hellaswag.",
+        ),
+    ] = None,
+    fewshot: Annotated[
+        int | None, typer.Option("--fewshot", min=0, help="Of --harness: examples in front.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Of --harness: only so many questions.")
+    ] = None,
+    harness_tasks: Annotated[
+        Path | None,
+        typer.Option("--harness-tasks", metavar="DIR", help="Of --harness: further tasks as YAML."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a finished run on a split of its task, from its saved adapter.
+    """Score a finished run on a split of its task, or of another one, from its saved adapter.
 
     Predictions that the run has written stay; others are written beside them and compared.
     """
-    from graftlab import evaluation, inference, programs, sandbox
+    from graftlab import evaluation, inference, programs, runfile, sandbox
+    from graftlab.commands import _harness
     from graftlab.commands._report import print_json, score_text
+    from graftlab.harness import Options
 
     if execute_code:
         sandbox.check()
+    _check_options(harness, task, overrides, (fewshot, limit, harness_tasks))
+    other = runfile.resolve_task(task, overrides or ()) if task else None
     adapted = inference.load(run)
-    predictions, scores = adapted.evaluate(split, batch_size)
+    if harness:
+        tasks = tuple(name.strip() for name in harness.split(",") if name.strip())
+        asked = Options(tasks, fewshot, limit, harness_tasks)
+        _harness.ask(adapted, asked, batch_size, as_json)
+        return
+    predictions, scores = adapted.evaluate(split, batch_size, other)
     if execute_code:
         predictions = programs.run(predictions)
         scores = evaluation.score(predictions, list(scores), _metric)
     predictions = evaluation.explained(predictions, list(scores), _metric)
     loss = evaluation.mean_loss(predictions)
-    path, difference = keep(adapted.run, split, predictions)
+    named = f"{other.config.name or other.name}-{split}" if other else split
+    path, difference = keep(adapted.run, named, predictions)
     if as_json:
         metrics = {name: score._asdict() for name, score in scores.items()}
         values = {"split": split, "metrics": metrics, "loss": loss}
@@ -55,6 +95,22 @@ def command(
         print(f"{name:>20}  {score_text(score._asdict())}")
     print(f"{'loss':>20}  {loss:.4f}")
     print(f"{len(predictions)} predictions are in {path}{_compared(difference)}")
+
+
+def _check_options(
+    harness: str | None,
+    task: str | None,
+    overrides: list[str] | None,
+    of_harness: tuple[object, ...],
+) -> None:
+    from graftlab.errors import ConfigError
+
+    if harness and task:
+        raise ConfigError("--harness has tasks of its own: give it or --task.")
+    if overrides and not task:
+        raise ConfigError("--set is for the task that --task names; a run's own task is as it was.")
+    if not harness and any(option is not None for option in of_harness):
+        raise ConfigError("--fewshot, --limit and --harness-tasks are options of --harness.")
 
 
 def _metric(name: str) -> "ModuleType":

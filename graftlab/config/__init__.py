@@ -1,7 +1,7 @@
 """Run files: YAML read with the place of every key, laid over bases, and built into sections."""
 
 from graftlab.config.building import build
-from graftlab.config.document import Document, lay_over, merge, read, recipes
+from graftlab.config.document import Document, given, lay_over, merge, read, recipes
 from graftlab.config.problems import Problems, closest
 from graftlab.config.reading import Parsed, read_yaml
 from graftlab.config.section import Paths, Section, expand
@@ -9,5 +9,5 @@ from graftlab.config.writing import dump
 
 __all__ = [
     "Document", "Parsed", "Paths", "Problems", "Section",
-    "build", "closest", "dump", "expand", "lay_over", "merge", "read", "read_yaml", "recipes",
+    "build", "closest", "dump", "expand", "given", "lay_over", "merge", "read", "read_yaml", "recipes",
 ]  # fmt: skip

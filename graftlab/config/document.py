@@ -46,6 +46,18 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     return Document(file, parsed.values, _only_existing(parsed).places)
 
 
+def given(values: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Document:
+    """Return values that stand in no file as a document; `where` is what messages call their place.
+
+    Raises:
+        ConfigError: an override cannot be read.
+    """
+    parsed = Parsed({**values}, {})
+    for override in overrides:
+        _apply(override, parsed)
+    return Document(Path(where), parsed.values, parsed.places)
+
+
 def recipes() -> dict[str, Path]:
     """Return the shipped run files by name: `glue/sst2-lora`."""
     found = sorted(RECIPES.rglob("*.yaml"))

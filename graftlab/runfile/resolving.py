@@ -3,18 +3,41 @@
 Nothing heavy is imported here, so that a wrong file is refused in the time that it takes to read it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from graftlab.config import Document, Paths, Problems, Section, build, expand
-from graftlab.errors import ConfigError
+from graftlab.config import Document, Paths, Problems, Section, build, expand, read
+from graftlab.config import given as given_values
+from graftlab.errors import ConfigError, unknown
 from graftlab.runfile import checks, parts
 from graftlab.runfile.records import Part, Root, RunFile
 
 SectionT = TypeVar("SectionT", bound=Section)
+
+
+def resolve_task(task: str, overrides: Sequence[str] = ()) -> Part:
+    """Return the task of that name in the catalogue, or of the run file or recipe of that name.
+
+    Raises:
+        ConfigError: there is none, or something in it is wrong.
+    """
+    problems = Problems()
+    if task in parts.catalogue():
+        document = given_values({"task": {"name": task}}, f"--task {task}", overrides)
+    else:
+        try:
+            document = read(task, overrides)
+        except ConfigError as error:
+            hint = unknown("task", task, (e["name"] for e in parts.catalogue().values()))
+            raise ConfigError(f"--task: {hint} And as a run file: {error}") from None
+    found = parts.task(document, problems)
+    problems.raise_if_any()
+    if found is None:
+        raise ConfigError(f"--task {task}: it has no section `task`.")
+    return found
 
 
 def resolve(document: Document, finished: bool = False) -> RunFile:

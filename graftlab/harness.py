@@ -1,0 +1,112 @@
+"""EleutherAI's Language Model Evaluation Harness, asked about the decoder of a finished run.
+
+Prompts, scoring and standard errors are the harness's own (github.com/EleutherAI/lm-evaluation-harness),
+so that its figures stand beside published ones; only the model is ours.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from graftlab.errors import ConfigError, DataError, missing_extra, unknown
+
+if TYPE_CHECKING:
+    from graftlab.inference import Adapted
+
+SEED = 0
+
+
+class Options(NamedTuple):
+    """What the harness is asked."""
+
+    tasks: tuple[str, ...]
+    """Names of its tasks or groups."""
+    fewshot: int | None = None
+    """Examples in front of each question; each task's own number unless given."""
+    limit: int | None = None
+    """Only so many questions of each task."""
+    folder: Path | None = None
+    """A folder with further tasks as YAML."""
+
+
+def evaluate(adapted: "Adapted", options: Options, batch_size: int) -> dict[str, Any]:
+    """Return `results` by task (each metric with its standard error as the harness names them),
+    `versions`, `samples` (how many questions), and the `harness` version.
+
+    Raises:
+        ConfigError: lm-eval is not installed, a task is unknown, or the model is no language model.
+        DataError: the questions of a task cannot be had.
+    """
+    if adapted.problem.kind != "tokens":
+        raise ConfigError(
+            f"--harness asks a language model, but {adapted.run.path} puts out {adapted.problem.kind}. "
+            f"Use --split to score it on its own task."
+        )
+    manager = _manager(options)
+    import lm_eval
+
+    try:
+        found = lm_eval.simple_evaluate(
+            model=_model(adapted, batch_size),
+            tasks=list(options.tasks),
+            num_fewshot=options.fewshot,
+            limit=options.limit,
+            task_manager=manager,
+            log_samples=False,
+            bootstrap_iters=1000,
+            random_seed=SEED,
+            numpy_random_seed=SEED,
+            torch_random_seed=SEED,
+            fewshot_random_seed=SEED,
+        )
+    except (OSError, ValueError) as error:  # of `datasets`, which the harness does not explain
+        raise DataError(
+            f"the questions of {', '.join(options.tasks)} cannot be had: {error}. They come from the hub, "
+            f"unless the task's YAML names local files."
+        ) from error
+    return {
+        "results": {name: dict(scores) for name, scores in found["results"].items()},
+        "versions": dict(found["versions"]),
+        "samples": {name: n["effective"] for name, n in found["n-samples"].items()},
+        "fewshot": dict(found["n-shot"]),
+        "harness": lm_eval.__version__,
+    }
+
+
+def _manager(options: Options) -> Any:
+    """Return the harness's tasks, once all that are asked for are among them."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise ConfigError(missing_extra("--harness", "lm-eval", "harness")) from error
+    if options.folder and not options.folder.is_dir():
+        raise ConfigError(f"--harness-tasks: there is no folder {options.folder}.")
+    manager: Any = None
+    if options.folder:  # its own thousands of tasks take long to look through
+        manager = TaskManager(include_path=str(options.folder), include_defaults=False)
+    if manager is None or not set(options.tasks) <= set(manager.all_tasks):
+        manager = TaskManager(include_path=str(options.folder) if options.folder else None)
+    for name in options.tasks:
+        if name not in manager.all_tasks:
+            own = _own(options.folder)
+            known = own or ("hellaswag", "arc_easy", "arc_challenge", "winogrande", "gsm8k")
+            close = unknown("task of the harness", name, manager.all_tasks).partition(" Known:")[0]
+            raise ConfigError(f"--harness: {close} Such as: {', '.join(known)}.")
+    return manager
+
+
+def _own(folder: Path | None) -> list[str]:
+    return sorted(path.stem for path in folder.rglob("*.yaml")) if folder else []
+
+
+def _model(adapted: "Adapted", batch_size: int) -> Any:
+    """Return the model as the harness wants it."""
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(
+        pretrained=adapted.model,
+        tokenizer=adapted.backbone.processor,
+        batch_size=batch_size,
+        max_length=adapted.backbone.max_length,
+    )
