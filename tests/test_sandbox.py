@@ -243,9 +243,9 @@ import ctypes, os, resource, socket, subprocess
 libc = ctypes.CDLL(None, use_errno=True)
 def call(*arguments):
     return ctypes.get_errno() if libc.syscall(*arguments) < 0 else 0
-def write(path):
+def write(path, size=1):
     with open(path, "ab") as file:
-        return file.write(b"x" * (20 << 20))
+        return file.write(b"x" * size)
 def probe():
     tried = {}
     def attempt(name, action):
@@ -265,7 +265,7 @@ def probe():
     attempt("remove", lambda: os.remove(os.__file__))
     attempt("kernel log", lambda: open("/dev/kmsg"))
     attempt("more memory", lambda: resource.setrlimit(resource.RLIMIT_AS, (-1, -1)))
-    attempt("large file", lambda: write("large"))
+    attempt("large file", lambda: write("large", 20 << 20))
     attempt("much memory", lambda: len(bytearray(2 << 30)))
     attempt("new root", lambda: os.chroot("/tmp"))
     attempt("user", lambda: (os.getuid(), os.getgid(), os.uname().nodename))
