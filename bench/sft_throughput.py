@@ -95,7 +95,8 @@ if __name__ == "__main__":
             for label, name in NAMES.items()
             if not given.only or label in given.only
         }
-        turns = in_turns(contestants, given.rounds, given.threads, warm_up=not given.only)
+        # no warm-up round: loading stands outside the clock
+        turns = in_turns(contestants, given.rounds, given.threads, warm_up=False)
     if given.only:
         print(json.dumps(turns, indent=1))
     else:
