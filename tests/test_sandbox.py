@@ -592,6 +592,11 @@ def test_programs_are_not_run_unless_asked_for(run, other_bwrap):
 
 
 @pytest.mark.usefixtures("inside")
+def test_the_harness_is_not_asked_to_run_programs(run):
+    assert evaluated(run.path, "--execute-code", "--harness", "arc_easy").exit_code == 2
+
+
+@pytest.mark.usefixtures("inside")
 def test_programs_are_run_where_asked_for(run):
     result = evaluated(run.path, "--execute-code")
     assert result.exit_code == 0, result.output

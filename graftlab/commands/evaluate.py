@@ -70,7 +70,7 @@ def command(
 
     if execute_code:
         sandbox.check()
-    _check_options(harness, task, overrides, (fewshot, limit, harness_tasks))
+    _check_options(harness, task, overrides, execute_code, (fewshot, limit, harness_tasks))
     other = runfile.resolve_task(task, overrides or ()) if task else None
     adapted = inference.load(run)
     if harness:
@@ -93,7 +93,7 @@ def command(
         return
     for name, score in scores.items():
         print(f"{name:>20}  {score_text(score._asdict())}")
-    print(f"{'loss':>20}  {loss:.4f}")
+    print(f"{'loss':>20}  {score_text({'value': loss})}")
     print(f"{len(predictions)} predictions are in {path}{_compared(difference)}")
 
 
@@ -101,12 +101,15 @@ def _check_options(
     harness: str | None,
     task: str | None,
     overrides: list[str] | None,
+    execute_code: bool,
     of_harness: tuple[object, ...],
 ) -> None:
     from graftlab.errors import ConfigError
 
     if harness and task:
         raise ConfigError("--harness has tasks of its own: give it or --task.")
+    if harness and execute_code:
+        raise ConfigError("--execute-code is for pass@k of this program, not for --harness.")
     if overrides and not task:
         raise ConfigError("--set is for the task that --task names; a run's own task is as it was.")
     if not harness and any(option is not None for option in of_harness):
