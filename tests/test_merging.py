@@ -8,8 +8,14 @@ import sys
 import pytest
 import torch
 from finished_runs import finish
+from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoTokenizer,
+)
 from typer.testing import CliRunner
 
 from graftlab import cli, export, inference, merging
@@ -263,39 +269,88 @@ def test_a_4_bit_run_is_merged_into_what_it_computes_in_unless_told_otherwise(fo
     assert merging.own_dtype(inference.load(run.path)) == "bfloat16"
 
 
-def test_a_run_that_writes_is_merged_with_the_template_it_was_trained_with(folder, llama, tmp_path):
-    chat = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
-    (tmp_path / "chat.jinja").write_text(chat)
-    rows = [{"question": f"what is {i}", "answer": f"it is {i}"} for i in range(12)]
+CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
+
+
+def finish_writing(folder, method, backbone):
+    """Carry out a run of a task that writes, with a chat template of its own."""
+    (folder / "chat.jinja").write_text(CHAT)
+    files = {}
     for split in ("train", "validation", "test"):
-        lines = (json.dumps({**row, "question": f"{split} {row['question']}"}) for row in rows)
-        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+        rows = ({"question": f"{split} what is {i}", "answer": f"it is {i}"} for i in range(12))
+        files[split] = str(folder / f"{split}.jsonl")
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = {
         "kind": "generation",
-        "files": {
-            split: str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")
-        },
+        "files": files,
         "prompt": "{question}?",
         "completion": " {answer}",
         "chat_template": True,
-        "chat_template_file": str(tmp_path / "chat.jinja"),
+        "chat_template_file": str(folder / "chat.jinja"),
         "max_length": 48,
         "metrics": ["token_accuracy", "perplexity"],
     }
+    return finish(folder, method, name="writes", backbone=backbone, task=task)
+
+
+def test_a_run_that_writes_is_merged_with_the_template_it_was_trained_with(llama, tmp_path):
     backbone = {"model": llama, "quantization": {"bits": 4}}
-    run = finish(tmp_path, {"name": "lora"}, name="writes", backbone=backbone, task=task)
+    run = finish_writing(tmp_path, {"name": "lora"}, backbone)
     found = merging.merge(run.path, tmp_path / "out", dtype="float32", rows=6)
     assert found["passed"]
     scores = found["compared"]["scores"]
     assert scores["perplexity"]["after"] == pytest.approx(scores["perplexity"]["before"], rel=1e-4)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert tokenizer.chat_template == chat
+    assert tokenizer.chat_template == CHAT
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.generation_config.pad_token_id == tokenizer.pad_token_id
     ids = tokenizer(["test what is 3?"], return_tensors="pt")
     with torch.no_grad():
         expected = merging.unquantised(inference.load(run.path))(**ids).logits
         torch.testing.assert_close(model(**ids).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_embeddings_that_are_the_language_head_too_stay_one(llama, tmp_path, method):
+    plain = AutoModelForCausalLM.from_pretrained(llama)
+    plain.config.tie_word_embeddings = True
+    plain.tie_weights()
+    plain.save_pretrained(tmp_path / "tied")
+    AutoTokenizer.from_pretrained(llama).save_pretrained(tmp_path / "tied")
+    run = finish_writing(tmp_path, {"name": method}, {"model": str(tmp_path / "tied")})
+    assert merging.merge(run.path, tmp_path / "out")["passed"]
+    assert "lm_head.weight" not in load_file(tmp_path / "out" / "model.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    moved = not torch.equal(model.lm_head.weight, plain.lm_head.weight)
+    assert moved == (method == "full")
+
+
+def test_images_are_merged_with_their_processor(tmp_path):
+    for split in ("train", "validation", "test"):
+        for index, name in enumerate(("dark", "light") * 4):
+            place = tmp_path / "pictures" / split / name
+            place.mkdir(parents=True, exist_ok=True)
+            shade = (len(split) + index + 200 * (name == "light"),) * 3
+            Image.new("RGB", (8, 8), shade).save(place / f"{index}.png")
+    changes = {
+        "backbone": {"kind": "tiny", "modality": "images", "model": "tiny"},
+        "task": {"kind": "images", "files": None, "data_dir": str(tmp_path / "pictures")},
+    }
+    run = finish(tmp_path, {"name": "dora"}, **changes)
+    found = merging.merge(run.path, tmp_path / "out")
+    assert found["passed"]
+    assert found["compared"]["logits"]["outputs"] == found["sample"]["rows"]
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
+    assert model.config.id2label == {0: "dark", 1: "light"}
+    files = sorted((tmp_path / "pictures" / "test").glob("*/*.png"))
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
+    pictures = processor([Image.open(file) for file in files], return_tensors="pt")
+    with torch.no_grad():
+        shares = model(**pictures).logits.softmax(-1).tolist()
+    answers = inference.load(run.path).predict(tmp_path / "pictures" / "test")
+    for share, answer in zip(shares, answers, strict=True):
+        assert list(answer["probabilities"].values()) == pytest.approx(share, abs=1e-5)
 
 
 def test_an_audit_says_what_takes_the_room(runs, tmp_path):

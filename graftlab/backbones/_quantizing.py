@@ -33,7 +33,7 @@ class Quantization(Section):
     type: Literal["nf4", "fp4"] = "nf4"
     """With 4 bits: the levels are those of a normal distribution (nf4), or floating point (fp4)."""
     double: bool = True
-    """With 4 bits: quantise the scales too, which saves 0.4 bits a weight."""
+    """With 4 bits: quantise the scales too, which saves 0.37 bits a weight."""
     compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """With 4 bits: the number format that a dequantised weight is multiplied in."""
 
@@ -96,16 +96,15 @@ def record(model: "nn.Module", quantization: Quantization) -> dict[str, Any]:
         sizes = [quantised.nbytes(layer) for layer in held.values()]
     else:
         plain = surgery.linear_layers(model, _loading.outside_base(model))
-        weights = [layer.get_parameter("weight") for layer in plain.values()]
-        rows = [getattr(layer, "out_features", 0) or layer.nf for layer in plain.values()]
-        sizes = [_nbytes(w.numel(), n, quantization) for w, n in zip(weights, rows, strict=True)]
+        sizes = [_planned_nbytes(layer, quantization) for layer in plain.values()]
     return {**quantization.model_dump(), "layers": len(sizes), "bytes": sum(sizes)}
 
 
-def _nbytes(numbers: int, rows: int, quantization: Quantization) -> int:
-    """Return the bytes of a weight of `numbers` in `rows` with its scales, as bitsandbytes holds them."""
+def _planned_nbytes(layer: Any, quantization: Quantization) -> int:
+    """Return the bytes that a layer's weight will take with its scales, as bitsandbytes holds them."""
+    numbers: int = layer.weight.numel()
     if quantization.bits == 8:
-        return numbers + 4 * rows
+        return numbers + 4 * int(layer.nf if surgery.is_conv1d(layer) else layer.out_features)
     blocks = -(-numbers // BLOCK)
     scales = blocks + 4 * -(-blocks // NESTED) if quantization.double else 4 * blocks
     return -(-numbers // 2) + scales
