@@ -255,6 +255,17 @@ def test_a_tokenizer_that_puts_a_space_in_front_puts_none_between(
     assert found == ["\u2581", "a", "b", ":", *expected.split(" "), "</s>"]
 
 
+def test_an_empty_prompt_is_one_token_where_the_tokenizer_adds_none() -> None:
+    config = Config(source="x:y", template="text", generation=Generation(max_new_tokens=2))
+    owner = tiny.load(tiny.Config(width=8, layers=1), TOKENS, 0)
+    owner = dataclasses.replace(owner, processor=spacing())
+    rows = generation.read_inputs(config, ["", "a"])
+    task = generation.bind(Data({"input": rows}, TOKENS), owner, config, 0)
+    assert list(task.lengths("input")) == [1, 2]
+    assert task.predict(owner.model, task.batch("input", [0, 1], None))[0]["count"] == 0
+    assert len(task.complete(owner.model, "input", [0, 1])) == 2
+
+
 def test_an_end_of_turn_without_a_name_is_the_one_end(tmp_path: Path) -> None:
     config = chat(tmp_path, CHAT.replace("eos_token", "'<|eot|>'"), max_length=100)
     owner = tiny.load(tiny.Config(width=8, layers=1), TOKENS, 0)

@@ -1,5 +1,6 @@
 """The task that generates text, bound to a tokenizer: batches, loss, what each token got, and answers."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +20,8 @@ from graftlab.tasks.generation.writing import Writer
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+log = logging.getLogger("graftlab")
+
 # Shapes: N examples, L tokens of the longest, M trained tokens, V vocabulary.
 
 DEFAULT_MAX_LENGTH = 512
@@ -29,8 +32,10 @@ class Split(NamedTuple):
     """A split's examples, as far as they are used."""
 
     flat: Flat
-    rows: list[Row]
-    """As many, with `label`, what answers are scored by; None where unknown."""
+    rows: Sequence[Row]
+    """The split's, with `label`, what answers are scored by; None where unknown."""
+    kept: list[int]
+    """Which of them the examples are."""
 
 
 class GenerationTask:
@@ -56,10 +61,21 @@ class GenerationTask:
             self._splits[split] = self._used(split, rows, built)
             _count(record, split, built)
         self._offsets = dict(zip(self._splits, _offsets(self._splits), strict=True))
-        self._labels = [row["label"] for split in self._splits.values() for row in split.rows]
+        self._labels = [s.rows[i]["label"] for s in self._splits.values() for i in s.kept]
         self._writer = Writer(builder, config.generation, backbone, self._max_length)
         self._around = ("", "") if config.chats else around(config.filled.completion)
         self.record = {"max_length": self._max_length, **record}
+        if any(map(self._is_written, data.splits)):
+            self._writer.check()  # before anything is trained
+        elif self.final_metrics and self.size("train"):
+            log.warning(
+                "%s need answers, but none are written: task.generation.splits names %s, and there is "
+                "no such split",
+                ", ".join(self.final_metrics), ", ".join(config.generation.splits) or "none",
+            )  # fmt: skip
+
+    def _is_written(self, split: str) -> bool:
+        return self.writes(split) and self.size(split) > 0
 
     def _used(self, split: str, rows: Sequence[Row], built: Built) -> Split:
         """Return the split's examples: of train those that can be trained on, of others all."""
@@ -74,7 +90,7 @@ class GenerationTask:
                 where = f"{split} row {rows[place]['index'] + 1}"
                 raise DataError(f"{where} cannot be used: {built.left_out[place]}.")
             examples.append(example.within(self._max_length))
-        return Split(Flat(examples, self._pad), [rows[place] for place in kept])
+        return Split(Flat(examples, self._pad), rows, kept)
 
     @property
     def template(self) -> dict[str, Any]:
@@ -174,7 +190,8 @@ class GenerationTask:
         batch change it by rounding only. Too long a prompt
         loses its beginning.
         """
-        rows = [self._splits[split].rows[index] for index in indices]
+        found = self._splits[split]
+        rows = [found.rows[found.kept[index]] for index in indices]
         answers = self._writer.write(model, rows, [(split, index) for index in indices])
         texts = [[without(text, self._around) for text in samples] for samples in answers]
         single = self._config.generation.samples == 1

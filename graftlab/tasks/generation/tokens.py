@@ -116,7 +116,9 @@ class Encoder:
             if place == last and source.ends and stop is None:
                 ids.append(self._eos)
                 trained.append(True)
-        if not source.segments and source.ends:
+        if not ids:  # no model takes nothing
+            ids, trained = [self._eos], [source.ends]
+        elif not source.segments and source.ends:
             ids.append(self._eos)
             trained.append(True)
         return Example(np.array(ids, dtype=np.int32), np.array(trained, dtype=np.bool_))

@@ -38,6 +38,18 @@ class Writer:
         found = {end for end in (*ends, self._tokenizer.eos_token_id) if end is not None}
         self.ends = sorted(found | ({turn} if (turn := _end_of_turn(builder)) else set()))
 
+    def check(self) -> None:
+        """Check that there is room for an answer.
+
+        Raises:
+            ConfigError: the model takes no prompt beside `max_new_tokens`.
+        """
+        if self._room < 1:
+            raise ConfigError(
+                f"task.generation.max_new_tokens is {self._config.max_new_tokens}, but the model has "
+                f"{self._limit} positions in all, prompt included. Set it lower."
+            )
+
     def write(
         self, model: "nn.Module", rows: Sequence[Row], places: Sequence[Place]
     ) -> list[list[str]]:
@@ -47,22 +59,13 @@ class Writer:
             ConfigError: the model takes no prompt beside `max_new_tokens`.
             DataError: the chat template refuses a row.
         """
-        import numpy as np
-
-        if self._room < 1:
-            raise ConfigError(
-                f"task.generation.max_new_tokens is {self._config.max_new_tokens}, but the model has "
-                f"{self._limit} positions in all, prompt included. Set it lower."
-            )
+        self.check()
         built = self._builder.build(rows, self._room, answered=False)
         prompts: list[Example] = []
         for row, place, example in zip(rows, places, built.examples, strict=True):
             if example is None:
                 reason = built.left_out[len(prompts)]
                 raise DataError(f"{place[0]} row {row['index'] + 1} cannot be answered: {reason}.")
-            if not len(example):  # a model needs a token to go on from
-                end = np.array(self.ends[:1], dtype=np.int32)
-                example = Example(end, np.zeros(1, dtype=np.bool_))
             prompts.append(example.within(self._room))
         found: list[list[str]] = [[""] * self._config.samples for _ in rows]
         for chosen in _groups(model, [len(prompt) for prompt in prompts]):
