@@ -5,12 +5,12 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from graftlab import config, files, runfile
-from graftlab.contracts import Data, Row
+from graftlab.contracts import Data, Row, parts_of
 from graftlab.data import sources
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DiskError
@@ -33,6 +33,8 @@ class Prepared:
     """By split: shortest, median, 95 % and longest in tokens; empty where they are images."""
     cache: Mapping[str, Any]
     """Where the rows are kept, and whether they were there before; empty for rows of this machine."""
+    tasks: "Mapping[str, Prepared]" = field(default_factory=dict)
+    """Of a mixture: each task by its name."""
 
 
 def prepare(file: RunFile) -> Prepared:
@@ -44,20 +46,52 @@ def prepare(file: RunFile) -> Prepared:
         ConfigError, DataError, ModelError, Refused
     """
     part = file.task
-    before = _cached(file)
+    before = _where(file)
     data: Data = part.module.read(part.config, file.paths, file.seed)
     backbone = file.backbone.module.load(
         file.backbone.config, data.problem, mix(file.seed, "backbone"), meta=True
     )
     task = part.module.bind(data, backbone, part.config, mix(file.seed, "task"))
-    lengths = {}
-    if backbone.max_length is not None:
-        lengths = {s: _spread(task.lengths(s)) for s in data.splits if task.size(s)}
+    splits = [
+        split for split in data.splits if task.size(split) and backbone.max_length is not None
+    ]
+    lengths = {split: list(task.lengths(split)) for split in splits}
     record = {**data.record, **getattr(task, "record", {})}
-    cache = {}
-    if (after := _cached(file)) is not None:
-        cache = {"folder": str(after), "bytes": _size(after), "was_there": before is not None}
-    return Prepared(file, data, record, lengths, cache)
+    whole = Prepared(file, data, record, _spreads(lengths), _kept(before[""], file))
+    found = {}
+    for number, name in enumerate(part.parts):
+        mine = {}
+        for split, values in lengths.items():
+            places = parts_of(task, split)
+            assert places is not None, name
+            mine[split] = [n for n, place in zip(values, places, strict=True) if place == number]
+        found[name] = _one(whole, name, mine, before[name])
+    return replace(whole, tasks=found)
+
+
+def _one(
+    whole: Prepared, name: str, lengths: Mapping[str, Sequence[int]], before: Path | None
+) -> Prepared:
+    """Return one task of a mixture."""
+    file = replace(whole.file, task=whole.file.task.parts[name])
+    splits = whole.data.splits.items()
+    rows = {split: [row for row in rows if row["task"] == name] for split, rows in splits}
+    record = {**whole.record["tasks"][name], **whole.record["of_tasks"][name]}
+    data = Data(rows, dict(whole.data.problem.parts)[name], record)
+    return Prepared(file, data, record, _spreads(lengths), _kept(before, file))
+
+
+def _where(file: RunFile) -> dict[str, Path | None]:
+    """Return where rows are kept, if they are: a mixture's tasks by name, others as ''."""
+    tasks = {"": file.task, **file.task.parts}
+    return {name: _cached(replace(file, task=task)) for name, task in tasks.items()}
+
+
+def _kept(before: Path | None, file: RunFile) -> dict[str, Any]:
+    """Return what is known of the rows' cache, now that they have been read."""
+    if (after := _cached(file)) is None:
+        return {}
+    return {"folder": str(after), "bytes": _size(after), "was_there": before is not None}
 
 
 def _cached(file: RunFile) -> Path | None:
@@ -77,15 +111,19 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _spread(lengths: Sequence[int]) -> dict[str, int]:
-    ordered = sorted(lengths)
-    inner = {name: ordered[int(share * (len(ordered) - 1))] for name, share in QUANTILES.items()}
-    return {"shortest": ordered[0], **inner, "longest": ordered[-1]}
+def _spreads(lengths: Mapping[str, Sequence[int]]) -> dict[str, dict[str, int]]:
+    found = {}
+    for split, values in lengths.items():
+        if values:
+            ordered = sorted(int(value) for value in values)
+            inner = {n: ordered[int(share * (len(ordered) - 1))] for n, share in QUANTILES.items()}
+            found[split] = {"shortest": ordered[0], **inner, "longest": ordered[-1]}
+    return found
 
 
 def labels(prepared: Prepared) -> dict[str, dict[str, int]]:
     """Return how many rows of each split have each class; empty where there are no classes."""
-    names = prepared.data.problem.labels
+    names = () if prepared.tasks else prepared.data.problem.labels
     counted = {
         split: Counter(row["label"] for row in rows)
         for split, rows in prepared.data.splits.items()

@@ -133,7 +133,7 @@ def test_a_classifier_takes_none_of_them(tmp_path):
     for options in (["--temperature", "1"], ["--raw"], ["--stop", "x"], ["--samples", "2"]):
         result = invoke("predict", run.path, "--input", "fine", *options)
         assert result.exit_code == 2
-        assert "this run's task is classification, which writes none" in result.stderr
+        assert "this run's kind is classification" in result.stderr
     assert invoke("chat", run.path, stdin="hello\n").exit_code == 2
 
 

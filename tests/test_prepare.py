@@ -93,6 +93,21 @@ def test_what_is_written_is_read_back_as_the_same_rows(tmp_path, task):
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_texts_to_write_are_read_back_too_and_their_columns_shown(tmp_path):
+    task = {
+        "kind": "generation",
+        "prompt": "{text}:",
+        "completion": " {label}",
+        "splits": ("train",),
+    }
+    path, out = run_file(tmp_path, **task), tmp_path / "out"
+    use = preparing.write(prepared(path), str(path), (), out)
+    assert rows_of(path, use) == rows_of(path)
+    shown = CliRunner().invoke(cli.app, ["prepare", str(path)]).stdout
+    assert "text   poor  00\n" not in shown  # white space is made one
+    assert "text   poor 00\n" in shown
+
+
 def test_files_named_one_by_one_and_overrides_are_read_back_too(tmp_path):
     path = run_file(tmp_path)
     files = {s: str(tmp_path / "data" / f"{s}.jsonl") for s in ("train", "test")}
@@ -143,6 +158,28 @@ def test_what_the_cache_holds_already_is_said(tmp_path, monkeypatch):
     assert (first["folder"], first["bytes"]) == (str(kept.parent), 4)
     use = preparing.write(prepared(path), str(path), (), tmp_path / "out")
     assert rows_of(path, use) == rows_of(path)
+
+
+def test_each_task_of_a_mixture_is_shown_for_itself(tmp_path):
+    (tmp_path / "b").mkdir()
+    run_file(tmp_path / "b", count=12)
+    other = {"kind": "classification", "as": "other", "data_dir": str(tmp_path / "b" / "data")}
+    own = {"kind": "classification", "as": "own", "drop_labels": ["c"]}
+    path = run_file(tmp_path)
+    tasks = json.dumps([{**own, "data_dir": str(tmp_path / "data")}, other])
+    overrides = [f"task={{kind: mixture, tasks: {tasks}, tag: false}}"]
+    found = prepared(path, *overrides)
+    assert list(found.tasks) == ["own", "other"]
+    assert preparing.labels(found.tasks["own"])["train"] == {"a": 10, "b": 10}
+    assert preparing.labels(found.tasks["other"])["train"] == {"a": 4, "b": 4, "c": 4}
+    assert preparing.labels(found) == {}
+    alone = prepared(tmp_path / "b" / "run.yaml")
+    assert found.tasks["other"].lengths == alone.lengths
+    done = CliRunner().invoke(cli.app, ["prepare", str(path), "--set", overrides[0]])
+    assert "task           other\n" in done.stdout
+    assert "10 rows left out by their label" in done.stdout
+    with pytest.raises(ConfigError, match="not written as JSON Lines"):
+        preparing.write(found, str(path), overrides, tmp_path / "out")
 
 
 def test_with_json_it_is_one_object_with_all_of_it(tmp_path):

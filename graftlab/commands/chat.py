@@ -62,7 +62,9 @@ def command(
     file = runfile.resolve(config.read(inference.find(run).config), finished=True)
     # told before the model is loaded
     if not hasattr(file.task.config, "generation"):
-        raise ConfigError(f"the task of {run} is {file.task.name}, whose model writes no texts.")
+        raise ConfigError(
+            f"{run} is of the kind {file.task.name}; a chat is with one of generation."
+        )
     section = inference.settings(file, False, written)
     if system is not None and not section.chats:
         raise ConfigError(f"--system: {run} has no chat template, so it knows no system turn.")

@@ -45,34 +45,50 @@ def command(
 
     prepared = preparing.prepare(runfile.resolve(config.read(file, overrides or ())))
     use = None if out is None else preparing.write(prepared, file, overrides or (), out)
-    record = prepared.record
-    found: dict[str, Any] = {
+    found = {
         "task": prepared.file.resolved["task"].get("name") or prepared.file.task.name,
-        "cache": dict(prepared.cache),
-        "labels": preparing.labels(prepared),
-        "lengths": dict(prepared.lengths),
-        "record": dict(record),
-        "rows": preparing.first_rows(prepared, rows),
+        **_found(prepared, rows),
+        "tasks": {name: _found(task, rows) for name, task in prepared.tasks.items()},
         "out": None if out is None else str(out),
         "use": use,
     }
     if as_json:
         print_json(found)
         return
-    print(aligned(_lines(found)))
-    for note in record.get("notes", ()):
+    for name, task in (found["tasks"] or {found["task"]: found}).items():
+        _show(name, task)
+    for note in prepared.record.get("notes", ()):
         print(f"note: {note}")
-    for split, shown in found["rows"].items():
-        for row in shown:
-            print(f"{split}:\n{aligned([(k, _short(v)) for k, v in row.items()])}")
     if use is not None:
         print(f"{out} holds them. A run reads them with these options behind its own:")
         print("\n".join(f"  --set {_quoted(change)}" for change in use))
 
 
+def _found(prepared: Any, rows: int) -> dict[str, Any]:
+    from graftlab import preparing
+
+    return {
+        "cache": dict(prepared.cache),
+        "labels": preparing.labels(prepared),
+        "lengths": dict(prepared.lengths),
+        "record": dict(prepared.record),
+        "rows": preparing.first_rows(prepared, rows),
+    }
+
+
+def _show(name: str, found: dict[str, Any]) -> None:
+    """Print what there is to know of a task."""
+    print(aligned([("task", name), *_lines(found)]))
+    for split, shown in found["rows"].items():
+        for row in shown:
+            fields = row.pop("fields", {})  # of a task that writes: its columns
+            columns = {**row, **fields}.items()
+            print(f"{split}:\n{aligned([(key, _short(value)) for key, value in columns])}")
+
+
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     record, cache = found["record"], found["cache"]
-    lines = [("task", str(found["task"]))]
+    lines = []
     if cache:
         how = "was there already" if cache["was_there"] else "is there now"
         lines.append(("cache", f"{cache['folder']} ({cache['bytes'] / 2**20:.1f} MiB) {how}"))

@@ -111,7 +111,9 @@ def metadata(shared: Shared, repo: str) -> Any:
         pipeline_tag=pipeline(shared),
         tags=["graftlab", shared.result["method"]],
         datasets=[hub_id] if hub_id else None,
-        metrics=sorted({score.metric_type for score in scores if score.metric_type != "loss"}),
+        metrics=sorted(
+            {score.metric_type.rpartition("/")[2] for score in scores} - {"loss", "mean"}
+        ),
         model_name=repo.rpartition("/")[2],
         eval_results=scores or None,
     )
