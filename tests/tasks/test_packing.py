@@ -133,6 +133,17 @@ def test_an_example_has_the_logits_that_it_has_alone(name, kernel):
             torch.testing.assert_close(packed, single, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_an_adapter_around_the_model_changes_nothing_of_this(kernel):
+    from peft import LoraConfig, get_peft_model
+
+    model = build("opt", kernel, OPT)
+    chosen = examples()
+    expected = logits_of_each(model, "mask", chosen, None)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    torch.testing.assert_close(logits_of_each(adapted, "mask", chosen, None), expected)
+
+
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
