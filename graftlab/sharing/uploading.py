@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,8 @@ def _api(anonymous: bool) -> Any:
             "HF_TOKEN is not set: the hub takes files only from accounts it knows. Make a token that may "
             "write at https://huggingface.co/settings/tokens and put it into the environment."
         )
-    disable_progress_bars()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     return HfApi(token=token or False)
 
 
