@@ -23,6 +23,7 @@ NOT_MERGED = "it gives the attention further keys and values, and changes no wei
 TURNS_OFF = True
 RELOADS_EXACTLY = True
 BACKBONES = ("encoder", "decoder", "tiny")
+VIRTUAL_TOKENS = True  # in front of each row: a task must not put several examples into one
 # Their attention takes no keys and values from outside (`past_key_values`).
 NOT_ARCHITECTURES = (
     "albert",

@@ -24,6 +24,7 @@ TURNS_OFF = True
 RELOADS_EXACTLY = True
 BACKBONES = ("encoder", "decoder", "tiny")
 NOT_ARCHITECTURES = ("vit",)  # images have no words
+VIRTUAL_TOKENS = True  # in front of each row: a task must not put several examples into one
 
 _INSTEAD = "Choose another method, such as lora."
 

@@ -107,6 +107,21 @@ def check_method(
         add(problems, document, "method", found)
 
 
+def check_packing(task: Part, method: Part, document: Document, problems: Problems) -> None:
+    """Refuse several examples in one row for a method that puts tokens of its own in front of each row."""
+    if getattr(method.module, "VIRTUAL_TOKENS", False) and _packs(task.config):
+        problems.add(
+            document.place("task", "packing"),
+            f"task.packing: the method {method.name!r} puts virtual tokens before each row, not before "
+            f"each of the examples in it. Set task.packing: none.",
+        )
+
+
+def _packs(config: Any) -> bool:
+    inner = getattr(config, "parts", {}).values()  # of a mixture
+    return getattr(config, "packing", "none") != "none" or any(_packs(p.config) for p in inner)
+
+
 def _not_on_quantised(method: Part, backbone: Part) -> str | None:
     """Return why a method does not fit a backbone that is held in 4 or 8 bits; None where it does."""
     quantization = getattr(backbone.config, "quantization", None)

@@ -75,6 +75,8 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
             checks.check_data(task, document, problems)
     if method and backbone and loop is not None and not finished:
         checks.check_method(method, backbone, loop, document, problems)
+    if task and method:
+        checks.check_packing(task, method, document, problems)
     problems.raise_if_any()
     assert root, "what makes it None is a problem"
     assert task and backbone and method  # noqa: PT018

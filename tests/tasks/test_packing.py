@@ -1,12 +1,14 @@
 """Examples in one row of tokens: which row they go into, and that none sees another."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from graftlab import config, runfile
 from graftlab.errors import ConfigError
 from graftlab.tasks import _packing
 from graftlab.tasks._packing import Example, collate, inputs, isolation, pack
@@ -68,9 +70,9 @@ LENGTHS = (12, 9, 7, 5)
 
 
 def build(model_type, kernel, fields):
-    config = AutoConfig.for_model(model_type, **fields)
+    made = AutoConfig.for_model(model_type, **fields)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=kernel).eval()
+    model = AutoModelForCausalLM.from_config(made, attn_implementation=kernel).eval()
     for weight in model.parameters():
         if weight.dim() > 1:  # attention that is far from even, so that whatever it sees counts
             torch.nn.init.normal_(weight, std=0.2)
@@ -242,3 +244,16 @@ def test_a_packed_batch_is_what_one_would_write_by_hand():
         "position_ids": [[0, 1, 2, 0, 1, 2, 3, 0, 1]],
         "labels": [[no, 12, 13, no, no, 23, 24, no, 32]],
     }
+
+
+@pytest.mark.parametrize("method", ["prompt", "prefix"])
+def test_a_method_with_virtual_tokens_is_refused_before_anything_is_loaded(method, tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"question": "?", "answer": "!"}\n', encoding="utf-8")
+    task = {"kind": "generation", "template": "question_answer", "data_dir": str(tmp_path)}
+    whole = {"kind": "mixture", "tasks": [task, {**task, "as": "b", "packing": "packed"}]}
+    for section in ({**task, "packing": "padding_free"}, whole):
+        written = {"backbone": {"kind": "decoder", "model": str(tmp_path)}, "task": section}
+        path = tmp_path / "run.yaml"
+        path.write_text(json.dumps({**written, "method": {"name": method}}), encoding="utf-8")
+        with pytest.raises(ConfigError, match=f"the method '{method}' puts virtual tokens"):
+            runfile.resolve(config.read(path))
