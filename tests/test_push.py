@@ -33,8 +33,10 @@ def finished(folder, **changes):
         "method": {"name": "lora", "rank": 4},
         "paths": {"runs": str(folder / "runs")},
     }
+    values = config.merge(values, changes)
+    values["method"] = {key: value for key, value in values["method"].items() if value is not None}
     path = folder / "run.yaml"
-    path.write_text(config.dump(config.merge(values, changes)), encoding="utf-8")
+    path.write_text(config.dump(values), encoding="utf-8")
     file = runfile.resolve(config.read(path))
     run = Run(folder / "runs" / "one")
     run.adapter.mkdir(parents=True)
@@ -258,6 +260,29 @@ def test_the_card_tells_base_data_and_scores_in_the_hubs_own_words(run, hub):
     )
     assert 'PeftModel.from_pretrained(base, "me/critic")' in card.text
     assert "Not exactly repeatable: memory ran out" in card.text
+
+
+def test_how_to_load_it_fits_what_the_method_saves(tmp_path, hub):
+    def card(name, **changes):
+        (tmp_path / name).mkdir()
+        run = finished(tmp_path / name, **changes)
+        if name == "pissa":
+            save_file({"a": np.ones(2)}, run.adapter / "initial_adapter.safetensors")
+        if name in ("head", "full"):
+            (run.adapter / "adapter_config.json").unlink()
+        push(run, repo=f"me/{name}")
+        return huggingface_hub.ModelCard.load(run.adapter / "README.md")
+
+    assert "import graftlab.auto" in card("jelly", method={"name": "jelly"}).text
+    pissa = card("pissa", method={"name": "pissa"})
+    assert "graftlab export" in pissa.text
+    assert "PeftModel" not in pissa.text
+    head = card("head", method={"name": "head", "rank": None})
+    assert "PEFT does not load what `head` saves" in head.text
+    assert head.data.library_name == "graftlab"
+    full = card("full", method={"name": "full", "rank": None})
+    assert 'AutoModelForSequenceClassification.from_pretrained("me/full")' in full.text
+    assert (full.data.library_name, full.data.base_model_relation) == ("transformers", "finetune")
 
 
 def test_the_rows_of_a_hub_data_set_are_named_by_its_id(tmp_path, hub):
