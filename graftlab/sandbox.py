@@ -200,31 +200,46 @@ def _missing() -> str | None:
 
 # seccomp(2): numbers of system calls, from the kernel's tables (asm/unistd_64.h, asm-generic/unistd.h).
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, linux/audit.h
-DENIED = {
-    "x86_64": (
-        *(57, 58),  # fork, vfork
-        *(
-            41,
-            29,
-            64,
-            68,
-            240,
-            319,
-            447,
-        ),  # socket; shmget, semget, msgget, mq_open, memfd_create, _secret
-        *(101, 310, 311, 298, 321, 323),  # ptrace, process_vm_*; perf_event_open, bpf, userfaultfd
-        *(272, 308, 165, 166, 155, 161),  # unshare, setns, mount, umount2, pivot_root, chroot
-        *(248, 249, 250, 246, 175, 313),  # keys; kexec_load, init_module, finit_module
-        *(425, 426, 427, *range(428, 434), 442),  # io_uring; open_tree ... fspick, mount_setattr
-    ),
-    "aarch64": (
-        *(198, 194, 190, 186, 180, 279, 447),
-        *(117, 270, 271, 241, 280, 282),
-        *(97, 268, 40, 39, 41, 51),
-        *(217, 218, 219, 104, 105, 273),
-        *(425, 426, 427, *range(428, 434), 442),
-    ),
+DENIED: dict[str, tuple[int | None, int | None]] = {
+    "fork": (57, None),  # and clone below: processes
+    "vfork": (58, None),
+    "socket": (41, 198),
+    "shmget": (29, 194),  # memory that RLIMIT_AS does not count
+    "semget": (64, 190),
+    "msgget": (68, 186),
+    "mq_open": (240, 180),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "perf_event_open": (298, 241),
+    "bpf": (321, 280),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "kexec_load": (246, 104),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
 }
+"""Numbers in the order of `ARCHITECTURES`; None where there is no such call."""
 CLONE = {"x86_64": 56, "aarch64": 220}
 CLONE3 = 435
 _LOAD, _JUMP_IF_EQUAL, _JUMP_IF_AT_LEAST, _JUMP_IF_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -250,8 +265,10 @@ def system_call_filter(machine: str) -> bytes:
         code += [(_JUMP_IF_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]
     # clone3's arguments cannot be read here: without it, libraries take clone.
     code += [(_JUMP_IF_EQUAL, 0, 1, CLONE3), (_RETURN, 0, 0, _FAIL | _ENOSYS)]
-    for number in DENIED[machine]:
-        code += [(_JUMP_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, _FAIL | _EPERM)]
+    place = list(ARCHITECTURES).index(machine)
+    for numbers in DENIED.values():
+        if (number := numbers[place]) is not None:
+            code += [(_JUMP_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, _FAIL | _EPERM)]
     code += [
         (_JUMP_IF_EQUAL, 0, 3, CLONE[machine]),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
