@@ -9,16 +9,17 @@ import graftlab
 
 LADDER = [
     {"errors"},
-    {"registry", "config", "files", "seeds", "hooks", "contracts", "surgery", "quantised", "provenance", "answers", "sandbox"},
+    {"registry", "config", "files", "seeds", "hooks", "contracts", "surgery", "quantised", "provenance",
+     "answers", "sandbox"},
     {"runs", "data", "hub", "pretrained", "adapters", "layers", "selection", "programs"},
     {"tasks", "backbones", "methods", "metrics", "training"},
     {"evaluation", "identity", "curves"},
     {"runfile", "auto"},
     {"selecting", "adapting", "outcome", "execution", "experiment"},
-    {"inference", "preparing", "planning"},  # a finished run put to use, as `export` and the commands need it; and data made
+    {"inference", "preparing", "planning"},  # a finished run put to use, as `export` needs it; and data made
     {"study", "export", "merging", "sharing", "chatting", "harness", "page", "demo", "testing"},
     {"commands", "cli"},
-]
+]  # fmt: skip
 NEIGHBOURS = {  # the few that may know a part on their own rung, and why
     ("contracts", "hooks"),  # a record holds hooks
     ("pretrained", "hub"),  # a model may come from the hub
@@ -33,8 +34,8 @@ NEIGHBOURS = {  # the few that may know a part on their own rung, and why
     ("demo", "study"),  # the demo is a study, after one run that makes its backbone
     ("cli", "commands"),
 }
-MAY_FIND = {"auto", "runfile", "selecting", "execution", "experiment", "study", "export", "merging", "inference", "page",
-            "demo", "testing", "commands", "cli"}  # fmt: skip
+MAY_FIND = {"auto", "runfile", "selecting", "execution", "experiment", "study", "export", "merging",
+            "inference", "page", "demo", "testing", "commands", "cli"}  # fmt: skip
 ROOT = Path(graftlab.__file__).parent
 RANK = {part: rank for rank, parts in enumerate(LADDER) for part in parts}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem[0] != "_")
