@@ -81,7 +81,9 @@ class Execution:
 
         file, began = self.file, time.perf_counter()
         seed_everything(file.seed)
-        self.accelerator = devices.accelerator(file.training.precision)
+        self.accelerator = devices.accelerator(
+            file.training.precision, keep_casts=not self.processes.sharding.lockstep
+        )
         saved = self._saved()
         data = file.task.module.read(file.task.config, file.paths, file.seed)
         self.signals.check()

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def accelerator(precision: str) -> "Accelerator":
+def accelerator(precision: str, keep_casts: bool = True) -> "Accelerator":
     """Return accelerate's handle on device, precision and processes.
+
+    In bf16 a weight's cast is kept from forward to backward pass; without `keep_casts` it is made again,
+    where a process is not to hold all weights at a time.
 
     Raises:
         ConfigError: the device cannot compute in `precision`.
@@ -23,6 +26,7 @@ def accelerator(precision: str) -> "Accelerator":
     import torch
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import AutocastKwargs
 
     if (
         torch.cuda.is_available()
@@ -40,7 +44,10 @@ def accelerator(precision: str) -> "Accelerator":
             f"Use fp16 or fp32."
         )
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    return Accelerator(mixed_precision=PRECISION[precision])
+    return Accelerator(
+        mixed_precision=PRECISION[precision],
+        kwargs_handlers=[AutocastKwargs(cache_enabled=keep_casts)],
+    )
 
 
 def _freest() -> int:

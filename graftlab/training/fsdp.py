@@ -84,17 +84,17 @@ class Fsdp:
                 f"the launcher asks for FSDP: {wrong}, or start with `accelerate launch --multi_gpu`."
             )
 
-    def shard(self, model: "nn.Module", device: "torch.device", steered: bool, bf16: bool) -> None:
-        """Shard block by block, and the rest as one; in bf16 blocks are gathered in it.
+    def shard(self, model: "nn.Module", device: "torch.device", steered: bool) -> None:
+        """Shard block by block, and the rest as one; each weight is gathered in its own precision.
 
         `steered` keeps the trainable weights whole on every process: hooks read and replace them.
         """
-        import torch
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import (
             FSDPModule,
             MixedPrecisionPolicy,
             fully_shard,
+            register_fsdp_forward_method,
         )
 
         kept = {p for p in model.parameters() if not p.is_floating_point()}
@@ -105,15 +105,12 @@ class Fsdp:
             "mesh": init_device_mesh(device.type, (self.processes.share.world,)),
             "ignored_params": kept,
             "reshard_after_forward": self.reshard,
+            "mp_policy": MixedPrecisionPolicy(cast_forward_inputs=False),  # autocast does so
         }
-        # the rest, embeddings and the last norm, in float32: so is then the sum that blocks add to
-        of_blocks = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-        rest = MixedPrecisionPolicy(cast_forward_inputs=False)
-        for block in self._blocks(model):
-            fully_shard(block, mp_policy=of_blocks if bf16 else rest, **settings)
-        fully_shard(model, mp_policy=rest, **settings)
+        for module in (*self._blocks(model), model):
+            fully_shard(module, **settings)
         if hasattr(model, "get_base_model"):  # PEFT's model writes by the one inside it
-            torch.distributed.fsdp.register_fsdp_forward_method(model, "generate")
+            register_fsdp_forward_method(model, "generate")
         for module in model.modules():
             if hasattr(module, "generate"):  # transformers' sign: none stops before the others
                 module._is_fsdp_managed_module = True  # type: ignore[assignment]

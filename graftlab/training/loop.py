@@ -66,9 +66,8 @@ class Loop:
         )
 
     def _shard(self) -> None:
-        bf16, hooks = self.config.precision == "bf16", self.parts.attached.hooks
-        device, processes = self.parts.accelerator.device, self.parts.processes
-        processes.sharding.shard(self.model, device, bool(hooks), bf16)
+        device, steered = self.parts.accelerator.device, bool(self.parts.attached.hooks)
+        self.parts.processes.sharding.shard(self.model, device, steered)
 
     def run(self) -> Position:
         """Train from where the position stands to the end.

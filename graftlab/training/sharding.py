@@ -74,7 +74,7 @@ class Sharding(Protocol):
         """
         ...
 
-    def shard(self, model: "nn.Module", device: "torch.device", steered: bool, bf16: bool) -> None:
+    def shard(self, model: "nn.Module", device: "torch.device", steered: bool) -> None:
         """Leave this process its shard of the weights; they lie on `device` afterwards."""
         ...
 
@@ -129,7 +129,7 @@ class Whole:
     def check(self, config: "Config", steers: bool, quantized: bool) -> None:
         """Refuse nothing."""
 
-    def shard(self, model: "nn.Module", device: "torch.device", steered: bool, bf16: bool) -> None:
+    def shard(self, model: "nn.Module", device: "torch.device", steered: bool) -> None:
         """Leave the model as it is."""
 
     def begin(

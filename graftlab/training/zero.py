@@ -90,7 +90,7 @@ class Zero:
                 f"the launcher asks for DeepSpeed: {wrong}, or start with `accelerate launch --multi_gpu`."
             )
 
-    def shard(self, model: "nn.Module", device: "torch.device", steered: bool, bf16: bool) -> None:
+    def shard(self, model: "nn.Module", device: "torch.device", steered: bool) -> None:
         """Let no process stop writing a text before the others; the rest is done with the optimizer."""
         self.device = device
         if self.stage == 3:
