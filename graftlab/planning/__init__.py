@@ -1,0 +1,1 @@
+"""What a run takes, before it: parameters, memory by part, steps, disk, downloads, and warnings."""

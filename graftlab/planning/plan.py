@@ -1,0 +1,183 @@
+"""A run foreseen: what it takes of memory, disk, network and steps, from its file alone."""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.contracts import Data
+from graftlab.errors import ConfigError
+from graftlab.planning import advice, memory, quantising, sizes, storage
+from graftlab.planning.sharing import Sharing
+from graftlab.planning.sizes import Sizes
+from graftlab.seeds import mix
+from graftlab.training import config as training_config
+from graftlab.training import devices
+
+if TYPE_CHECKING:
+    from graftlab.runfile import RunFile
+
+ALONE = Sharing()
+
+
+def plan(
+    file: "RunFile",
+    sharing: Sharing = ALONE,
+    longest: int | None = None,
+    probed: bool = False,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Return what a run will take, as JSON; bytes are whole numbers, and None is not known.
+
+    `longest` assumes that many tokens for the longest example; `probed` loads the model and times steps;
+    `out` is the run's directory where it is not the run file's own.
+
+    Raises:
+        GraftlabError: the run would be refused for it before its first step.
+    """
+    baseline = memory.resident()
+    accelerator = devices.accelerator(file.training.precision)
+    data = sizes.read(file)
+    problem = file.task.module.problem(file.task.config) if isinstance(data, str) else data.problem
+    backbone = file.backbone.module.load(
+        file.backbone.config, problem, mix(file.seed, "backbone"), meta=True
+    )
+    with quiet():
+        backbone = quantising.prepared(file, backbone)
+    task, found = sizes.bind(file, data, backbone, longest)
+    steps = _steps(file, found.examples)
+    free = memory.available(accelerator.device)
+    with quiet():
+        foreseen = memory.foresee(file, backbone, task, accelerator, sharing.processes)
+    peaks = sharing.peaks(foreseen.measured.peaks, foreseen.block)
+    segment, peak = max(peaks.items(), key=lambda item: item[1].total)
+    known = advice.Known(
+        file, found, foreseen, accelerator.device, peak.total, peak.parts, free, steps
+    )
+    disk = storage.disk(file, foreseen.measured.checkpoint, steps, out)
+    fetched = storage.download(file, isinstance(data, Data))
+    return {
+        "name": file.name,
+        "method": file.method.name,
+        "backbone": file.resolved["backbone"].get("model") or file.backbone.name,
+        "task": file.resolved["task"].get("name") or file.task.name,
+        "device": str(accelerator.device),
+        "precision": file.training.precision,
+        "processes": {"number": sharing.processes, "kind": sharing.kind},
+        "parameters": {
+            "trainable": foreseen.trainable,
+            "total": foreseen.total,
+            "share": foreseen.trainable / foreseen.total,
+        },
+        "data": {
+            "examples": found.examples,
+            **found.evaluated,
+            "longest": found.longest,
+            "mean": found.mean,
+            "sampled": found.sampled,
+            "truncated": found.truncated,
+        },
+        "training": _training(file, found, steps, sharing.processes),
+        "memory": {
+            "peak": peak.total,
+            "when": when(segment, foreseen.depths),
+            "parts": {part: size for part, size in peak.parts.items() if size},
+            "evaluation": foreseen.measured.evaluation.total,
+            "baseline": baseline,
+            "free": free,
+            "largest": dict(foreseen.measured.largest),
+            "blocks": list(foreseen.depths),
+        },
+        "disk": disk._asdict(),
+        "download": fetched._asdict(),
+        "time": _time(file, data, accelerator, steps) if probed else None,
+        "warnings": advice.warnings(known),
+        "notes": [*file.notes, *found.notes, *fetched.notes],
+    }
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what libraries say when a model is built: the run says it, and here it would come thrice."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _steps(file: "RunFile", examples: int | None) -> int | None:
+    """Return the optimizer steps; None where the data decide and are not known."""
+    if examples is None:
+        return file.training.max_steps or None
+    return training_config.num_steps(file.training, examples)
+
+
+def _training(file: "RunFile", found: Sizes, steps: int | None, processes: int) -> dict[str, Any]:
+    training = file.training
+    share = -(-training.batch_size // processes)
+    micro = min(training.micro_batch_size or share, share)
+    per_epoch = math.ceil(found.examples / training.batch_size) if found.examples else None
+    tokens = None
+    if steps is not None and found.mean is not None:
+        tokens = round(steps * training.batch_size * found.mean)
+    counted: dict[str, int | None] = {"evaluations": None, "checkpoints": None}
+    if steps is not None and per_epoch is not None:
+        counted = {
+            "evaluations": advice.times(training.evaluate_every, steps, per_epoch),
+            "checkpoints": 1 + max(1, advice.times(training.save_every, steps, per_epoch)),
+        }
+    return {
+        "steps": steps,
+        "steps_per_epoch": per_epoch,
+        "epochs": steps / per_epoch if steps and per_epoch else None,
+        **counted,
+        "effective_batch": training.batch_size,
+        "micro_batch": micro,
+        "micro_batches": -(-share // micro),
+        "tokens": tokens,
+        "padding": advice.padding(found, training.batch_size, training.group_by_length),
+    }
+
+
+def _time(
+    file: "RunFile", data: "Data | str", accelerator: Any, steps: int | None
+) -> dict[str, Any]:
+    from graftlab.planning.probe import probe
+
+    if isinstance(data, str) or steps is None:
+        raise ConfigError(f"--probe needs the data, which cannot be read: {data}")
+    return probe(file, data, accelerator, steps)._asdict()
+
+
+def when(segment: Any, depths: tuple[int, ...]) -> str:
+    """Return in words where in a step the peak is."""
+    if segment == "update":
+        return "the optimizer's step"
+    if segment == "exchange":
+        return "the gradients' exchange"
+    if not isinstance(segment, tuple):
+        return "the start of a step"
+    way = "forward pass" if segment[0] == "forward" else "backward pass"
+    place = segment[1]
+    if place == "loss":
+        return "the loss"
+    if place == "head":
+        return f"the {way} behind the blocks"
+    if place == "embedding":
+        return f"the {way} before the blocks"
+    if place == "from the last":
+        number = segment[2]
+        return (
+            f"the {way} of the last block"
+            if number == 1
+            else f"the {way} of block {number} from the last"
+        )
+    return f"the {way} of block {1 + (segment[2] if place == 'from the first' else place)}"
