@@ -285,7 +285,7 @@ def test_a_wrong_file_and_a_wrong_column_are_told_with_their_keys(refusal, tmp_p
     files = f"{{train: {tmp_path}/rows.csv, test: {tmp_path}/none.csv}}"
     text = GOOD.replace("{name: sst2}", f"{{kind: classification, files: {files}}}")
     message = refusal(text, error=DataError)
-    assert ":3:30: task.files.train: " in message
+    assert ":3:38: task.files.train: " in message  # where `train` stands
     assert "has no column 'text'. Its columns: sentence, label (task.columns says" in message
     assert "task.files.test: there is no file" in message
 
