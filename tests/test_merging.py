@@ -144,6 +144,15 @@ def test_one_weight_changed_by_a_thousandth_fails_and_is_named(runs, name, weigh
     assert found["weights"]["worst"]["difference"] == pytest.approx(1e-3, rel=0.01)
 
 
+def test_the_same_weights_in_another_architecture_fail_by_their_logits(runs, tmp_path):
+    merging.merge(runs["lora"].path, tmp_path / "out")
+    path = tmp_path / "out" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"layer_norm_eps": 0.1}))
+    found = merging.certify(runs["lora"].path, tmp_path / "out")
+    assert found["weights"]["off"] == 0
+    assert [said.partition(" by ")[0] for said in found["problems"]][:1] == ["logits differ"]
+
+
 def test_the_command_fails_on_a_folder_that_has_changed(runs, tmp_path):
     out = tmp_path / "out"
     arguments = ["merge", str(runs["lora"].path), "--out", str(out)]

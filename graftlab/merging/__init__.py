@@ -215,7 +215,7 @@ def _beyond(compared: dict[str, Any], dtype: str) -> list[str]:
     logits, found = compared["logits"], []
     if not logits["finite"]:
         return ["the logits are not finite"]
-    limit = share * max(1.0, logits["scale"])
+    limit = share * max(0.1, logits["scale"])
     if logits["largest"] > limit:
         found.append(f"logits differ by {logits['largest']:.3g}, more than {limit:.3g} for {dtype}")
     if compared["kl"] is not None and compared["kl"] > kl:
