@@ -40,6 +40,8 @@ def _summary(run: Any) -> list[tuple[str, str]]:
     unit = "steps" if training["max_steps"] else "epochs"
     keys = ("data_dir", "files", "hub", "source")  # a source is shown, never imported
     data = next((f"{key} {_short(task[key])}" for key in keys if task.get(key)), "no source")
+    if run.task.parts:
+        data = f"{len(run.task.parts)} tasks: {', '.join(run.task.parts)}"
     return [
         ("name", run.name),
         (
