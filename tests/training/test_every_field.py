@@ -118,7 +118,9 @@ def test_checkpoints_come_as_often_and_stay_as_long_as_said(tmp_path):
     assert every_two == ["step-000000", "step-000002", "step-000004", "step-000006"]
     assert every_three == ["step-000000", "step-000003", "step-000006"]
     assert fewer == ["step-000000", "step-000006"]
-    some = steps(run(tmp_path / "d", last, {"keep_checkpoints": 1, "keep_every": 2, "save_every": 5}))
+    some = steps(
+        run(tmp_path / "d", last, {"keep_checkpoints": 1, "keep_every": 2, "save_every": 5})
+    )
     assert some == [f"step-{step:06d}" for step in (0, 2, 4, 5, 6)]  # 5 is the newest of the others
 
 
