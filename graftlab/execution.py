@@ -343,6 +343,8 @@ class Execution:
         self.file.method.module.save(model, partial)
         if template := getattr(task, "template", None):
             files.write_json(partial / "template.json", template)
+        if (chats := getattr(self.file.task.config, "chat_template_file", None)) is not None:
+            shutil.copyfile(chats, self.run.path / chats.name)  # wherever the run goes
         for path in partial.rglob("*"):
             files.sync(path)
         shutil.rmtree(self.run.adapter, ignore_errors=True)

@@ -165,7 +165,7 @@ def check() -> None:
     if why := _missing():
         raise Refused(
             f"code that a model wrote is run in a sandbox only, and there is none here: {why}. Do without "
-            f"running it (without --execute-code, or whatever asked for it), or use a machine where "
+            f"running it (without --execute-code and task.execute_code), or use a machine where "
             f"`bwrap --ro-bind / / --unshare-all true` works."
         )
 

@@ -165,6 +165,9 @@ TASKS["generation"] = {key: case for key, case in DATA.items() if key != "column
     "generation.samples": Case(2, DRAWN),
     "generation.seed": Case(1, DRAWN),
     "generation.splits": Case(["validation"]),
+    "execute_code": Case(
+        True, {"task.metrics": ["pass_at_1"]}, refused="no label holds tests"
+    ),
 }  # fmt: skip
 
 TASKS["mixture"] = {

@@ -11,7 +11,8 @@ from graftlab.metrics import Predictions, Score, pairs
 from graftlab.metrics._means import mean
 
 NOT_RUN = (
-    "the programs were not run: that has to be asked for, `graftlab evaluate RUN --execute-code`"
+    "the programs were not run: that has to be asked for, task.execute_code or "
+    "`graftlab evaluate RUN --execute-code`"
 )
 
 

@@ -45,6 +45,20 @@ class Verdict(NamedTuple):
     """Why it did not pass; empty where it did."""
 
 
+def require_tests(labels: Sequence[Any]) -> None:
+    """Check that some labels hold tests, if there are labels.
+
+    Raises:
+        DataError: none does.
+    """
+    if labels and not any(map(_has_tests, labels)):
+        raise DataError(
+            f"no label holds tests; the first is {labels[0]!r:.80}. For pass@k name the "
+            f"columns {', '.join(HUMANEVAL)} (HumanEval) or test_list, test_setup_code (MBPP) under "
+            f"task.columns.reference."
+        )
+
+
 def run(
     predictions: Sequence[Mapping[str, Any]], limits: Limits = USUAL, workers: int | None = None
 ) -> list[dict[str, Any]]:
@@ -59,13 +73,8 @@ def run(
         Refused: there is no sandbox here.
     """
     sandbox.check()
+    require_tests([row["label"] for row in predictions])
     tested = [_has_tests(row["label"]) for row in predictions]
-    if predictions and not any(tested):
-        raise DataError(
-            f"no label holds tests; the first is {predictions[0]['label']!r:.80}. For pass@k name the "
-            f"columns {', '.join(HUMANEVAL)} (HumanEval) or test_list, test_setup_code (MBPP) under "
-            f"task.columns.reference."
-        )
     of_programs = [row for row, has_tests in zip(predictions, tested, strict=True) if has_tests]
     jobs = [job_of(row["label"], text) for row in of_programs for text in _written(row)]
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:

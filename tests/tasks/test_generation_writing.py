@@ -10,11 +10,12 @@ from torch.nn import functional as F
 from transformers import RepetitionPenaltyLogitsProcessor
 from typer.testing import CliRunner
 
-from graftlab import cli, experiment, runfile
+from graftlab import cli, experiment, runfile, sandbox
 from graftlab import config as configs
 from graftlab.backbones import tiny
+from graftlab.config import Paths
 from graftlab.contracts import Backbone, Data, Problem, Setting
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, Refused
 from graftlab.methods import lora, prefix, prompt
 from graftlab.tasks import _logits, generation
 from graftlab.tasks.generation._choosing import Chooser
@@ -288,3 +289,26 @@ def test_a_run_writes_answers_at_its_end_and_keeps_its_template_with_the_adapter
     assert tokens[-1] == {"id": EOS, "text": "[SEP]", "trained": True}
     asked = next(i for i, token in enumerate(tokens) if token["trained"])
     assert "".join(token["text"] for token in tokens[:asked]).endswith("\nA:")
+
+
+def test_programs_are_run_where_that_is_asked_for(tmp_path: Path) -> None:
+    """An untrained model writes no program that passes; what it wrote stands beside the reason."""
+    try:
+        sandbox.check()
+    except Refused as why:
+        pytest.skip(str(why))
+    rows = [{"text": f"Task {i}", "code": "pass", "test_list": ["assert f()"]} for i in range(9)]
+    for split in ("train", "validation", "test"):
+        shown = [{**row, "text": f"{split} {row['text']}"} for row in rows]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown))
+    config = generation.Config(
+        data_dir=tmp_path, prompt="{text}", completion="{code}",
+        columns={"reference": ["test_list"]}, metrics=("pass_at_1",), execute_code=True,
+        max_length=40, generation={"max_new_tokens": 4},
+    )  # fmt: skip
+    data = generation.read(config, Paths(), 0)
+    backbone = tiny.load(tiny.Config(), data.problem, 0)
+    task = generation.bind(data, backbone, config, 0)
+    found = task.complete(backbone.model.eval(), "test", [0, 1])
+    assert [row["passed"] for row in found] == [[False], [False]]
+    assert all(row["reasons"][0] for row in found)

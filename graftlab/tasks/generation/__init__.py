@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab import sandbox
 from graftlab.config import Paths
 from graftlab.contracts import Backbone, Data, Problem, Row
 from graftlab.data.load import check_local
@@ -78,7 +79,13 @@ def problem(config: Config) -> Problem:
 
 
 def check(config: Config) -> list[str]:
-    """Return what is wrong with local files and columns; nothing is imported or downloaded."""
+    """Return what is wrong with local files and columns; nothing is imported or downloaded.
+
+    Raises:
+        Refused: programs are to be run, and there is no sandbox.
+    """
+    if config.execute_code:
+        sandbox.check()
     wanted = reading.needed(config)
     return check_local(config, reading.asked(config) or wanted[:1], wanted[-1])
 

@@ -83,8 +83,9 @@ class Config(DataSection):
     """A Jinja chat template in place of the tokenizer's."""
     system: str | None = None
     """A system turn in front, where there is a chat template and the row has none."""
-    loss_on: Literal["completion", "all"] = "completion"
-    """What is trained: answers alone (in a chat, every turn of the assistant), or prompts too."""
+    loss_on: Literal["completion", "all"] | None = None
+    """What is trained: the completion (in a chat, every turn of the assistant), which is usual, or all, with
+    prompts; of a plain text all."""
     cut: tuple[str, ...] | None = None
     """Columns that lose their end where a row is too long, in this order; in a chat, `messages` loses its
     last turns. Left out: the named template's (its context, input, document, text or messages). A train row
@@ -104,6 +105,9 @@ class Config(DataSection):
     the end, where any is named."""
     generation: Generation = Generation()
     """How answers are written."""
+    execute_code: bool = False
+    """Run the programs that are written against their tests, in a sandbox, for pass_at_1 and its like;
+    refused where there is no sandbox."""
 
     @field_validator("prompt", "completion")
     @classmethod
@@ -130,12 +134,10 @@ class Config(DataSection):
             raise ValueError(
                 "system and chat_template_file need chat_template: true or template: chat"
             )
-        if (
-            self.template == "text"
-            and self.loss_on == "completion"
-            and "loss_on" in self.model_fields_set
-        ):
+        if self.template == "text" and self.loss_on == "completion":
             raise ValueError("loss_on: a plain text has no completion; all of it trains")
+        if self.execute_code and not any(name.startswith("pass_at_") for name in self.metrics):
+            raise ValueError("execute_code is for pass_at_1 and its like; metrics names none")
         known = self.known_columns
         for column in self.cut or ():
             if column not in known:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from graftlab import programs
 from graftlab.contracts import Backbone, Batch, Data, Row
 from graftlab.errors import ConfigError, DataError
 from graftlab.tasks import _packing
@@ -67,6 +68,9 @@ class GenerationTask:
         self.record = {"max_length": self._max_length, **record}
         if any(map(self._is_written, data.splits)):
             self._writer.check()  # before anything is trained
+            if config.execute_code:
+                written = [s.rows for name, s in self._splits.items() if self._is_written(name)]
+                programs.require_tests([row["label"] for rows in written for row in rows])
         elif self.final_metrics and self.size("train"):
             log.warning(
                 "%s need answers, but none are written: task.generation.splits names %s, and there is "
@@ -195,7 +199,11 @@ class GenerationTask:
         answers = self._writer.write(model, rows, [(split, index) for index in indices])
         texts = [[without(text, self._around) for text in samples] for samples in answers]
         single = self._config.generation.samples == 1
-        return [{"prediction": samples[0] if single else samples} for samples in texts]
+        written = [{"prediction": samples[0] if single else samples} for samples in texts]
+        if not self._config.execute_code or split == "input":
+            return written
+        labelled = [{"label": row["label"], **one} for row, one in zip(rows, written, strict=True)]
+        return [{k: v for k, v in row.items() if k != "label"} for row in programs.run(labelled)]
 
 
 def _count(record: dict[str, Any], split: str, built: Built) -> None:
