@@ -121,7 +121,9 @@ def put_back(loop: "Loop", tensors: "Mapping[str, Tensor]", what: str) -> None:
     own = dict(model.named_parameters()) | dict(model.named_buffers())
     for name, tensor in tensors.items():
         if name not in own or sharding.shape(own[name]) != tensor.shape:
-            found = f"has shape {tuple(sharding.shape(own[name]))}" if name in own else "is not there"
+            found = (
+                f"has shape {tuple(sharding.shape(own[name]))}" if name in own else "is not there"
+            )
             raise CheckpointError(
                 f"{what}: {name} with shape {tuple(tensor.shape)} does not fit; in this run's model "
                 f"it {found}. The checkpoint is of another backbone or method."
