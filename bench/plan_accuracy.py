@@ -1,18 +1,21 @@
 """How near `graftlab plan` comes to the memory that a run's steps really take.
 
-python bench/plan_accuracy.py [--data-dir FOLDER] [--models FOLDER] [--only TEXT]
+python bench/plan_accuracy.py [--data-dir FOLDER] [--models FOLDER] [--only TEXT] [--go-on]
 
 Each case is predicted from its run file, and then trained for an epoch of 24 examples. On CUDA that is
 `max_memory_allocated`; on CPU the bytes of live tensors, counted by a dispatch mode over the real run.
 """
 
 import argparse
+import contextlib
 import gc
 import importlib.util
+import io
+import json
 import tempfile
 from pathlib import Path
 
-from harness import Goal, write
+from harness import RESULTS, Goal, write
 
 CLAIM = (
     "The predicted peak of live tensor bytes is within 10 % of the measured one. Predicted from the run "
@@ -22,7 +25,7 @@ CLAIM = (
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 ROWS = 24
-ALL = "all cases"
+NAME, ALL = "plan_accuracy", "all cases"
 ENCODER, DECODER, VISION, DEEP = "encoder", "decoder", "vision", "24 blocks"
 METHODS = ("full", "lora", "dora", "jelly", "bitfit", "prompt")
 LACKING = (
@@ -62,8 +65,8 @@ def cases() -> list[tuple[str, str, str]]:
         for method in METHODS
         if (backbone, method) not in LACKING
     ]
-    known = [case for case in FURTHER if "bit" not in case[2] or _has("bitsandbytes")]
-    return [*plain, *known]
+    further = [case for case in FURTHER if "bit" not in case[2] or _has("bitsandbytes")]
+    return [*further, *plain]
 
 
 def _has(package: str) -> bool:
@@ -102,15 +105,11 @@ def run_file(case: tuple[str, str, str], folder: Path, asked: argparse.Namespace
     return runfile.resolve(config.read(str(path), overrides))
 
 
-def predicted(file) -> tuple[int, float]:
-    """Return the predicted peak, and the seconds of processor time that it took."""
-    import time
-
+def predicted(file) -> int:
+    """Return the predicted peak."""
     from graftlab.planning import plan
 
-    began = time.process_time()
-    found = plan.plan(file)
-    return found["memory"]["peak"], time.process_time() - began
+    return plan.plan(file)["memory"]["peak"]
 
 
 def measured(file) -> int:
@@ -156,14 +155,15 @@ def main(asked: argparse.Namespace) -> None:
     from graftlab.planning import memory
 
     torch.set_num_threads(asked.threads)
-    baseline, turns = memory.resident() / 2**20, {}
+    baseline = round(memory.resident() / 2**20)
+    turns = known() if asked.go_on else {}
     with tempfile.TemporaryDirectory() as folder:
         for case in cases():
             label = ", ".join(part for part in case if part)
-            if asked.only not in label:
+            if asked.only not in label or label in turns:
                 continue
             file = run_file(case, Path(folder), asked)
-            (foreseen, seconds), real = predicted(file), measured(file)
+            foreseen, real = predicted(file), measured(file)
             gc.collect()
             error = 100 * (foreseen / real - 1)
             print(
@@ -172,20 +172,33 @@ def main(asked: argparse.Namespace) -> None:
             )
             turns[label] = [
                 {
-                    "predicted (MiB)": round(foreseen / 2**20, 2),
-                    "measured (MiB)": round(real / 2**20, 2),
+                    "predicted (MiB)": round(foreseen / 2**20, 1),
+                    "measured (MiB)": round(real / 2**20, 1),
                     "error (%)": round(error, 2),
-                    "plan (s of processor)": round(seconds, 2),
                 }
             ]
-    if asked.only:
-        return
+            if not asked.only:
+                record(turns, baseline, asked.threads)
+
+
+def known() -> dict:
+    """Return the cases that an earlier call has measured."""
+    path = RESULTS / f"{NAME}.json"
+    turns = json.loads(path.read_text(encoding="utf-8"))["turns"] if path.is_file() else {}
+    return {label: rows for label, rows in turns.items() if label != ALL}
+
+
+def record(turns: dict, baseline: int, threads: int) -> None:
+    """Write what has been measured so far."""
+    import torch
+
     largest = max(abs(rows[0]["error (%)"]) for rows in turns.values())
-    turns[ALL] = [{"largest error (%)": largest, "process before (MiB)": round(baseline)}]
+    summary = [{"largest error (%)": largest, "process before (MiB)": baseline}]
     goals = [Goal("largest error (%)", ALL, compare="value", at_most=10)]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    settings = {"device": device, "examples": ROWS, "batch": 8, "cases": len(turns) - 1}
-    write("plan_accuracy", CLAIM, turns, goals, settings | {"threads": asked.threads})
+    settings = {"device": device, "examples": ROWS, "batch": 8, "cases": len(turns)}
+    with contextlib.redirect_stdout(io.StringIO()):
+        write(NAME, CLAIM, {**turns, ALL: summary}, goals, settings | {"threads": threads})
 
 
 if __name__ == "__main__":
@@ -194,6 +207,9 @@ if __name__ == "__main__":
     parser.add_argument("--models", type=Path, default=SHARED / "models")
     parser.add_argument(
         "--only", default="", help="cases whose name holds this text; nothing is written"
+    )
+    parser.add_argument(
+        "--go-on", action="store_true", help="measure only what is not measured yet"
     )
     parser.add_argument("--threads", type=int, default=1)
     main(parser.parse_args())

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import (
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -52,7 +57,10 @@ class Rehearsal(Live):
             return function(*args, **kwargs)
         if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default):
             return _really(function, args, kwargs)
-        made = function(*args, **kwargs)
+        try:
+            made = function(*args, **kwargs)  # tells how large it would be
+        except DynamicOutputShapeException:
+            return _really(function, args, kwargs)
         tensors = [leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)]
         if all(_wanted(tensor) for tensor in tensors):
             return _really(function, args, kwargs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from graftlab import adapting, quantised
+from graftlab import adapting, quantised, selecting
 from graftlab.contracts import Attached, Backbone, Task
 from graftlab.planning import blocks, fakes
 from graftlab.planning.counting import Peak
@@ -38,7 +38,7 @@ def foresee(
     file: "RunFile", backbone: Backbone, task: Task, accelerator: "Accelerator", processes: int = 1
 ) -> Foreseen:
     """Return what a step takes, from a backbone on the meta device."""
-    stage = _Stage(file, task, accelerator, processes)
+    stage = _Stage(_planned(file), task, accelerator, processes)
     stack = blocks.find(backbone.model)
     depths = None
     if stack is not None:
@@ -70,6 +70,17 @@ def foresee(
         block,
         depths,
     )
+
+
+def _planned(file: "RunFile") -> "RunFile":
+    """Return the run file with a method that needs no values: neither of data nor of a chosen layer."""
+    if selecting.wanted(file):
+        file = selecting.with_layer(file, 0)  # all layers of the large model have the same shapes
+    planned = getattr(file.method.module, "planned", None)
+    if planned is None:
+        return file
+    method = dataclasses.replace(file.method, config=planned(file.method.config))
+    return dataclasses.replace(file, method=method)
 
 
 class _Stage(NamedTuple):

@@ -63,6 +63,11 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     return low_rank.attach(backbone, config, setting, init_lora_weights=init)
 
 
+def planned(config: Config) -> Config:
+    """Return a config of the same size that needs no data: EVA shares out ranks, and their sum stays."""
+    return config.model_copy(update={"init": "default"}) if config.init == "eva" else config
+
+
 check = adapters.check_start
 save = low_rank.save
 off = low_rank.off
