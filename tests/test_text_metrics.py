@@ -405,3 +405,8 @@ def test_readers_are_counted():
     )
     assert kinds["tokens"] == 2
     assert kinds["programs"] == 3
+
+
+def test_bleu_says_nothing_of_sentences(caplog: pytest.LogCaptureFixture) -> None:
+    registry.find("metrics", "bleu").score([{"label": "a b c d", "prediction": "a b d"}] * 2)
+    assert not caplog.records
