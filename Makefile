@@ -34,7 +34,7 @@ lint: .venv/dev  ## format, lint and types
 	$(BIN)/mypy
 
 bench: .venv/dev  ## measure again what docs/benchmarks.md claims (an hour or so, on a quiet machine)
-	for script in startup resume_cost training_throughput sst2_parity jelly_step pifi_load; do $(BIN)/python bench/$$script.py; done
+	for script in startup resume_cost training_throughput sst2_parity jelly_step pifi_load selection_memory plan_accuracy sft_throughput; do $(BIN)/python bench/$$script.py; done
 	$(BIN)/python bench/table.py
 
 clean:  ## remove .venv and the caches of the tools
