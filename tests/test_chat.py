@@ -115,7 +115,15 @@ def test_the_base_answers_without_the_adapter_and_leaves_the_conversation(loaded
     assert kept.turns == []
 
 
-def test_an_answer_that_is_stopped_stays_as_far_as_it_went(loaded):
+@pytest.fixture
+def interruptible():
+    """SIGINT as a terminal has it: started in the background, a process ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_answer_that_is_stopped_stays_as_far_as_it_went(loaded, interruptible):
     kept, pieces = talk(loaded, "chat", temperature=1.5, max_new_tokens=20), []
 
     def stop(piece):
@@ -188,7 +196,7 @@ def test_only_answers_are_on_standard_output(runs, loaded):
     assert "each question is answered for itself" in done.stderr
 
 
-def test_ctrl_c_ends_the_answer_and_not_the_program(runs, monkeypatch):
+def test_ctrl_c_ends_the_answer_and_not_the_program(runs, monkeypatch, interruptible):
     shown = []
 
     def interrupt(piece):
