@@ -131,7 +131,7 @@ class Checkpoint:
             if "norm" not in owner.lower():
                 generator = torch.Generator().manual_seed(mix(seed, "random layer", name))
                 drawn = torch.randn(parameter.shape, generator=generator)
-                drawn *= parameter.float().norm() / drawn.norm()
+                drawn *= _norm(parameter) / _norm(drawn)
                 parameter.copy_(drawn)
         layer.record |= {"random": seed, "sha256": hash_of(layer.block.state_dict())}
         return layer
@@ -283,3 +283,10 @@ def _dtype(name: str) -> "torch.dtype":
     if name not in FLOATS.values():
         raise ModelError(f"dtype {name!r} is not one of {', '.join(sorted(FLOATS.values()))}")
     return getattr(torch, name)
+
+
+def _norm(tensor: "Tensor") -> float:
+    """Return the Frobenius norm, summed in float64: float32 is off by 1e-4 in tensors of large layers."""
+    import torch
+
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
