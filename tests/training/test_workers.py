@@ -1,0 +1,98 @@
+"""Worker processes that are killed or hang: they begin again at the step that is wanted, or are given up."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from graftlab.errors import DataError
+from graftlab.training import batches as module
+from graftlab.training.batches import Batches, Share
+from graftlab.training.order import Order
+
+
+class Rows:
+    """A task whose batches are their indices; `spoil` happens in the process that makes one."""
+
+    def __init__(self, spoil=None):
+        self.spoil = spoil
+
+    def batch(self, split, indices, epoch):
+        if self.spoil:
+            self.spoil(indices)
+        return {"rows": torch.tensor(indices)}
+
+
+@pytest.fixture
+def made():
+    """Return a function that makes batches by two workers, which are ended afterwards."""
+    kept = []
+
+    def make(task):
+        kept.append(Batches(task, Order(np.arange(1, 24), 5, 7, False), 12, Share(), 2))
+        return kept[-1]
+
+    yield make
+    for batches in kept:
+        batches.restart()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(module, "POLL", 0.5)
+    monkeypatch.setattr(module, "PATIENCE", 1.0)
+
+
+def rows(batches, step):
+    return [batch["rows"].tolist() for batch in batches.get(step)]
+
+
+def test_killed_workers_begin_again_at_the_same_step(made, caplog):
+    batches, alone = made(Rows()), made(Rows())
+    alone.workers = 0
+    assert rows(batches, 1) == rows(alone, 1)
+    for worker in batches._ahead._workers:
+        os.kill(worker.pid, signal.SIGKILL)
+    assert [rows(batches, step) for step in range(2, 10)] == [rows(alone, s) for s in range(2, 10)]
+    assert "the workers that make batches are lost at step" in caplog.text
+
+
+def test_workers_that_are_killed_again_end_the_run_with_the_reason(made):
+    here = os.getpid()
+
+    def die(indices):
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(DataError, match=r"lost twice at step 1: .*workers lower"):
+        made(Rows(die)).get(1)
+
+
+def test_a_worker_that_hangs_shows_where_and_begins_again(made, tmp_path: Path, capfd, caplog):
+    flag, here = tmp_path / "once", os.getpid()
+
+    def hang(indices):
+        if os.getpid() != here and not flag.exists():
+            flag.touch()
+            time.sleep(60)
+
+    batches, alone = made(Rows(hang)), made(Rows())
+    alone.workers = 0
+    assert [rows(batches, step) for step in (1, 2, 3)] == [rows(alone, step) for step in (1, 2, 3)]
+    assert "no batch has come for 1 seconds" in caplog.text
+    assert "in hang" in capfd.readouterr().err
+    batches.restart()
+    assert not multiprocessing.active_children()
+
+
+def test_an_error_of_the_task_itself_stays_what_it_is(made):
+    def fail(indices):
+        raise RuntimeError("the row is odd")
+
+    with pytest.raises(RuntimeError, match="the row is odd"):
+        made(Rows(fail)).get(1)
