@@ -22,7 +22,9 @@ def scored(predictions: Predictions, bleu: "BLEU") -> Score:
 
     if (nothing := unwritten(predictions)) is not None:
         return nothing
-    bleu.effective_order = True  # of a sentence only counts are taken; sacrebleu would warn each time
+    bleu.effective_order = (
+        True  # of a sentence only counts are taken; sacrebleu would warn each time
+    )
     counts: list[Any] = []
     for texts, references in examples(predictions):
         if golds := [gold for gold in references if gold.strip()]:
