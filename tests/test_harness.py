@@ -125,7 +125,12 @@ def test_the_command_prints_and_keeps_what_the_harness_found(
     assert re.search(r"local_questions  acc  0\.\d{4} ± 0\.\d{4}\n", result.stdout)
     kept = json.loads((adapted.run.path / "harness/local_questions-first6.json").read_text())
     assert kept["samples"] == {"local_questions": 6}
-    for wrong, why in ((["--task", "gsm8k"], "tasks of its own"), (["--harness="], "of --harness")):
+    own = "tasks of its own"
+    for wrong, why in (
+        (["--task", "gsm8k"], own),
+        (["--split", "validation"], own),
+        (["--harness="], "of --harness"),
+    ):
         found = CliRunner().invoke(cli.app, [*asked, *wrong])
         assert found.exit_code == 2
         assert why in " ".join(found.output.split())

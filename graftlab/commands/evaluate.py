@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 def command(
     run: RunFolder,
     split: Annotated[
-        str, typer.Option("--split", help="train, validation or test.", metavar="SPLIT")
-    ] = "test",
+        str | None,
+        typer.Option(
+            "--split", help="train, validation or test, which it is unless given.", metavar="SPLIT"
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -70,7 +73,8 @@ def command(
 
     if execute_code:
         sandbox.check()
-    _check_options(harness, task, overrides, execute_code, (fewshot, limit, harness_tasks))
+    _check_options(harness, (split, task), overrides, execute_code, (fewshot, limit, harness_tasks))
+    split = split or "test"
     other = runfile.resolve_task(task, overrides or ()) if task else None
     adapted = inference.load(run)
     if harness:
@@ -99,18 +103,18 @@ def command(
 
 def _check_options(
     harness: str | None,
-    task: str | None,
+    ours: tuple[str | None, str | None],
     overrides: list[str] | None,
     execute_code: bool,
     of_harness: tuple[object, ...],
 ) -> None:
     from graftlab.errors import ConfigError
 
-    if harness and task:
-        raise ConfigError("--harness has tasks of its own: give it or --task.")
+    if harness and any(ours):
+        raise ConfigError("--harness has tasks of its own: give it or --task and --split.")
     if harness and execute_code:
         raise ConfigError("--execute-code is for pass@k of this program, not for --harness.")
-    if overrides and not task:
+    if overrides and not ours[1]:
         raise ConfigError("--set is for the task that --task names; a run's own task is as it was.")
     if not harness and any(option is not None for option in of_harness):
         raise ConfigError("--fewshot, --limit and --harness-tasks are options of --harness.")
