@@ -1,18 +1,16 @@
-"""`import graftlab.auto` teaches stock PEFT the methods that are this project's own.
+"""`import graftlab.auto` teaches stock PEFT and transformers the methods that are this project's own.
 
     import graftlab.auto
     from peft import PeftModel
     model = PeftModel.from_pretrained(base, "runs/mine/adapter")
 
-A method that PEFT lacks is a package with a module `tuner`, which registers itself when it is imported.
+A method whose adapters neither library knows names the module that registers them: `REGISTERS`.
 """
 
 import importlib
-import importlib.util
 
 from graftlab import registry
 
 for _name in registry.names("methods"):
-    _module = registry.find("methods", _name)
-    if hasattr(_module, "__path__") and importlib.util.find_spec(f"{_module.__name__}.tuner"):
-        importlib.import_module(f"{_module.__name__}.tuner")
+    if (_module := getattr(registry.find("methods", _name), "REGISTERS", None)) is not None:
+        importlib.import_module(_module)

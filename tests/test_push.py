@@ -270,6 +270,8 @@ def test_how_to_load_it_fits_what_the_method_saves(tmp_path, hub):
             save_file({"a": np.ones(2)}, run.adapter / "initial_adapter.safetensors")
         if name in ("head", "full"):
             (run.adapter / "adapter_config.json").unlink()
+        if name == "full":
+            files.write_json(run.adapter / "config.json", {"model_type": "bert"})
         push(run, repo=f"me/{name}")
         return huggingface_hub.ModelCard.load(run.adapter / "README.md")
 

@@ -3,13 +3,12 @@
 https://huggingface.co/docs/hub/model-cards (the metadata are YAML between two lines of dashes)
 """
 
-import importlib.util
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graftlab.errors import ConfigError
-from graftlab.sharing.contents import CARD, Shared
+from graftlab.sharing.contents import CARD, MODEL_CONFIG, Shared
 
 MADE = (
     "<!-- made by `graftlab push`, and made anew by it; without this line it is yours and stays -->"
@@ -22,8 +21,13 @@ AUTO = {
     "text-generation": "AutoModelForCausalLM",
     IMAGES: "AutoModelForImageClassification",
 }
+MODEL_CODE = """```python
+{teach}from transformers import {auto}
+
+model = {auto}.from_pretrained("{repo}").eval()
+```"""
 PEFT_CODE = """```python
-{imports}
+{teach}from peft import PeftModel
 from transformers import {auto}
 
 base = {auto}.from_pretrained("{base}"{options})
@@ -135,8 +139,8 @@ def _data_id(shared: Shared) -> str | None:
 
 
 def _is_model(shared: Shared) -> bool:
-    """All weights are here, in transformers' format, as full fine-tuning saves them."""
-    return shared.file.method.name == "full"
+    """What was saved is a model of transformers, as full fine-tuning and PiFi save one."""
+    return (shared.run.adapter / MODEL_CONFIG).is_file()
 
 
 def _summary(shared: Shared) -> str:
@@ -206,8 +210,8 @@ def _use(shared: Shared, repo: str) -> list[str]:
     labels = shared.environment["data"].get("labels") or ["score"]
     options = "" if auto == "AutoModelForCausalLM" else f", num_labels={len(labels)}"
     if _is_model(shared):
-        code = f'model = {auto}.from_pretrained("{repo}").eval()'
-        return [f"```python\nfrom transformers import {auto}\n\n{code}\n```", ours]
+        code = MODEL_CODE.format(teach=_teach(shared, "transformers"), auto=auto, repo=repo)
+        return [code, ours]
     if shared.peft is None:
         return [f"PEFT does not load what `{shared.file.method.name}` saves.", ours]
     if (shared.run.adapter / "initial_adapter.safetensors").is_file():
@@ -216,22 +220,18 @@ def _use(shared: Shared, repo: str) -> list[str]:
             "again: `graftlab export RUN --out DIR` makes plain LoRA of it.",
             ours,
         ]
-    imports = ["from peft import PeftModel"]
-    if _is_ours(shared.file.method.module):
-        imports.insert(0, "import graftlab.auto  # teaches PEFT this method")
     if auto == AUTO[IMAGES]:
         options += ", ignore_mismatched_sizes=True"
     code = PEFT_CODE.format(
-        imports="\n".join(imports), auto=auto, base=_base(shared), options=options, repo=repo
+        teach=_teach(shared, "PEFT"), auto=auto, base=_base(shared), options=options, repo=repo
     )
     return ["With PEFT:", code, ours]
 
 
-def _is_ours(module: Any) -> bool:
-    """Whether the method registers a tuner of its own in PEFT, as `graftlab.auto` finds them."""
-    return hasattr(module, "__path__") and bool(
-        importlib.util.find_spec(f"{module.__name__}.tuner")
-    )
+def _teach(shared: Shared, library: str) -> str:
+    """Return the line without which the library does not know the method; nothing if it does."""
+    unknown = hasattr(shared.file.method.module, "REGISTERS")
+    return f"import graftlab.auto  # teaches {library} this method\n" if unknown else ""
 
 
 def _prompt(shared: Shared) -> list[str]:

@@ -14,6 +14,9 @@ from graftlab.runs import Run
 
 Content = bytes | Path
 ADAPTER_CONFIG = "adapter_config.json"
+MODEL_CONFIG = "config.json"
+MODELS = ("model", "llm", "_name_or_path")
+"""Keys that name a model: by its id on the hub, or by a folder of this machine."""
 CARD = "README.md"
 ENVIRONMENT = ("packages", "python", "graftlab", "peft", "seed", "processes", "deterministic")
 DATA = ("problem", "labels", "parts", "sizes", "original_sizes", "fingerprint", "revision")
@@ -45,10 +48,7 @@ class Shared:
         """Return the run file with every path but its name cut off, and nothing about where runs go."""
         file = self.file
         values = {k: file.resolved[k] for k in ("name", "training", "seed", "deterministic")}
-        backbone = {"kind": file.backbone.name, **_portable(file.backbone.config)}
-        if self.base_is_local:
-            backbone["model"] = portable_model(backbone["model"])
-        values["backbone"] = backbone
+        values["backbone"] = {"kind": file.backbone.name, **_portable(file.backbone.config)}
         values["task"] = {**_portable(file.task.config), "kind": file.task.name}
         values["method"] = {"name": file.method.name, **_portable(file.method.config)}
         return config.dump({key: values[key] for key in file.resolved if key in values})
@@ -83,6 +83,10 @@ def gather(shared: Shared) -> dict[str, Content]:
         for path in sorted(shared.run.adapter.rglob("*"))
         if path.is_file() and path.name != CARD
     }
+    if (model := shared.run.adapter / MODEL_CONFIG).is_file():
+        described = files.read_json(model)
+        if (named := _portable(described)) != described:
+            contents[MODEL_CONFIG] = files.dump_json(named).encode()
     if (template := getattr(shared.file.task.config, "chat_template_file", None)) is not None:
         contents[template.name] = template
     environment = shared.environment
@@ -90,8 +94,8 @@ def gather(shared: Shared) -> dict[str, Content]:
         source = portable_model(environment["backbone"]["source"])
         environment = {**environment, "backbone": {**environment["backbone"], "source": source}}
         if (peft := shared.peft) is not None:
-            named = {**peft, "base_model_name_or_path": source}
-            contents[ADAPTER_CONFIG] = files.dump_json(named).encode()
+            renamed = {**peft, "base_model_name_or_path": source}
+            contents[ADAPTER_CONFIG] = files.dump_json(renamed).encode()
     contents["config.yaml"] = shared.config().encode()
     contents["environment.json"] = files.dump_json(environment).encode()
     contents["result.json"] = files.dump_json(_shown(shared.result)).encode()
@@ -111,9 +115,14 @@ def _shown(result: Mapping[str, Any]) -> dict[str, Any]:
 def _portable(value: Any) -> Any:
     """Return a section as plain values, of a path only its last part."""
     if isinstance(value, BaseModel):
-        return {key: _portable(getattr(value, key)) for key in type(value).model_fields}
+        value = {key: getattr(value, key) for key in type(value).model_fields}
     if isinstance(value, Mapping):
-        return {str(key): _portable(item) for key, item in value.items()}
+        return {
+            str(key): portable_model(item)
+            if key in MODELS and str(item)[:1] == "/"
+            else _portable(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple | set | frozenset):
         return [_portable(item) for item in value]
     return f"./{value.name}" if isinstance(value, Path) else value

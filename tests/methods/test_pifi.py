@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import graftlab.auto
 from graftlab import config, experiment, inference, runfile
 from graftlab.contracts import Attached, Problem
 from graftlab.errors import ConfigError, ModelError
@@ -308,11 +307,6 @@ def test_gradient_checkpointing_changes_no_gradient(donor: Path) -> None:
             fitting.loss(model, BERT).backward()
         gradients.append(model.encoder.embeddings.word_embeddings.weight.grad)
     torch.testing.assert_close(*gradients)
-
-
-def test_importing_auto_is_what_teaches_transformers() -> None:
-    assert transformers.AutoConfig.for_model("pifi").model_type == "pifi"
-    assert graftlab.auto is not None
 
 
 @pytest.mark.parametrize("open_again", ["ours", "transformers"])

@@ -22,6 +22,7 @@ FREEZES_BACKBONE = True
 MERGEABLE = True
 TURNS_OFF = True
 RELOADS_EXACTLY = True
+REGISTERS = f"{__name__}.tuner"
 BACKBONES = ("encoder", "decoder", "vision", "tiny")
 NOT_ARCHITECTURES = ()  # those without biases are refused when they are loaded: it is up to their config
 

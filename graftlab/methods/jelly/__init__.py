@@ -28,6 +28,7 @@ TURNS_OFF = True
 RELOADS_EXACTLY = True
 BACKBONES = ("encoder", "decoder", "vision", "tiny")
 NOT_ARCHITECTURES = ()
+REGISTERS = f"{__name__}.tuner"
 STEERS = True  # it decides from gradients when to switch, and replaces weights then
 
 DYNAMIC = ("criterion", "ema", "drop_ratio", "patience", "warmup", "minimum", "latest")

@@ -30,6 +30,7 @@ MERGEABLE = False
 NOT_MERGED = "a layer of another model stands behind the encoder, which is no change of a weight"
 TURNS_OFF = False  # the encoder has moved, and the head is made for what the layer puts out
 RELOADS_EXACTLY = True
+REGISTERS = f"{__name__}.model"
 BACKBONES = ("encoder", "tiny")  # the first token of a decoder has seen no other
 NOT_ARCHITECTURES = (
     "funnel",  # shortens the sequence: the mask no longer fits
