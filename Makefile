@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # Tests of one file share models and runs, so a file stays in one process.
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help demo test check lint bench clean
+.PHONY: help demo test check lint docs bench clean
 
 help:  ## say what each target does
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
@@ -32,6 +32,11 @@ lint: .venv/dev  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv/dev  ## the pages as a site in build/site, their tables made anew; a broken link stops it
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir docs --doctree-dir build/doctrees . build/site
+	@echo "Open build/site/index.html"
 
 bench: .venv/dev  ## measure again what docs/benchmarks.md claims (an hour or so, on a quiet machine)
 	for script in startup resume_cost training_throughput sst2_parity jelly_step pifi_load selection_memory plan_accuracy sft_throughput; do $(BIN)/python bench/$$script.py; done

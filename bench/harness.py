@@ -137,7 +137,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     """Return a result as a section: claim, table of contestants, goals, machine."""
     turns = result["turns"]
     figures = list(dict.fromkeys(figure for rows in turns.values() for figure in rows[0]))
-    lines = [f"### {result['name']}", "", result["claim"], ""]
+    lines = [f"## {result['name']}", "", result["claim"], ""]
     lines += [f"| | {' | '.join(figures)} |", "|---" * (len(figures) + 1) + "|"]
     for label, rows in turns.items():
         cells = [_spread([row[figure] for row in rows if figure in row]) for figure in figures]

@@ -3,15 +3,17 @@
 A table stands between `<!-- NAME: begin ... -->` and `<!-- NAME: end -->`; a test keeps it current.
 """
 
+import inspect
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+import typer
 from pydantic.fields import FieldInfo
 
-from graftlab import pretrained, registry
+from graftlab import cli, pretrained, registry
 from graftlab.config import Paths, Section
 from graftlab.data.section import DataSection, Files, Hub
 from graftlab.runfile import Root, catalogue
@@ -19,7 +21,13 @@ from graftlab.training import config as training
 from graftlab.training import trackers
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/run-files.md", "docs/tasks.md", "docs/backbones.md", "docs/metrics.md")
+PAGES = (
+    "docs/run-files.md",
+    "docs/tasks.md",
+    "docs/backbones.md",
+    "docs/metrics.md",
+    "docs/commands.md",
+)
 BLOCK = re.compile(r"(<!-- (\w[\w-]*): begin[^>]*-->\n).*?(<!-- \2: end -->)", re.S)
 NOUNS = {bool: "`true`, `false`", int: "integer", float: "number", str: "text", Path: "path"}
 SIGNS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
@@ -212,10 +220,33 @@ def metrics() -> str:
 
 
 def commands() -> str:
-    """Return the commands as tests/commands.txt has frozen them, with what they do."""
-    lines = (ROOT / "tests" / "commands.txt").read_text(encoding="utf-8").splitlines()
-    about = ((line, registry.describe("commands", line.split()[0])) for line in lines)
-    return table(("`graftlab ...`", "does"), ((f"`{line}`", text) for line, text in about))
+    """Return a section for each command: how it is typed, what it says of itself, its options."""
+    group = typer.main.get_command(cli.app)
+    assert isinstance(group, cli.Commands)
+    parts = []
+    for name in own("commands"):
+        command = group.get_command(None, name)
+        assert command is not None
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        typed = " ".join(["graftlab", name, *(p.metavar or p.name.upper() for p in arguments)])
+        about = inspect.cleandoc(command.help or "")
+        parts.append(f"## {name}\n\n`{typed}`\n\n{about}\n\n{_options(command.params)}")
+    return "\n".join(parts)
+
+
+def _options(parameters: Iterable[Any]) -> str:
+    return table(
+        ("option", "what"),
+        (
+            (
+                f"`{', '.join(p.opts)}{'' if p.is_flag else f' {p.metavar or p.name.upper()}'}`"
+                f"{', several times' if p.multiple else ''}",
+                p.help or "",
+            )
+            for p in parameters
+            if p.param_type_name == "option"
+        ),
+    )
 
 
 TABLES: dict[str, Callable[[], str]] = {
