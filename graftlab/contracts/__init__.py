@@ -1,0 +1,34 @@
+"""What the parts of the house hand to each other: records, the loop's moments, and what each kind of part provides."""
+
+from graftlab.contracts.hook import Hook, Training
+from graftlab.contracts.records import (
+    OF_TASK,
+    Attached,
+    Backbone,
+    Batch,
+    Data,
+    Mixture,
+    Problem,
+    Row,
+    Setting,
+    Task,
+    Writer,
+    parts_of,
+)
+
+__all__ = [
+    "OF_TASK",
+    "Attached",
+    "Backbone",
+    "Batch",
+    "Data",
+    "Hook",
+    "Mixture",
+    "Problem",
+    "Row",
+    "Setting",
+    "Task",
+    "Training",
+    "Writer",
+    "parts_of",
+]

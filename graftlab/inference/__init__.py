@@ -1,0 +1,5 @@
+"""An adapted model in use: predictions, a conversation, and lm-eval's questions."""
+
+from graftlab.inference.adapted import Adapted, load
+
+__all__ = ["Adapted", "load"]

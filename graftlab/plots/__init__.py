@@ -1,0 +1,1 @@
+"""Figures: each computed first and then drawn."""

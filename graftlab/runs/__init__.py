@@ -1,0 +1,1 @@
+"""One run, from its file to its scores."""
