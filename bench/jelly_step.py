@@ -185,7 +185,7 @@ def switch(method: str, i: int, o: int, count: int) -> float:
     from peft import get_peft_model
     from torch import nn
 
-    from graftlab.methods.jelly.switching import Plan, Switch
+    from graftlab.methods.jelly.switch import Plan, Switch
     from graftlab.methods.jelly.tuner import JellyConfig
 
     plan = Plan(mode="seq2par", switch_step=1, switch_method=method)

@@ -94,8 +94,8 @@ def contestant(kind: str, model: str, folder: Path) -> dict[str, float]:
     from transformers import AutoModel
     from transformers.models.llama import modeling_llama  # noqa: F401  before the clock runs
 
-    from graftlab import layers
-    from graftlab.layers import converting, layer  # noqa: F401  likewise
+    from graftlab.weights import layers
+    from graftlab.weights.layers import expert_stacks, layer  # noqa: F401  likewise
 
     remote = model == MODEL
     files = [path for path in folder.iterdir() if path.suffix == ".safetensors"]

@@ -107,21 +107,21 @@ def run_file(case: tuple[str, str, str], folder: Path, asked: argparse.Namespace
 
 def predicted(file) -> int:
     """Return the predicted peak."""
-    from graftlab.planning import plan
+    from graftlab.planning import forecast
 
-    return plan.plan(file)["memory"]["peak"]
+    return forecast.plan(file)["memory"]["peak"]
 
 
 def measured(file) -> int:
     """Return the most bytes of live tensors over an epoch's steps."""
     import torch
 
-    from graftlab import adapting
-    from graftlab.planning.counting import WEIGHTS, Live
+    from graftlab.planning.live_tensors import WEIGHTS, Live
     from graftlab.planning.rehearsal import build_loop, frozen
+    from graftlab.runs import attachment
     from graftlab.seeds import mix
     from graftlab.training import devices, resume
-    from graftlab.training.processes import Processes
+    from graftlab.training.parallel.processes import Processes
 
     module = file.task.module
     data = module.read(file.task.config, file.paths, file.seed)
@@ -131,7 +131,7 @@ def measured(file) -> int:
     task = module.bind(data, backbone, file.task.config, mix(file.seed, "task"))
     accelerator = devices.accelerator(file.training.precision)
     backbone.model.to(accelerator.device)
-    attached = adapting.attach(file, backbone, task, None, Processes())
+    attached = attachment.attach(file, backbone, task, None, Processes())
     loop = build_loop(file, file.training, attached, task, backbone.head, accelerator)
     loop.model.train()
     on_gpu = accelerator.device.type == "cuda"

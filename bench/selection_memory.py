@@ -38,7 +38,7 @@ IMPORTED = (  # whatever the work needs is imported before it begins: imports ar
     "sklearn.linear_model",
     "sklearn.metrics",
     "transformers.models.llama.modeling_llama",
-    "graftlab.layers.anatomy",
+    "graftlab.weights.layers.anatomy",
 )
 SHORTEST, LONGEST = 24, 56  # tokens of a text: sentences
 VOCABULARY, CLASSES = 8000, 4
@@ -104,8 +104,9 @@ class Meter:
 def ours(folder: Path, count: int, states_only: bool) -> dict[str, float]:
     import numpy as np
 
-    from graftlab import layers, registry
-    from graftlab.selection import Config, running, streaming
+    from graftlab import registry
+    from graftlab.selection import Config, hidden_states, survey
+    from graftlab.weights import layers
 
     for module in IMPORTED:
         importlib.import_module(module)
@@ -114,21 +115,21 @@ def ours(folder: Path, count: int, states_only: bool) -> dict[str, float]:
     checkpoint = layers.open(str(folder))
     with tempfile.TemporaryDirectory() as place:
         if states_only:
-            tokens = streaming.tokenize(found, [None] * count, Words(), 128)
-            stream = streaming.Stream(checkpoint, tokens, Path(place))
+            tokens = hidden_states.tokenize(found, [None] * count, Words(), 128)
+            stream = hidden_states.Stream(checkpoint, tokens, Path(place))
             for computed in stream.run(checkpoint.num_layers - 1):
                 del computed
         else:
             vectors = np.random.default_rng(0).normal(size=(count, 384))
-            examples = running.Examples(
+            examples = survey.Examples(
                 found, [None] * count, np.array(labels), tuple("abcd"), vectors
             )
             facts = {"llm": "synthetic", "dataset": "synthetic"}
-            request = running.Request(
+            request = survey.Request(
                 checkpoint, Words(), examples, facts,
                 lambda name: registry.find("scores", name), registry.names("scores"),
             )  # fmt: skip
-            running.carry_out(request, Config(samples=count), Path(place))
+            survey.carry_out(request, Config(samples=count), Path(place))
     return meter.read()
 
 
@@ -136,13 +137,13 @@ def peer(folder: Path, count: int) -> dict[str, float]:
     import torch
     from transformers import AutoModel
 
-    from graftlab.selection import streaming
+    from graftlab.selection import hidden_states
 
     for module in IMPORTED:
         importlib.import_module(module)
     meter = Meter()
     found, _ = texts(count)
-    tokens = streaming.tokenize(found, [None] * count, Words(), 128)  # the same batches
+    tokens = hidden_states.tokenize(found, [None] * count, Words(), 128)  # the same batches
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     pooled = []
     with torch.no_grad():
@@ -159,11 +160,11 @@ def budget(folder: Path, count: int) -> float:
     Activations: the states of all tokens, and for one batch what a layer makes of it (attention and
     the feed-forward part: queries, keys, values, output, and three of the inner width), twice over.
     """
-    from graftlab import layers
-    from graftlab.selection import streaming
+    from graftlab.selection import hidden_states
+    from graftlab.weights import layers
 
     checkpoint = layers.open(str(folder))
-    tokens = streaming.tokenize(texts(count)[0], [None] * count, Words(), 128)
+    tokens = hidden_states.tokenize(texts(count)[0], [None] * count, Words(), 128)
     config, width = checkpoint.config, checkpoint.hidden_size
     states = sum(ids.numel() for ids in tokens.ids) * width
     rows = max(len(ids.unique()) for ids in tokens.ids) * width

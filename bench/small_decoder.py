@@ -98,7 +98,8 @@ def figures(scores: dict[str, Any], loss: float | None) -> dict[str, float]:
 
 def constant(file: Path) -> dict[str, float]:
     """Return what the likeliest single answer scores."""
-    from graftlab import config, evaluation, registry, runfile
+    from graftlab import config, registry, runfile
+    from graftlab.runs import evaluation
 
     resolved = runfile.resolve(config.read(file))
     part = resolved.task
@@ -136,7 +137,8 @@ def _summary(train: list[str]) -> str:
 
 def untrained(file: Path) -> dict[str, float]:
     """Return what the model scores as it is."""
-    from graftlab import config, evaluation, registry, runfile
+    from graftlab import config, registry, runfile
+    from graftlab.runs import evaluation
 
     resolved = runfile.resolve(config.read(file))
     part = resolved.task
@@ -152,12 +154,12 @@ def untrained(file: Path) -> dict[str, float]:
 def trained(file: Path, folder: Path) -> dict[str, float]:
     """Return what a run scores, and how well its merged model agrees."""
     import graftlab
-    from graftlab import merging
+    from graftlab.release import merge
 
     run = graftlab.run(file)
     scores = run.read_result()["metrics"]["test"]
     loss = scores.pop("loss")["value"]
-    certificate = merging.merge(run.path, folder / "merged")
+    certificate = merge.merge(run.path, folder / "merged")
     assert certificate["passed"], certificate["problems"]
     merged = certificate["compared"]["logits"]["largest"]
     return figures(scores, loss) | {"merged: largest logit difference": merged}

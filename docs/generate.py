@@ -13,12 +13,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from graftlab import cli, pretrained, registry
+from graftlab import cli, registry
 from graftlab.config import Paths, Section
 from graftlab.data.section import DataSection, Files, Hub
 from graftlab.runfile import Root, catalogue
 from graftlab.training import config as training
 from graftlab.training import trackers
+from graftlab.weights import pretrained
 
 ROOT = Path(__file__).parents[1]
 PAGES = (

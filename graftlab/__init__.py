@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from graftlab.inference import Adapted
-    from graftlab.runs import Run
+    from graftlab.rundir.run import Run
 
 __version__ = "0.1.0"
 
@@ -24,10 +24,11 @@ def run(
     Raises:
         graftlab.errors.GraftlabError: what the user can fix; see `exit_code` and the message.
     """
-    from graftlab import config, experiment, runfile
+    from graftlab import config, runfile
+    from graftlab.runs import session
 
     resolved = runfile.resolve(config.read(file, overrides))
-    return experiment.run(resolved, Path(out) if out is not None else None, new)
+    return session.run(resolved, Path(out) if out is not None else None, new)
 
 
 def load(path: str | Path, device: str | None = None) -> "Adapted":

@@ -7,7 +7,7 @@ a docstring whose first line is its line in `graftlab --help`, and a function `c
 
     def command(file: File, overrides: Overrides = None, as_json: Json = False) -> None:
         \"\"\"What `graftlab <name> --help` says.\"\"\"
-        from graftlab.experiment import run      # heavy imports stand inside
+        from graftlab.runs.session import run  # heavy imports stand inside
         result = run(...)
         emit(result, as_json, text)              # one JSON object, or text, on stdout
 
@@ -28,7 +28,7 @@ from typer.core import TyperCommand, TyperGroup
 import graftlab
 from graftlab import registry
 from graftlab.errors import LOGGED, ConfigError, GraftlabError, nearest
-from graftlab.training import launch
+from graftlab.training.parallel import launch
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 UNEXPECTED = 1

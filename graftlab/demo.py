@@ -10,9 +10,10 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from graftlab import files, study
+from graftlab import study
 from graftlab.errors import ModelError
-from graftlab.runs import Run
+from graftlab.rundir import files
+from graftlab.rundir.run import Run
 from graftlab.study import Comparison, Plan
 
 PRETRAINING, DIGITS, TEXT = "demo/pretraining", "demo/digits", "demo/text"

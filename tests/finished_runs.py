@@ -12,7 +12,7 @@ from graftlab import config
 from graftlab.backbones import tiny
 from graftlab.config import merge
 from graftlab.contracts import Problem
-from graftlab.runs import Run
+from graftlab.rundir.run import Run
 
 SMALL = {
     "vocab_size": 261,

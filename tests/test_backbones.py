@@ -10,10 +10,10 @@ import torch
 import transformers
 from PIL import Image
 
-from graftlab import pretrained
 from graftlab.backbones import decoder, encoder, tiny, vision
 from graftlab.contracts import Problem
 from graftlab.errors import ConfigError, ModelError, Refused
+from graftlab.weights import pretrained
 
 LABELS = Problem("classes", ("no", "maybe", "yes"))
 TOKENS = Problem("tokens")

@@ -10,9 +10,9 @@ from written_runs import conversation, finish_writer
 
 import graftlab
 from graftlab import cli
-from graftlab.chatting import Conversation, Streamer
 from graftlab.commands import chat
 from graftlab.errors import ConfigError
+from graftlab.inference.conversation import Conversation, Streamer
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ import pytest
 from finished_runs import LABELS, finish
 from typer.testing import CliRunner
 
-from graftlab import cli, experiment, inference
+from graftlab import cli, inference
 from graftlab.commands import predict
 from graftlab.errors import CheckpointError, Stopped
+from graftlab.runs import session
 
 TEXTS = ["fine glad", "poor", "well ah oh"]
 
@@ -111,7 +112,7 @@ def test_how_a_run_ended_is_its_exit_code(folder, run, tmp_path, monkeypatch, er
     def stop(*arguments):
         raise error
 
-    monkeypatch.setattr(experiment, "run", stop)
+    monkeypatch.setattr(session, "run", stop)
     result = invoke("run", folder / "lora.yaml", "--out", tmp_path / "a", "--json")
     assert result.exit_code == code
     assert json.loads(result.stdout)["error"]["exit_code"] == code
@@ -202,7 +203,7 @@ def test_output_goes_to_a_file_that_was_not_there(run, tmp_path):
 
 
 def test_nothing_is_left_where_the_output_cannot_be_written(run, tmp_path, monkeypatch):
-    from graftlab import files
+    from graftlab.rundir import files
 
     def full(path):
         raise OSError(28, "No space left on device")

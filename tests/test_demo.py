@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from graftlab import demo, study
-from graftlab.runs import Run
+from graftlab.rundir.run import Run
 
 SMALL = """
 base:

@@ -12,7 +12,7 @@ from torch import nn
 
 from graftlab import registry
 from graftlab.errors import DataError, OutOfMemory
-from graftlab.evaluation import (
+from graftlab.runs.evaluation import (
     mean_loss,
     predict_split,
     read_predictions,

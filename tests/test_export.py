@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from finished_runs import finish, make_bert
 
-from graftlab import evaluation, export, inference
+from graftlab import inference
 from graftlab.errors import ConfigError, DiskError, GraftlabError
+from graftlab.release import export
+from graftlab.runs import evaluation
 
 EXPORTED = {
     "lora": {"name": "lora"},

@@ -26,18 +26,19 @@ from PIL import Image
 from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 
-from graftlab import config, experiment, registry, runfile
+from graftlab import config, registry, runfile
 from graftlab.backbones import tiny
 from graftlab.config import Paths, merge
 from graftlab.errors import GraftlabError
 from graftlab.runfile import Root
-from graftlab.testing import fitting
+from graftlab.runs import session
+from graftlab.testing import rig
 from graftlab.training import trackers
 
 pytestmark = pytest.mark.slow  # every field of every part
 
 SECTIONS = {"backbone", "task", "method", "training", "tracking", "paths"}
-CLASSES = fitting.CLASSES
+CLASSES = rig.CLASSES
 ROWS = {"train": 12, "validation": 6, "test": 6}
 
 
@@ -159,8 +160,8 @@ def folder(tmp_path_factory: Any) -> Path:
         move(made / method / "other" / "model.safetensors")
     for method in ("lora", "dora", "pissa"):
         module = registry.find("methods", method)
-        attached = module.attach(backbone(), module.Config(), fitting.setting(FAMILY, seed=9))
-        fitting.train(attached, FAMILY)
+        attached = module.attach(backbone(), module.Config(), rig.setting(FAMILY, seed=9))
+        rig.train(attached, FAMILY)
         module.save(attached.model, made / method / "adapter")
     return made
 
@@ -243,13 +244,13 @@ def backbone() -> Any:
     return tiny.load(tiny.Config(layers=1, dropout=0), CLASSES, 0)
 
 
-FAMILY = fitting.Family("tiny", CLASSES, "bert", lambda: backbone().model)
+FAMILY = rig.Family("tiny", CLASSES, "bert", lambda: backbone().model)
 
 
 def seen_of_method(run: Any) -> Any:
-    attached = run.method.module.attach(backbone(), run.method.config, fitting.setting(FAMILY))
+    attached = run.method.module.attach(backbone(), run.method.config, rig.setting(FAMILY))
     start = digest(attached.model.state_dict())
-    reached = fitting.train(attached, FAMILY, steps=fitting.NUM_STEPS)
+    reached = rig.train(attached, FAMILY, steps=rig.NUM_STEPS)
     after = digest(attached.model.state_dict())
     hooks = [sorted(hook.state_dict()) and repr(hook.state_dict()) for hook in attached.hooks]
     return start, after, reached, attached.rates, hooks
@@ -264,13 +265,13 @@ def seen_of_tracking(run: Any) -> Any:
 
 def seen_of_paths(run: Any) -> Any:
     run.task.module.read(run.task.config, run.paths, run.seed)
-    return list(ASKED), experiment.directory(run)
+    return list(ASKED), session.directory(run)
 
 
 def seen_of_run(run: Any) -> Any:
     with tempfile.TemporaryDirectory() as place:
-        options = experiment.Options(quiet=True)
-        done = experiment.run(run, Path(place) / run.name, options=options)
+        options = session.Options(quiet=True)
+        done = session.run(run, Path(place) / run.name, options=options)
         adapter = (done.adapter / "adapter_model.safetensors").read_bytes()
     return run.name, hashlib.sha256(adapter).hexdigest(), sys.modules["field_rows"].seen[-1]
 
@@ -328,7 +329,7 @@ def test_no_field_of_a_part_is_idle(kind: str, name: str, key: str, place: Path)
     }
     values = own.get(name, values)
     if kind == "methods":
-        example = fitting.config(registry.find("methods", name)).model_dump(
+        example = rig.config(registry.find("methods", name)).model_dump(
             mode="json", exclude_unset=True
         )
         values = {**values, "method": {"name": name, **example}}

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 import graftlab
-from graftlab import cli, config, harness, inference
+from graftlab import cli, config, inference
 from graftlab.errors import ConfigError, DataError
+from graftlab.inference import harness
 
 pytest.importorskip("lm_eval", reason="needs the extra `harness`")
 

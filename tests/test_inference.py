@@ -10,8 +10,10 @@ from finished_runs import LABELS, finish
 from PIL import Image
 
 import graftlab
-from graftlab import evaluation, inference, pretrained
+from graftlab import inference
 from graftlab.errors import ConfigError, DataError, ModelError
+from graftlab.runs import evaluation
+from graftlab.weights import pretrained
 
 TEXTS = ["fine glad", "poor", "well ah oh", "so so so so", "warm kind test"]
 

@@ -18,10 +18,11 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from graftlab import cli, export, inference, merging
+from graftlab import cli, inference
 from graftlab.backbones import _examples
 from graftlab.errors import ConfigError, ModelError
-from graftlab.evaluation import read_predictions
+from graftlab.release import export, merge
+from graftlab.runs.evaluation import read_predictions
 
 METHODS = {
     "lora": {"name": "lora"},
@@ -64,7 +65,7 @@ def runs(folder):
 @pytest.fixture(scope="module")
 def merged(runs, folder):
     """Return the certificate of each run's merged folder."""
-    return {name: merging.merge(run.path, folder / "out" / name) for name, run in runs.items()}
+    return {name: merge.merge(run.path, folder / "out" / name) for name, run in runs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def change(folder, name, amount):
     ],
 )
 def test_one_weight_changed_by_a_thousandth_fails_and_is_named(runs, name, weight, tmp_path):
-    merging.merge(runs[name].path, tmp_path / "out")
+    merge.merge(runs[name].path, tmp_path / "out")
     if weight == "classifier.bias":
         path = tmp_path / "out" / "model.safetensors"
         tensors = load_file(path)
@@ -137,7 +138,7 @@ def test_one_weight_changed_by_a_thousandth_fails_and_is_named(runs, name, weigh
         save_file(tensors, path, metadata={"format": "pt"})
     else:
         change(tmp_path / "out", weight, 1e-3)
-    found = merging.certify(runs[name].path, tmp_path / "out")
+    found = merge.certify(runs[name].path, tmp_path / "out")
     assert not found["passed"]
     assert found["weights"]["off"] == 1
     assert found["weights"]["worst"]["name"] == weight
@@ -145,10 +146,10 @@ def test_one_weight_changed_by_a_thousandth_fails_and_is_named(runs, name, weigh
 
 
 def test_the_same_weights_in_another_architecture_fail_by_their_logits(runs, tmp_path):
-    merging.merge(runs["lora"].path, tmp_path / "out")
+    merge.merge(runs["lora"].path, tmp_path / "out")
     path = tmp_path / "out" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"layer_norm_eps": 0.1}))
-    found = merging.certify(runs["lora"].path, tmp_path / "out")
+    found = merge.certify(runs["lora"].path, tmp_path / "out")
     assert found["weights"]["off"] == 0
     assert [said.partition(" by ")[0] for said in found["problems"]][:1] == ["logits differ"]
 
@@ -168,7 +169,7 @@ def test_the_command_fails_on_a_folder_that_has_changed(runs, tmp_path):
 
 
 def test_a_merge_that_went_wrong_stays_beside_and_is_said(runs, tmp_path, monkeypatch):
-    real = merging.looking.sample
+    real = merge.looking.sample
 
     def spoil(adapted, rows):
         """Let the adapter be another one after the reference was loaded."""
@@ -176,10 +177,10 @@ def test_a_merge_that_went_wrong_stays_beside_and_is_said(runs, tmp_path, monkey
         next(p for n, p in adapted.model.named_parameters() if "lora_B" in n).data.add_(0.1)
         return found
 
-    monkeypatch.setattr(merging.looking, "sample", spoil)
+    monkeypatch.setattr(merge.looking, "sample", spoil)
     (tmp_path / "out.failed").mkdir()
     with pytest.raises(ModelError, match=r"does not do what .* does: .* weights are not"):
-        merging.merge(runs["lora"].path, tmp_path / "out")
+        merge.merge(runs["lora"].path, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.failed", "out.failed-2"]
     certificate = json.loads((tmp_path / "out.failed-2" / "merge.json").read_text())
     assert certificate["passed"] is False
@@ -188,7 +189,7 @@ def test_a_merge_that_went_wrong_stays_beside_and_is_said(runs, tmp_path, monkey
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_another_number_format_is_certified_by_its_rounding(runs, tmp_path, dtype):
-    found = merging.merge(runs["lora"].path, tmp_path / "out", dtype=dtype)
+    found = merge.merge(runs["lora"].path, tmp_path / "out", dtype=dtype)
     assert found["passed"]
     assert {str(t.dtype) for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {
         f"torch.{dtype}"
@@ -199,7 +200,7 @@ def test_another_number_format_is_certified_by_its_rounding(runs, tmp_path, dtyp
 def test_where_the_data_are_gone_made_up_inputs_are_compared(folder, runs, tmp_path):
     (folder / "data").rename(folder / "away")
     try:
-        found = merging.merge(runs["dora"].path, tmp_path / "out", rows=5)
+        found = merge.merge(runs["dora"].path, tmp_path / "out", rows=5)
     finally:
         (folder / "away").rename(folder / "data")
     assert found["passed"]
@@ -213,7 +214,7 @@ def test_where_the_data_are_gone_made_up_inputs_are_compared(folder, runs, tmp_p
 def test_what_is_no_change_of_weights_is_refused_with_the_reason(folder, tmp_path, name, why):
     run = finish(folder, {"name": name})
     with pytest.raises(ConfigError, match=f"'{name}' cannot be merged: .*{why}"):
-        merging.merge(run.path, tmp_path / "out")
+        merge.merge(run.path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -223,7 +224,7 @@ def test_a_merge_into_another_backbone_is_refused_by_its_hash(folder, runs, tmp_
     path.write_bytes(before[:-4] + b"\0\0\0\1")
     try:
         with pytest.raises(ModelError, match="trained on other weights"):
-            merging.merge(runs["lora"].path, tmp_path / "out")
+            merge.merge(runs["lora"].path, tmp_path / "out")
     finally:
         path.write_bytes(before)
     assert list(tmp_path.iterdir()) == []
@@ -232,7 +233,7 @@ def test_a_merge_into_another_backbone_is_refused_by_its_hash(folder, runs, tmp_
 def test_nothing_is_written_over(runs, tmp_path):
     (tmp_path / "mine").write_text("keep")
     with pytest.raises(ConfigError, match="is there already"):
-        merging.merge(runs["lora"].path, tmp_path)
+        merge.merge(runs["lora"].path, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -252,7 +253,7 @@ def test_few_bits_are_merged_into_what_they_are_read_as_and_the_cost_is_said(
     backbone = {"model": llama, "quantization": quantization}
     name = f"{method['name']}-{quantization['bits']}"
     run = finish(folder, method, name=name, backbone=backbone)
-    found = merging.merge(run.path, tmp_path / "out", dtype="float32")
+    found = merge.merge(run.path, tmp_path / "out", dtype="float32")
     assert found["passed"]
     assert found["weights"]["off"] == found["weights"]["left_out"] == 0
     assert found["compared"]["logits"]["largest"] < 1e-4
@@ -275,7 +276,7 @@ def test_a_4_bit_run_is_merged_into_what_it_computes_in_unless_told_otherwise(fo
         name="own-4",
         backbone={"model": llama, "quantization": {"bits": 4}},
     )
-    assert merging.own_dtype(inference.load(run.path)) == "bfloat16"
+    assert merge.own_dtype(inference.load(run.path)) == "bfloat16"
 
 
 CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
@@ -305,7 +306,7 @@ def finish_writing(folder, method, backbone):
 def test_a_run_that_writes_is_merged_with_the_template_it_was_trained_with(llama, tmp_path):
     backbone = {"model": llama, "quantization": {"bits": 4}}
     run = finish_writing(tmp_path, {"name": "lora"}, backbone)
-    found = merging.merge(run.path, tmp_path / "out", dtype="float32", rows=6)
+    found = merge.merge(run.path, tmp_path / "out", dtype="float32", rows=6)
     assert found["passed"]
     scores = found["compared"]["scores"]
     assert scores["perplexity"]["after"] == pytest.approx(scores["perplexity"]["before"], rel=1e-4)
@@ -315,7 +316,7 @@ def test_a_run_that_writes_is_merged_with_the_template_it_was_trained_with(llama
     assert model.generation_config.pad_token_id == tokenizer.pad_token_id
     ids = tokenizer(["test what is 3?"], return_tensors="pt")
     with torch.no_grad():
-        expected = merging.unquantised(inference.load(run.path))(**ids).logits
+        expected = merge.unquantised(inference.load(run.path))(**ids).logits
         torch.testing.assert_close(model(**ids).logits, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -327,7 +328,7 @@ def test_embeddings_that_are_the_language_head_too_stay_one(llama, tmp_path, met
     plain.save_pretrained(tmp_path / "tied")
     AutoTokenizer.from_pretrained(llama).save_pretrained(tmp_path / "tied")
     run = finish_writing(tmp_path, {"name": method}, {"model": str(tmp_path / "tied")})
-    assert merging.merge(run.path, tmp_path / "out")["passed"]
+    assert merge.merge(run.path, tmp_path / "out")["passed"]
     assert "lm_head.weight" not in load_file(tmp_path / "out" / "model.safetensors")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.lm_head.weight is model.model.embed_tokens.weight
@@ -347,7 +348,7 @@ def test_images_are_merged_with_their_processor(tmp_path):
         "task": {"kind": "images", "files": None, "data_dir": str(tmp_path / "pictures")},
     }
     run = finish(tmp_path, {"name": "dora"}, **changes)
-    found = merging.merge(run.path, tmp_path / "out")
+    found = merge.merge(run.path, tmp_path / "out")
     assert found["passed"]
     assert found["compared"]["logits"]["outputs"] == found["sample"]["rows"]
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")

@@ -6,7 +6,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from graftlab import config, curves, page
+from graftlab import config
+from graftlab.plots import learning_curves
+from graftlab.report import page
 
 HOSTILE = "<script>alert(1)</script>$x$\x1b[31m"
 FETCHING = {"script", "link", "iframe", "img", "object", "embed", "base", "form"}
@@ -149,7 +151,7 @@ def test_the_grid_marks_what_was_chosen(tmp_path):
 
 def test_curves_are_what_was_logged_with_a_gap_where_it_was_not_finite(tmp_path):
     run(tmp_path, "a", LINES)
-    found = curves.data({"a": [tmp_path / "runs/a"]}, "accuracy")
+    found = learning_curves.data({"a": [tmp_path / "runs/a"]}, "accuracy")
     (loss,), (accuracy,) = found.loss["a"], found.validation["a"]
     assert loss.steps.tolist() == [10, 20]
     np.testing.assert_array_equal(loss.values, [2.0, np.nan])
@@ -157,19 +159,23 @@ def test_curves_are_what_was_logged_with_a_gap_where_it_was_not_finite(tmp_path)
 
 
 def test_a_mean_curve_has_the_steps_that_all_seeds_have():
-    one = curves.Line(np.array([1, 2, 3]), np.array([1.0, 2.0, 3.0]))
-    two = curves.Line(np.array([2, 3, 4]), np.array([4.0, np.nan, 1.0]))
-    mean = curves.mean([one, two])
+    one = learning_curves.Line(np.array([1, 2, 3]), np.array([1.0, 2.0, 3.0]))
+    two = learning_curves.Line(np.array([2, 3, 4]), np.array([4.0, np.nan, 1.0]))
+    mean = learning_curves.mean([one, two])
     assert mean.steps.tolist() == [2, 3]
     np.testing.assert_array_equal(mean.values, [3.0, np.nan])
 
 
 def test_the_same_figure_is_the_same_bytes():
-    line = curves.Line(np.arange(1, 1001), np.linspace(1, 0, 1000))
-    found = curves.Curves("accuracy", {"a_b": [line, line], "$\\bad$": []}, {"a_b": [line]})
-    assert curves.svg(curves.draw(found, "$x")) == curves.svg(curves.draw(found, "$x"))
+    line = learning_curves.Line(np.arange(1, 1001), np.linspace(1, 0, 1000))
+    found = learning_curves.Curves(
+        "accuracy", {"a_b": [line, line], "$\\bad$": []}, {"a_b": [line]}
+    )
+    assert learning_curves.svg(learning_curves.draw(found, "$x")) == learning_curves.svg(
+        learning_curves.draw(found, "$x")
+    )
 
 
 def test_nothing_logged_draws_an_empty_figure(tmp_path):
-    figure = curves.draw(curves.data({"a": [tmp_path]}, "accuracy"), "nothing")
-    assert "<svg" in curves.svg(figure)
+    figure = learning_curves.draw(learning_curves.data({"a": [tmp_path]}, "accuracy"), "nothing")
+    assert "<svg" in learning_curves.svg(figure)

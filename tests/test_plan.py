@@ -10,13 +10,14 @@ import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 from typer.testing import CliRunner
 
-from graftlab import adapting, config, runfile
+from graftlab import config, runfile
 from graftlab.cli import app
-from graftlab.planning import advice, blocks, counting, memory, plan, sharing, sizes
+from graftlab.planning import advice, blocks, forecast, live_tensors, memory, shards, sizes
 from graftlab.planning.rehearsal import build_loop, frozen
+from graftlab.runs import attachment
 from graftlab.seeds import mix
 from graftlab.training import devices, resume
-from graftlab.training.processes import Processes
+from graftlab.training.parallel.processes import Processes
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def loop_of(file):
     seed = mix(file.seed, "backbone")
     backbone = file.backbone.module.load(file.backbone.config, data.problem, seed)
     task = module.bind(data, backbone, file.task.config, mix(file.seed, "task"))
-    attached = adapting.attach(file, backbone, task, None, Processes())
+    attached = attachment.attach(file, backbone, task, None, Processes())
     accelerator = devices.accelerator(file.training.precision)
     loop = build_loop(file, file.training, attached, task, backbone.head, accelerator)
     loop.model.train()
@@ -76,7 +77,7 @@ def test_the_predicted_peak_is_what_torch_s_own_tracker_measures(write):
         for _ in train(loop):
             tracker.reset_mod_stats()
     measured = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
-    assert plan.plan(file)["memory"]["peak"] == pytest.approx(measured, rel=0.02)
+    assert forecast.plan(file)["memory"]["peak"] == pytest.approx(measured, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -91,18 +92,18 @@ def test_the_predicted_peak_is_what_torch_s_own_tracker_measures(write):
 def test_the_predicted_peak_is_that_of_the_real_run(write, method, training):
     file = write(method=method, training=training)
     loop = loop_of(file)
-    with counting.Live() as live:
-        live.hold([*loop.model.parameters(), *frozen(loop.model)], counting.WEIGHTS)
+    with live_tensors.Live() as live:
+        live.hold([*loop.model.parameters(), *frozen(loop.model)], live_tensors.WEIGHTS)
         list(train(loop))
-    assert plan.plan(file)["memory"]["peak"] == pytest.approx(live.peak.total, rel=0.02)
+    assert forecast.plan(file)["memory"]["peak"] == pytest.approx(live.peak.total, rel=0.02)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_deep_model_is_told_from_two_shallow_ones_to_the_byte(write, monkeypatch, method):
     file = write(backbone={"layers": 12}, method={"name": method})
-    told = plan.plan(file)["memory"]
+    told = forecast.plan(file)["memory"]
     monkeypatch.setattr(blocks, "depths", lambda *_: None)
-    gone_through = plan.plan(file)["memory"]
+    gone_through = forecast.plan(file)["memory"]
     assert told["blocks"] == [3, 4]
     assert gone_through["blocks"] == [12]
     assert told["peak"] == pytest.approx(gone_through["peak"], rel=1e-4)
@@ -110,7 +111,7 @@ def test_a_deep_model_is_told_from_two_shallow_ones_to_the_byte(write, monkeypat
 
 
 def test_full_fine_tuning_with_adamw_holds_twelve_bytes_a_parameter_and_four_of_gradient(write):
-    made = plan.plan(write(method={"name": "full"}))
+    made = forecast.plan(write(method={"name": "full"}))
     count, parts = made["parameters"]["total"], made["memory"]["parts"]
     assert made["parameters"]["trainable"] == count
     assert parts["trained weights"] == 4 * count
@@ -144,7 +145,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_refused_and_one_that_is_tight_i
 
 def test_a_longer_text_is_assumed_and_takes_more(write):
     file = write()
-    short, long = (plan.plan(file, longest=length)["memory"]["parts"] for length in (16, 64))
+    short, long = (forecast.plan(file, longest=length)["memory"]["parts"] for length in (16, 64))
     # hidden states are linear in the length, attention over all pairs adds more than that
     assert long["activations"] > 3.5 * short["activations"]
 
@@ -152,7 +153,7 @@ def test_a_longer_text_is_assumed_and_takes_more(write):
 def test_data_that_are_not_here_leave_steps_unknown_and_the_longest_that_may_be(write):
     hub = {"path": "nobody/nothing", "name": None}
     file = write(task={"data_dir": None, "hub": hub, "labels": ["a", "b"], "max_length": 32})
-    made = plan.plan(file)
+    made = forecast.plan(file)
     assert made["data"]["examples"] is None
     assert made["training"]["steps"] is None
     assert made["data"]["longest"] == 32
@@ -161,12 +162,15 @@ def test_data_that_are_not_here_leave_steps_unknown_and_the_longest_that_may_be(
 
 
 def test_each_of_four_processes_holds_a_quarter_of_what_is_shared():
-    parts = dict.fromkeys(counting.PARTS, 0) | {
-        counting.WEIGHTS: 400, counting.GRADIENTS: 80, counting.OPTIMIZER: 160, counting.ACTIVATIONS: 10,
-    }  # fmt: skip
-    peaks = {"update": counting.Peak(sum(parts.values()), parts)}
+    parts = dict.fromkeys(live_tensors.PARTS, 0) | {
+        live_tensors.WEIGHTS: 400,
+        live_tensors.GRADIENTS: 80,
+        live_tensors.OPTIMIZER: 160,
+        live_tensors.ACTIVATIONS: 10,
+    }
+    peaks = {"update": live_tensors.Peak(sum(parts.values()), parts)}
     totals = {
-        kind: sharing.Sharing(4, kind).peaks(peaks, largest_block=50)["update"].total
+        kind: shards.Sharing(4, kind).peaks(peaks, largest_block=50)["update"].total
         for kind in ("whole", "zero-2", "fsdp")
     }
     assert totals == {"whole": 650, "zero-2": 400 + 20 + 40 + 10, "fsdp": 100 + 50 + 20 + 40 + 10}
@@ -182,7 +186,7 @@ def test_each_of_four_processes_holds_a_quarter_of_what_is_shared():
     ],
 )
 def test_the_recipes_of_accelerate_are_understood(name, expected):
-    assert tuple(sharing.read(name, None)) == expected
+    assert tuple(shards.read(name, None)) == expected
 
 
 def known(file, found, **changes):
@@ -190,7 +194,7 @@ def known(file, found, **changes):
     measured = SimpleNamespace(largest=(("embeddings", 2**20),))
     facts = advice.Known(
         file, found, SimpleNamespace(measured=measured), torch.device("cpu"), 10,
-        dict.fromkeys(counting.PARTS, 2**20), 100, 50,
+        dict.fromkeys(live_tensors.PARTS, 2**20), 100, 50,
     )  # fmt: skip
     return facts._replace(**changes)
 

@@ -12,7 +12,7 @@ import graftlab
 from graftlab import cli
 from graftlab.backbones import tiny
 from graftlab.errors import ConfigError, DataError
-from graftlab.sharing import card, contents
+from graftlab.release.push import card, contents
 
 QUESTIONS = ["how many?", "a", "what is the longest of these questions?", "why"]
 

@@ -6,8 +6,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from graftlab import cli, config, preparing, runfile
+from graftlab import cli, config, runfile
 from graftlab.errors import ConfigError
+from graftlab.planning import preparation
 
 WORDS = ("poor", "fine", "so so")
 
@@ -39,7 +40,7 @@ def run_file(folder, count=30, splits=("train", "validation", "test"), **task):
 
 
 def prepared(path, *overrides):
-    return preparing.prepare(runfile.resolve(config.read(path, overrides)))
+    return preparation.prepare(runfile.resolve(config.read(path, overrides)))
 
 
 def rows_of(path, overrides=()):
@@ -52,7 +53,7 @@ def rows_of(path, overrides=()):
 def test_sizes_labels_and_lengths_are_those_of_the_rows(tmp_path):
     found = prepared(run_file(tmp_path))
     assert found.record["sizes"] == {"train": 30, "validation": 9, "test": 9}
-    assert preparing.labels(found)["validation"] == {"a": 3, "b": 3, "c": 3}
+    assert preparation.labels(found)["validation"] == {"a": 3, "b": 3, "c": 3}
     # the tiny tokenizer has a token a byte, and one at either end
     lengths = sorted(len(row["text"].encode()) + 2 for row in found.data.splits["train"])
     spread = found.lengths["train"]
@@ -86,7 +87,7 @@ TASKS = {
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_what_is_written_is_read_back_as_the_same_rows(tmp_path, task):
     path, out = run_file(tmp_path, **task), tmp_path / "out"
-    use = preparing.write(prepared(path), str(path), (), out)
+    use = preparation.write(prepared(path), str(path), (), out)
     assert rows_of(path, use) == rows_of(path)
     with gzip.open(out / "train.jsonl.gz", "rt") as file:
         assert set(json.loads(next(file))) == {"text", "label", "more"}
@@ -101,7 +102,7 @@ def test_texts_to_write_are_read_back_too_and_their_columns_shown(tmp_path):
         "splits": ("train",),
     }
     path, out = run_file(tmp_path, **task), tmp_path / "out"
-    use = preparing.write(prepared(path), str(path), (), out)
+    use = preparation.write(prepared(path), str(path), (), out)
     assert rows_of(path, use) == rows_of(path)
     shown = CliRunner().invoke(cli.app, ["prepare", str(path)]).stdout
     assert "text   poor  00\n" not in shown  # white space is made one
@@ -116,14 +117,14 @@ def test_files_named_one_by_one_and_overrides_are_read_back_too(tmp_path):
         f"task.files={json.dumps(files)}",
         "task.max_train_samples=7",
     ]
-    use = preparing.write(prepared(path, *overrides), str(path), overrides, tmp_path / "out")
+    use = preparation.write(prepared(path, *overrides), str(path), overrides, tmp_path / "out")
     assert rows_of(path, [*overrides, *use]) == rows_of(path, overrides)
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path):
     path = run_file(tmp_path)
     for name in ("one", "two"):
-        preparing.write(prepared(path), str(path), (), tmp_path / name)
+        preparation.write(prepared(path), str(path), (), tmp_path / name)
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
@@ -131,12 +132,12 @@ def test_the_same_rows_are_the_same_bytes(tmp_path):
 def test_a_folder_with_something_in_it_and_images_are_refused(tmp_path):
     path = run_file(tmp_path)
     with pytest.raises(ConfigError, match="there already and not empty"):
-        preparing.write(prepared(path), str(path), (), tmp_path)
+        preparation.write(prepared(path), str(path), (), tmp_path)
     found = prepared("quickstart/digits")
     assert found.lengths == {}
-    assert preparing.first_rows(found)["train"][0]["image"] == "<8 x 8 pixels>"
+    assert preparation.first_rows(found)["train"][0]["image"] == "<8 x 8 pixels>"
     with pytest.raises(ConfigError, match="not written as JSON Lines"):
-        preparing.write(found, "quickstart/digits", (), tmp_path / "out")
+        preparation.write(found, "quickstart/digits", (), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -156,7 +157,7 @@ def test_what_the_cache_holds_already_is_said(tmp_path, monkeypatch):
     first, second = prepared(path).cache, prepared(path).cache
     assert (first["was_there"], second["was_there"]) == (False, True)
     assert (first["folder"], first["bytes"]) == (str(kept.parent), 4)
-    use = preparing.write(prepared(path), str(path), (), tmp_path / "out")
+    use = preparation.write(prepared(path), str(path), (), tmp_path / "out")
     assert rows_of(path, use) == rows_of(path)
 
 
@@ -170,16 +171,16 @@ def test_each_task_of_a_mixture_is_shown_for_itself(tmp_path):
     overrides = [f"task={{kind: mixture, tasks: {tasks}, tag: false}}"]
     found = prepared(path, *overrides)
     assert list(found.tasks) == ["own", "other"]
-    assert preparing.labels(found.tasks["own"])["train"] == {"a": 10, "b": 10}
-    assert preparing.labels(found.tasks["other"])["train"] == {"a": 4, "b": 4, "c": 4}
-    assert preparing.labels(found) == {}
+    assert preparation.labels(found.tasks["own"])["train"] == {"a": 10, "b": 10}
+    assert preparation.labels(found.tasks["other"])["train"] == {"a": 4, "b": 4, "c": 4}
+    assert preparation.labels(found) == {}
     alone = prepared(tmp_path / "b" / "run.yaml")
     assert found.tasks["other"].lengths == alone.lengths
     done = CliRunner().invoke(cli.app, ["prepare", str(path), "--set", overrides[0]])
     assert "task           other\n" in done.stdout
     assert "10 rows left out by their label" in done.stdout
     with pytest.raises(ConfigError, match="not written as JSON Lines"):
-        preparing.write(found, str(path), overrides, tmp_path / "out")
+        preparation.write(found, str(path), overrides, tmp_path / "out")
 
 
 def test_with_json_it_is_one_object_with_all_of_it(tmp_path):

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
-from graftlab import hub, pretrained
 from graftlab.errors import ModelError, Refused
+from graftlab.weights import hub, pretrained
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_thisIsASecretToken"
@@ -87,7 +87,8 @@ class Hub(BaseHTTPRequestHandler):
 
 ASK = """
 import json, sys
-from graftlab import errors, pretrained
+from graftlab import errors
+from graftlab.weights import pretrained
 for model, revision in json.loads(sys.argv[1]):
     try:
         found = pretrained.locate(model, revision)

@@ -10,9 +10,12 @@ from push_hub import LARGE, TOKEN, PushHub
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from graftlab import cli, config, files, runfile, sharing
+from graftlab import cli, config, runfile
 from graftlab.errors import ConfigError, DataError, ModelError
-from graftlab.runs import Run
+from graftlab.release.push import Options
+from graftlab.release.push import push as push_run
+from graftlab.rundir import files
+from graftlab.rundir.run import Run
 
 SCORE = {"value": 0.75, "standard_error": 0.125, "reason": None}
 UNDEFINED = {"value": None, "standard_error": None, "reason": "one | class"}
@@ -90,7 +93,7 @@ def hub(monkeypatch):
 
 
 def push(run, repo="me/critic", data=False, **options):
-    return sharing.push(run.path, repo, data, sharing.Options(**options))
+    return push_run(run.path, repo, data, Options(**options))
 
 
 def test_adapter_card_run_file_and_scores_are_in_the_new_repository(run, hub):

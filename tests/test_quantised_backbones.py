@@ -7,14 +7,16 @@ import pytest
 import torch
 import transformers
 
-from graftlab import config, experiment, inference, quantised, runfile
-from graftlab.backbones import _examples, _quantizing, decoder, tiny
+from graftlab import config, inference, runfile
+from graftlab.backbones import _examples, _quantization, decoder, tiny
 from graftlab.config import merge
 from graftlab.contracts import Problem
 from graftlab.errors import GraftlabError, ModelError
-from graftlab.evaluation import read_predictions
-from graftlab.runs import Run
-from graftlab.testing import fitting, resume
+from graftlab.rundir.run import Run
+from graftlab.runs import session
+from graftlab.runs.evaluation import read_predictions
+from graftlab.testing import resume, rig
+from graftlab.weights import quantized
 
 bnb = pytest.importorskip("bitsandbytes")
 
@@ -85,7 +87,7 @@ def test_all_linear_layers_are_quantised_but_those_that_put_out(llama, problem):
     backbone = load(llama, problem=problem)
     plain = decoder.load(decoder.Config(model=llama), problem, 0)
     names = {n for n, m in plain.model.named_modules() if isinstance(m, torch.nn.Linear)}
-    assert names - {"score", "lm_head"} == set(quantised.layers(backbone.model))
+    assert names - {"score", "lm_head"} == set(quantized.layers(backbone.model))
     assert backbone.head == plain.head
     for name in backbone.head:
         assert torch.equal(
@@ -130,8 +132,8 @@ def test_planned_bytes_are_the_real_ones_where_layers_lie_the_other_way_round(gp
 def test_what_it_is_read_as_is_what_it_computes_with(gpt2, kind):
     model = load(gpt2, kind).model
     before = model.train()(IDS).logits
-    quantised.dequantise(model)
-    assert not quantised.layers(model)
+    quantized.dequantise(model)
+    assert not quantized.layers(model)
     assert type(model.transformer.h[0].attn.c_attn).__name__ == "Conv1D"
     torch.testing.assert_close(model.eval()(IDS).logits, before, rtol=1e-4, atol=1e-4)
     assert "quantization_config" not in model.config.to_dict()
@@ -147,7 +149,7 @@ def test_checkpointing_gradients_and_evaluating_between_steps_change_no_gradient
         if checkpointing:
             options = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
             backbone.model.gradient_checkpointing_enable(**options)
-        setting = fitting.setting(fitting.FAMILIES["decoder"])
+        setting = rig.setting(rig.FAMILIES["decoder"])
         model = lora.attach(backbone, lora.Config(init="gaussian"), setting).model
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -165,7 +167,7 @@ def test_checkpointing_gradients_and_evaluating_between_steps_change_no_gradient
 def test_on_the_meta_device_it_is_built_without_weights_and_before_it_is_quantised(llama):
     model = load(llama, meta=True).model
     assert {p.device.type for p in model.parameters()} == {"meta"}
-    assert not quantised.layers(model)
+    assert not quantized.layers(model)
 
 
 def run_file(folder, llama, quantization, method):
@@ -182,10 +184,10 @@ def test_a_run_that_was_killed_ends_with_the_same_bytes_and_is_evaluated_as_it_w
     llama, kind, tmp_path
 ):
     file = run_file(tmp_path, llama, BITS[kind], {"name": "lora", "rank": 2})
-    whole = experiment.run(file, tmp_path / "whole", options=resume.OPTIONS)
+    whole = session.run(file, tmp_path / "whole", options=resume.OPTIONS)
     path = tmp_path / "killed"
-    assert resume.killed_after(7, lambda: experiment.run(file, path, options=resume.OPTIONS))
-    assert resume.in_child(lambda: experiment.resume(path, resume.OPTIONS)) == 0
+    assert resume.killed_after(7, lambda: session.run(file, path, options=resume.OPTIONS))
+    assert resume.in_child(lambda: session.resume(path, resume.OPTIONS)) == 0
     assert resume.outcome(Run(path)) == resume.outcome(whole)
     record = json.loads(whole.environment.read_text())["backbone"]
     assert record["quantization"]["bits"] == BITS[kind]["bits"]
@@ -246,7 +248,7 @@ def test_dora_is_refused_on_eight_bits_whose_scales_it_would_lose(llama, tmp_pat
 def test_all_conflicts_of_a_run_file_are_said_at_once(llama, tmp_path, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        _quantizing, "find_spec", lambda name: None if name == "bitsandbytes" else real(name)
+        _quantization, "find_spec", lambda name: None if name == "bitsandbytes" else real(name)
     )
     given = values(llama, training={"best_by": "rogue"})
     said = refusal({**given, "method": {"name": "full"}}, tmp_path)

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from graftlab import study, surgery
+from graftlab import study
 from graftlab.adapters.low_rank import lora_layers
 from graftlab.contracts import Attached, Backbone, Problem, Setting
 from graftlab.methods.adalora import _factors
-from graftlab.study.plan import Planned
+from graftlab.study.design import Planned
+from graftlab.weights import surgery
 
 WIDTH, HIDDEN = (
     24,

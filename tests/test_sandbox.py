@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from graftlab import programs, sandbox
+from graftlab import programs
 from graftlab.errors import DataError, Refused
-from graftlab.sandbox import Limits
+from graftlab.programs import sandbox
+from graftlab.programs.sandbox import Limits
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SHORT = Limits(cpu_seconds=2, wall_seconds=60)
@@ -404,7 +405,7 @@ def test_leaving_kills_all_that_was_started(tmp_path):
 def test_it_dies_with_us(tmp_path):
     package = a_package(tmp_path)
     code = (
-        "import subprocess, sys, time; from pathlib import Path; from graftlab import sandbox\n"
+        "import subprocess, sys, time; from pathlib import Path; from graftlab.programs import sandbox\n"
         f"with sandbox.started(Path({str(package)!r}), 'long', limits=sandbox.Limits(), stdout=1) as p:\n"
         "    time.sleep(1000)\n"
     )
@@ -570,7 +571,8 @@ def test_labels_without_tests_are_refused():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run that has learnt nothing, and written programs that it was not asked to run."""
-    from graftlab import config, experiment, runfile
+    from graftlab import config, runfile
+    from graftlab.runs import session
 
     folder = tmp_path_factory.mktemp("programs")
     for split, count in (("train", 4), ("test", 2)):
@@ -594,7 +596,7 @@ training: {{max_steps: 1, batch_size: 2, evaluate_every: 0}}
 """
     )
     file = runfile.resolve(config.read(folder / "run.yaml"))
-    return experiment.run(file, folder / "run", options=experiment.Options(quiet=True))
+    return session.run(file, folder / "run", options=session.Options(quiet=True))
 
 
 def evaluated(*arguments):

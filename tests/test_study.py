@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from graftlab import cli, config, files, study
+from graftlab import cli, config, study
 from graftlab.errors import ConfigError, Stopped, StudyIncomplete
-from graftlab.runs import Run
+from graftlab.rundir import files
+from graftlab.rundir.run import Run
 from graftlab.study import child, comparison, tables
 
 BASE = """

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graftlab import answers, registry
+from graftlab import registry
 from graftlab.errors import DataError
-from graftlab.metrics import Score
+from graftlab.metrics import Score, _final_answers
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 TEXTS = (  # written, reference
@@ -66,13 +66,13 @@ def rows_of(name, split):
     ],
 )
 def test_the_number_is_found_by_the_first_rule_that_fits(text, value, rule):
-    found, fired = answers.number(text)
+    found, fired = _final_answers.number(text)
     assert (found.value, fired) == (value, rule)
 
 
 @pytest.mark.parametrize("text", ["", "no number here", "5/0", "####", "The answer is:"])
 def test_a_text_without_a_number_has_none(text):
-    assert answers.number(text) is None
+    assert _final_answers.number(text) is None
 
 
 def test_gsm8k_counts_equal_numbers_and_nothing_near():
@@ -116,13 +116,13 @@ def test_every_answer_of_gsm8k_is_right_for_itself():
 def test_normal_forms_are_those_of_the_harness_on_all_of_math():
     harness = pytest.importorskip("lm_eval.tasks.hendrycks_math.utils")
     rows = rows_of("math", "test") + rows_of("math", "train")
-    golds = [answers.gold_expression(row["solution"]) for row in rows]
+    golds = [_final_answers.gold_expression(row["solution"]) for row in rows]
     theirs = [harness.remove_boxed(harness.last_boxed_only_string(r["solution"])) for r in rows]
     assert [g for g in zip(golds, theirs, strict=True) if g[0] != g[1].strip()] == []
     other = []
     for gold in golds:
         try:
-            same = answers.normalised(gold) == harness.strip_string(gold)
+            same = _final_answers.normalised(gold) == harness.strip_string(gold)
         except ValueError:  # theirs reads a/b in a matrix as one fraction
             same = False
         if not same:

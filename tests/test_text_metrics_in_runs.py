@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from graftlab import config, experiment, runfile
+from graftlab import config, runfile
 from graftlab.errors import ConfigError, DataError
+from graftlab.runs import session
 
 
 def carry_out(folder, answer, metrics):
@@ -29,7 +30,7 @@ def carry_out(folder, answer, metrics):
     }
     (folder / "run.yaml").write_text(config.dump(values))
     file = runfile.resolve(config.read(str(folder / "run.yaml")))
-    return experiment.run(file, folder / "run", options=experiment.Options(quiet=True))
+    return session.run(file, folder / "run", options=session.Options(quiet=True))
 
 
 def test_a_reference_that_a_metric_cannot_read_stops_the_run_before_its_training(tmp_path):

@@ -6,7 +6,7 @@ and `adapter_model.safetensors`, the same bytes for the same weights. Pickled ad
 
 import logging
 
-from graftlab.adapters.attaching import (
+from graftlab.adapters.attachment import (
     ADAPTER,
     PREFIX,
     attach,
@@ -30,7 +30,7 @@ from graftlab.adapters.files import (
     save,
     tensors,
 )
-from graftlab.adapters.registering import register
+from graftlab.adapters.registration import register
 
 # peft imports bitsandbytes, which says of a kernel for 4-bit weights on CPUs that it is not there.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graftlab import surgery
 from graftlab.contracts import Backbone
 from graftlab.errors import ConfigError
 from graftlab.seeds import mix
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from graftlab import surgery
 from graftlab.config import Section
 from graftlab.errors import unknown
+from graftlab.weights import surgery
 
 # Fields of PEFT's configs that graftlab sets itself, and from which key of the run file.
 OWN_FIELDS = {

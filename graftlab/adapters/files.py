@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab import surgery
-from graftlab.adapters.attaching import ADAPTER, PREFIX, drawing, name_source, quiet
+from graftlab.adapters.attachment import ADAPTER, PREFIX, drawing, name_source, quiet
 from graftlab.contracts import Backbone
 from graftlab.errors import ModelError, Refused
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from peft import PeftModel

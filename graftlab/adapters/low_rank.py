@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab import surgery
-from graftlab.adapters import attaching, files
-from graftlab.adapters.attaching import ADAPTER, PREFIX
+from graftlab.adapters import attachment, files
+from graftlab.adapters.attachment import ADAPTER, PREFIX
 from graftlab.adapters.fields import LowRank, whole
 from graftlab.adapters.files import INITIAL_A, INITIAL_B
 from graftlab.contracts import Attached, Backbone, Setting
 from graftlab.errors import ConfigError, ModelError
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -37,8 +37,8 @@ def fields(backbone: Backbone, config: LowRank, init: Any) -> dict[str, Any]:
         "lora_dropout": config.dropout,
         "use_rslora": config.rslora,
         "init_lora_weights": init,
-        "target_modules": attaching.resolve(backbone, config.targets, config.rank),
-        **attaching.common_fields(backbone),
+        "target_modules": attachment.resolve(backbone, config.targets, config.rank),
+        **attachment.common_fields(backbone),
     }
 
 
@@ -51,13 +51,13 @@ def attach(backbone: Backbone, config: LowRank, setting: Setting, **fixed: Any) 
     """
     from peft import LoraConfig
 
-    peft_config = attaching.make_config(
+    peft_config = attachment.make_config(
         LoraConfig, fields(backbone, config, True) | fixed, config.peft
     )
     if peft_config.init_lora_weights in RESIDUAL:
         model = _attach_residual(backbone, peft_config, setting, bool(config.start_from))
     else:
-        model = attaching.attach(backbone, peft_config, setting.seed)
+        model = attachment.attach(backbone, peft_config, setting.seed)
     if config.start_from is not None and setting.restored is None:
         begin(model, backbone, config)
     return Attached(model, rates=rates(model, config), computed=computed(model))
@@ -75,7 +75,7 @@ def computed(model: "PeftModel") -> tuple[str, ...]:
     layers = lora_layers(model) if hasattr(model, ORIGINALS) else {}
     kept = ("base_layer.weight", INITIAL_A, INITIAL_B)
     return (
-        *attaching.random_frozen(model),
+        *attachment.random_frozen(model),
         *(f"{PREFIX}{layer}.{tensor}" for layer in layers for tensor in kept),
     )
 
@@ -101,7 +101,7 @@ def _attach_residual(backbone: Backbone, config: Any, setting: Setting, given: b
     originals = _copies(backbone, layers)
     if given or setting.restored is not None:
         config.init_lora_weights = True
-    model = attaching.attach(backbone, config, setting.seed)
+    model = attachment.attach(backbone, config, setting.seed)
     config.init_lora_weights = init
     keep_initial(model, originals)
     return model
@@ -214,7 +214,7 @@ def off(model: "PeftModel") -> Iterator[None]:
     for name, weight in weights.items():
         weight.data = originals[name].to(weight.device, weight.dtype)
     try:
-        with attaching.off(model):
+        with attachment.off(model):
             yield
     finally:
         for name, weight in weights.items():
@@ -223,7 +223,7 @@ def off(model: "PeftModel") -> Iterator[None]:
 
 def merge(model: "PeftModel") -> "nn.Module":
     """Return the plain model with the adapter folded into its weights. The adapter is gone."""
-    return attaching.merge(model)
+    return attachment.merge(model)
 
 
 def deltas(model: "PeftModel") -> "Iterator[tuple[str, tuple[Tensor, Tensor]]]":

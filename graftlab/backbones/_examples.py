@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from graftlab.backbones import _loading, tiny
+from graftlab.backbones import _pretrained, tiny
 from graftlab.contracts import Problem
 
 SIZES: dict[str, Any] = {
@@ -49,6 +49,6 @@ def image_model(folder: Path) -> str:
 def _write(model: Any, config: Any, folder: Path) -> None:
     import torch
 
-    with _loading.quiet(), torch.random.fork_rng(devices=[]):
+    with _pretrained.quiet(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         model(config).save_pretrained(folder)

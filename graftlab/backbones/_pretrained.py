@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from graftlab.config import Section
 from graftlab.contracts import Problem
 from graftlab.errors import ModelError, Refused, missing_extra
-from graftlab.pretrained import Located, read_config
 from graftlab.seeds import mix
+from graftlab.weights.pretrained import Located, read_config
 
 if TYPE_CHECKING:
     from torch import nn

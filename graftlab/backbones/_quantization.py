@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from graftlab import quantised, surgery
-from graftlab.backbones import _loading
+from graftlab.backbones import _pretrained
 from graftlab.config import Section
 from graftlab.errors import missing_extra
+from graftlab.weights import quantized, surgery
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,11 +76,11 @@ def fields(quantization: Quantization) -> dict[str, Any]:
 
 def prepare(model: "nn.Module", head: tuple[str, ...]) -> None:
     """Make a model that was just loaded fit for training on: weights readable, norms in float32."""
-    found = quantised.layers(model)
+    found = quantized.layers(model)
     assert found, "no linear layer was quantised"
     assert not [name for name in found if name.startswith(head or ("no head",))], head
     for layer in found.values():
-        quantised.keep_readable(layer)
+        quantized.keep_readable(layer)
     for module in model.modules():
         if _is_norm(module):
             _compute_in_float32(module)
@@ -91,11 +91,11 @@ def record(model: "nn.Module", quantization: Quantization) -> dict[str, Any]:
 
     `model` is quantised, or on the meta device, before it is; both give the same.
     """
-    held = quantised.layers(model)
+    held = quantized.layers(model)
     if held:
-        sizes = [quantised.nbytes(layer) for layer in held.values()]
+        sizes = [quantized.nbytes(layer) for layer in held.values()]
     else:
-        plain = surgery.linear_layers(model, _loading.outside_base(model))
+        plain = surgery.linear_layers(model, _pretrained.outside_base(model))
         sizes = [_planned_nbytes(layer, quantization) for layer in plain.values()]
     return {**quantization.model_dump(), "layers": len(sizes), "bytes": sum(sizes)}
 
@@ -124,7 +124,7 @@ def _compute_in_float32(module: "nn.Module") -> None:
     module.float()
     narrow = functools.partial(_narrow, dtype=lower.pop())
     handles = (module.register_forward_pre_hook(_widen), module.register_forward_hook(narrow))
-    vars(module)[quantised.HOOKS] = handles
+    vars(module)[quantized.HOOKS] = handles
 
 
 def _widen(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:

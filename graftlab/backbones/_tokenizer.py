@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from graftlab.backbones._loading import Loaded, cannot_load, quiet
+from graftlab.backbones._pretrained import Loaded, cannot_load, quiet
 from graftlab.contracts import Backbone
 from graftlab.errors import ConfigError, ModelError
-from graftlab.pretrained import Located
+from graftlab.weights.pretrained import Located
 
 UNLIMITED = 10**6  # tokenizers without a limit say 1e30
 

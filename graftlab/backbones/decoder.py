@@ -5,22 +5,22 @@ from pathlib import Path
 
 from pydantic import Field
 
-from graftlab.backbones import _examples, _loading, _quantizing, _tokenizing
+from graftlab.backbones import _examples, _pretrained, _quantization, _tokenizer
 from graftlab.contracts import Backbone, Problem
 from graftlab.errors import ConfigError, ModelError
-from graftlab.pretrained import ENCODERS, Located, locate, read_config
+from graftlab.weights.pretrained import ENCODERS, Located, locate, read_config
 
 
-class Config(_loading.Source):
+class Config(_pretrained.Source):
     max_length: int | None = Field(None, ge=1)
     """Longest input in tokens; as many as tokenizer and positions allow unless given."""
-    quantization: _quantizing.Quantization | None = None
+    quantization: _quantization.Quantization | None = None
     """Hold the frozen weights in 4 or 8 bits: `{bits: 4}` is QLoRA's. Needs the extra `quantized`."""
 
 
 def check(config: Config) -> list[str]:
     """Return what is wrong, before anything is loaded."""
-    return _quantizing.check(config.quantization)
+    return _quantization.check(config.quantization)
 
 
 def example(folder: Path) -> Config:
@@ -48,18 +48,18 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
             f"directions. Use backbone.kind encoder, or another model."
         )
     auto = AutoModelForCausalLM if problem.kind == "tokens" else AutoModelForSequenceClassification
-    fields, quantization = _loading.config_fields(config, problem), config.quantization
+    fields, quantization = _pretrained.config_fields(config, problem), config.quantization
     _refuse_quantised(located)
     if quantization is not None and not meta:
-        fields |= _quantizing.fields(quantization)
-    loaded = _loading.load_model(auto, located, fields, seed, meta)
-    backbone = _tokenizing.with_tokenizer("decoder", loaded, located, config.max_length)
+        fields |= _quantization.fields(quantization)
+    loaded = _pretrained.load_model(auto, located, fields, seed, meta)
+    backbone = _tokenizer.with_tokenizer("decoder", loaded, located, config.max_length)
     backbone.processor.padding_side = "right"
     if quantization is None:
         return backbone
     if not meta:
-        _quantizing.prepare(backbone.model, backbone.head)
-    found = _quantizing.record(backbone.model, quantization)
+        _quantization.prepare(backbone.model, backbone.head)
+    found = _quantization.record(backbone.model, quantization)
     return replace(backbone, record={**backbone.record, "quantization": found})
 
 

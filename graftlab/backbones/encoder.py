@@ -4,13 +4,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from graftlab.backbones import _examples, _loading, _tokenizing
+from graftlab.backbones import _examples, _pretrained, _tokenizer
 from graftlab.contracts import Backbone, Problem
 from graftlab.errors import ConfigError
-from graftlab.pretrained import locate
+from graftlab.weights.pretrained import locate
 
 
-class Config(_loading.Source):
+class Config(_pretrained.Source):
     max_length: int | None = Field(None, ge=1)
     """Longest input in tokens; as many as tokenizer and positions allow unless given."""
 
@@ -36,6 +36,6 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
     if problem.kind == "tokens":
         raise ConfigError("an encoder does not generate text. Choose a decoder as backbone.model.")
     located = locate(config.model, config.revision, weights=not meta)
-    fields = _loading.config_fields(config, problem)
-    loaded = _loading.load_model(AutoModelForSequenceClassification, located, fields, seed, meta)
-    return _tokenizing.with_tokenizer("encoder", loaded, located, config.max_length)
+    fields = _pretrained.config_fields(config, problem)
+    loaded = _pretrained.load_model(AutoModelForSequenceClassification, located, fields, seed, meta)
+    return _tokenizer.with_tokenizer("encoder", loaded, located, config.max_length)

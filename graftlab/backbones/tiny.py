@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from graftlab.backbones import _loading
+from graftlab.backbones import _pretrained
 from graftlab.config import Section
 from graftlab.contracts import Backbone, Problem
 from graftlab.errors import ConfigError
@@ -76,15 +76,15 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
         raise ConfigError("backbone.modality is images, but the task wants text. Set it to text.")
     build = _vit if config.modality == "images" else _llama if problem.kind == "tokens" else _bert
     with (
-        _loading.quiet(),
+        _pretrained.quiet(),
         torch.random.fork_rng(devices=[]),
         torch.device("meta" if meta else "cpu"),
     ):
         torch.default_generator.manual_seed(mix(config.seed, "backbone"))
-        model = build(config, _loading.problem_fields(problem))
-        head = () if problem.kind == "tokens" else _loading.outside_base(model)
+        model = build(config, _pretrained.problem_fields(problem))
+        head = () if problem.kind == "tokens" else _pretrained.outside_base(model)
         torch.default_generator.manual_seed(mix(seed, "head"))
-        _loading.draw_again(model, head)
+        _pretrained.draw_again(model, head)
     images = config.modality == "images"
     return Backbone(
         model=model.eval(),

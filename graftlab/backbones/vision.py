@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from graftlab.backbones import _examples, _loading
+from graftlab.backbones import _examples, _pretrained
 from graftlab.contracts import Backbone, Problem
 from graftlab.errors import ConfigError, ModelError
-from graftlab.pretrained import locate
+from graftlab.weights.pretrained import locate
 
 
-class Config(_loading.Source):
+class Config(_pretrained.Source):
     """All that an image model needs to be told stands in its source."""
 
 
@@ -33,16 +33,16 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
     if problem.kind == "tokens":
         raise ConfigError("an image model does not generate text. Choose a decoder.")
     located = locate(config.model, config.revision, weights=not meta)
-    fields = _loading.config_fields(config, problem)
-    loaded = _loading.load_model(AutoModelForImageClassification, located, fields, seed, meta)
+    fields = _pretrained.config_fields(config, problem)
+    loaded = _pretrained.load_model(AutoModelForImageClassification, located, fields, seed, meta)
     try:
-        with _loading.quiet():
+        with _pretrained.quiet():
             # PIL, so that the pixels do not depend on whether torchvision is installed
             processor = AutoImageProcessor.from_pretrained(
                 located.folder, backend="pil", trust_remote_code=False
             )
     except (ImportError, ValueError, OSError, KeyError, TypeError) as error:
-        raise _loading.cannot_load(located, error) from error
+        raise _pretrained.cannot_load(located, error) from error
     _check_size(processor, loaded.model, located.source)
     return Backbone(
         model=loaded.model,

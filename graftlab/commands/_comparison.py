@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from graftlab import files
 from graftlab.errors import StudyIncomplete
+from graftlab.rundir import files
 
 if TYPE_CHECKING:
     from graftlab.study import Comparison
@@ -19,7 +19,8 @@ def report(comparisons: "Iterable[tuple[Path, Comparison]]", as_json: bool) -> N
     Raises:
         StudyIncomplete: some runs are not finished.
     """
-    from graftlab import page, study
+    from graftlab import study
+    from graftlab.report import page
 
     said: list[dict[str, Any]] = []
     for out, comparison in comparisons:

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from graftlab import files, harness
 from graftlab.commands._report import print_json
+from graftlab.inference import harness
+from graftlab.rundir import files
 
 if TYPE_CHECKING:
     from graftlab.inference import Adapted

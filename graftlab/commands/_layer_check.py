@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab import files
 from graftlab.errors import ConfigError, StudyIncomplete
+from graftlab.rundir import files
 
 if TYPE_CHECKING:
     from graftlab.runfile import RunFile
@@ -127,7 +127,7 @@ def study_file(file: "RunFile", trained: list[int], plan: Plan) -> dict[str, Any
 
 def _results(done: "list[Done]") -> tuple[str, dict[int, float], list[float]]:
     """Return the validation metric, its value at each layer, and its standard errors."""
-    from graftlab.runs import Run
+    from graftlab.rundir.run import Run
 
     metric, found, errors = "", {}, []
     for run in done:

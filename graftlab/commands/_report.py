@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from graftlab.runs import Run
+from graftlab.rundir.run import Run
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from graftlab.commands._options import Json, RunFolder
-from graftlab.commands._writing import (
+from graftlab.commands._writer_options import (
     MaxNewTokens,
     RepetitionPenalty,
     Seed,
@@ -47,8 +47,8 @@ def command(
     With --json, one object for each question.
     """
     from graftlab import config, inference, runfile
-    from graftlab.chatting import Conversation
     from graftlab.errors import ConfigError
+    from graftlab.inference.conversation import Conversation
 
     written = changes(
         max_new_tokens=max_new_tokens,

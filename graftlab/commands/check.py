@@ -63,7 +63,8 @@ def _short(source: Any) -> str:
 
 def _model(run: Any) -> dict[str, Any]:
     """Return the model's size, and the layers that the method's targets are, from the meta device."""
-    from graftlab import adapters, surgery
+    from graftlab import adapters
+    from graftlab.weights import surgery
 
     problem = run.task.module.problem(run.task.config)
     backbone = run.backbone.module.load(run.backbone.config, problem, run.seed, meta=True)

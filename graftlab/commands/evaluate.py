@@ -10,7 +10,7 @@ from graftlab.commands._options import Json, RunFolder
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from graftlab.runs import Run
+    from graftlab.rundir.run import Run
 
 
 def command(
@@ -66,10 +66,12 @@ def command(
 
     Predictions that the run has written stay; others are written beside them and compared.
     """
-    from graftlab import evaluation, inference, programs, runfile, sandbox
+    from graftlab import inference, programs, runfile
     from graftlab.commands import _harness
     from graftlab.commands._report import print_json, score_text
-    from graftlab.harness import Options
+    from graftlab.inference.harness import Options
+    from graftlab.programs import sandbox
+    from graftlab.runs import evaluation
 
     if execute_code:
         sandbox.check()
@@ -133,7 +135,7 @@ def keep(
 
     Returns where they are, and how they differ from the run's (None where it had none).
     """
-    from graftlab import evaluation
+    from graftlab.runs import evaluation
 
     path = run.predictions(split)
     if not path.exists():

@@ -20,9 +20,9 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Write a run's adapter as plain PEFT LoRA, which needs no graftlab to be loaded."""
-    from graftlab import export
     from graftlab.commands._report import print_json
     from graftlab.errors import ConfigError, unknown
+    from graftlab.release import export
 
     if audit == (out is not None):
         raise ConfigError("give either --out DIR, or --audit.")
@@ -43,9 +43,9 @@ def command(
 
 
 def _audit(folder: Path, as_json: bool) -> None:
-    from graftlab import export
     from graftlab.commands._options import aligned
     from graftlab.commands._report import print_json
+    from graftlab.release import export
 
     found = export.audit(folder)
     if as_json:

@@ -58,7 +58,7 @@ def _tasks() -> dict[str, str]:
 
 def _backbones() -> dict[str, str]:
     """Return the models of the catalogue under all their spellings, then the kinds."""
-    from graftlab.pretrained import aliases
+    from graftlab.weights.pretrained import aliases
 
     spellings: dict[int, list[str]] = {}
     for alias, entry in aliases().items():
@@ -82,7 +82,7 @@ def _recipes() -> dict[str, str]:
 
 
 def _runs(folder: Path) -> dict[str, str]:
-    from graftlab.runs import Run
+    from graftlab.rundir.run import Run
 
     runs = (Run(config.parent) for config in sorted(folder.glob("*/config.yaml")))
     return {run.path.name: "finished" if run.finished else "not finished" for run in runs}

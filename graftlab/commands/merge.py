@@ -32,13 +32,13 @@ def command(
     The folder is loaded again and compared with the run: logits, layers and every weight. Where they differ
     by more than rounding, the command fails and leaves what it made beside the folder that was asked for.
     """
-    from graftlab import merging
     from graftlab.commands._report import print_json
     from graftlab.errors import ConfigError, ModelError
+    from graftlab.release import merge
 
     if check and dtype is not None:
         raise ConfigError("--dtype does nothing with --check: the folder has its number format.")
-    certificate = merging.certify(run, out, rows) if check else merging.merge(run, out, dtype, rows)
+    certificate = merge.certify(run, out, rows) if check else merge.merge(run, out, dtype, rows)
     if not certificate["passed"]:
         raise ModelError(
             f"{out} does not do what {run} does: {'; '.join(certificate['problems'])}."

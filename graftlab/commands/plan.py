@@ -53,13 +53,13 @@ def command(
     from graftlab import config, runfile
     from graftlab.commands._report import print_json
     from graftlab.errors import DiskError
-    from graftlab.planning import plan, sharing
+    from graftlab.planning import forecast, shards
 
     run = runfile.resolve(config.read(file, overrides or ()))
-    shared = sharing.Sharing(processes or 1)
+    shared = shards.Sharing(processes or 1)
     if accelerate is not None:
-        shared = sharing.read(accelerate, processes)
-    made = plan.plan(run, shared, longest, probe, out)
+        shared = shards.read(accelerate, processes)
+    made = forecast.plan(run, shared, longest, probe, out)
     refused = made["disk"]["refused"]
     if as_json:
         print_json(made)

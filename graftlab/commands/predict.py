@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from graftlab.commands._options import Json, RunFolder
-from graftlab.commands._writing import (
+from graftlab.commands._writer_options import (
     MaxNewTokens,
     RepetitionPenalty,
     Seed,
@@ -74,9 +74,10 @@ def command(
     --max-new-tokens to --raw are for these alone, and go before what the run file says.
     With --json, one object with the list of them. `index` is the input's line or row, from 0.
     """
-    from graftlab import config, files, inference, runfile
+    from graftlab import config, inference, runfile
     from graftlab.commands._report import print_json
     from graftlab.errors import DiskError
+    from graftlab.rundir import files
 
     _check_output(output)
     found = inference.find(run)  # a slip in RUN is told before the input is read

@@ -40,11 +40,12 @@ def command(
     What comes from the hub is fetched and kept, so that a run finds it without a network. The model's
     tokenizer is needed too, its weights are not.
     """
-    from graftlab import config, preparing, runfile
+    from graftlab import config, runfile
     from graftlab.commands._report import print_json
+    from graftlab.planning import preparation
 
-    prepared = preparing.prepare(runfile.resolve(config.read(file, overrides or ())))
-    use = None if out is None else preparing.write(prepared, file, overrides or (), out)
+    prepared = preparation.prepare(runfile.resolve(config.read(file, overrides or ())))
+    use = None if out is None else preparation.write(prepared, file, overrides or (), out)
     found = {
         "task": prepared.file.resolved["task"].get("name") or prepared.file.task.name,
         **_found(prepared, rows),
@@ -65,14 +66,14 @@ def command(
 
 
 def _found(prepared: Any, rows: int) -> dict[str, Any]:
-    from graftlab import preparing
+    from graftlab.planning import preparation
 
     return {
         "cache": dict(prepared.cache),
-        "labels": preparing.labels(prepared),
+        "labels": preparation.labels(prepared),
         "lengths": dict(prepared.lengths),
         "record": dict(prepared.record),
-        "rows": preparing.first_rows(prepared, rows),
+        "rows": preparation.first_rows(prepared, rows),
     }
 
 

@@ -37,10 +37,10 @@ def command(
     The token is HF_TOKEN of the environment. The card is README.md in the run's folder `adapter`: written
     from the run's result, unless you have made it your own.
     """
-    from graftlab import sharing
     from graftlab.commands._report import print_json
+    from graftlab.release import push
 
-    done = sharing.push(Path(run), repo, data, sharing.Options(force, private, dry_run))
+    done = push.push(Path(run), repo, data, push.Options(force, private, dry_run))
     if as_json:
         print_json({"dry_run": dry_run, "pushed": [pushed.record() for pushed in done]})
         return

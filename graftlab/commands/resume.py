@@ -27,9 +27,9 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped or killed, exactly where it was."""
-    from graftlab import experiment
     from graftlab.commands._report import show_result
-    from graftlab.runs import Run
+    from graftlab.rundir.run import Run
+    from graftlab.runs import session
 
     if Run(run).finished:
         print(
@@ -37,5 +37,5 @@ def command(
             f"`graftlab run {run}/config.yaml --new --set training.max_steps=...`.",
             file=sys.stderr,
         )
-    options = experiment.Options(as_json, allow_inexact, tuple(override or ()))
-    show_result(experiment.resume(run, options), as_json)
+    options = session.Options(as_json, allow_inexact, tuple(override or ()))
+    show_result(session.resume(run, options), as_json)

@@ -21,9 +21,10 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Train, evaluate and record one run file."""
-    from graftlab import config, experiment, runfile
+    from graftlab import config, runfile
     from graftlab.commands._report import show_result
+    from graftlab.runs import session
 
     resolved = runfile.resolve(config.read(file, overrides or ()))
-    done = experiment.run(resolved, out, new, experiment.Options(quiet=as_json))
+    done = session.run(resolved, out, new, session.Options(quiet=as_json))
     show_result(done, as_json)

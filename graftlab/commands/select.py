@@ -51,14 +51,15 @@ def command(
     Every layer is read once, scored on training examples and let go. Results are selection.json,
     layer_scores.csv, figures, and layer.yaml: the choice as a fragment of a run file.
     """
-    from graftlab import config, runfile, selecting
+    from graftlab import config, runfile
     from graftlab.commands import _layer_check
     from graftlab.commands._report import print_json
+    from graftlab.runs import chosen_layer
 
     given = [f"method.selection.layers={_numbers(layers)}"] if layers is not None else []
     document = config.read(file, [*(overrides or ()), *given])
     resolved = runfile.resolve(document)
-    settings = selecting.settings(resolved)
+    settings = chosen_layer.settings(resolved)
     plan = _layer_check.Plan(steps, subset, resolved.seed if seed is None else seed)
     if check:
         _layer_check.refuse_few(plan, len(settings.layers) or None)
@@ -95,17 +96,17 @@ def _select(file: "RunFile", where: Path, keep_states: bool, quiet: bool) -> dic
     import contextlib
     import sys
 
-    from graftlab import selecting
+    from graftlab.runs import chosen_layer
 
     def notify(message: str) -> None:
         if not quiet:
             with contextlib.suppress(OSError):  # nobody reads it any more
                 print(message, file=sys.stderr, flush=True)
 
-    loaded = selecting.load(file)
-    found = selecting.select(file, loaded, where, keep_states=keep_states, notify=notify)
-    if shown := selecting.shown(where):
-        selecting.track(file, where, shown, found)
+    loaded = chosen_layer.load(file)
+    found = chosen_layer.select(file, loaded, where, keep_states=keep_states, notify=notify)
+    if shown := chosen_layer.shown(where):
+        chosen_layer.track(file, where, shown, found)
     return found
 
 

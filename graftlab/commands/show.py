@@ -87,7 +87,7 @@ def _batch_text(found: dict[str, Any]) -> str:
 def _run(path: Path) -> dict[str, Any]:
     from graftlab.config import read_yaml
     from graftlab.errors import ConfigError, nearest
-    from graftlab.runs import Run
+    from graftlab.rundir.run import Run
 
     run = Run(path)
     if not run.started:

@@ -1,11 +1,11 @@
 """Run files: YAML read with the place of every key, laid over bases, and built into sections."""
 
-from graftlab.config.building import build
 from graftlab.config.document import Document, given, lay_over, merge, read, recipes
+from graftlab.config.dump import dump
+from graftlab.config.parser import Parsed, read_yaml
 from graftlab.config.problems import Problems, closest
-from graftlab.config.reading import Parsed, read_yaml
 from graftlab.config.section import Paths, Section, expand
-from graftlab.config.writing import dump
+from graftlab.config.validation import build
 
 __all__ = [
     "Document", "Parsed", "Paths", "Problems", "Section",

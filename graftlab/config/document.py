@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftlab.config.reading import Location, Parsed, parse_file, parse_value
+from graftlab.config.parser import Location, Parsed, parse_file, parse_value
 from graftlab.config.section import expand
 from graftlab.errors import ConfigError, nearest
 

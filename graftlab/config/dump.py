@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from graftlab.config.reading import scalar
+from graftlab.config.parser import scalar
 
 
 class _Representer(SafeRepresenter):

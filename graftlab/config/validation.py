@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from graftlab.config.document import Document
+from graftlab.config.parser import Location
 from graftlab.config.problems import Problems, unknown_key
-from graftlab.config.reading import Location
 from graftlab.config.section import Section
 
 SectionT = TypeVar("SectionT", bound=Section)

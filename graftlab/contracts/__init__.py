@@ -1,4 +1,4 @@
-"""What the parts of the house hand to each other: records, the loop's moments, and what each kind of part provides."""
+"""What parts hand to each other: records, the loop's moments, and what each kind of part provides."""
 
 from graftlab.contracts.hook import Hook, Training
 from graftlab.contracts.records import (

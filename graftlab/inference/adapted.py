@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from graftlab import config, evaluation, files, registry, runfile
+from graftlab import config, registry, runfile
 from graftlab.contracts import Backbone, Data, Problem, Task
 from graftlab.errors import ConfigError, DataError, ModelError, unknown
 from graftlab.metrics import Score
+from graftlab.rundir import files
+from graftlab.rundir.run import Run
 from graftlab.runfile import Part, RunFile
-from graftlab.runs import Run
+from graftlab.runs import evaluation
 from graftlab.seeds import mix
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.contracts import Data
 from graftlab.errors import ConfigError
-from graftlab.inference import Adapted, settings
+from graftlab.inference.adapted import Adapted, settings
 from graftlab.tasks.generation import templates
 
 if TYPE_CHECKING:

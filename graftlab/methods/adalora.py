@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from graftlab import adapters, hooks, surgery
+from graftlab import adapters
 from graftlab.adapters.low_rank import lora_layers
-from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.contracts import Attached, Backbone, Setting, hook
 from graftlab.errors import ModelError
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -121,7 +122,7 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     return Attached(model, hooks=(Allocate(model),), computed=adapters.random_frozen(model))
 
 
-class Allocate(hooks.Hook):
+class Allocate(hook.Hook):
     """Shares out the ranks after each step, and keeps P and Q orthogonal."""
 
     def __init__(self, model: "PeftModel") -> None:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftlab import adapters, quantised, surgery
+from graftlab import adapters
 from graftlab.adapters import low_rank
 from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.weights import quantized, surgery
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -66,7 +67,7 @@ def deltas(model: "PeftModel") -> "Iterator[tuple[str, Tensor]]":
     for name, layer in low_rank.lora_layers(model).items():
         base = layer.get_base_layer()
         transposed = surgery.is_conv1d(base)
-        weight_OI = quantised.weight(base).T if transposed else quantised.weight(base)
+        weight_OI = quantized.weight(base).T if transposed else quantized.weight(base)
         b_OR, a_RI = low_rank.factors(layer)
         moved_OI = weight_OI.float() + b_OR @ a_RI
         magnitude_O = layer.lora_magnitude_vector[adapters.ADAPTER].weight.detach().flatten()

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftlab import surgery
 from graftlab.config import Section
 from graftlab.contracts import Attached, Backbone, Setting
 from graftlab.errors import ConfigError, ModelError
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

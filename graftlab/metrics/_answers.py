@@ -1,11 +1,11 @@
-"""Metrics of final answers: what of `graftlab.answers` they share."""
+"""Metrics of final answers: what of `graftlab.metrics._final_answers` they share."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from graftlab.answers import NONE, RULES
 from graftlab.metrics import Predictions, Score
+from graftlab.metrics._final_answers import NONE, RULES
 from graftlab.metrics._means import mean
 from graftlab.metrics._texts import unwritten, written
 

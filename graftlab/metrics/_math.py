@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from graftlab import answers
-from graftlab.metrics import _answers
+from graftlab.metrics import _answers, _final_answers
 from graftlab.metrics._texts import references
 
 
@@ -13,16 +12,18 @@ def explained(row: Mapping[str, Any], *, numbers: bool) -> dict[str, Any]:
 
     `numbers` has answers that differ as strings compared as exact numbers, where both are.
     """
-    golds = [answers.gold_expression(text) for text in references(row["label"])]
+    golds = [_final_answers.gold_expression(text) for text in references(row["label"])]
 
     def one(text: str) -> tuple[str, str, bool]:
-        found = answers.expression(text)
+        found = _final_answers.expression(text)
         if found is None:
-            return "", answers.NONE, False
-        right = answers.normalised(found.text) in map(answers.normalised, golds)
+            return "", _final_answers.NONE, False
+        right = _final_answers.normalised(found.text) in map(_final_answers.normalised, golds)
         if numbers and not right:
-            value = answers.rational(found.text)
-            right = any(answers.equal(value, answers.rational(gold)) for gold in golds)
+            value = _final_answers.rational(found.text)
+            right = any(
+                _final_answers.equal(value, _final_answers.rational(gold)) for gold in golds
+            )
         return found.text, found.rule, right
 
     return _answers.explained(row, one)

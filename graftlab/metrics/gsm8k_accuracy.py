@@ -1,15 +1,14 @@
 """Share of texts whose final number is that of the reference, as GSM8K asks for.
 
-Where the number stands is found by the ordered rules of `graftlab.answers`, and numbers are compared exactly:
+Where the number stands is found by the ordered rules of `_final_answers`, and numbers are compared exactly:
 3.5 is not 4, 1,234,567 is 1234567. A text without a number is wrong. Standard error: that of a share.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from graftlab import answers
 from graftlab.errors import DataError
-from graftlab.metrics import Predictions, Score, _answers
+from graftlab.metrics import Predictions, Score, _answers, _final_answers
 from graftlab.metrics._texts import references
 
 HIGHER_IS_BETTER = True
@@ -22,7 +21,9 @@ def explain(row: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         DataError: the reference holds no number.
     """
-    golds = [found[0] for text in references(row["label"]) if (found := answers.number(text))]
+    golds = [
+        found[0] for text in references(row["label"]) if (found := _final_answers.number(text))
+    ]
     if not golds:
         raise DataError(
             f"the label {row['label']!r:.80} of example {row.get('index')} holds no number, so it is no "
@@ -30,10 +31,14 @@ def explain(row: Mapping[str, Any]) -> dict[str, Any]:
         )
 
     def one(text: str) -> tuple[str, str, bool]:
-        found = answers.number(text)
+        found = _final_answers.number(text)
         if found is None:
-            return "", answers.NONE, False
-        return str(found[0].value), found[1], any(answers.equal(found[0], gold) for gold in golds)
+            return "", _final_answers.NONE, False
+        return (
+            str(found[0].value),
+            found[1],
+            any(_final_answers.equal(found[0], gold) for gold in golds),
+        )
 
     return _answers.explained(row, one)
 

@@ -1,7 +1,7 @@
 r"""Share of texts whose final answer is spelled as the reference's, as MATH is scored.
 
 References are solutions with a \boxed answer, or answers alone. Both sides are normalised as Hendrycks et al.
-do (`graftlab.answers.normalised`) and compared as strings; `math_accuracy_rational` counts equal numbers of
+do (`_final_answers.normalised`) and compared as strings; `math_accuracy_rational` counts equal numbers of
 another spelling too. Standard error: that of a share.
 """
 

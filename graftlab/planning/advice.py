@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from graftlab.planning.counting import ACTIVATIONS, LOSS, TEMPORARY
+from graftlab.planning.live_tensors import ACTIVATIONS, LOSS, TEMPORARY
 from graftlab.training.order import BUCKET
 from graftlab.training.schedule import warmup_steps
 

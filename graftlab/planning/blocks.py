@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from graftlab import surgery
-from graftlab.planning import counting
-from graftlab.planning.counting import Live, Peak
+from graftlab.planning import live_tensors
+from graftlab.planning.live_tensors import Live, Peak
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from graftlab.training.loop import Loop
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def begin_backward(live: Live) -> None:
     """Count from here on as the backward pass, beginning with what comes after the blocks."""
-    live.making = counting.TEMPORARY
+    live.making = live_tensors.TEMPORARY
     live.segment(("backward", "head"))
 
 
@@ -41,7 +41,7 @@ def watched(live: Live, loop: "Loop") -> Iterator[None]:
     for parameter in surgery.trainable(model).values():
         handles.append(
             parameter.register_post_accumulate_grad_hook(
-                lambda p: live.hold([p.grad], counting.GRADIENTS)
+                lambda p: live.hold([p.grad], live_tensors.GRADIENTS)
             )
         )
     live.segment("start")
@@ -53,21 +53,21 @@ def watched(live: Live, loop: "Loop") -> Iterator[None]:
 
 
 def _begin_forward(live: Live) -> None:
-    live.making = counting.ACTIVATIONS
+    live.making = live_tensors.ACTIVATIONS
     live.segment(("forward", "embedding"))
 
 
 def _end_forward(live: Live, output: Any) -> None:
-    live.making = counting.LOSS
+    live.making = live_tensors.LOSS
     logits = getattr(output, "logits", None)
     if isinstance(logits, torch.Tensor):
-        live.hold([logits], counting.LOSS)
+        live.hold([logits], live_tensors.LOSS)
     live.segment(("forward", "loss"))
 
 
 def _watch(live: Live, block: nn.Module, number: int, last: bool) -> list[Any]:
     def forward() -> bool:  # and not a block that is computed again in the backward pass
-        return live.making == counting.ACTIVATIONS
+        return live.making == live_tensors.ACTIVATIONS
 
     def enter(*_: Any) -> None:
         if forward():

@@ -19,8 +19,8 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from graftlab.planning import quantising
-from graftlab.planning.counting import Live
+from graftlab.planning import quantized
+from graftlab.planning.live_tensors import Live
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,8 +161,8 @@ def imitate(model: nn.Module, device: torch.device, fake: FakeTensorMode) -> Non
 
     with fake:
         for module in model.modules():
-            if quantising.holds(module):
-                quantising.pack(module, device)
+            if quantized.holds(module):
+                quantized.pack(module, device)
             for name, tensor in _own(module):
                 if _fake(tensor):
                     continue

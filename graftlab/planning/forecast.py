@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.contracts import Data
 from graftlab.errors import ConfigError
-from graftlab.planning import advice, memory, quantising, sizes, storage
-from graftlab.planning.sharing import Sharing
+from graftlab.planning import advice, memory, quantized, sizes, storage
+from graftlab.planning.shards import Sharing
 from graftlab.planning.sizes import Sizes
 from graftlab.seeds import mix
 from graftlab.training import config as training_config
@@ -45,7 +45,7 @@ def plan(
         file.backbone.config, problem, mix(file.seed, "backbone"), meta=True
     )
     with quiet():
-        backbone = quantising.prepared(file, backbone)
+        backbone = quantized.prepared(file, backbone)
     task, found = sizes.bind(file, data, backbone, longest)
     steps = _steps(file, found.examples)
     free = memory.available(accelerator.device)
@@ -150,7 +150,7 @@ def _training(file: "RunFile", found: Sizes, steps: int | None, processes: int) 
 def _time(
     file: "RunFile", data: "Data | str", accelerator: Any, steps: int | None
 ) -> dict[str, Any]:
-    from graftlab.planning.probe import probe
+    from graftlab.planning.trial import probe
 
     if isinstance(data, str) or steps is None:
         raise ConfigError(f"--probe needs the data, which cannot be read: {data}")

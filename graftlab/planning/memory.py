@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from graftlab import adapting, quantised, selecting
 from graftlab.contracts import Attached, Backbone, Task
 from graftlab.planning import blocks, fakes
-from graftlab.planning.counting import Peak
+from graftlab.planning.live_tensors import Peak
 from graftlab.planning.rehearsal import Longest, Measured, build_loop, rehearse, training_config
-from graftlab.training.processes import Processes
+from graftlab.runs import attachment, chosen_layer
+from graftlab.training.parallel.processes import Processes
+from graftlab.weights import quantized
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -74,8 +75,10 @@ def foresee(
 
 def _planned(file: "RunFile") -> "RunFile":
     """Return the run file with a method that needs no values: neither of data nor of a chosen layer."""
-    if selecting.wanted(file):
-        file = selecting.with_layer(file, 0)  # all layers of the large model have the same shapes
+    if chosen_layer.wanted(file):
+        file = chosen_layer.with_layer(
+            file, 0
+        )  # all layers of the large model have the same shapes
     planned = getattr(file.method.module, "planned", None)
     if planned is None:
         return file
@@ -91,7 +94,7 @@ class _Stage(NamedTuple):
 
     def attach(self, backbone: Backbone) -> Attached:
         with fakes.on_meta():
-            return adapting.attach(self.file, backbone, self.task, None, Processes())
+            return attachment.attach(self.file, backbone, self.task, None, Processes())
 
     def measure(self, attached: Attached, backbone: Backbone, evaluates: bool = True) -> Measured:
         fake, live = fakes.mode(), fakes.Rehearsal()
@@ -122,7 +125,7 @@ def _deeper(
 
 def _count(model: nn.Module) -> tuple[int, int]:
     """Return how many numbers train, and how many there are."""
-    sizes = [(quantised.numel(p), p.requires_grad) for p in model.parameters()]
+    sizes = [(quantized.numel(p), p.requires_grad) for p in model.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
 

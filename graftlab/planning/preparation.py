@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from graftlab import config, files, runfile
+from graftlab import config, runfile
 from graftlab.contracts import Data, Row, parts_of
 from graftlab.data import sources
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DiskError
+from graftlab.rundir import files
 from graftlab.runfile import RunFile
 from graftlab.seeds import mix
 

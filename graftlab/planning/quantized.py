@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from graftlab import quantised
-from graftlab.backbones import _quantizing
+from graftlab.backbones import _quantization
 from graftlab.contracts import Backbone
+from graftlab.weights import quantized
 
 if TYPE_CHECKING:
     from graftlab.runfile import RunFile
@@ -24,22 +24,22 @@ def prepared(file: "RunFile", backbone: Backbone) -> Backbone:
         return backbone
     from transformers.quantizers.auto import AutoHfQuantizer
 
-    config = _quantizing.fields(section)["quantization_config"]
+    config = _quantization.fields(section)["quantization_config"]
     quantizer: Any = AutoHfQuantizer.from_config(config, pre_quantized=False)
     quantizer._process_model_before_weight_loading(backbone.model, device_map=None)
     quantizer._process_model_after_weight_loading(backbone.model)
     dtype = getattr(torch, file.backbone.config.dtype)
-    for layer in quantised.layers(backbone.model).values():
+    for layer in quantized.layers(backbone.model).values():
         layer.weight.was = dtype  # type: ignore[union-attr]
         if isinstance(layer.bias, nn.Parameter):
             layer.bias.data = layer.bias.data.to(dtype)
-    _quantizing.prepare(backbone.model, backbone.head)
+    _quantization.prepare(backbone.model, backbone.head)
     return backbone
 
 
 def holds(module: Any) -> bool:
     """Return whether a module is a quantised layer itself, and not peft's around it of the same name."""
-    return quantised.is_quantised(module) and "weight" in module._parameters
+    return quantized.is_quantised(module) and "weight" in module._parameters
 
 
 def pack(layer: Any, device: torch.device) -> None:

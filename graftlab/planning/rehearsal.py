@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from graftlab import surgery
 from graftlab.contracts import Attached, Batch, Task, parts_of
-from graftlab.planning import blocks, counting, quantising
-from graftlab.planning.counting import Live
-from graftlab.runs import NoLines, Run
+from graftlab.planning import blocks, live_tensors, quantized
+from graftlab.planning.live_tensors import Live
+from graftlab.rundir.run import NoLines, Run
 from graftlab.training import resume
 from graftlab.training.loop import Loop
 from graftlab.training.parts import Parts
 from graftlab.training.signals import Signals
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -53,7 +53,7 @@ class Longest:
     def batch(self, split: str, indices: Sequence[int], epoch: int | None) -> Batch:
         wanted = [self._chosen[index] for index in indices]
         batch = self.task.batch("train", wanted, epoch)
-        self.live.hold(batch.values(), counting.INPUTS)
+        self.live.hold(batch.values(), live_tensors.INPUTS)
         return batch
 
     def loss(self, model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> torch.Tensor:
@@ -66,9 +66,9 @@ class Longest:
 class Measured(NamedTuple):
     """What a step takes, in bytes."""
 
-    peaks: Mapping[Any, counting.Peak]
+    peaks: Mapping[Any, live_tensors.Peak]
     """By segment of a training step."""
-    evaluation: counting.Peak
+    evaluation: live_tensors.Peak
     """Of a forward pass without gradients."""
     checkpoint: int
     """All tensors of a checkpoint."""
@@ -77,7 +77,7 @@ class Measured(NamedTuple):
     operations: int = 0
 
     @property
-    def peak(self) -> counting.Peak:
+    def peak(self) -> live_tensors.Peak:
         return max(self.peaks.values(), key=lambda peak: peak.total)
 
 
@@ -118,8 +118,8 @@ def rehearse(loop: Loop, live: Live, evaluates: bool = True) -> Measured:
     """
     model, hooks = loop.model, loop.parts.attached.hooks
     with live:
-        live.hold(frozen(model), counting.WEIGHTS)
-        live.hold(surgery.trainable(model).values(), counting.TRAINED)
+        live.hold(frozen(model), live_tensors.WEIGHTS)
+        live.hold(surgery.trainable(model).values(), live_tensors.TRAINED)
         model.train()
         resume.start(loop)
         if hooks:
@@ -153,10 +153,10 @@ def _make_state(loop: Loop) -> None:
 
 def _hold_state(loop: Loop, live: Live) -> None:
     states = (state.values() for state in loop.optimizer.state.values())
-    live.hold(_tensors([list(state) for state in states]), counting.OPTIMIZER)
+    live.hold(_tensors([list(state) for state in states]), live_tensors.OPTIMIZER)
     held = [hook.state_dict() for hook in loop.parts.attached.hooks]
     weights = {id(p) for p in loop.model.parameters()}
-    live.hold((t for t in _tensors(held) if id(t) not in weights), counting.METHOD)
+    live.hold((t for t in _tensors(held) if id(t) not in weights), live_tensors.METHOD)
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
@@ -168,14 +168,14 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 def frozen(model: nn.Module) -> list[torch.Tensor]:
     """Return the tensors of a model that do not train."""
     weights = [p for p in model.parameters() if not p.requires_grad]
-    return [*weights, *model.buffers(), *quantising.scales(model)]
+    return [*weights, *model.buffers(), *quantized.scales(model)]
 
 
-def _evaluation(loop: Loop, live: Live) -> counting.Peak:
+def _evaluation(loop: Loop, live: Live) -> live_tensors.Peak:
     """Return the most bytes of a forward pass in eval mode, with as many examples as evaluation takes."""
     live.forget()
     live.segment("evaluation")
-    live.making = counting.ACTIVATIONS
+    live.making = live_tensors.ACTIVATIONS
     task, model, accelerator = loop.parts.task, loop.model, loop.parts.accelerator
     batch = task.batch("train", range(loop.asked_micro_batch_size), None)
     batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from graftlab import registry
 from graftlab.config import read_yaml
 from graftlab.errors import ConfigError
-from graftlab.planning.counting import GRADIENTS, OPTIMIZER, TEMPORARY, TRAINED, WEIGHTS, Peak
+from graftlab.planning.live_tensors import GRADIENTS, OPTIMIZER, TEMPORARY, TRAINED, WEIGHTS, Peak
 
 BUCKET = 25 * 2**20  # bytes of gradients that are summed at once (training.processes)
 

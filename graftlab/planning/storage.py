@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab import hub
 from graftlab.errors import DiskError
-from graftlab.pretrained import aliases, locate
 from graftlab.training import checkpoint
+from graftlab.weights import hub
+from graftlab.weights.pretrained import aliases, locate
 
 if TYPE_CHECKING:
     from graftlab.runfile import RunFile

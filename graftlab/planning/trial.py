@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from graftlab import adapting
 from graftlab.planning.rehearsal import build_loop
+from graftlab.runs import attachment
 from graftlab.seeds import mix
 from graftlab.training import resume
-from graftlab.training.processes import Processes
+from graftlab.training.parallel.processes import Processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -38,7 +38,7 @@ def probe(file: "RunFile", data: "Data", accelerator: "Accelerator", steps: int)
     )
     task = module.bind(data, backbone, file.task.config, mix(file.seed, "task"))
     backbone.model.to(accelerator.device)
-    attached = adapting.attach(file, backbone, task, None, Processes())
+    attached = attachment.attach(file, backbone, task, None, Processes())
     training = file.training.model_copy(update={"workers": 0})
     loop = build_loop(file, training, attached, task, backbone.head, accelerator)
     loop.model.train()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graftlab.runs import Run
+from graftlab.rundir.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

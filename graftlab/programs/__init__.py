@@ -22,9 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from graftlab import sandbox
 from graftlab.errors import DataError
-from graftlab.sandbox import Limits
+from graftlab.programs import sandbox
+from graftlab.programs.sandbox import Limits
 
 INSIDE = Path(__file__).parent / "inside"
 HUMANEVAL, MBPP = ("prompt", "test", "entry_point"), ("test_list",)

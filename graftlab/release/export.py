@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from graftlab import config, files, inference, runfile
+from graftlab import config, inference, runfile
 from graftlab.adapters.files import CONFIG, write
 from graftlab.errors import ConfigError, ModelError
+from graftlab.rundir import files
 
 
 def lora(run: Path, out: Path) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graftlab import config, curves, files
-from graftlab.runs import Run
+from graftlab import config
+from graftlab.plots import learning_curves
+from graftlab.rundir import files
+from graftlab.rundir.run import Run
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 HIDDEN = ("dirty_diff",)
@@ -28,9 +30,9 @@ def write(record: Mapping[str, Any], runs: Path, out: Path) -> None:
     """
     groups = _groups(record)
     for number, group in enumerate(groups):
-        figure = curves.draw(_curves(group["rows"], runs), group["title"])
+        figure = learning_curves.draw(_curves(group["rows"], runs), group["title"])
         figure.savefig(out / f"curves{f'-{number + 1}' if number else ''}.png", dpi=150)
-        group["svg"] = curves.svg(figure)
+        group["svg"] = learning_curves.svg(figure)
     files.write_text(out / "comparison.html", render(record, groups, runs))
 
 
@@ -95,14 +97,14 @@ def _place(rows: Sequence[dict[str, Any]]) -> str:
     return f"{low:.3f} to {high:.3f}" if known else ""
 
 
-def _curves(rows: Iterable[Mapping[str, Any]], runs: Path) -> curves.Curves:
+def _curves(rows: Iterable[Mapping[str, Any]], runs: Path) -> learning_curves.Curves:
     rows = list(rows)
     paths = {
         " ".join(filter(None, (row["method"], setting(row)))): [runs / name for name in row["runs"].values()]
         for row in rows
     }  # fmt: skip
     metric = next((row["metric"] for row in rows if row["metric"]), "loss")
-    return curves.data(paths, metric)
+    return learning_curves.data(paths, metric)
 
 
 def score(summary: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from graftlab import files
 from graftlab.errors import ConfigError, DiskError
+from graftlab.rundir import files
 
 BEFORE_CONFIG = {"lock", "predictions", "config.yaml" + files.PARTIAL}
 

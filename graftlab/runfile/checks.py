@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from graftlab import pretrained, registry
+from graftlab import registry
 from graftlab.config import Document, Problems
-from graftlab.config.reading import Location
+from graftlab.config.parser import Location
 from graftlab.errors import ConfigError, DataError, GraftlabError, missing_extra, unknown
 from graftlab.runfile.records import Part
+from graftlab.weights import pretrained
 
 
 def check_task(

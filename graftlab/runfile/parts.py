@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from graftlab import pretrained, registry
+from graftlab import registry
 from graftlab.config import Document, Problems, build, closest, merge, read_yaml
-from graftlab.config.reading import Location
+from graftlab.config.parser import Location
 from graftlab.errors import GraftlabError, unknown
 from graftlab.runfile.records import Part
+from graftlab.weights import pretrained
 
 ABOUT = ("about", "aliases")  # keys of a catalogue entry that are about it, not fields of its kind
 

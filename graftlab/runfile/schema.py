@@ -7,9 +7,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from graftlab import pretrained, registry
+from graftlab import registry
 from graftlab.runfile.parts import catalogue
 from graftlab.runfile.records import Root
+from graftlab.weights import pretrained
 
 UNIONS = {"backbone": "backbones", "task": "tasks", "method": "methods"}
 PREFIX = "#/$defs/"

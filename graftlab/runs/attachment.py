@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from graftlab import surgery
 from graftlab.contracts import OF_TASK, Attached, Backbone, Batch, Setting, Task
 from graftlab.errors import ConfigError
 from graftlab.seeds import mix
 from graftlab.training import resume
 from graftlab.training.config import num_steps
 from graftlab.training.order import Order
-from graftlab.training.processes import Processes
+from graftlab.training.parallel.processes import Processes
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from graftlab.runfile import RunFile

@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab import files, pretrained, registry
+from graftlab import registry
 from graftlab.contracts import Backbone, Data, Task
 from graftlab.errors import ConfigError, ModelError
+from graftlab.rundir import files
 from graftlab.runfile import Part, RunFile
 from graftlab.seeds import mix
-from graftlab.selection import results, running, sampling
-from graftlab.selection.config import Config
+from graftlab.selection import examples, results, survey
+from graftlab.selection.request import Config
 from graftlab.training.trackers import Shown, Trackers
+from graftlab.weights import pretrained
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,7 +105,7 @@ def select(
     """
     config = settings(file)
     labels_N, classes = _labels(loaded.data, file)
-    positions = sampling.draw(labels_N, classes, config)
+    positions = examples.draw(labels_N, classes, config)
     llm = file.method.config.llm
     located = pretrained.locate(llm, file.method.config.revision, weights=False)
     key = _key(file, loaded, located, config)
@@ -117,7 +119,7 @@ def select(
             request = _request(file, loaded, positions, located)
             request = dataclasses.replace(request, keep_states=keep_states, notify=notify)
             request = dataclasses.replace(request, facts={**request.facts, "key": key})
-            running.carry_out(request, config, folder)
+            survey.carry_out(request, config, folder)
         else:
             notify(f"the selection in {folder} is used again: nothing that matters has changed")
         return _copy(folder, out)
@@ -203,14 +205,14 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _request(
     file: RunFile, loaded: Loaded, positions: "NDArray[Any]", located: pretrained.Located
-) -> running.Request:
+) -> survey.Request:
     import torch
 
-    from graftlab import layers
+    from graftlab.weights import layers
 
     rows = [loaded.data.splits["train"][int(position)] for position in positions]
     checkpoint = layers.open(located.source, revision=located.revision, keep=False)
-    examples = running.Examples(
+    examples = survey.Examples(
         [row["text"] for row in rows],
         [row.get("pair") for row in rows],
         _labels(loaded.data, file)[0][positions],
@@ -225,7 +227,7 @@ def _request(
         "llm_source": checkpoint.source,
         "llm_revision": checkpoint.revision,
     }
-    return running.Request(
+    return survey.Request(
         checkpoint,
         _tokenizer(located),
         examples,
@@ -270,9 +272,9 @@ def _copy(folder: Path, out: Path) -> dict[str, Any]:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in (results.NAME, "lock"):
             shutil.copyfile(path, out / path.name)
-    if (folder / running.KEPT).is_dir():
-        shutil.rmtree(out / running.KEPT, ignore_errors=True)
-        shutil.move(folder / running.KEPT, out / running.KEPT)
+    if (folder / survey.KEPT).is_dir():
+        shutil.rmtree(out / survey.KEPT, ignore_errors=True)
+        shutil.move(folder / survey.KEPT, out / survey.KEPT)
     found: dict[str, Any] = files.read_json(folder / results.NAME)
     files.write_json(out / results.NAME, found)
     return found

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from graftlab import files
 from graftlab.contracts import Task, Writer, parts_of
 from graftlab.errors import ConfigError, DataError, OutOfMemory
 from graftlab.metrics import Score
-from graftlab.training.launch import Share
+from graftlab.rundir import files
+from graftlab.training.parallel.launch import Share
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,17 +10,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graftlab import adapting, evaluation, files, identity, outcome, provenance, registry, selecting
+from graftlab import registry
 from graftlab.contracts import Attached, Backbone, Data, Task
 from graftlab.errors import ConfigError
+from graftlab.rundir import files, provenance
+from graftlab.rundir.run import Lines, NoLines, Run
 from graftlab.runfile import RunFile
-from graftlab.runs import Lines, NoLines, Run
+from graftlab.runs import attachment, chosen_layer, evaluation, identity, outcome
 from graftlab.seeds import mix, seed_everything
 from graftlab.training import checkpoint
 from graftlab.training import config as training
 from graftlab.training.loop import Loop
+from graftlab.training.parallel.processes import Processes
 from graftlab.training.parts import Parts
-from graftlab.training.processes import Processes
 from graftlab.training.progress import Progress
 from graftlab.training.signals import Signals
 from graftlab.training.trackers import Trackers
@@ -103,16 +105,16 @@ class Execution:
         if not self.processes.sharding.lockstep:  # else it may be too large for one device
             backbone.model.to(self.accelerator.device)
         self.signals.check()
-        if selecting.wanted(file):
-            loaded = selecting.Loaded(data, backbone, task)
+        if chosen_layer.wanted(file):
+            loaded = chosen_layer.Loaded(data, backbone, task)
 
             def choose() -> int:
                 with self.signals.interruptible():  # but not what processes tell each other
-                    return selecting.choose(file, self.run.selection, loaded)
+                    return chosen_layer.choose(file, self.run.selection, loaded)
 
-            file = self.file = selecting.with_layer(file, self.processes.on_main(choose))
+            file = self.file = chosen_layer.with_layer(file, self.processes.on_main(choose))
         restored = None if saved is None else saved.state["attached"]
-        attached = adapting.attach(file, backbone, task, restored, self.processes)
+        attached = attachment.attach(file, backbone, task, restored, self.processes)
         self._check_writing(attached, task)
         with ExitStack() as stack:
             loop = self._loop(attached, task, backbone, stack)
@@ -222,7 +224,7 @@ class Execution:
         self.trackers = stack.enter_context(Trackers(self.file.tracking, self.run.path))
         progress = stack.enter_context(Progress(steps, start, quiet=self.options.quiet))
         self.trackers.start(self._facts(model), start)
-        if shown := selecting.shown(self.run.selection):
+        if shown := chosen_layer.shown(self.run.selection):
             self.trackers.show(shown)
         return progress.update, self.trackers.log
 

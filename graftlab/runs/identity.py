@@ -4,10 +4,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graftlab import files, provenance
 from graftlab.errors import CheckpointError, ConfigError, DataError, ModelError
-from graftlab.runs import Run
-from graftlab.training.processes import Processes
+from graftlab.rundir import files, provenance
+from graftlab.rundir.run import Run
+from graftlab.training.parallel.processes import Processes
 
 log = logging.getLogger("graftlab")
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from graftlab import quantised
-from graftlab.runs import read_lines
+from graftlab.rundir.run import read_lines
+from graftlab.weights import quantized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,6 @@ def count(model: "nn.Module") -> tuple[int, int]:
     """Return how many numbers train, and how many there are."""
     # DeepSpeed leaves a weight that it has shared out no numbers, but says how many there are
     sizes = [
-        (getattr(p, "ds_numel", quantised.numel(p)), p.requires_grad) for p in model.parameters()
+        (getattr(p, "ds_numel", quantized.numel(p)), p.requires_grad) for p in model.parameters()
     ]
     return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)

@@ -4,13 +4,15 @@ import contextlib
 import logging
 from pathlib import Path
 
-from graftlab import config, files, runfile
+from graftlab import config, runfile
 from graftlab.errors import LOGGED, ConfigError, DiskError, GraftlabError
-from graftlab.execution import Execution, Options
+from graftlab.rundir import files
+from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
-from graftlab.runs import Run
-from graftlab.training import checkpoint, launch
-from graftlab.training.processes import Processes
+from graftlab.runs.execution import Execution, Options
+from graftlab.training import checkpoint
+from graftlab.training.parallel import launch
+from graftlab.training.parallel.processes import Processes
 from graftlab.training.progress import log_to, silent
 from graftlab.training.signals import Signals
 

@@ -1,8 +1,8 @@
 """Which layer of a large model to plug in: every layer scored on training examples, one in memory at a time.
 
-`graftlab.selecting` puts this to use for a run file; what stands here knows neither runs nor methods.
+`graftlab.runs.chosen_layer` puts this to use for a run file; what stands here knows neither runs nor methods.
 """
 
-from graftlab.selection.config import Config
+from graftlab.selection.request import Config
 
 __all__ = ["Config"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.errors import DataError
-from graftlab.selection.config import Config
+from graftlab.selection.request import Config
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, DataError
 from graftlab.seeds import mix
-from graftlab.selection.config import Config
+from graftlab.selection.request import Config
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab import files
+from graftlab.rundir import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from graftlab.selection.results import Scored
-    from graftlab.selection.running import Examples
+    from graftlab.selection.survey import Examples
 
     Array = NDArray[Any]
 

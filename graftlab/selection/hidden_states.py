@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab import files
+from graftlab.rundir import files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,7 +114,7 @@ class Stream:
         device: str = "cpu",
         notify: Callable[[str], None] = log.info,
     ) -> None:
-        """`checkpoint` is what `graftlab.layers.open` returns; the states are kept in `folder`."""
+        """`checkpoint` is what `graftlab.weights.layers.open` returns; the states are kept in `folder`."""
         self.checkpoint, self.tokens, self.folder = checkpoint, tokens, folder
         self.pooling, self.dtype, self.device, self.notify = pooling, dtype, device, notify
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab import config as run_files
-from graftlab import files
+from graftlab.rundir import files
 from graftlab.selection import figures
 from graftlab.selection.choice import Choice, interval, statement
-from graftlab.selection.config import Config
+from graftlab.selection.request import Config
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from graftlab.selection.running import Examples
+    from graftlab.selection.survey import Examples
 
     Array = NDArray[Any]
 

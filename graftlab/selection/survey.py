@@ -9,11 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from graftlab import files
 from graftlab.errors import ConfigError
-from graftlab.selection import plugging, results, sampling, space, streaming
+from graftlab.rundir import files
+from graftlab.selection import examples, hidden_states, plug, results, space
 from graftlab.selection.choice import choose
-from graftlab.selection.config import Config
+from graftlab.selection.request import Config
 from graftlab.selection.results import Row
 from graftlab.selection.scores import Sample, Undefined
 from graftlab.selection.scores.pc_label_correlation import correlations
@@ -47,7 +47,7 @@ class Request:
     """What is asked, beside the settings."""
 
     checkpoint: Any
-    """What `graftlab.layers.open` returns."""
+    """What `graftlab.weights.layers.open` returns."""
     tokenizer: Any
     examples: Examples
     facts: Mapping[str, Any]
@@ -87,11 +87,11 @@ def carry_out(request: Request, config: Config, folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     layers = scored_layers(config, request.checkpoint.num_layers)
     (folder / ROWS).mkdir(parents=True, exist_ok=True)
-    tokens = streaming.tokenize(
+    tokens = hidden_states.tokenize(
         request.examples.texts, request.examples.pairs, request.tokenizer, config.max_length
     )
     scoring = _Scoring(request, config)
-    stream = streaming.Stream(
+    stream = hidden_states.Stream(
         request.checkpoint, tokens, folder, pooling=config.pooling, dtype=config.dtype,
         device=request.device, notify=request.notify,
     )  # fmt: skip
@@ -122,7 +122,7 @@ def carry_out(request: Request, config: Config, folder: Path) -> dict[str, Any]:
     found = results.write(
         folder, results.Scored(layers, rows, values, choice), config, facts, request.examples
     )
-    (folder / streaming.STATES).unlink(missing_ok=True)
+    (folder / hidden_states.STATES).unlink(missing_ok=True)
     shutil.rmtree(folder / ROWS)
     return found
 
@@ -143,12 +143,12 @@ class _Scoring:
     def __init__(self, request: Request, config: Config) -> None:
         labels_N = request.examples.labels
         self.request, self.config = request, config
-        self.folds_N = sampling.folds(labels_N, config.folds, config.seed)
-        self.weights_BN = sampling.resamples(labels_N, config.resamples, config.seed)
+        self.folds_N = examples.folds(labels_N, config.folds, config.seed)
+        self.weights_BN = examples.resamples(labels_N, config.resamples, config.seed)
 
-    def row(self, computed: streaming.Computed) -> Row:
+    def row(self, computed: hidden_states.Computed) -> Row:
         config, labels_N = self.config, self.request.examples.labels
-        plugged = plugging.plug(
+        plugged = plug.plug(
             self.request.examples.encoded, computed.before, self.folds_N, computed.layer,
             config.projection, config.seed,
         )  # fmt: skip
@@ -183,7 +183,7 @@ class _Scoring:
         return found
 
 
-def _keep(folder: Path, computed: streaming.Computed, labels_N: "Array") -> None:
+def _keep(folder: Path, computed: hidden_states.Computed, labels_N: "Array") -> None:
     """Write a layer's pooled states, as they came out of it: not scaled, in the order of the examples."""
     import torch
 

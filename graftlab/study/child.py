@@ -32,7 +32,7 @@ PRELOADED = (
     "peft",
     "accelerate",
     "graftlab.auto",
-    "graftlab.execution",
+    "graftlab.runs.execution",
 )
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 FORKS = multiprocessing.get_context("forkserver")
@@ -125,18 +125,19 @@ class _Collect(logging.Handler):
 
 
 def _work(folder: Path, document: Document | None, quiet: bool, pipe: Connection) -> None:
-    from graftlab import experiment, runfile
+    from graftlab import runfile
+    from graftlab.runs import session
 
     _follow_parent()
     collect = _Collect()
     log.handlers[:] = [collect]
     cause: str | None = None
     try:
-        options = experiment.Options(quiet=quiet)
+        options = session.Options(quiet=quiet)
         if document is None:
-            experiment.resume(folder, options)
+            session.resume(folder, options)
         else:
-            experiment.run(runfile.resolve(document), folder, options=options)
+            session.run(runfile.resolve(document), folder, options=options)
     except GraftlabError as error:
         cause = f"{type(error).__name__}: {error}"
     except Exception as error:  # a bug: the others run all the same, and run.log has the traceback

@@ -13,10 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from graftlab import files, registry
-from graftlab.evaluation import higher_is_better
-from graftlab.runs import Run
-from graftlab.study.plan import Cell, Choose, Plan, Planned
+from graftlab import registry
+from graftlab.rundir import files
+from graftlab.rundir.run import Run
+from graftlab.runs.evaluation import higher_is_better
+from graftlab.study.design import Cell, Choose, Plan, Planned
 
 PAIRED_BY = {
     "steps": "optimizer steps",

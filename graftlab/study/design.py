@@ -11,7 +11,7 @@ from pydantic import Field
 
 from graftlab import config, runfile
 from graftlab.config import Document, Parsed, Problems, Section, lay_over
-from graftlab.config.reading import Location
+from graftlab.config.parser import Location
 from graftlab.errors import ConfigError, GraftlabError, unknown
 from graftlab.runfile import Root, RunFile
 

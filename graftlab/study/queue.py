@@ -8,11 +8,11 @@ from typing import Any
 
 from graftlab import config
 from graftlab.errors import ConfigError
-from graftlab.identity import HARMLESS
-from graftlab.runs import Run
+from graftlab.rundir.run import Run
+from graftlab.runs.identity import HARMLESS
 from graftlab.study import child
 from graftlab.study.comparison import Done, choices, chosen_at
-from graftlab.study.plan import Cell, Plan, Planned
+from graftlab.study.design import Cell, Plan, Planned
 
 log = logging.getLogger("graftlab")
 

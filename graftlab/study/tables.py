@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from graftlab import files
+from graftlab.rundir import files
 from graftlab.study.comparison import Comparison, Row, Summary
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

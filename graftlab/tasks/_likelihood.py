@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.contracts import Batch, Data, Row
 from graftlab.tasks._logits import cross_entropy
-from graftlab.tasks._scoring import UNKNOWN
+from graftlab.tasks._outputs import UNKNOWN
 
 if TYPE_CHECKING:
     import numpy as np

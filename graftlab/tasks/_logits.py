@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from graftlab.contracts import Batch
-from graftlab.tasks._scoring import UNKNOWN
+from graftlab.tasks._outputs import UNKNOWN
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from graftlab.contracts import Batch
 from graftlab.errors import ConfigError
-from graftlab.tasks._scoring import UNKNOWN
+from graftlab.tasks._outputs import UNKNOWN
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError
-from graftlab.tasks._scoring import forward, label_array, losses, predictions
+from graftlab.tasks._outputs import forward, label_array, losses, predictions
 from graftlab.tasks._tokens import Texts
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError
 from graftlab.seeds import mix
-from graftlab.tasks._scoring import forward, label_array, losses, predictions
+from graftlab.tasks._outputs import forward, label_array, losses, predictions
 
 if TYPE_CHECKING:
     from PIL.Image import Image

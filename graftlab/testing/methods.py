@@ -12,34 +12,34 @@ import torch
 
 from graftlab import registry
 from graftlab.contracts import Attached
-from graftlab.testing import fitting
+from graftlab.testing import rig
 
 PROMISES = ("STARTS_UNCHANGED", "FREEZES_BACKBONE", "MERGEABLE", "TURNS_OFF", "RELOADS_EXACTLY")
 
-CASES = [(name, family) for name in registry.names("methods") for family in fitting.FAMILIES]
+CASES = [(name, family) for name in registry.names("methods") for family in rig.FAMILIES]
 every = pytest.mark.parametrize(
     ("name", "family"), CASES, ids=[f"{name}-{family}" for name, family in CASES]
 )
 
 
-def _case(name: str, family: str, promise: str | None = None) -> tuple[Any, fitting.Family]:
-    method, fitted = registry.find("methods", name), fitting.FAMILIES[family]
-    if not fitting.fits(method, fitted):
+def _case(name: str, family: str, promise: str | None = None) -> tuple[Any, rig.Family]:
+    method, fitted = registry.find("methods", name), rig.FAMILIES[family]
+    if not rig.fits(method, fitted):
         pytest.skip(f"{name} says that it does not fit {family}")
     if promise and not getattr(method, promise):
         pytest.skip(f"{name} is excused: {promise} is False")
     return method, fitted
 
 
-def _attach(method: Any, family: fitting.Family, seed: int = 0, head_seed: int = 0) -> Attached:
+def _attach(method: Any, family: rig.Family, seed: int = 0, head_seed: int = 0) -> Attached:
     attached: Attached = method.attach(
-        fitting.backbone(family, head_seed), fitting.config(method), fitting.setting(family, seed)
+        rig.backbone(family, head_seed), rig.config(method), rig.setting(family, seed)
     )
     return attached
 
 
-def _plain(family: fitting.Family, head_seed: int = 0) -> torch.Tensor:
-    return fitting.outputs(fitting.backbone(family, head_seed).model, family)
+def _plain(family: rig.Family, head_seed: int = 0) -> torch.Tensor:
+    return rig.outputs(rig.backbone(family, head_seed).model, family)
 
 
 def _close(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -59,7 +59,7 @@ def test_a_method_says_where_its_promises_differ_and_what_it_fits(name: str, fam
 def test_an_attached_model_is_the_backbone_at_the_start(name: str, family: str) -> None:
     method, fitted = _case(name, family, "STARTS_UNCHANGED")
     model = _attach(method, fitted).model
-    _close(fitting.outputs(model, fitted), _plain(fitted))
+    _close(rig.outputs(model, fitted), _plain(fitted))
 
 
 @every
@@ -70,7 +70,7 @@ def test_after_two_steps_all_that_trains_has_had_a_gradient_and_the_rest_has_not
     attached = _attach(method, fitted)
     frozen = {n: p for n, p in attached.model.named_parameters() if not p.requires_grad}
     before = {n: p.detach().clone() for n, p in frozen.items()}
-    reached = fitting.train(attached, fitted, steps=2)
+    reached = rig.train(attached, fitted, steps=2)
     assert reached, "nothing trains"
     assert [n for n, had in reached.items() if not had] == []
     assert [n for n, p in frozen.items() if p.grad is not None] == []
@@ -80,9 +80,9 @@ def test_after_two_steps_all_that_trains_has_had_a_gradient_and_the_rest_has_not
 @every
 def test_nothing_of_the_backbone_trains_but_its_head(name: str, family: str) -> None:
     method, fitted = _case(name, family, "FREEZES_BACKBONE")
-    backbone = fitting.backbone(fitted)
+    backbone = rig.backbone(fitted)
     own = {id(parameter): n for n, parameter in backbone.model.named_parameters()}
-    attached = method.attach(backbone, fitting.config(method), fitting.setting(fitted))
+    attached = method.attach(backbone, rig.config(method), rig.setting(fitted))
     trained = [own[id(p)] for p in attached.model.parameters() if p.requires_grad and id(p) in own]
     assert [n for n in trained if not n.startswith(backbone.head)] == []
 
@@ -91,17 +91,17 @@ def test_nothing_of_the_backbone_trains_but_its_head(name: str, family: str) -> 
 def test_a_step_changes_the_loss(name: str, family: str) -> None:
     method, fitted = _case(name, family)
     attached = _attach(method, fitted)
-    before = fitting.loss(attached.model.eval(), fitted).item()
-    fitting.train(attached, fitted, steps=1)
-    assert fitting.loss(attached.model, fitted).item() != before
+    before = rig.loss(attached.model.eval(), fitted).item()
+    rig.train(attached, fitted, steps=1)
+    assert rig.loss(attached.model, fitted).item() != before
 
 
 @every
 def test_what_trains_is_float32_on_a_backbone_of_lower_precision(name: str, family: str) -> None:
     method, fitted = _case(name, family)
-    backbone = fitting.backbone(fitted)
+    backbone = rig.backbone(fitted)
     backbone.model.to(torch.bfloat16)
-    model = method.attach(backbone, fitting.config(method), fitting.setting(fitted)).model
+    model = method.attach(backbone, rig.config(method), rig.setting(fitted)).model
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
 
 
@@ -109,12 +109,12 @@ def test_what_trains_is_float32_on_a_backbone_of_lower_precision(name: str, fami
 def test_save_and_load_give_the_same_outputs(name: str, family: str, tmp_path: Path) -> None:
     method, fitted = _case(name, family)
     attached = _attach(method, fitted)
-    fitting.train(attached, fitted, steps=fitting.NUM_STEPS)
-    expected = fitting.outputs(attached.model, fitted)
+    rig.train(attached, fitted, steps=rig.NUM_STEPS)
+    expected = rig.outputs(attached.model, fitted)
     method.save(attached.model, tmp_path)
-    loaded = method.load(fitting.backbone(fitted), fitting.config(method), tmp_path)
+    loaded = method.load(rig.backbone(fitted), rig.config(method), tmp_path)
     assert not loaded.training
-    actual = fitting.outputs(loaded, fitted)
+    actual = rig.outputs(loaded, fitted)
     if method.RELOADS_EXACTLY:
         torch.testing.assert_close(actual, expected, rtol=0, atol=0)
     else:
@@ -127,9 +127,9 @@ def test_what_is_saved_again_after_loading_is_the_same_bytes(
 ) -> None:
     method, fitted = _case(name, family)
     attached = _attach(method, fitted)
-    fitting.train(attached, fitted, steps=fitting.NUM_STEPS)
+    rig.train(attached, fitted, steps=rig.NUM_STEPS)
     method.save(attached.model, tmp_path / "first")
-    loaded = method.load(fitting.backbone(fitted), fitting.config(method), tmp_path / "first")
+    loaded = method.load(rig.backbone(fitted), rig.config(method), tmp_path / "first")
     method.save(loaded, tmp_path / "second")
     first, second = (
         {file.name: file.read_bytes() for file in (tmp_path / folder).iterdir()}
@@ -146,11 +146,11 @@ def test_merging_changes_nothing(name: str, family: str) -> None:
             "a change of 4-bit weights is merged into what they are read as: graftlab merge"
         )
     attached = _attach(method, fitted)
-    fitting.train(attached, fitted)
-    expected = fitting.outputs(attached.model, fitted)
+    rig.train(attached, fitted)
+    expected = rig.outputs(attached.model, fitted)
     merged = method.merge(attached.model)
-    _close(fitting.outputs(merged, fitted), expected)
-    assert type(merged) is type(fitting.backbone(fitted).model)
+    _close(rig.outputs(merged, fitted), expected)
+    assert type(merged) is type(rig.backbone(fitted).model)
 
 
 @every
@@ -159,12 +159,12 @@ def test_turned_off_it_is_the_backbone_bit_for_bit_and_on_again_itself(
 ) -> None:
     method, fitted = _case(name, family, "TURNS_OFF")
     attached = _attach(method, fitted)
-    fitting.train(attached, fitted)
-    adapted = fitting.outputs(attached.model, fitted)
+    rig.train(attached, fitted)
+    adapted = rig.outputs(attached.model, fitted)
     with method.off(attached.model):
-        turned_off = fitting.outputs(attached.model, fitted)
+        turned_off = rig.outputs(attached.model, fitted)
     torch.testing.assert_close(turned_off, _plain(fitted), rtol=0, atol=0)
-    torch.testing.assert_close(fitting.outputs(attached.model, fitted), adapted, rtol=0, atol=0)
+    torch.testing.assert_close(rig.outputs(attached.model, fitted), adapted, rtol=0, atol=0)
     assert not torch.equal(turned_off, adapted)
 
 
@@ -172,11 +172,11 @@ def test_turned_off_it_is_the_backbone_bit_for_bit_and_on_again_itself(
 def test_a_loaded_adapter_turns_off_too(name: str, family: str, tmp_path: Path) -> None:
     method, fitted = _case(name, family, "TURNS_OFF")
     attached = _attach(method, fitted)
-    fitting.train(attached, fitted)
+    rig.train(attached, fitted)
     method.save(attached.model, tmp_path)
-    loaded = method.load(fitting.backbone(fitted), fitting.config(method), tmp_path)
+    loaded = method.load(rig.backbone(fitted), rig.config(method), tmp_path)
     with method.off(loaded):
-        turned_off = fitting.outputs(loaded, fitted)
+        turned_off = rig.outputs(loaded, fitted)
     torch.testing.assert_close(turned_off, _plain(fitted), rtol=0, atol=0)
 
 
@@ -199,21 +199,21 @@ def test_the_seed_fixes_everything_and_the_runs_own_randomness_stays(
 def test_a_resumed_run_attaches_alike_without_computing(name: str, family: str) -> None:
     method, fitted = _case(name, family)
     first = _attach(method, fitted)
-    fitting.train(first, fitted)
+    rig.train(first, fitted)
     kept = {n for n, p in first.model.named_parameters() if p.requires_grad} | {*first.computed}
     state = {n: tensor for n, tensor in first.model.state_dict().items() if n in kept}
     assert set(state) == kept
-    restored = fitting.setting(fitted, seed=9, restored=copy.deepcopy(dict(first.record)))
-    second = method.attach(fitting.backbone(fitted, head_seed=9), fitting.config(method), restored)
+    restored = rig.setting(fitted, seed=9, restored=copy.deepcopy(dict(first.record)))
+    second = method.attach(rig.backbone(fitted, head_seed=9), rig.config(method), restored)
     assert second.computed == first.computed
     assert second.record == first.record
     assert second.rates == first.rates
     second.model.load_state_dict(state, strict=False)
-    expected = fitting.outputs(first.model, fitted)
-    torch.testing.assert_close(fitting.outputs(second.model, fitted), expected, rtol=0, atol=0)
+    expected = rig.outputs(first.model, fitted)
+    torch.testing.assert_close(rig.outputs(second.model, fitted), expected, rtol=0, atol=0)
     if method.TURNS_OFF:
         with method.off(second.model):
-            turned_off = fitting.outputs(second.model, fitted)
+            turned_off = rig.outputs(second.model, fitted)
         torch.testing.assert_close(turned_off, _plain(fitted), rtol=0, atol=0)
 
 
@@ -223,24 +223,24 @@ def test_hooks_go_on_from_what_they_have_saved(name: str, family: str) -> None:
     first = _attach(method, fitted)
     if not first.hooks:
         pytest.skip(f"{name} has no hooks")
-    fitting.train(first, fitted, steps=3)
+    rig.train(first, fitted, steps=3)
     second = _attach(method, fitted)
     # of 4-bit weights the scales have names in it that none but bitsandbytes can load
     second.model.load_state_dict(first.model.state_dict(), strict=not fitted.bits)
-    fitting.start(second, torch.optim.SGD(second.model.parameters()))
+    rig.start(second, torch.optim.SGD(second.model.parameters()))
     for ours, theirs in zip(second.hooks, first.hooks, strict=True):
         ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
     for attached in (first, second):
         torch.manual_seed(0)
         trainable = [p for p in attached.model.parameters() if p.requires_grad]
-        fitting.loss(attached.model, fitted).backward()
+        rig.loss(attached.model, fitted).backward()
         torch.optim.SGD(trainable, lr=0.1).step()
     logged = [
         [hook.after_optimizer_step(4) for hook in attached.hooks] for attached in (first, second)
     ]
     assert logged[0] == logged[1]
-    expected = fitting.outputs(first.model, fitted)
-    torch.testing.assert_close(fitting.outputs(second.model, fitted), expected, rtol=0, atol=0)
+    expected = rig.outputs(first.model, fitted)
+    torch.testing.assert_close(rig.outputs(second.model, fitted), expected, rtol=0, atol=0)
 
 
 @every
@@ -253,11 +253,11 @@ def test_changes_of_the_weights_add_up_to_the_merged_model(name: str, family: st
             "a change of 4-bit weights is merged into what they are read as: graftlab merge"
         )
     attached = _attach(method, fitted)
-    fitting.train(attached, fitted)
+    rig.train(attached, fitted)
     deltas = {
         n: d[0] @ d[1] if isinstance(d, tuple) else d for n, d in method.deltas(attached.model)
     }
-    backbone = fitting.backbone(fitted)
+    backbone = rig.backbone(fitted)
     before = dict(backbone.model.named_parameters())
     merged = dict(method.merge(attached.model).named_parameters())
     assert deltas
@@ -279,8 +279,8 @@ def test_as_plain_lora_it_gives_the_same_outputs_on_the_untouched_backbone(
     from graftlab.adapters import files
 
     attached = _attach(method, fitted)
-    fitting.train(attached, fitted, steps=fitting.NUM_STEPS)
-    expected = fitting.outputs(attached.model, fitted)
+    rig.train(attached, fitted, steps=rig.NUM_STEPS)
+    expected = rig.outputs(attached.model, fitted)
     files.write(tmp_path, *method.to_lora(attached.model))
-    plain = PeftModel.from_pretrained(fitting.backbone(fitted).model, tmp_path)
-    _close(fitting.outputs(plain, fitted), expected)
+    plain = PeftModel.from_pretrained(rig.backbone(fitted).model, tmp_path)
+    _close(rig.outputs(plain, fitted), expected)

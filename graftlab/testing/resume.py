@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 
-from graftlab import config, experiment, registry, runfile
+from graftlab import config, registry, runfile
 from graftlab.config import merge
-from graftlab.runs import Run
-from graftlab.testing import fitting
-from graftlab.training.steps import Stepper
+from graftlab.rundir.run import Run
+from graftlab.runs import session
+from graftlab.testing import rig
+from graftlab.training.step import Stepper
 
 WORDS = (("fine", "glad", "warm", "kind"), ("poor", "sad", "cold", "harsh"))
-OPTIONS = experiment.Options(quiet=True)
+OPTIONS = session.Options(quiet=True)
 WHOLE = ("metrics.jsonl", "predictions/test.jsonl")
 
 RUN: dict[str, Any] = {
@@ -103,15 +104,15 @@ def test_killed_and_resumed_equals_never_killed(name: str, tmp_path: Path) -> No
     method = registry.find("methods", name)
     if "tiny" not in method.BACKBONES:
         pytest.skip(f"{name} says that it does not fit the tiny backbone")
-    fields = fitting.config(method).model_dump(mode="json")
+    fields = rig.config(method).model_dump(mode="json")
     file = run_file(tmp_path, {"method": {**fields, "name": name}})
     whole = tmp_path / "whole"
-    experiment.run(file, whole, options=OPTIONS)  # here, so that no child has to import anything
+    session.run(file, whole, options=OPTIONS)  # here, so that no child has to import anything
     path = tmp_path / "killed"
-    assert killed_after(2, lambda: experiment.run(file, path, options=OPTIONS))
+    assert killed_after(2, lambda: session.run(file, path, options=OPTIONS))
     for step in (5, 11):
-        assert killed_after(step, lambda: experiment.resume(path, OPTIONS))
-    assert in_child(lambda: experiment.resume(path, OPTIONS)) == 0
+        assert killed_after(step, lambda: session.resume(path, OPTIONS))
+    assert in_child(lambda: session.resume(path, OPTIONS)) == 0
     assert outcome(Run(path)) == outcome(Run(whole))
     result = Run(path).read_result()
     assert result["exact"], result["not_exact"]

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from graftlab import quantised, surgery
-from graftlab.contracts import Attached, Backbone, Problem, Setting
-from graftlab.hooks import Training
+from graftlab.contracts import Attached, Backbone, Problem, Setting, Training
 from graftlab.seeds import mix
+from graftlab.weights import quantized, surgery
 
 # Shapes: N examples, L tokens, C classes, V vocabulary.
 
@@ -131,7 +130,7 @@ def _quantise(model: nn.Module, head: Sequence[str]) -> None:
             old.in_features, old.out_features, bias, compute_dtype=torch.float32, quant_type="nf4"
         )
         new.load_state_dict(old.state_dict())
-        quantised.keep_readable(new)
+        quantized.keep_readable(new)
         model.set_submodule(name, new.to("cpu").requires_grad_(False).eval())
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from graftlab.contracts import Batch, Task
 from graftlab.errors import DataError
-from graftlab.training.launch import Share
 from graftlab.training.order import Order
+from graftlab.training.parallel.launch import Share
 
 __all__ = ["Batches", "Share"]
 

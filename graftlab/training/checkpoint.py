@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab import files
 from graftlab.errors import CheckpointError, DiskError
+from graftlab.rundir import files
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,16 +5,17 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from graftlab import surgery
 from graftlab.errors import Diverged, Stopped
-from graftlab.runs import Lines, NoLines
+from graftlab.rundir.run import Lines, NoLines
 from graftlab.seeds import mix
-from graftlab.training import checkpoint, optimizer, resume, schedule, sharding, tallies
+from graftlab.training import checkpoint, optimizer, resume, schedule, tallies
 from graftlab.training.batches import Batches
 from graftlab.training.config import Config, num_steps
 from graftlab.training.order import Order
+from graftlab.training.parallel import sharding
 from graftlab.training.parts import Parts, Position, Scalars
-from graftlab.training.steps import Done, Stepper
+from graftlab.training.step import Done, Stepper
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graftlab.contracts import Attached, Task
-from graftlab.runs import Run
-from graftlab.training.processes import Processes
+from graftlab.rundir.run import Run
+from graftlab.training.parallel.processes import Processes
 from graftlab.training.signals import Signals
 
 if TYPE_CHECKING:

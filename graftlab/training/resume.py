@@ -11,13 +11,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab import files, surgery
+from graftlab.contracts import Training
 from graftlab.errors import CheckpointError, DiskError
-from graftlab.hooks import Training
-from graftlab.training import checkpoint, sharding
+from graftlab.rundir import files
+from graftlab.training import checkpoint
 from graftlab.training.checkpoint import Checkpoint, pack, unpack
+from graftlab.training.fixed_batch import probe
+from graftlab.training.parallel import sharding
 from graftlab.training.parts import Position
-from graftlab.training.probe import probe
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from graftlab.errors import Stopped
-from graftlab.training.processes import Processes
+from graftlab.training.parallel.processes import Processes
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 log = logging.getLogger("graftlab")

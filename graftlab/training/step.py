@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graftlab.contracts import Batch, Task
+from graftlab.contracts import Batch, Hook, Task
 from graftlab.errors import OutOfMemory
-from graftlab.hooks import Hook
 from graftlab.seeds import mix, seed_everything
 from graftlab.training.batches import Batches
-from graftlab.training.processes import Processes
-from graftlab.training.sharding import Sharding
+from graftlab.training.parallel.processes import Processes
+from graftlab.training.parallel.sharding import Sharding
 from graftlab.training.tallies import Sums, Tally, joined, names_of
 
 if TYPE_CHECKING:

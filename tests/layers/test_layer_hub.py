@@ -13,9 +13,9 @@ from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.utils import close_session
 from range_hub import COMMIT, RangeHub
 
-from graftlab import layers
 from graftlab.errors import DiskError, ModelError, Refused
-from graftlab.layers import ranges
+from graftlab.weights import layers
+from graftlab.weights.layers import ranges
 
 INDEX = "model.safetensors.index.json"
 WIDE = {"hidden_size": 256, "intermediate_size": 704}  # its layers are large beside the headers

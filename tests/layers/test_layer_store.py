@@ -21,8 +21,8 @@ from transformers import (
     LlavaConfig,
 )
 
-from graftlab import layers
 from graftlab.errors import ModelError, Refused
+from graftlab.weights import layers
 
 WIDE = {"hidden_size": 256, "intermediate_size": 704}  # its layers are large beside the headers
 INDEX = "model.safetensors.index.json"

@@ -7,7 +7,7 @@ import pytest
 
 from graftlab import registry
 from graftlab.contracts import Attached
-from graftlab.testing import fitting
+from graftlab.testing import rig
 
 
 @pytest.fixture
@@ -15,16 +15,14 @@ def attach() -> Callable[..., Attached]:
     """Return a function that attaches a method with some settings to a tiny backbone of a family."""
 
     def attach(name: str, family: str = "encoder", **settings: Any) -> Attached:
-        method, fitted = registry.find("methods", name), fitting.FAMILIES[family]
+        method, fitted = registry.find("methods", name), rig.FAMILIES[family]
         config = method.Config(**settings)
-        attached: Attached = method.attach(
-            fitting.backbone(fitted), config, fitting.setting(fitted)
-        )
+        attached: Attached = method.attach(rig.backbone(fitted), config, rig.setting(fitted))
         return attached
 
     return attach
 
 
 @pytest.fixture
-def encoder() -> fitting.Family:
-    return fitting.FAMILIES["encoder"]
+def encoder() -> rig.Family:
+    return rig.FAMILIES["encoder"]

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from graftlab.methods import adalora
-from graftlab.testing import fitting
+from graftlab.testing import rig
 
 
 def ranks(attached, family, num_steps):
@@ -14,15 +14,15 @@ def ranks(attached, family, num_steps):
     seen = []
     observed = hook.after_optimizer_step
     hook.after_optimizer_step = lambda step: seen.append(observed(step)["adalora/rank"])
-    fitting.train(attached, family, steps=num_steps)
+    rig.train(attached, family, steps=num_steps)
     return seen
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 6, 40])
 def test_the_rank_falls_to_its_target_in_runs_of_any_length(encoder, num_steps):
-    setting = fitting.setting(encoder)
+    setting = rig.setting(encoder)
     setting = type(setting)(**{**vars(setting), "num_steps": num_steps})
-    attached = adalora.attach(fitting.backbone(encoder), adalora.Config(), setting)
+    attached = adalora.attach(rig.backbone(encoder), adalora.Config(), setting)
     seen = ranks(attached, encoder, num_steps)
     assert seen == sorted(seen, reverse=True)
     assert seen[-1] == 8
@@ -39,15 +39,15 @@ def test_skipped_allocations_are_made_up_for(attach, encoder):
     hook.after_optimizer_step = lambda step: seen.append(
         observed(step)["adalora/rank"] if step not in (3, 4, last) else None
     )
-    fitting.train(attached, encoder, steps=fitting.NUM_STEPS)
+    rig.train(attached, encoder, steps=rig.NUM_STEPS)
     assert seen[-1] == 8
 
 
 def test_the_orthogonality_term_is_pefts_own(attach, encoder):
     attached = attach("adalora", orthogonality=0.3)
-    fitting.train(attached, encoder)
+    rig.train(attached, encoder)
     (hook,) = attached.hooks
-    inputs = fitting.batch(encoder)
+    inputs = rig.batch(encoder)
     with torch.no_grad():
         with_term = attached.model(**inputs).loss  # peft adds its term where it is given labels
         without = torch.nn.functional.cross_entropy(
@@ -63,16 +63,16 @@ def test_the_file_keeps_the_directions_of_the_weights_and_not_of_the_last_alloca
     attach, encoder, tmp_path
 ):
     attached = attach("adalora")
-    fitting.train(attached, encoder, steps=fitting.NUM_STEPS)
+    rig.train(attached, encoder, steps=rig.NUM_STEPS)
     config = attached.model.peft_config["default"]
     for layer in adalora.lora_layers(attached.model).values():
         layer.lora_E["default"].data.fill_(0.1)  # as an earlier, best step may have them
-    expected = fitting.outputs(attached.model, encoder)
+    expected = rig.outputs(attached.model, encoder)
     before = {name: list(kept) for name, kept in config.rank_pattern.items()}
     adalora.save(attached.model, tmp_path)
     assert config.rank_pattern == before
-    loaded = adalora.load(fitting.backbone(encoder), adalora.Config(), tmp_path)
-    torch.testing.assert_close(fitting.outputs(loaded, encoder), expected, rtol=1e-5, atol=1e-5)
+    loaded = adalora.load(rig.backbone(encoder), adalora.Config(), tmp_path)
+    torch.testing.assert_close(rig.outputs(loaded, encoder), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

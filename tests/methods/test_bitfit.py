@@ -12,30 +12,30 @@ from transformers import (
 from graftlab.contracts import Backbone
 from graftlab.errors import ConfigError
 from graftlab.methods import bitfit
-from graftlab.testing import fitting
+from graftlab.testing import rig
 
 
 def test_it_trains_exactly_the_biases(attach, encoder):
     attached = attach("bitfit")
-    reference = fitting.backbone(encoder).model
+    reference = rig.backbone(encoder).model
     biases = {n for n, _ in reference.named_parameters() if n.endswith(".bias")}
     assert {n for n, _ in bitfit.deltas(attached.model)} == biases - {"classifier.bias"}
 
 
 def test_a_step_is_the_step_that_training_the_biases_themselves_takes(attach, encoder):
     attached = attach("bitfit")
-    reference = fitting.backbone(encoder).model.eval()
+    reference = rig.backbone(encoder).model.eval()
     biases = [p for n, p in reference.named_parameters() if n.endswith(".bias")]
-    fitting.loss(reference, encoder).backward()
+    rig.loss(reference, encoder).backward()
     torch.optim.SGD(biases, lr=0.5).step()
     model = attached.model.eval()
     deltas = [
         p for n, p in model.named_parameters() if "bitfit_" in n or n.endswith("default.bias")
     ]
-    fitting.loss(model, encoder).backward()
+    rig.loss(model, encoder).backward()
     torch.optim.SGD([p for p in deltas if p.requires_grad], lr=0.5).step()
-    expected = fitting.outputs(reference, encoder)
-    torch.testing.assert_close(fitting.outputs(model, encoder), expected, rtol=1e-5, atol=1e-6)
+    expected = rig.outputs(reference, encoder)
+    torch.testing.assert_close(rig.outputs(model, encoder), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_backbone_without_biases_is_refused(encoder):
@@ -49,7 +49,7 @@ def test_a_backbone_without_biases_is_refused(encoder):
     )
     llama = Backbone(LlamaForSequenceClassification(config), "decoder", None, ("score",), 12)
     with pytest.raises(ConfigError, match="LlamaForSequenceClassification has none"):
-        bitfit.attach(llama, bitfit.Config(), fitting.setting(encoder))
+        bitfit.attach(llama, bitfit.Config(), rig.setting(encoder))
 
 
 def test_it_merges_beside_a_head_of_several_layers(encoder):
@@ -64,8 +64,8 @@ def test_it_merges_beside_a_head_of_several_layers(encoder):
     )
     model = RobertaForSequenceClassification(config)
     roberta = Backbone(model, "encoder", None, ("classifier",), 12)
-    attached = bitfit.attach(roberta, bitfit.Config(), fitting.setting(encoder))
-    fitting.train(attached, encoder)
-    expected = fitting.outputs(attached.model, encoder)
+    attached = bitfit.attach(roberta, bitfit.Config(), rig.setting(encoder))
+    rig.train(attached, encoder)
+    expected = rig.outputs(attached.model, encoder)
     merged = bitfit.merge(attached.model)
-    torch.testing.assert_close(fitting.outputs(merged, encoder), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rig.outputs(merged, encoder), expected, rtol=1e-4, atol=1e-5)

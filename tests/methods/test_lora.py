@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from graftlab.adapters import files
 from graftlab.errors import ConfigError, ModelError, Refused
 from graftlab.methods import lora
-from graftlab.testing import fitting
+from graftlab.testing import rig
 
 
 def test_lora_plus_gives_every_b_and_nothing_else_its_ratio(attach):
@@ -40,37 +40,35 @@ def test_the_correction_is_scaled_as_in_the_papers(attach, rslora, expected):
 @pytest.mark.parametrize("init", ["gaussian", "orthogonal", "pissa", "olora", "eva"])
 def test_every_start_is_the_backbone_trains_saves_and_turns_off(attach, encoder, init, tmp_path):
     attached = attach("lora", init=init, rank=4)
-    plain = fitting.outputs(fitting.backbone(encoder).model, encoder)
-    torch.testing.assert_close(
-        fitting.outputs(attached.model, encoder), plain, rtol=1e-4, atol=1e-5
-    )
-    reached = fitting.train(attached, encoder)
+    plain = rig.outputs(rig.backbone(encoder).model, encoder)
+    torch.testing.assert_close(rig.outputs(attached.model, encoder), plain, rtol=1e-4, atol=1e-5)
+    reached = rig.train(attached, encoder)
     assert all(reached.values())
-    trained = fitting.outputs(attached.model, encoder)
+    trained = rig.outputs(attached.model, encoder)
     lora.save(attached.model, tmp_path)
-    loaded = lora.load(fitting.backbone(encoder), lora.Config(init=init, rank=4), tmp_path)
-    assert torch.equal(fitting.outputs(loaded, encoder), trained)
+    loaded = lora.load(rig.backbone(encoder), lora.Config(init=init, rank=4), tmp_path)
+    assert torch.equal(rig.outputs(loaded, encoder), trained)
     assert json.loads((tmp_path / files.CONFIG).read_text())["init_lora_weights"] == init
     for model in (attached.model, loaded):
         with lora.off(model):
-            assert torch.equal(fitting.outputs(model, encoder), plain)
+            assert torch.equal(rig.outputs(model, encoder), plain)
 
 
 @pytest.mark.parametrize("init", ["orthogonal", "pissa", "olora", "eva"])
 def test_a_resumed_run_computes_no_start_again(attach, encoder, init, monkeypatch):
     config = lora.Config(init=init, rank=4)
     first = attach("lora", init=init, rank=4)
-    fitting.train(first, encoder)
-    restored = fitting.setting(encoder, seed=9, restored=json.loads(json.dumps(dict(first.record))))
+    rig.train(first, encoder)
+    restored = rig.setting(encoder, seed=9, restored=json.loads(json.dumps(dict(first.record))))
     if init != "orthogonal":  # whose QR of an (R, R) matrix of noise costs nothing
         for factorisation in ("svd", "qr"):
             monkeypatch.delattr(torch.linalg, factorisation)
-    second = lora.attach(fitting.backbone(encoder, head_seed=9), config, restored)
+    second = lora.attach(rig.backbone(encoder, head_seed=9), config, restored)
     names = {n for n, p in first.model.named_parameters() if p.requires_grad} | {*first.computed}
     state = {n: x for n, x in first.model.state_dict().items() if n in names}
     assert not second.model.load_state_dict(state, strict=False).unexpected_keys
-    expected = fitting.outputs(first.model, encoder)
-    assert torch.equal(fitting.outputs(second.model, encoder), expected)
+    expected = rig.outputs(first.model, encoder)
+    assert torch.equal(rig.outputs(second.model, encoder), expected)
     assert files.config_dict(second.model) == files.config_dict(first.model)
 
 
@@ -151,16 +149,16 @@ def test_peft_fields_are_checked_without_importing_peft():
 def test_start_from_begins_where_the_earlier_run_ended(attach, encoder, tmp_path):
     for init in ("default", "pissa"):
         first = attach("lora", init=init)
-        fitting.train(first, encoder)
+        rig.train(first, encoder)
         lora.save(first.model, tmp_path / init / "adapter")
         second = attach("lora", init=init, start_from=tmp_path / init)
-        expected = fitting.outputs(first.model, encoder)
-        assert torch.equal(fitting.outputs(second.model, encoder), expected)
+        expected = rig.outputs(first.model, encoder)
+        assert torch.equal(rig.outputs(second.model, encoder), expected)
 
 
 def test_start_from_without_the_head_begins_with_a_new_one(attach, encoder, tmp_path):
     first = attach("lora")
-    fitting.train(first, encoder)
+    rig.train(first, encoder)
     lora.save(first.model, tmp_path)
     second = attach("lora", start_from=tmp_path, start_head=False)
     ours, theirs = files.tensors(second.model), files.tensors(first.model)
@@ -185,10 +183,10 @@ def test_start_from_another_kind_of_adapter_is_refused(
 def test_start_from_an_adapter_of_another_backbone_is_refused_by_hash_or_else_by_name(
     encoder, tmp_path
 ):
-    setting, config = fitting.setting(encoder), lora.Config(start_from=tmp_path / "adapter")
+    setting, config = rig.setting(encoder), lora.Config(start_from=tmp_path / "adapter")
 
     def backbone(**record):
-        return replace(fitting.backbone(encoder), record=record)
+        return replace(rig.backbone(encoder), record=record)
 
     theirs = {"source": "one", "sha256": {"a": "1"}}
     lora.save(lora.attach(backbone(**theirs), lora.Config(), setting).model, tmp_path / "adapter")
@@ -210,13 +208,13 @@ def test_a_pickled_adapter_is_refused(encoder, tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.bin").write_bytes(b"")
     with pytest.raises(Refused, match="is a pickle"):
-        lora.load(fitting.backbone(encoder), lora.Config(), tmp_path)
+        lora.load(rig.backbone(encoder), lora.Config(), tmp_path)
 
 
 def test_an_adapter_of_another_backbone_is_refused(attach, tmp_path):
     lora.save(attach("lora").model, tmp_path)
     with pytest.raises(ModelError, match="does not fit"):
-        lora.load(fitting.backbone(fitting.FAMILIES["decoder"]), lora.Config(), tmp_path)
+        lora.load(rig.backbone(rig.FAMILIES["decoder"]), lora.Config(), tmp_path)
 
 
 def test_a_truncated_adapter_is_refused(attach, encoder, tmp_path: Path):
@@ -224,4 +222,4 @@ def test_a_truncated_adapter_is_refused(attach, encoder, tmp_path: Path):
     weights = tmp_path / files.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="cannot be read"):
-        lora.load(fitting.backbone(encoder), lora.Config(), tmp_path)
+        lora.load(rig.backbone(encoder), lora.Config(), tmp_path)

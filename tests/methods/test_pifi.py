@@ -13,14 +13,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graftlab import config, experiment, inference, runfile
+from graftlab import config, inference, runfile
 from graftlab.contracts import Attached, Problem
 from graftlab.errors import ConfigError, ModelError
 from graftlab.methods import pifi
-from graftlab.testing import fitting
+from graftlab.runs import session
+from graftlab.testing import rig
 from graftlab.testing.resume import run_file
 
-BERT = fitting.FAMILIES["encoder"]
+BERT = rig.FAMILIES["encoder"]
 WIDTH, PLUG = 32, 24  # of the tiny BERT, and of the donor
 SMALL_LLAMA = Path(__file__).parents[2].parent / "shared" / "models" / "small-llama"
 BASE = {"plug": "none", "projections": False}
@@ -51,9 +52,7 @@ def donor(tmp_path: Path) -> Path:
 
 
 def attach(donor: Path, seed: int = 0, family: Any = BERT, **fields: Any) -> Attached:
-    return pifi.attach(
-        fitting.backbone(family), section(donor, **fields), fitting.setting(family, seed)
-    )
+    return pifi.attach(rig.backbone(family), section(donor, **fields), rig.setting(family, seed))
 
 
 def section(donor: Path, **fields: Any) -> pifi.Config:
@@ -65,7 +64,7 @@ def decoder(donor: Path) -> Any:
 
 
 def inputs(seed: int = 0) -> dict[str, Tensor]:
-    batch = fitting.batch(BERT, seed)
+    batch = rig.batch(BERT, seed)
     batch.pop("labels")
     return batch
 
@@ -108,14 +107,14 @@ def test_a_pooled_vector_needs_no_query_no_key_and_no_position(donor: Path) -> N
     """Against the closed form for a sequence of one, where the softmax is 1."""
     model = attach(donor).model
     expected = through(model, by_hand(decoder(donor).layers[1]), states(model)[:, 0])
-    torch.testing.assert_close(fitting.outputs(model, BERT), expected)
+    torch.testing.assert_close(rig.outputs(model, BERT), expected)
 
 
 def test_several_layers_are_passed_one_after_the_other(donor: Path) -> None:
     model, blocks = attach(donor, layer=[2, 0]).model, decoder(donor).layers
     first, second = by_hand(blocks[2]), by_hand(blocks[0])
     expected = through(model, lambda z: second(first(z)), states(model)[:, 0])
-    torch.testing.assert_close(fitting.outputs(model, BERT), expected)
+    torch.testing.assert_close(rig.outputs(model, BERT), expected)
 
 
 def test_a_sequence_is_seen_as_the_donor_sees_its_own(donor: Path) -> None:
@@ -130,16 +129,16 @@ def test_a_sequence_is_seen_as_the_donor_sees_its_own(donor: Path) -> None:
     pooled = torch.stack(
         [row[kept.bool()].mean(dim=0) for row, kept in zip(out, mask, strict=True)]
     )
-    torch.testing.assert_close(fitting.outputs(model, BERT), head(model, pooled))
+    torch.testing.assert_close(rig.outputs(model, BERT), head(model, pooled))
 
 
 def test_the_controls_are_what_they_say(donor: Path) -> None:
     for variant, between in (("mlp", F.gelu), ("projections", lambda z: z)):
         model = attach(donor, **VARIANTS[variant]).model
         expected = through(model, between, states(model)[:, 0])
-        torch.testing.assert_close(fitting.outputs(model, BERT), expected)
+        torch.testing.assert_close(rig.outputs(model, BERT), expected)
     model = attach(donor, **VARIANTS["base"]).model
-    torch.testing.assert_close(fitting.outputs(model, BERT), head(model, states(model)[:, 0]))
+    torch.testing.assert_close(rig.outputs(model, BERT), head(model, states(model)[:, 0]))
 
 
 def test_a_residual_goes_around_the_plug(donor: Path) -> None:
@@ -147,7 +146,7 @@ def test_a_residual_goes_around_the_plug(donor: Path) -> None:
     pooled = states(model)[:, 0]
     with torch.no_grad():
         out = model.project_out(by_hand(decoder(donor).layers[1])(model.project_in(pooled)))
-    torch.testing.assert_close(fitting.outputs(model, BERT), head(model, pooled + out))
+    torch.testing.assert_close(rig.outputs(model, BERT), head(model, pooled + out))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +158,7 @@ def test_a_residual_goes_around_the_plug(donor: Path) -> None:
 def test_padding_changes_nothing(fields: dict[str, Any], side: str, donor: Path) -> None:
     model = attach(donor, **fields).model.eval()
     given = {name: rows[1:2] for name, rows in inputs().items()}  # a text without padding
-    positions = torch.arange(fitting.LENGTH)[None]
+    positions = torch.arange(rig.LENGTH)[None]
     widths = (5, 0) if side == "left" else (0, 5)
     more = {name: F.pad(rows, widths) for name, rows in given.items()}
     with torch.no_grad():
@@ -179,7 +178,7 @@ def test_a_mean_with_padding_is_over_a_fixed_length(donor: Path) -> None:
     with pytest.raises(ConfigError, match=r"method\.pad_to is 13, but the backbone takes 12"):
         attach(donor, pooling="mean_with_padding", pad_to=13)
     with pytest.raises(ConfigError, match=r"12 tokens is longer than method.pad_to \(8\)"):
-        fitting.outputs(attach(donor, pooling="mean_with_padding", pad_to=8).model, BERT)
+        rig.outputs(attach(donor, pooling="mean_with_padding", pad_to=8).model, BERT)
 
 
 # What trains
@@ -189,7 +188,7 @@ def test_gradients_pass_through_the_layer_to_the_encoder_and_stay_out_of_it(dono
     attached = attach(donor)
     model: Any = attached.model
     before = {name: p.clone() for name, p in model.donor.named_parameters()}
-    reached = fitting.train(attached, BERT)
+    reached = rig.train(attached, BERT)
     assert before
     assert not any(name.startswith("donor") for name in reached)
     assert all(reached.values())
@@ -238,13 +237,13 @@ def test_a_random_layer_is_the_seeds_own_and_another_than_the_donors(donor: Path
 @pytest.mark.parametrize(("variant", "part"), [("frozen", ""), ("lora", "lora_")])
 def test_a_frozen_encoder_stays_as_it_is(variant: str, part: str, donor: Path) -> None:
     attached = attach(donor, **VARIANTS[variant])
-    reached = [name for name in fitting.train(attached, BERT) if name.startswith("encoder")]
+    reached = [name for name in rig.train(attached, BERT) if name.startswith("encoder")]
     assert [name for name in reached if part not in name] == []
     assert bool(reached) is bool(part)
 
 
 def test_a_trained_layer_trains(donor: Path) -> None:
-    reached = fitting.train(attach(donor, train_layer=True), BERT)
+    reached = rig.train(attach(donor, train_layer=True), BERT)
     assert any(name.startswith("donor") for name in reached)
     assert all(reached.values())
 
@@ -255,17 +254,15 @@ def test_a_trained_layer_trains(donor: Path) -> None:
 @every_variant
 def test_it_opens_with_transformers_bit_for_bit(variant: str, donor: Path, tmp_path: Path) -> None:
     attached = attach(donor, **VARIANTS[variant])
-    fitting.train(attached, BERT)
-    expected = fitting.outputs(attached.model, BERT)
+    rig.train(attached, BERT)
+    expected = rig.outputs(attached.model, BERT)
     pifi.save(attached.model, tmp_path / "saved")  # type: ignore[arg-type]
-    ours = pifi.load(
-        fitting.backbone(BERT), section(donor, **VARIANTS[variant]), tmp_path / "saved"
-    )
-    assert torch.equal(fitting.outputs(ours, BERT), expected)
+    ours = pifi.load(rig.backbone(BERT), section(donor, **VARIANTS[variant]), tmp_path / "saved")
+    assert torch.equal(rig.outputs(ours, BERT), expected)
     theirs: Any = transformers.AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "saved"
     )
-    assert torch.equal(fitting.outputs(theirs, BERT), expected)
+    assert torch.equal(rig.outputs(theirs, BERT), expected)
     theirs.save_pretrained(tmp_path / "again")
     first, again = (load_file(tmp_path / f / "model.safetensors") for f in ("saved", "again"))
     assert set(first) == set(again)
@@ -277,34 +274,34 @@ def test_it_opens_with_transformers_bit_for_bit(variant: str, donor: Path, tmp_p
 def test_an_encoder_of_lower_precision_stays_so_and_what_trains_does_not(
     encoder: str, donor: Path, tmp_path: Path
 ) -> None:
-    backbone = fitting.backbone(BERT)
+    backbone = rig.backbone(BERT)
     backbone.model.to(torch.bfloat16)
-    attached = pifi.attach(backbone, section(donor, encoder=encoder), fitting.setting(BERT))
-    fitting.train(attached, BERT)
-    expected = fitting.outputs(attached.model, BERT)
+    attached = pifi.attach(backbone, section(donor, encoder=encoder), rig.setting(BERT))
+    rig.train(attached, BERT)
+    expected = rig.outputs(attached.model, BERT)
     pifi.save(attached.model, tmp_path)  # type: ignore[arg-type]
     theirs: Any = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
     own = attached.model.state_dict()
     assert {n: w.dtype for n, w in theirs.state_dict().items()} == {
         n: w.dtype for n, w in own.items()
     }
-    torch.testing.assert_close(fitting.outputs(theirs, BERT), expected)
+    torch.testing.assert_close(rig.outputs(theirs, BERT), expected)
 
 
 def test_gradient_checkpointing_changes_no_gradient(donor: Path) -> None:
     gradients = []
     for checkpointing in (False, True):
-        backbone = fitting.backbone(BERT)
+        backbone = rig.backbone(BERT)
         own: Any = backbone.model
         if checkpointing:
             own.gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": False}
             )
-        model: Any = pifi.attach(backbone, section(donor), fitting.setting(BERT)).model.train()
+        model: Any = pifi.attach(backbone, section(donor), rig.setting(BERT)).model.train()
         assert model.is_gradient_checkpointing is checkpointing
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            fitting.loss(model, BERT).backward()
+            rig.loss(model, BERT).backward()
         gradients.append(model.encoder.embeddings.word_embeddings.weight.grad)
     torch.testing.assert_close(*gradients)
 
@@ -319,7 +316,7 @@ def test_a_donor_that_has_changed_is_refused(
     weights["model.layers.1.mlp.up_proj.weight"][0, 0] += 1  # moves the norm of the random one
     save_file(weights, donor / "model.safetensors", metadata={"format": "pt"})
     again = {
-        "ours": lambda path: pifi.load(fitting.backbone(BERT), section(donor, plug=plug), path),
+        "ours": lambda path: pifi.load(rig.backbone(BERT), section(donor, plug=plug), path),
         "transformers": transformers.AutoModelForSequenceClassification.from_pretrained,
     }
     with pytest.raises(ModelError, match=r"layer 1 of .* its sha256 is"):
@@ -331,17 +328,17 @@ def test_a_change_elsewhere_in_the_donor_does_not_matter(donor: Path, tmp_path: 
     weights = load_file(donor / "model.safetensors")
     weights["model.layers.2.mlp.up_proj.weight"] += 1
     save_file(weights, donor / "model.safetensors", metadata={"format": "pt"})
-    pifi.load(fitting.backbone(BERT), section(donor), tmp_path / "saved")
+    pifi.load(rig.backbone(BERT), section(donor), tmp_path / "saved")
 
 
 def test_a_trained_layer_needs_its_model_no_more(donor: Path, tmp_path: Path) -> None:
     attached = attach(donor, train_layer=True)
-    fitting.train(attached, BERT)
-    expected = fitting.outputs(attached.model, BERT)
+    rig.train(attached, BERT)
+    expected = rig.outputs(attached.model, BERT)
     pifi.save(attached.model, tmp_path / "saved")  # type: ignore[arg-type]
     shutil.rmtree(donor)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
-    assert torch.equal(fitting.outputs(theirs, BERT), expected)
+    assert torch.equal(rig.outputs(theirs, BERT), expected)
 
 
 def test_the_config_names_the_layer(donor: Path, tmp_path: Path) -> None:
@@ -354,7 +351,7 @@ def test_the_config_names_the_layer(donor: Path, tmp_path: Path) -> None:
 
 def _small(name: str, **fields: Any) -> Any:
     sizes = {
-        "vocab_size": fitting.VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 2,
+        "vocab_size": rig.VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 2,
         "num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 80,
         "num_labels": 3, "pad_token_id": 0,
     }  # fmt: skip
@@ -380,25 +377,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 def test_every_architecture_trains_whole_and_opens_again(
     name: str, donor: Path, tmp_path: Path
 ) -> None:
-    family = fitting.Family(
-        "encoder", fitting.CLASSES, name, lambda: _small(name, **ARCHITECTURES[name])
-    )
+    family = rig.Family("encoder", rig.CLASSES, name, lambda: _small(name, **ARCHITECTURES[name]))
     attached = attach(donor, family=family)
-    assert [n for n, had in fitting.train(attached, family).items() if not had] == []
-    expected = fitting.outputs(attached.model, family)
+    assert [n for n, had in rig.train(attached, family).items() if not had] == []
+    expected = rig.outputs(attached.model, family)
     pifi.save(attached.model, tmp_path / "saved")  # type: ignore[arg-type]
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
-    assert torch.equal(fitting.outputs(theirs, family), expected)
+    assert torch.equal(rig.outputs(theirs, family), expected)
 
 
 def test_a_score_is_put_out_too(donor: Path) -> None:
     score = Problem("regression")
-    backbone = fitting.backbone(BERT)
+    backbone = rig.backbone(BERT)
     own: Any = backbone.model
     own.config.id2label, own.config.problem_type = {0: "score"}, "regression"
-    model = pifi.attach(
-        backbone, section(donor), fitting.setting(BERT._replace(problem=score))
-    ).model
+    model = pifi.attach(backbone, section(donor), rig.setting(BERT._replace(problem=score))).model
     out = model(**inputs(), labels=torch.zeros(8))
     assert out.logits.shape == (8, 1)
     torch.testing.assert_close(out.loss, out.logits.square().mean())
@@ -461,9 +454,9 @@ def test_a_layer_that_is_to_be_chosen_is_not_guessed(donor: Path) -> None:
         attach(donor, layer="auto")
     chosen = pifi.with_layer(auto, 2)
     assert not pifi.wants_layer(chosen)
-    first = pifi.attach(fitting.backbone(BERT), chosen, fitting.setting(BERT))
-    restored = fitting.setting(BERT, restored=dict(first.record))
-    again = pifi.attach(fitting.backbone(BERT), auto, restored)  # a resumed run knows its layer
+    first = pifi.attach(rig.backbone(BERT), chosen, rig.setting(BERT))
+    restored = rig.setting(BERT, restored=dict(first.record))
+    again = pifi.attach(rig.backbone(BERT), auto, restored)  # a resumed run knows its layer
     assert again.record == first.record
 
 
@@ -477,7 +470,7 @@ def test_a_name_that_no_layer_of_the_encoder_has_is_refused(donor: Path) -> None
 def test_images_and_tokens_are_refused(donor: Path) -> None:
     for family, words in (("vision", "reads images"), ("tokens", "puts out tokens")):
         with pytest.raises(ConfigError, match=words):
-            attach(donor, family=fitting.FAMILIES[family])
+            attach(donor, family=rig.FAMILIES[family])
 
 
 # Runs
@@ -496,7 +489,7 @@ def test_a_finished_run_predicts_again_what_it_predicted(
     }
     file = run_file(tmp_path / "data", {"method": method, "training": {"max_steps": 4}})
     assert file.resolved["method"]["llm"] == str(donor)
-    run = experiment.run(file, tmp_path / "run", options=experiment.Options(quiet=True))
+    run = session.run(file, tmp_path / "run", options=session.Options(quiet=True))
     monkeypatch.chdir("/")
     predictions, _ = inference.load(run.path).evaluate("test")
     before = [json.loads(line) for line in run.predictions("test").read_text().splitlines()]
@@ -514,7 +507,7 @@ def test_a_real_layer_in_a_real_encoder(plug_mode: str, tmp_path: Path) -> None:
         encoder.Config(model="minilm"), Problem("classes", ("no", "yes")), seed=0
     )
     section = pifi.Config(llm=str(SMALL_LLAMA), layer=3, plug_mode=plug_mode, pooling="mean")
-    attached = pifi.attach(backbone, section, fitting.setting(BERT))
+    attached = pifi.attach(backbone, section, rig.setting(BERT))
     texts = [
         "Oil prices rose on Monday.",
         "A film that nobody needs, and that nobody will see twice.",

@@ -3,14 +3,14 @@
 import torch
 
 from graftlab.methods import pissa
-from graftlab.testing import fitting
+from graftlab.testing import rig
 
 
 def test_it_starts_from_the_largest_singular_values(attach, encoder):
     model = attach("pissa", rank=4, targets=("query",)).model
     name = "bert.encoder.layer.0.attention.self.query"
     layer = model.get_submodule(f"base_model.model.{name}")
-    original = fitting.backbone(encoder).model.get_submodule(name).weight
+    original = rig.backbone(encoder).model.get_submodule(name).weight
     u, s, vh = torch.linalg.svd(original.double())
     principal = (u[:, :4] * s[:4]) @ vh[:4]
     started = layer.scaling["default"] * layer.lora_B.default.weight @ layer.lora_A.default.weight

@@ -8,7 +8,7 @@ import graftlab.auto
 from graftlab import registry
 from graftlab.backbones import encoder
 from graftlab.errors import ModelError
-from graftlab.testing import fitting
+from graftlab.testing import rig
 
 pytestmark = pytest.mark.slow
 
@@ -16,33 +16,33 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("family", ["encoder", "decoder", "tokens", "vision"])
 @pytest.mark.parametrize("name", ["lora", "dora", "adalora", "bitfit"])
 def test_plain_peft_loads_the_folder_to_the_same_bits(attach, name, family, tmp_path):
-    method, fitted = registry.find("methods", name), fitting.FAMILIES[family]
+    method, fitted = registry.find("methods", name), rig.FAMILIES[family]
     attached = attach(name, family)
-    fitting.train(attached, fitted, steps=fitting.NUM_STEPS)
+    rig.train(attached, fitted, steps=rig.NUM_STEPS)
     method.save(attached.model, tmp_path)
-    ours = method.load(fitting.backbone(fitted), method.Config(), tmp_path)
-    theirs = PeftModel.from_pretrained(fitting.backbone(fitted).model, tmp_path)
-    expected = fitting.outputs(ours, fitted)
-    assert torch.equal(fitting.outputs(theirs, fitted), expected)
+    ours = method.load(rig.backbone(fitted), method.Config(), tmp_path)
+    theirs = PeftModel.from_pretrained(rig.backbone(fitted).model, tmp_path)
+    expected = rig.outputs(ours, fitted)
+    assert torch.equal(rig.outputs(theirs, fitted), expected)
 
 
 @pytest.mark.parametrize("name", ["lora", "dora", "adalora"])
 def test_plain_peft_loads_an_adapter_of_minilm_to_the_same_bits(name, tmp_path):
     def minilm():
         try:
-            return encoder.load(encoder.Config(model="minilm"), fitting.CLASSES, seed=0)
+            return encoder.load(encoder.Config(model="minilm"), rig.CLASSES, seed=0)
         except ModelError as error:
             pytest.skip(f"MiniLM is not at hand: {error}")
 
-    method, fitted = registry.find("methods", name), fitting.FAMILIES["encoder"]
-    attached = method.attach(minilm(), method.Config(), fitting.setting(fitted))
-    fitting.train(attached, fitted)
+    method, fitted = registry.find("methods", name), rig.FAMILIES["encoder"]
+    attached = method.attach(minilm(), method.Config(), rig.setting(fitted))
+    rig.train(attached, fitted)
     method.save(attached.model, tmp_path)
-    ours = fitting.outputs(method.load(minilm(), method.Config(), tmp_path), fitted)
-    theirs = fitting.outputs(PeftModel.from_pretrained(minilm().model, tmp_path), fitted)
+    ours = rig.outputs(method.load(minilm(), method.Config(), tmp_path), fitted)
+    theirs = rig.outputs(PeftModel.from_pretrained(minilm().model, tmp_path), fitted)
     assert torch.equal(ours, theirs)
     exact = method.RELOADS_EXACTLY
-    trained = fitting.outputs(attached.model, fitted)
+    trained = rig.outputs(attached.model, fitted)
     torch.testing.assert_close(ours, trained, rtol=0, atol=0 if exact else 1e-5)
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from graftlab.errors import ConfigError
 from graftlab.methods import prefix
-from graftlab.testing import fitting
+from graftlab.testing import rig
 
 
 @pytest.mark.parametrize(
@@ -26,15 +26,15 @@ def test_images_and_gradient_checkpointing_are_refused_before_loading():
 
 
 def test_attaching_refuses_the_same(encoder):
-    setting = dataclasses.replace(fitting.setting(encoder), gradient_checkpointing=True)
+    setting = dataclasses.replace(rig.setting(encoder), gradient_checkpointing=True)
     with pytest.raises(ConfigError, match="gradient_checkpointing"):
-        prefix.attach(fitting.backbone(encoder), prefix.Config(), setting)
+        prefix.attach(rig.backbone(encoder), prefix.Config(), setting)
 
 
 def test_it_starts_from_the_keys_and_values_of_the_first_words(attach, encoder):
     model = attach("prefix", num_tokens=5).model
-    words = prefix.first_words(fitting.setting(encoder), 5)
-    bert = fitting.backbone(encoder).model.bert
+    words = prefix.first_words(rig.setting(encoder), 5)
+    bert = rig.backbone(encoder).model.bert
     seen = []
     attention = bert.encoder.layer[0].attention.self
     attention.key.register_forward_hook(lambda *call: seen.append(call[-1]))
@@ -53,4 +53,4 @@ def test_a_projection_has_no_words_to_start_from(attach, encoder):
     with pytest.raises(ValidationError, match="init random"):
         prefix.Config(peft={"prefix_projection": True})
     attached = attach("prefix", init="random", peft={"prefix_projection": True})
-    assert all(fitting.train(attached, encoder).values())
+    assert all(rig.train(attached, encoder).values())

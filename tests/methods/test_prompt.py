@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from graftlab.methods import prompt
-from graftlab.testing import fitting
+from graftlab.testing import rig
 
 
 @pytest.mark.parametrize("name", ["prefix", "prompt"])
@@ -21,18 +21,18 @@ def test_it_starts_from_the_words_of_a_text(encoder):
             assert not add_special_tokens
             return {"input_ids": [int(word) for word in text.split()]}
 
-    backbone = fitting.backbone(encoder)
+    backbone = rig.backbone(encoder)
     backbone = type(backbone)(**{**vars(backbone), "processor": Tokenizer()})
     words = backbone.model.get_input_embeddings().weight.detach().clone()
     config = prompt.Config(num_tokens=5, init_text="3 7")
-    model = prompt.attach(backbone, config, fitting.setting(encoder)).model
+    model = prompt.attach(backbone, config, rig.setting(encoder)).model
     start = model.prompt_encoder["default"].embedding.weight
     assert torch.equal(start, words[[3, 7, 3, 7, 3]])
 
 
 def test_a_decoders_class_does_not_depend_on_padding(attach):
     model = attach("prompt", "decoder").model.eval()
-    ids = torch.randint(1, fitting.VOCABULARY, (2, 7), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(1, rig.VOCABULARY, (2, 7), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=mask).logits

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from graftlab import registry, surgery
+from graftlab import registry
 from graftlab.contracts import Backbone
-from graftlab.testing import fitting
+from graftlab.testing import rig
+from graftlab.weights import surgery
 
 
 def test_a_frozen_batch_norm_keeps_its_statistics_in_training():
@@ -27,7 +28,7 @@ def test_an_output_projection_that_is_used_but_never_called_is_no_target():
 
 
 def test_the_layer_that_scores_the_vocabulary_is_no_target():
-    model = fitting.backbone(fitting.FAMILIES["tokens"]).model
+    model = rig.backbone(rig.FAMILIES["tokens"]).model
     assert not [n for n in surgery.match_targets(model, "all-linear") if "lm_head" in n]
 
 
@@ -49,15 +50,15 @@ def test_conv1d_is_a_linear_layer_whose_changes_have_its_own_layout(name):
         model = GPT2ForSequenceClassification(config).eval()
         return Backbone(model, "decoder", None, ("score",), 12)
 
-    family, method = fitting.FAMILIES["decoder"], registry.find("methods", name)
-    attached = method.attach(backbone(), method.Config(), fitting.setting(family))
-    fitting.train(attached, family)
+    family, method = rig.FAMILIES["decoder"], registry.find("methods", name)
+    attached = method.attach(backbone(), method.Config(), rig.setting(family))
+    rig.train(attached, family)
     deltas = dict(method.deltas(attached.model))
     assert any("c_attn" in n for n in deltas)
     before = dict(backbone().model.named_parameters())
-    expected = fitting.outputs(attached.model, family)
+    expected = rig.outputs(attached.model, family)
     merged = method.merge(attached.model)
-    torch.testing.assert_close(fitting.outputs(merged, family), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rig.outputs(merged, family), expected, rtol=1e-4, atol=1e-5)
     for weight, value in dict(merged.named_parameters()).items():
         if weight in deltas:
             change = deltas[weight]
@@ -67,16 +68,16 @@ def test_conv1d_is_a_linear_layer_whose_changes_have_its_own_layout(name):
 
 @pytest.mark.parametrize("name", ["head", "lora", "bitfit", "prefix", "prompt"])
 def test_a_backbone_in_bfloat16_trains_and_reloads_with_a_head_in_float32(name, tmp_path):
-    family, method = fitting.FAMILIES["encoder"], registry.find("methods", name)
+    family, method = rig.FAMILIES["encoder"], registry.find("methods", name)
 
     def backbone():
-        half = fitting.backbone(family)
+        half = rig.backbone(family)
         half.model.to(torch.bfloat16)
         return half
 
-    attached = method.attach(backbone(), method.Config(), fitting.setting(family))
-    assert all(fitting.train(attached, family).values())
-    expected = fitting.outputs(attached.model, family)
+    attached = method.attach(backbone(), method.Config(), rig.setting(family))
+    assert all(rig.train(attached, family).values())
+    expected = rig.outputs(attached.model, family)
     method.save(attached.model, tmp_path)
     loaded = method.load(backbone(), method.Config(), tmp_path)
-    assert torch.equal(fitting.outputs(loaded, family), expected)
+    assert torch.equal(rig.outputs(loaded, family), expected)

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from graftlab import surgery
 from graftlab.contracts import Attached, Problem
-from graftlab.runs import Lines, Run
+from graftlab.rundir.run import Lines, Run
 from graftlab.seeds import mix
-from graftlab.tasks._scoring import forward, losses
+from graftlab.tasks._outputs import forward, losses
 from graftlab.training.config import Config
 from graftlab.training.loop import Loop, Parts
 from graftlab.training.order import Order
 from graftlab.training.signals import Signals
+from graftlab.weights import surgery
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from graftlab.errors import ConfigError, DataError
-from graftlab.selection import Config, sampling
+from graftlab.selection import Config, examples
 from graftlab.selection.choice import choose, interval, normalise, statement
 
 SOURCE = {"normalise": "none", "depth_bias_form": "multiplicative"}
@@ -100,11 +100,11 @@ def test_the_interval_is_around_the_score_as_wide_as_its_standard_error_says():
 
 def test_as_many_examples_of_each_class_as_of_any_other():
     labels = np.array([0] * 50 + [1] * 50 + [2] * 6)
-    drawn = sampling.draw(labels, ("a", "b", "c"), Config(samples=40))
+    drawn = examples.draw(labels, ("a", "b", "c"), Config(samples=40))
     assert np.bincount(labels[drawn]).tolist() == [17, 17, 6]
     assert (np.diff(drawn) > 0).all()
-    assert (drawn == sampling.draw(labels, ("a", "b", "c"), Config(samples=40))).all()
-    other = sampling.draw(labels, ("a", "b", "c"), Config(samples=40, seed=1))
+    assert (drawn == examples.draw(labels, ("a", "b", "c"), Config(samples=40))).all()
+    other = examples.draw(labels, ("a", "b", "c"), Config(samples=40, seed=1))
     assert (drawn != other).any()
 
 
@@ -118,15 +118,15 @@ def test_as_many_examples_of_each_class_as_of_any_other():
 )
 def test_examples_that_cannot_tell_layers_apart_are_refused(labels, config, error, message):
     with pytest.raises(error, match=message):
-        sampling.draw(np.array(labels), ("a", "b"), Config(**config))
+        examples.draw(np.array(labels), ("a", "b"), Config(**config))
 
 
 def test_folds_and_resamples_keep_the_classes():
     labels = np.array([0] * 12 + [1] * 7)
-    folds = sampling.folds(labels, 3, 0)
+    folds = examples.folds(labels, 3, 0)
     assert np.bincount(folds[labels == 0]).tolist() == [4, 4, 4]
     assert sorted(np.bincount(folds[labels == 1])) == [2, 2, 3]
-    weights = sampling.resamples(labels, 200, 0)
+    weights = examples.resamples(labels, 200, 0)
     assert (weights[:, labels == 0].sum(axis=1) == 12).all()
     assert (weights[:, labels == 1].sum(axis=1) == 7).all()
     # a bootstrap count is binomial(n, 1/n): mean 1, variance 1 - 1/n

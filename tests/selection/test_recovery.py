@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chisquare
 
 from graftlab import registry
-from graftlab.selection import sampling, space
+from graftlab.selection import examples, space
 from graftlab.selection.scores import Sample
 
 NUM_LAYERS, NUM_EXAMPLES, WIDTH, FOLDS = 4, 48, 16, 3
@@ -26,7 +26,7 @@ def found(name, strength, trial, permuted=False):
     for layer in range(NUM_LAYERS):
         signal = strength * np.outer(2 * labels - 1, direction) * (layer == informative)
         states = space.unit_length(draws.normal(size=(NUM_EXAMPLES, WIDTH)) + signal)
-        folds = sampling.folds(shown, FOLDS, 0)
+        folds = examples.folds(shown, FOLDS, 0)
         # components: all of them, as the space is small; the plugged vectors are those of the layer
         sample = Sample(states, shown, folds, 8, 8, 3, (states,) * FOLDS)
         scores.append(registry.find("scores", name).score(sample, ONES)[0])

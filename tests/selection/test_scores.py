@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss, silhouette_score
 
 from graftlab import registry
-from graftlab.selection import plugging, sampling, space
+from graftlab.selection import examples, plug, space
 from graftlab.selection.scores import Sample, Undefined, mdl
 
 NUM_CLASSES, NUM_EXAMPLES, WIDTH, FOLDS, COMPONENTS = 3, 90, 20, 5, 6
@@ -26,7 +26,7 @@ def make(seed=0, strength=0.6, components=COMPONENTS, **more):
 
 
 def of(states, labels, components=COMPONENTS, **more):
-    folds = sampling.folds(labels, FOLDS, 0)
+    folds = examples.folds(labels, FOLDS, 0)
     more = {"mapped_components": COMPONENTS, "top_components": 2, **more}
     return Sample(states, labels, folds, components, plugged=(states,) * FOLDS, **more)
 
@@ -124,7 +124,7 @@ def test_states_of_more_values_than_examples_are_turned_into_fewer(name):
 @pytest.mark.parametrize("name", ["fisher", "pc_label_correlation"])
 def test_a_bootstrap_row_is_the_score_of_the_examples_drawn(name):
     sample = make()
-    weights = sampling.resamples(sample.labels, 3, 0)
+    weights = examples.resamples(sample.labels, 3, 0)
     assert (weights[0] == 1).all()
     drawn = np.repeat(np.arange(NUM_EXAMPLES), weights[2].astype(int))
     assert (np.bincount(sample.labels[drawn]) == NUM_EXAMPLES // NUM_CLASSES).all()
@@ -160,11 +160,11 @@ def test_plugin_without_an_encoder_and_a_code_without_examples_are_undefined():
 def test_a_random_projection_is_drawn_as_torch_draws_a_linear_layer():
     import torch
 
-    drawn = plugging.random(400, 300, 0)
+    drawn = plug.random(400, 300, 0)
     weight = torch.nn.Linear(400, 300, bias=False).weight
     assert np.abs(drawn).max() <= 1 / 20
     assert drawn.std() == pytest.approx(float(weight.detach().std()), rel=0.02)
-    assert (drawn == plugging.random(400, 300, 0)).all()
+    assert (drawn == plug.random(400, 300, 0)).all()
 
 
 def test_a_fitted_projection_is_ridge_regression():
@@ -172,6 +172,6 @@ def test_a_fitted_projection_is_ridge_regression():
 
     draws = np.random.default_rng(0)
     encoded, inputs = draws.normal(size=(30, 5)), draws.normal(size=(30, 7))
-    penalty = plugging.RIDGE * np.sum(encoded**2) / 5
+    penalty = plug.RIDGE * np.sum(encoded**2) / 5
     expected = Ridge(alpha=penalty, fit_intercept=False).fit(encoded, inputs).coef_.T
-    np.testing.assert_allclose(plugging.fitted(encoded, inputs), expected, rtol=1e-6)
+    np.testing.assert_allclose(plug.fitted(encoded, inputs), expected, rtol=1e-6)

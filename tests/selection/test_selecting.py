@@ -14,12 +14,14 @@ import torch
 from plugged_models import CLASSES, NUM_LAYERS, rows, write_model, write_rows, write_run
 from safetensors.torch import load_file
 
-from graftlab import config, experiment, layers, pretrained, runfile, selecting
+from graftlab import config, runfile
 from graftlab.errors import ConfigError, DataError
-from graftlab.selection import results, running, streaming
+from graftlab.runs import chosen_layer, session
+from graftlab.selection import hidden_states, results, survey
+from graftlab.weights import layers, pretrained
 
 FIGURES = ["component_correlations", "layer_scores", "layer_scores_heatmap", "pca_scatter"]
-QUIET = experiment.Options(quiet=True)
+QUIET = session.Options(quiet=True)
 
 
 def resolved(path, *overrides):
@@ -28,7 +30,7 @@ def resolved(path, *overrides):
 
 def select(path, out, *overrides, **more):
     file = resolved(path, *overrides)
-    return selecting.select(file, selecting.load(file), out, **more)
+    return chosen_layer.select(file, chosen_layer.load(file), out, **more)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def opened(monkeypatch):
 def test_everything_is_written_and_nothing_more(selected):
     _, found, out = selected
     figures = [f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")]
-    expected = {*figures, results.NAME, results.TABLE, results.FRAGMENT, running.KEPT}
+    expected = {*figures, results.NAME, results.TABLE, results.FRAGMENT, survey.KEPT}
     assert {path.name for path in out.iterdir()} == expected
     assert json.loads((out / results.NAME).read_text()) == found
     assert all((out / name).stat().st_size > 1000 for name in figures)
@@ -101,8 +103,8 @@ def test_kept_states_are_those_of_the_training_examples_in_the_whole_model(selec
 
     path, _, out = selected
     file = resolved(path)
-    train = selecting.load(file).data.splits["train"]
-    kept = load_file(out / running.KEPT / "layer-0001.safetensors")
+    train = chosen_layer.load(file).data.splits["train"]
+    kept = load_file(out / survey.KEPT / "layer-0001.safetensors")
     llm = file.method.config.llm
     tokenizer, model = AutoTokenizer.from_pretrained(llm), AutoModelForCausalLM.from_pretrained(llm)
     found = set()
@@ -129,7 +131,7 @@ def test_an_equal_selection_is_used_again_whatever_the_runs_seed(selected, tmp_p
 def key(path, *overrides):
     file = resolved(path, *overrides)
     located = pretrained.locate(file.method.config.llm, weights=False)
-    return selecting._key(file, selecting.load(file), located, file.method.config.selection)
+    return chosen_layer._key(file, chosen_layer.load(file), located, file.method.config.selection)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +178,9 @@ def test_a_subset_of_layers_is_scored_and_those_below_are_computed(selected, tmp
 
 KILLED = """
 import sys
-from graftlab import config, runfile, selecting
-from graftlab.selection import running
+from graftlab import config, runfile
+from graftlab.runs import chosen_layer
+from graftlab.selection import survey
 file = runfile.resolve(config.read(sys.argv[1]))
 real = running._Scoring.row
 def row(self, computed):
@@ -200,19 +203,19 @@ def test_a_selection_that_was_killed_goes_on_and_comes_to_the_same(selected, tmp
         assert process.stdout.readline() == "at layer 2\n"
         process.send_signal(signal.SIGKILL)
     (folder,) = (tmp_path / "cache" / "selections").iterdir()
-    assert (folder / streaming.STATES).is_file()
-    assert len(list((folder / running.ROWS).iterdir())) == 2
+    assert (folder / hidden_states.STATES).is_file()
+    assert len(list((folder / survey.ROWS).iterdir())) == 2
     again = select(path, tmp_path / "out")
     assert opened == [2, 3]
     assert again["layers"] == found["layers"]
     left = {path.name for path in folder.iterdir()}
-    assert not left & {streaming.STATES, running.ROWS}
+    assert not left & {hidden_states.STATES, survey.ROWS}
 
 
 WAITING = """
 import sys
 from pathlib import Path
-from graftlab import selecting
+from graftlab.runs import chosen_layer
 with selecting._alone(Path(sys.argv[1])):
     print("in")
 """
@@ -222,7 +225,7 @@ def test_two_processes_do_not_select_in_one_folder_at_once(tmp_path):
     import threading
 
     order = []
-    with selecting._alone(tmp_path / "a"):
+    with chosen_layer._alone(tmp_path / "a"):
         command = [sys.executable, "-c", WAITING, tmp_path / "a"]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         waiting = threading.Thread(target=lambda: order.append(child.stdout.readline()))
@@ -236,9 +239,9 @@ def test_two_processes_do_not_select_in_one_folder_at_once(tmp_path):
 
 def test_a_run_with_auto_is_the_run_with_the_layer_that_was_chosen(selected, tmp_path):
     path, found, _ = selected
-    auto = experiment.run(resolved(path), tmp_path / "auto", options=QUIET)
+    auto = session.run(resolved(path), tmp_path / "auto", options=QUIET)
     layer = f"method.layer={found['best_llm_layer']}"
-    given = experiment.run(resolved(path, layer), tmp_path / "given", options=QUIET)
+    given = session.run(resolved(path, layer), tmp_path / "given", options=QUIET)
     assert auto.metrics.read_bytes() == given.metrics.read_bytes()
     assert config.read_yaml(auto.config)["method"]["layer"] == "auto"
     written = json.loads((auto.selection / results.NAME).read_text())
@@ -259,28 +262,28 @@ def test_a_resumed_run_uses_the_choice_that_it_has_written(selected, tmp_path, o
 
 def selecting_run(file, out, found):
     """Carry out a run that was killed after its selection, which said `found`."""
-    from graftlab.runs import Run
+    from graftlab.rundir.run import Run
 
     run = Run(out)
     with run.lock():
         run.begin(config.dump(file.resolved))
     run.selection.mkdir()
     (run.selection / results.NAME).write_text(json.dumps(found))
-    return experiment.resume(out, QUIET)
+    return session.resume(out, QUIET)
 
 
 def test_trackers_are_shown_the_table_and_the_figures(selected):
     _, _, out = selected
-    shown = selecting.shown(out)
+    shown = chosen_layer.shown(out)
     assert shown.columns[:2] == ("layer", "score")
     assert [row[0] for row in shown.rows] == list(range(NUM_LAYERS))
     assert [path.stem for path in shown.pictures] == FIGURES
-    assert selecting.shown(out / "nowhere") is None
+    assert chosen_layer.shown(out / "nowhere") is None
 
 
 def broken(path, *overrides):
     file = resolved(path, *overrides)
-    return selecting.select(file, selecting.load(file), path.parent / "refused")
+    return chosen_layer.select(file, chosen_layer.load(file), path.parent / "refused")
 
 
 @pytest.mark.parametrize(

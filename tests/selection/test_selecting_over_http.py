@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plugged_models import NUM_LAYERS, write_run
 
-from graftlab import layers
+from graftlab.weights import layers
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "layers"))
 from range_hub import COMMIT, Answering, RangeHub

@@ -5,10 +5,11 @@ import pytest
 from plugged_models import CLASSES, NUM_LAYERS, rows, write_model
 from transformers import AutoTokenizer
 
-from graftlab import layers, registry
-from graftlab.selection import Config, running, sampling, streaming
+from graftlab import registry
+from graftlab.selection import Config, examples, hidden_states, survey
 from graftlab.selection.choice import choose
 from graftlab.selection.results import values
+from graftlab.weights import layers
 
 SMALL = {"samples": 30, "components": 6, "top_components": 2, "folds": 3, "resamples": 3}
 CASES = {
@@ -41,20 +42,22 @@ def seen(folder, place, **settings):
     config = Config(**{**SMALL, **settings})
     train = rows(60)
     labels = np.array([CLASSES.index(row["label"]) for row in train])
-    drawn = sampling.draw(labels, CLASSES, config)
+    drawn = examples.draw(labels, CLASSES, config)
     vectors = np.random.default_rng(0).normal(size=(60, 5)) + labels[:, None]
     texts = [train[i]["text"] for i in drawn]
-    examples = running.Examples(texts, [None] * len(texts), labels[drawn], CLASSES, vectors[drawn])
+    seen = survey.Examples(texts, [None] * len(texts), labels[drawn], CLASSES, vectors[drawn])
     checkpoint = layers.open(str(folder))
-    request = running.Request(
-        checkpoint, None, examples, {}, lambda name: registry.find("scores", name),
+    request = survey.Request(
+        checkpoint, None, seen, {}, lambda name: registry.find("scores", name),
         registry.names("scores"),
     )  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokens = streaming.tokenize(texts, examples.pairs, tokenizer, config.max_length)
-    stream = streaming.Stream(checkpoint, tokens, place, pooling=config.pooling, dtype=config.dtype)
-    scoring = running._Scoring(request, config)
-    kept = running.scored_layers(config, NUM_LAYERS)
+    tokens = hidden_states.tokenize(texts, seen.pairs, tokenizer, config.max_length)
+    stream = hidden_states.Stream(
+        checkpoint, tokens, place, pooling=config.pooling, dtype=config.dtype
+    )
+    scoring = survey._Scoring(request, config)
+    kept = survey.scored_layers(config, NUM_LAYERS)
     found = [scoring.row(c) for c in stream.run(kept[-1]) if c.number in kept]
     scores = {name: values(found, name) for name in registry.names("scores")}
     return repr((drawn.tolist(), found, choose(kept, scores, NUM_LAYERS, config)))

@@ -6,9 +6,9 @@ import torch
 from plugged_models import NUM_LAYERS, WORDS, write_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from graftlab import layers
-from graftlab.selection import streaming
-from graftlab.selection.streaming import Stream, tokenize
+from graftlab.selection import hidden_states
+from graftlab.selection.hidden_states import Stream, tokenize
+from graftlab.weights import layers
 
 TEXTS = ["the film was good", "so bad", "it was a very very odd film", "", "good"]
 
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def tokens(folder, monkeypatch):
-    monkeypatch.setattr(streaming, "BATCH_TOKENS", 16)  # several batches, some with pads
+    monkeypatch.setattr(hidden_states, "BATCH_TOKENS", 16)  # several batches, some with pads
     return tokenize(TEXTS, [None] * len(TEXTS), AutoTokenizer.from_pretrained(folder), 6)
 
 
@@ -70,7 +70,7 @@ def test_pairs_are_read_as_the_tokenizer_joins_them(folder):
 
 def test_a_process_that_was_killed_goes_on_after_its_last_layer(folder, tokens, tmp_path):
     smooth = [c.after for c in Stream(layers.open(str(folder)), tokens, tmp_path).run(3)]
-    (tmp_path / streaming.STATES).unlink()
+    (tmp_path / hidden_states.STATES).unlink()
     first = Stream(layers.open(str(folder)), tokens, tmp_path).run(3)
     for _ in range(3):
         next(first)  # the third has been yielded, not yet saved

@@ -15,7 +15,7 @@ from graftlab.contracts import Data, Problem
 from graftlab.errors import ConfigError, DataError
 from graftlab.tasks import generation
 from graftlab.tasks.generation import templates
-from graftlab.tasks.generation.config import Config, Generation
+from graftlab.tasks.generation.fields import Config, Generation
 
 TOKENS = Problem("tokens")
 BOS, EOS, PAD = 2, 3, 0  # of the tiny backbone, in which any other token is a byte
@@ -29,7 +29,7 @@ def tokenizer() -> Any:
 
 def row_of(config: Config, **columns: Any) -> dict[str, Any]:
     """Return a row as `read` makes it of these columns."""
-    from graftlab.tasks.generation.reading import Reader
+    from graftlab.tasks.generation.rows import Reader
 
     made = Reader(config)(columns)
     del made["key"]

@@ -10,16 +10,18 @@ from torch.nn import functional as F
 from transformers import RepetitionPenaltyLogitsProcessor
 from typer.testing import CliRunner
 
-from graftlab import cli, experiment, runfile, sandbox
+from graftlab import cli, runfile
 from graftlab import config as configs
 from graftlab.backbones import tiny
 from graftlab.config import Paths
 from graftlab.contracts import Backbone, Data, Problem, Setting
 from graftlab.errors import ConfigError, Refused
 from graftlab.methods import lora, prefix, prompt
+from graftlab.programs import sandbox
+from graftlab.runs import session
 from graftlab.tasks import _logits, generation
-from graftlab.tasks.generation._choosing import Chooser
-from graftlab.tasks.generation.config import Config, Generation
+from graftlab.tasks.generation._next_token import Chooser
+from graftlab.tasks.generation.fields import Config, Generation
 
 TOKENS = Problem("tokens")
 EOS = 3
@@ -270,7 +272,7 @@ def test_a_run_writes_answers_at_its_end_and_keeps_its_template_with_the_adapter
     }
     (tmp_path / "run.yaml").write_text(configs.dump(values))
     file = runfile.resolve(configs.read(str(tmp_path / "run.yaml")))
-    run = experiment.run(file, tmp_path / "out", options=experiment.Options(quiet=True))
+    run = session.run(file, tmp_path / "out", options=session.Options(quiet=True))
     metrics = run.read_result()["metrics"]
     assert set(metrics["test"]) == {"perplexity", "exact_match", "loss"}
     assert set(metrics["validation"]) == {"perplexity", "loss"}

@@ -10,12 +10,13 @@ import torch
 import transformers
 from torch.nn import functional as F
 
-from graftlab import config, experiment, inference, runfile
+from graftlab import config, inference, runfile
 from graftlab.backbones import decoder, tiny
 from graftlab.config import merge
 from graftlab.contracts import Backbone, Data, Problem, Setting
 from graftlab.data.rows import Rows
 from graftlab.methods import prefix, prompt
+from graftlab.runs import session
 from graftlab.tasks import _likelihood, _logits, multiple_choice
 from graftlab.tasks._likelihood import join
 
@@ -182,8 +183,8 @@ def test_choices_of_equal_cost_a_token_are_equal_where_tokens_divide() -> None:
 
 
 def test_right_answers_in_a_row_make_an_accuracy_of_one() -> None:
-    from graftlab.evaluation import mean_loss
     from graftlab.metrics import accuracy
+    from graftlab.runs.evaluation import mean_loss
 
     rows = [("q", ("abc", "a", "abcdefgh"), right) for right in (1, 1, 0)]
     found = predictions(bound(tiny_backbone(), rows), even())
@@ -300,7 +301,7 @@ def run(folder: Path, **changes: Any) -> Any:
     values = merge(RUN, {"task": task, "paths": {"runs": str(folder / "runs")}, **changes})
     (folder / "run.yaml").write_text(config.dump(values))
     file = runfile.resolve(config.read(folder / "run.yaml"))
-    return experiment.run(file, options=experiment.Options(quiet=True))
+    return session.run(file, options=session.Options(quiet=True))
 
 
 def test_a_run_depends_on_its_seed_alone(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from graftlab import config, evaluation, registry, runfile
+from graftlab import config, registry, runfile
 from graftlab.backbones import tiny
 from graftlab.config import Paths
 from graftlab.errors import ConfigError, DataError, GraftlabError
+from graftlab.runs import evaluation
 from graftlab.tasks import mixture
-from graftlab.tasks.mixture.sampling import epoch_draws, quotas, shares
+from graftlab.tasks.mixture.draws import epoch_draws, quotas, shares
 from graftlab.training.order import Order
 
 SIZES = (900, 300, 60)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from graftlab import config, experiment, files, inference, runfile
+from graftlab import config, inference, runfile
 from graftlab.errors import ConfigError
-from graftlab.runs import Run
+from graftlab.rundir import files
+from graftlab.rundir.run import Run
+from graftlab.runs import session
 from graftlab.study.comparison import _metric
 from graftlab.testing.resume import OPTIONS, in_child, killed_after, outcome
 
@@ -59,16 +61,16 @@ def run_file(folder: Path, *changes: str) -> runfile.RunFile:
 
 @pytest.fixture(scope="module")
 def whole(folder):
-    return experiment.run(run_file(folder), folder / "whole", options=OPTIONS)
+    return session.run(run_file(folder), folder / "whole", options=OPTIONS)
 
 
 def test_killed_and_resumed_equals_never_killed(folder, whole):
     """A kill within a logging interval, so that the tasks' sums are part of what is restored."""
     path = folder / "killed"
-    assert killed_after(2, lambda: experiment.run(run_file(folder), path, options=OPTIONS))
+    assert killed_after(2, lambda: session.run(run_file(folder), path, options=OPTIONS))
     for step in (5, 11):
-        assert killed_after(step, lambda: experiment.resume(path, OPTIONS))
-    assert in_child(lambda: experiment.resume(path, OPTIONS)) == 0
+        assert killed_after(step, lambda: session.resume(path, OPTIONS))
+    assert in_child(lambda: session.resume(path, OPTIONS)) == 0
     assert outcome(Run(path)) == outcome(whole)
 
 
@@ -104,7 +106,7 @@ def test_each_task_has_its_loss_its_metrics_and_its_part_of_the_gradient(whole):
 
 
 def test_looking_at_each_tasks_gradient_changes_no_bit_of_the_training(folder, whole):
-    rare = experiment.run(
+    rare = session.run(
         run_file(folder, "training.logging_every=0"), folder / "rare", options=OPTIONS
     )
     name = "adapter_model.safetensors"
@@ -121,9 +123,7 @@ def test_the_part_of_a_task_is_the_gradient_of_its_examples_alone(folder, monkey
         "backbone.dropout=0",
         "training.clip_norm=0",
     ]
-    both = experiment.run(run_file(folder, *one), folder / "both", options=OPTIONS).read_metrics()[
-        1
-    ]
+    both = session.run(run_file(folder, *one), folder / "both", options=OPTIONS).read_metrics()[1]
     real = MixtureTask.loss
     for name in ("mood", "size"):
         own = f"task/{name}"
@@ -132,7 +132,7 @@ def test_the_part_of_a_task_is_the_gradient_of_its_examples_alone(folder, monkey
             "loss",
             lambda self, *given, own=own: real(self, *given) * (own in given[1]),
         )
-        alone = experiment.run(
+        alone = session.run(
             run_file(folder, *one), folder / f"{name}-alone", options=OPTIONS
         ).read_metrics()[1]
         assert both[f"{name}/gradient_norm"] == pytest.approx(alone["gradient_norm"], rel=1e-4)
@@ -167,4 +167,4 @@ def test_a_run_is_used_and_scored_where_its_data_are_gone(folder, whole):
 def test_a_task_that_would_never_be_drawn_is_refused(folder):
     file = run_file(folder, "task.weights=[10000, 1]")
     with pytest.raises(ConfigError, match="none would be of 'size'"):
-        experiment.run(file, folder / "never", options=OPTIONS)
+        session.run(file, folder / "never", options=OPTIONS)

@@ -85,15 +85,17 @@ def train(path, out, *patches):
     trainable weights, and the seeds of its micro-batches. Each patch is called with the rank."""
     import tiny_runs
 
-    from graftlab import config, experiment, runfile, surgery
-    from graftlab.training import steps
+    from graftlab import config, runfile
+    from graftlab.runs import session
+    from graftlab.training import step
     from graftlab.training.loop import Loop
+    from graftlab.weights import surgery
 
     for patch in patches:
         patch(int(os.environ["RANK"]))
     weights, seeds = {}, []
-    seed_everything = steps.seed_everything
-    steps.seed_everything = lambda seed: seeds.append(seed) or seed_everything(seed)
+    seed_everything = step.seed_everything
+    step.seed_everything = lambda seed: seeds.append(seed) or seed_everything(seed)
     real = Loop.run
 
     def run(self):
@@ -104,9 +106,9 @@ def train(path, out, *patches):
 
     Loop.run = run
     if path is None:
-        experiment.resume(out, tiny_runs.quiet())
+        session.resume(out, tiny_runs.quiet())
     else:
-        experiment.run(runfile.resolve(config.read(path)), out, options=tiny_runs.quiet())
+        session.run(runfile.resolve(config.read(path)), out, options=tiny_runs.quiet())
     return weights, seeds
 
 
@@ -127,7 +129,7 @@ def _on(wanted, patch, arguments, rank):
 
 def before_step(step, action):
     """Do `action` before a step's forward passes."""
-    from graftlab.training.steps import Stepper
+    from graftlab.training.step import Stepper
 
     real = Stepper._backward
 
@@ -148,7 +150,7 @@ terminate = functools.partial(send, signal.SIGTERM)
 
 
 def terminate_in_evaluation():
-    from graftlab import evaluation
+    from graftlab.runs import evaluation
 
     real = evaluation.predict_split
 
@@ -190,7 +192,7 @@ def drift(step):
     """Move the weights of this process alone."""
     import torch
 
-    from graftlab.training.steps import Stepper
+    from graftlab.training.step import Stepper
 
     real = Stepper.step
 
@@ -209,10 +211,10 @@ def count_examples(seen):
     `seen` gets its last value."""
     import torch
 
-    from graftlab import adapting
+    from graftlab.runs import attachment
     from graftlab.training.loop import Loop
 
-    attach, run = adapting.attach, Loop.run
+    attach, run = attachment.attach, Loop.run
 
     def counting(file, backbone, *rest):
         def count(model, arguments, named):
@@ -228,7 +230,7 @@ def count_examples(seen):
         seen.extend(float(b) for n, b in self.model.named_buffers() if n.endswith("seen"))
         return position
 
-    adapting.attach, Loop.run = counting, running
+    attachment.attach, Loop.run = counting, running
 
 
 def full_disk():

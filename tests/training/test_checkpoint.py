@@ -7,8 +7,8 @@ import shutil
 import pytest
 import torch
 
-from graftlab import files
 from graftlab.errors import CheckpointError, DiskError
+from graftlab.rundir import files
 from graftlab.training import checkpoint
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import tiny_runs
 
-from graftlab import experiment
-from graftlab.runs import Run
-from graftlab.training.steps import Stepper
+from graftlab.rundir.run import Run
+from graftlab.runs import session
+from graftlab.training.step import Stepper
 
 pytestmark = pytest.mark.slow  # whole runs, killed
 
@@ -53,8 +53,8 @@ def in_child(work: Callable[[], object]) -> int:
 def go_on(file, path) -> Run:
     """Begin, or go on with, the run in `path`: what someone does who types the command again."""
     if Run(path).started:
-        return experiment.resume(path, tiny_runs.quiet())
-    return experiment.run(file, path, options=tiny_runs.quiet())
+        return session.resume(path, tiny_runs.quiet())
+    return session.run(file, path, options=tiny_runs.quiet())
 
 
 def die_at_step(number: int, after: bool = False) -> None:
@@ -105,7 +105,7 @@ def file(home):
 @pytest.fixture(scope="module")
 def expected(file, home):
     path = home / "never killed"
-    experiment.run(file, path, options=tiny_runs.quiet())
+    session.run(file, path, options=tiny_runs.quiet())
     return {name: (path / name).read_bytes() for name in SAME}
 
 
@@ -147,7 +147,7 @@ def short(home):
 @pytest.fixture(scope="module")
 def expected_short(short, home):
     path = home / "short, never killed"
-    experiment.run(short, path, options=tiny_runs.quiet())
+    session.run(short, path, options=tiny_runs.quiet())
     return {name: (path / name).read_bytes() for name in SAME}
 
 

@@ -9,9 +9,9 @@ import pytest
 import tiny_runs
 from pydantic import BaseModel
 
-from graftlab import experiment
 from graftlab.config import merge
 from graftlab.errors import ConfigError
+from graftlab.runs import session
 from graftlab.training.config import Config
 
 BASE = {
@@ -76,7 +76,7 @@ def run(folder, *changes):
     training = BASE
     for change in changes:
         training = merge(training, change)
-    return experiment.run(
+    return session.run(
         tiny_runs.run_file(folder, {"training": training}), options=tiny_runs.quiet()
     )
 

@@ -7,17 +7,18 @@ import pytest
 import tiny_runs
 import torch
 
-from graftlab import experiment, surgery
+from graftlab.contracts import Hook
 from graftlab.errors import ConfigError, Diverged, OutOfMemory
-from graftlab.hooks import Hook
-from graftlab.runs import read_lines
+from graftlab.rundir.run import read_lines
+from graftlab.runs import session
 from graftlab.tasks.classification import TextTask
 from graftlab.training.loop import Loop
-from graftlab.training.steps import Stepper
+from graftlab.training.step import Stepper
+from graftlab.weights import surgery
 
 
 def run(tmp_path, changes=None):
-    return experiment.run(tiny_runs.run_file(tmp_path, changes), options=tiny_runs.quiet())
+    return session.run(tiny_runs.run_file(tmp_path, changes), options=tiny_runs.quiet())
 
 
 def spoil_losses(monkeypatch, steps, value):
@@ -190,7 +191,7 @@ def test_a_micro_batch_that_was_cut_stays_cut_after_a_resume(tmp_path, monkeypat
         with pytest.raises(Diverged):
             run(tmp_path, {**WHOLE, "training": {"micro_batch_size": 0, "max_skipped": 1}})
     sizes = small_memory(monkeypatch, 4)
-    done = experiment.resume(tmp_path / "runs" / "tiny", tiny_runs.quiet())
+    done = session.resume(tmp_path / "runs" / "tiny", tiny_runs.quiet())
     assert max(sizes) == 4
     assert done.read_result()["not_exact"] == ["out of memory: micro-batch 4 instead of 8"]
 
@@ -265,7 +266,7 @@ def test_lines_are_json_without_nan(tmp_path, monkeypatch):
 
 
 def test_a_line_that_a_crash_cut_off_is_dropped(tmp_path):
-    from graftlab.runs import Lines
+    from graftlab.rundir.run import Lines
 
     path = tmp_path / "timing.jsonl"
     path.write_bytes(b'{"step": 1}\n{"st')

@@ -12,15 +12,17 @@ import pytest
 import several
 import tiny_runs
 
-from graftlab import config, evaluation, experiment, registry
+from graftlab import config, registry
 from graftlab.errors import ConfigError
-from graftlab.runs import Run
-from graftlab.training import checkpoint, launch
+from graftlab.rundir.run import Run
+from graftlab.runs import evaluation, session
+from graftlab.training import checkpoint
+from graftlab.training.parallel import launch
 
 pytestmark = pytest.mark.slow  # whole runs in several processes
 
 SAME = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "metrics.jsonl")
-RECIPES = Path(experiment.__file__).parent / "recipes" / "accelerate"
+RECIPES = Path(session.__file__).parent / "recipes" / "accelerate"
 # Without dropout, whose masks are drawn for each process. 40 examples in batches of 13 leave one for
 # the fourth step, which the second process has no share of; 7 and 6 are not as many micro-batches.
 EVEN = {
@@ -267,7 +269,7 @@ def exchange():
     import torch
     from torch import nn
 
-    from graftlab.training import processes as module
+    from graftlab.training.parallel import processes as module
 
     group = launch.join()
     rank = group.share.rank
@@ -331,7 +333,7 @@ def test_other_ways_of_sharing_are_refused_before_anything_is_written(
 ):
     monkeypatch.setenv(variable, "true")
     with pytest.raises(ConfigError, match=f"asks for {name}, which is not there") as caught:
-        experiment.run(tiny_runs.run_file(tmp_path), tmp_path / "run", options=tiny_runs.quiet())
+        session.run(tiny_runs.run_file(tmp_path), tmp_path / "run", options=tiny_runs.quiet())
     assert caught.value.exit_code == 2
     assert not (tmp_path / "run").exists()
 

@@ -10,17 +10,11 @@ import pytest
 import tiny_runs
 import torch
 
-from graftlab import config, execution, experiment
-from graftlab.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    DiskError,
-    ModelError,
-    Stopped,
-)
-from graftlab.experiment import Options
-from graftlab.runs import Run
+from graftlab import config
+from graftlab.errors import CheckpointError, ConfigError, DataError, DiskError, ModelError, Stopped
+from graftlab.rundir.run import Run
+from graftlab.runs import execution, session
+from graftlab.runs.session import Options
 from graftlab.training import checkpoint
 from graftlab.training.loop import Loop
 
@@ -44,7 +38,7 @@ def stopped(tmp_path, monkeypatch):
     with monkeypatch.context() as during:
         during.setattr(Loop, "_count", count)
         with pytest.raises(Stopped):
-            experiment.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet())
+            session.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet())
     return tmp_path / "runs" / "tiny"
 
 
@@ -55,7 +49,7 @@ def edit(path, before, after):
 
 
 def resume(path, **options):
-    return experiment.resume(path, Options(quiet=True, **options))
+    return session.resume(path, Options(quiet=True, **options))
 
 
 def test_a_resume_in_the_same_place_is_exact(stopped):
@@ -102,7 +96,7 @@ def test_a_smaller_micro_batch_can_be_asked_for_on_resume(stopped, monkeypatch):
 
 
 def test_what_changes_no_bit_may_change(stopped, tmp_path):
-    whole = experiment.run(tiny_runs.run_file(tmp_path / "whole"), options=tiny_runs.quiet())
+    whole = session.run(tiny_runs.run_file(tmp_path / "whole"), options=tiny_runs.quiet())
     edit(stopped, "workers: 0", "workers: 2")
     edit(stopped, "save_every: 3", "save_every: 5")
     edit(stopped, "keep_checkpoints: 2", "keep_checkpoints: 1")
@@ -153,7 +147,7 @@ def test_without_its_record_a_run_is_refused(stopped):
 
 
 def test_a_damaged_checkpoint_is_walked_past_to_the_same_bytes(stopped, tmp_path):
-    whole = experiment.run(tiny_runs.run_file(tmp_path / "whole"), options=tiny_runs.quiet())
+    whole = session.run(tiny_runs.run_file(tmp_path / "whole"), options=tiny_runs.quiet())
     weights = stopped / "checkpoints" / "step-000005" / "trainable.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\1\2\3\4")
     done = resume(stopped)
@@ -206,15 +200,15 @@ def test_a_run_that_moved_goes_on(stopped, tmp_path):
 def test_a_place_with_a_run_is_not_begun_again_unless_asked(stopped, tmp_path):
     file = tiny_runs.run_file(tmp_path)
     with pytest.raises(ConfigError, match=r"did not finish.*graftlab resume"):
-        experiment.run(file, options=tiny_runs.quiet())
-    assert experiment.directory(file, new=True).name == "tiny-2"
+        session.run(file, options=tiny_runs.quiet())
+    assert session.directory(file, new=True).name == "tiny-2"
 
 
 def test_higher_checkpoints_of_an_older_run_are_no_place_to_begin(tmp_path):
     file = tiny_runs.run_file(tmp_path)
     (tmp_path / "runs" / "tiny" / "checkpoints" / "step-000900").mkdir(parents=True)
     with pytest.raises(ConfigError, match="--new"):
-        experiment.run(file, options=tiny_runs.quiet())
+        session.run(file, options=tiny_runs.quiet())
 
 
 def test_a_finished_run_says_so_and_stays(stopped, caplog):
@@ -223,7 +217,7 @@ def test_a_finished_run_says_so_and_stays(stopped, caplog):
     resume(stopped)
     assert {path: path.stat().st_mtime_ns for path in done.path.rglob("*")} == before
     with pytest.raises(ConfigError, match="finished run"):
-        experiment.run(tiny_runs.run_file(stopped.parents[1]), options=tiny_runs.quiet())
+        session.run(tiny_runs.run_file(stopped.parents[1]), options=tiny_runs.quiet())
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -234,7 +228,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_what_a_run_leaves_that_was_killed_before_its_config_is_no_dead_end(tmp_path):
     (tmp_path / "runs" / "tiny" / "predictions").mkdir(parents=True)
     (tmp_path / "runs" / "tiny" / "lock").write_text("process 1 on nowhere\n")
-    assert experiment.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet()).finished
+    assert session.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet()).finished
 
 
 def test_a_place_that_cannot_be_written_is_exit_8_before_anything_is_read(tmp_path, monkeypatch):
@@ -242,7 +236,7 @@ def test_a_place_that_cannot_be_written_is_exit_8_before_anything_is_read(tmp_pa
     (tmp_path / "runs").write_text("a file, where folders should go")
     monkeypatch.setattr(execution.Execution, "carry_out", lambda _: pytest.fail("was begun"))
     with pytest.raises(DiskError) as caught:
-        experiment.run(file, options=tiny_runs.quiet())
+        session.run(file, options=tiny_runs.quiet())
     assert caught.value.exit_code == 8
 
 
@@ -261,7 +255,7 @@ def test_a_disk_that_fills_up_is_exit_8_and_the_run_goes_on_later(tmp_path, monk
         }[file]
         during.setattr(owner, name, full)
         with pytest.raises(DiskError, match="Free some room") as caught:
-            experiment.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet())
+            session.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet())
     assert caught.value.exit_code == 8
     assert resume(tmp_path / "runs" / "tiny").read_result()["exact"]
 
@@ -276,7 +270,7 @@ def test_when_a_checkpoint_does_not_fit_the_oldest_makes_room(tmp_path, monkeypa
         return real(folder, step, *rest)
 
     monkeypatch.setattr(checkpoint, "save", save)
-    done = experiment.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet())
+    done = session.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet())
     assert done.finished
     assert "The oldest checkpoint was deleted" in caplog.text
 
@@ -286,13 +280,13 @@ def test_runs_of_another_precision_and_determinism_follow_each_other(tmp_path):
         ({"deterministic": True}, {"training": {"precision": "bf16"}}, {})
     ):
         file = tiny_runs.run_file(tmp_path / str(number), {"seed": 1, **changes})
-        assert experiment.run(file, options=tiny_runs.quiet()).finished
+        assert session.run(file, options=tiny_runs.quiet()).finished
         assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.slow
 def test_the_resolved_config_in_a_fresh_process_gives_the_same_adapter(tmp_path):
-    first = experiment.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet())
+    first = session.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet())
     again = tmp_path / "again"
     subprocess.run(
         [sys.executable, "-m", "graftlab", "run", str(first.config), "--out", str(again), "--json"],
@@ -314,7 +308,7 @@ def test_the_curve_of_a_tiny_run_is_the_golden_one(tmp_path):
     """
     import os
 
-    done = experiment.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet())
+    done = session.run(tiny_runs.run_file(tmp_path), options=tiny_runs.quiet())
     if os.environ.get("GRAFTLAB_UPDATE"):
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_bytes(done.metrics.read_bytes())

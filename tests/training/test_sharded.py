@@ -13,15 +13,18 @@ import pytest
 import several
 import tiny_runs
 
-from graftlab import config, evaluation, experiment, runs
+from graftlab import config
 from graftlab.errors import ConfigError
-from graftlab.training import checkpoint, sharding
+from graftlab.rundir.run import Run
+from graftlab.runs import evaluation, session
+from graftlab.training import checkpoint
 from graftlab.training import config as training
-from graftlab.training.processes import Processes
+from graftlab.training.parallel import sharding
+from graftlab.training.parallel.processes import Processes
 
 pytestmark = pytest.mark.slow  # whole runs in several processes
 
-RECIPES = Path(experiment.__file__).parent / "recipes" / "accelerate"
+RECIPES = Path(session.__file__).parent / "recipes" / "accelerate"
 FSDP = {
     "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_RESHARD_AFTER_FORWARD": "true",
@@ -88,7 +91,7 @@ def whole(home):
     }
     (ended,) = several.start(train_all, *jobs.values(), world=1)
     assert ended.code == 0, ended
-    return {method: runs.Run(out) for method, (_, out) in jobs.items()}
+    return {method: Run(out) for method, (_, out) in jobs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +106,7 @@ def sharded(home, whole):
         }
         ended = several.start(train_all, *jobs.values(), environment=WAYS[way])
         assert [e.code for e in ended] == [0, 0], ended
-        found |= {key: runs.Run(out) for key, (_, out) in jobs.items()}
+        found |= {key: Run(out) for key, (_, out) in jobs.items()}
     return found
 
 
@@ -190,7 +193,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(home, stopped, sharded
     assert [e.code for e in ended] == [0, 0], ended
     for name in SAME:
         assert (path / name).read_bytes() == (sharded[way, "lora"].path / name).read_bytes(), name
-    reasons = runs.Run(path).read_result()["not_exact"]
+    reasons = Run(path).read_result()["not_exact"]
     assert not [reason for reason in reasons if "processes" in reason or "sharding" in reason]
 
 
@@ -213,7 +216,7 @@ def test_a_run_goes_on_in_another_way_and_number_and_says_so(home, stopped, whol
     assert [e.code for e in ended] == [0] * world, ended
     adapters = [run / "adapter" / "adapter_model.safetensors" for run in (path, whole["lora"].path)]
     assert_close(*map(load_file, adapters))
-    reasons = runs.Run(path).read_result()["not_exact"]
+    reasons = Run(path).read_result()["not_exact"]
     assert f"environment changed: sharding: {before} -> {after}" in reasons
     if "whole" in (before, after):
         numbers = f"{2 if before != 'whole' else 1} -> {world}"
@@ -223,7 +226,7 @@ def test_a_run_goes_on_in_another_way_and_number_and_says_so(home, stopped, whol
 def fail_in_a_pass(step):
     """Let this process's forward pass fail in a step, where the others wait for its shards."""
     from graftlab.tasks.classification import TextTask
-    from graftlab.training.steps import Stepper
+    from graftlab.training.step import Stepper
 
     loss, backward = TextTask.loss, Stepper._backward
 
@@ -363,7 +366,7 @@ def writing(home):
 
 
 def texts(out):
-    rows = evaluation.read_predictions(runs.Run(out).predictions("test"))
+    rows = evaluation.read_predictions(Run(out).predictions("test"))
     return [row["prediction"] for row in rows]
 
 

@@ -9,12 +9,12 @@ import pytest
 import tiny_runs
 from test_crash import SAME, go_on, in_child
 
-from graftlab import evaluation, experiment
 from graftlab.errors import ConfigError, GraftlabError
-from graftlab.runs import Run
+from graftlab.rundir.run import Run
+from graftlab.runs import evaluation, session
 from graftlab.training import checkpoint
 from graftlab.training.loop import Loop
-from graftlab.training.steps import Stepper
+from graftlab.training.step import Stepper
 
 pytestmark = pytest.mark.slow  # whole runs, stopped by real signals
 
@@ -31,7 +31,7 @@ def file(home):
 
 @pytest.fixture(scope="module")
 def expected(file, home):
-    experiment.run(file, home / "left alone", options=tiny_runs.quiet())
+    session.run(file, home / "left alone", options=tiny_runs.quiet())
     return {name: (home / "left alone" / name).read_bytes() for name in SAME}
 
 
@@ -132,7 +132,7 @@ def test_a_second_process_is_told_who_has_the_run(file, home):
     messages = []
 
     def another():
-        for attempt in (lambda: experiment.run(file, path), lambda: experiment.resume(path)):
+        for attempt in (lambda: session.run(file, path), lambda: session.resume(path)):
             child = os.fork()
             if not child:
                 try:

@@ -4,8 +4,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from graftlab import config, experiment, runfile
+from graftlab import config, runfile
 from graftlab.config import merge
+from graftlab.runs import session
 
 WORDS = {"good": ("fine", "glad", "warm", "kind"), "bad": ("poor", "sad", "cold", "harsh")}
 
@@ -51,5 +52,5 @@ def run_file(folder: Path, changes: dict[str, Any] | None = None) -> runfile.Run
     return runfile.resolve(config.read(path))
 
 
-def quiet() -> experiment.Options:
-    return experiment.Options(quiet=True)
+def quiet() -> session.Options:
+    return session.Options(quiet=True)

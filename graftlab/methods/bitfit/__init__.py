@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftlab import adapters, surgery
+from graftlab import adapters
 from graftlab.config import Section
 from graftlab.contracts import Attached, Backbone, Setting
 from graftlab.errors import ConfigError
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -77,7 +78,7 @@ merge = adapters.merge
 
 def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
     """Return the backbone with the saved changes of its biases."""
-    from graftlab.methods.bitfit import tuner  # noqa: F401  (registers the type in PEFT)
+    from graftlab.methods.bitfit import tuner  # noqa: F401  (registers the type in PEFT
 
     return adapters.load(backbone, folder)
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from graftlab import adapters
 from graftlab.contracts import Attached, Backbone, Setting
 from graftlab.errors import ConfigError
-from graftlab.methods.jelly.switching import Plan
+from graftlab.methods.jelly.switch import Plan
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -211,7 +211,7 @@ merge = adapters.merge
 
 def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
     """Return the backbone with the saved adapter, each layer in the mode that it was saved in."""
-    from graftlab.methods.jelly import tuner  # noqa: F401  (registers the type in PEFT)
+    from graftlab.methods.jelly import tuner  # noqa: F401  (registers the type in PEFT
 
     return adapters.load(backbone, folder)
 
@@ -227,7 +227,7 @@ def deltas(model: "PeftModel") -> "Iterator[tuple[str, tuple[Tensor, Tensor]]]":
 
     Their product has the layout of the weight itself: (O, I), or (I, O) for transformers' Conv1D.
     """
-    from graftlab.surgery import is_conv1d
+    from graftlab.weights.surgery import is_conv1d
 
     for name, layer in _layers(model).items():
         up, down = layer.factors(adapters.ADAPTER)

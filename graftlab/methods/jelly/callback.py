@@ -10,7 +10,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import has_length
 
 from graftlab.methods.jelly import checks
-from graftlab.methods.jelly.switching import Switch
+from graftlab.methods.jelly.switch import Switch
 
 
 class JellyCallback(TrainerCallback, ExportableState):

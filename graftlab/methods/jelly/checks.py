@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 
 from graftlab.errors import unknown
 from graftlab.methods.jelly import DYNAMIC, Config
-from graftlab.methods.jelly.switching import Plan, Switch
+from graftlab.methods.jelly.switch import Plan, Switch
 from graftlab.methods.jelly.tuner import JellyConfig, layers
 
 SETTINGS = ("switch_epoch", "switch_step", "reset_optimizer", "rewarmup_steps", *DYNAMIC)

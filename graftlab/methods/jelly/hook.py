@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from graftlab.contracts import Hook, Training
 from graftlab.errors import ConfigError
-from graftlab.hooks import Hook, Training
-from graftlab.methods.jelly.switching import Plan, Switch
+from graftlab.methods.jelly.switch import Plan, Switch
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -12,9 +12,9 @@ from peft.utils.quantization_utils import resolve_quantization_backend
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from graftlab import quantised, surgery
 from graftlab.methods.jelly import frozen, product, projections
 from graftlab.methods.jelly.forms import Change, Form
+from graftlab.weights import quantized, surgery
 
 if TYPE_CHECKING:
     from graftlab.methods.jelly.tuner import JellyConfig
@@ -42,7 +42,7 @@ class JellyLinear(nn.Module, BaseTunerLayer):
     def __init__(self, base_layer: nn.Module, adapter_name: str, **settings: Any) -> None:
         super().__init__()
         self.base_layer = base_layer
-        quantised.keep_readable(self.get_base_layer())
+        quantized.keep_readable(self.get_base_layer())
         sides: Any = _get_in_out_features(self.get_base_layer())
         self.in_features: int = sides[0]
         self.out_features: int = sides[1]

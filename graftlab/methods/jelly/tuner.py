@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from graftlab.adapters import register
 from graftlab.methods.jelly.forms import METHODS, Form
 from graftlab.methods.jelly.layer import JellyLinear
-from graftlab.surgery import is_conv1d
+from graftlab.weights.surgery import is_conv1d
 
 MODES = ("parallel", "sequential", "seq2par", "dynamic")
 

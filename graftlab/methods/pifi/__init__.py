@@ -13,11 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab import pretrained
 from graftlab.contracts import Attached, Backbone, Batch, Setting
 from graftlab.errors import ConfigError, ModelError
 from graftlab.methods.pifi import donors
 from graftlab.methods.pifi.config import Config, numbers
+from graftlab.weights import pretrained
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -105,7 +105,7 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
         ConfigError: the layer is still to be chosen, the backbone reads no text, or LoRA fits none of it.
         ModelError: the donor cannot be read, or has no such layer.
     """
-    from graftlab.methods.pifi import building
+    from graftlab.methods.pifi import assembly
 
     restored = (setting.restored or {}).get("donor")
     if wants_layer(config) and restored is None:
@@ -113,16 +113,16 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
             "method.layer is auto, and no layer has been chosen. Choose one with `graftlab select`, or "
             "give its number."
         )
-    plugged = building.plugged(config, setting.seed, restored)
-    model = building.build(backbone, config, plugged, setting.seed)
+    plugged = assembly.plugged(config, setting.seed, restored)
+    model = assembly.build(backbone, config, plugged, setting.seed)
     return Attached(model, record={"donor": plugged.donor and asdict(plugged.donor)})
 
 
 def save(model: "PifiForSequenceClassification", folder: Path) -> None:
     """Write all weights but the frozen layer's, and the config that names it."""
-    from graftlab.methods.pifi import building
+    from graftlab.methods.pifi import assembly
 
-    building.save(model, folder)
+    assembly.save(model, folder)
 
 
 def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
@@ -131,9 +131,9 @@ def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
     Raises:
         ModelError: a file is missing or damaged, belongs to another backbone, or the donor has changed.
     """
-    from graftlab.methods.pifi import building
+    from graftlab.methods.pifi import assembly
 
-    return building.load(backbone, config, folder)
+    return assembly.load(backbone, config, folder)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
-from graftlab import adapters, surgery
+from graftlab import adapters
 from graftlab.adapters.files import differ
 from graftlab.contracts import Backbone
 from graftlab.errors import ConfigError, ModelError
@@ -15,6 +15,7 @@ from graftlab.methods.pifi import donors
 from graftlab.methods.pifi.config import Config
 from graftlab.methods.pifi.model import PifiConfig, PifiForSequenceClassification, without_pooler
 from graftlab.seeds import mix
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from torch import Tensor

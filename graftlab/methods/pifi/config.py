@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from graftlab import surgery
 from graftlab.config import Section
 from graftlab.methods.pifi import donors
 from graftlab.selection import Config as Selection
+from graftlab.weights import surgery
 
 
 class Lora(Section):

@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab import pretrained
 from graftlab.config import expand
 from graftlab.errors import ModelError
+from graftlab.weights import pretrained
 
 if TYPE_CHECKING:
-    from graftlab.layers import Checkpoint
+    from graftlab.weights.layers import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def open_model(llm: str, revision: str | None) -> "Checkpoint":
         ModelError: it cannot be found or read, or is no decoder.
         Refused: its weights are pickles.
     """
-    from graftlab import layers
+    from graftlab.weights import layers
 
     entry = None if local(llm) else pretrained.aliases().get(llm)
     return layers.open(str(local(llm) or (entry or {}).get("id") or llm), revision=revision)
@@ -91,9 +91,9 @@ def empty(donor: Donor, pooled: bool) -> list[Any]:
     import torch
     from transformers import AutoConfig
 
-    from graftlab.layers import anatomy
-    from graftlab.layers.checkpoint import POOLED
-    from graftlab.layers.layer import Layer
+    from graftlab.weights.layers import anatomy
+    from graftlab.weights.layers.checkpoint import POOLED
+    from graftlab.weights.layers.layer import Layer
 
     assert donor.config is not None
     found = []

@@ -9,12 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab import config, files, inference, quantised, runfile
-from graftlab.backbones import _loading
+from graftlab import config, inference, runfile
+from graftlab.backbones import _pretrained
 from graftlab.errors import ConfigError, ModelError, unknown
 from graftlab.inference import Adapted
-from graftlab.merging import card, looking, weights
+from graftlab.release.merge import card, outputs, weights
+from graftlab.rundir import files
 from graftlab.seeds import mix
+from graftlab.weights import quantized
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +48,7 @@ def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> dic
     if dtype not in DTYPES:
         raise ConfigError(unknown("dtype", dtype, DTYPES))
     with files.new_folder(out) as partial:
-        sample = looking.sample(adapted, rows)
+        sample = outputs.sample(adapted, rows)
         _write(adapted, partial, dtype)
         certificate = _certify(adapted, partial, sample, dtype)
         files.write_json(partial / CERTIFICATE, certificate)
@@ -74,7 +76,7 @@ def certify(run: Path, folder: Path, rows: int = 32) -> dict[str, Any]:
     adapted = inference.load(run, device="cpu")
     known = files.read_json(folder / "config.json")
     dtype = known.get("dtype") or known.get("torch_dtype") or "float32"
-    return _certify(adapted, folder, looking.sample(adapted, rows), dtype)
+    return _certify(adapted, folder, outputs.sample(adapted, rows), dtype)
 
 
 def _refuse(run: Path) -> None:
@@ -114,8 +116,8 @@ def unquantised(adapted: Adapted, dtype: str | None = None) -> "nn.Module":
         file.backbone.config, adapted.problem, mix(file.seed, "backbone")
     )
     model: Any = backbone.model.to("cpu")
-    if quantised.layers(model):
-        quantised.dequantise(model)
+    if quantized.layers(model):
+        quantized.dequantise(model)
         model.float()
     elif dtype == "float32":
         model.to(getattr(torch, dtype))
@@ -141,7 +143,7 @@ def _write(adapted: Adapted, folder: Path, dtype: str) -> None:
         files.write_json(folder / prompts.name, template)
         processor.chat_template = template.get("chat_template") or processor.chat_template
     try:
-        with _loading.quiet():
+        with _pretrained.quiet():
             merged.to(getattr(torch, dtype)).save_pretrained(folder)
             processor.save_pretrained(folder)
     except ValueError as error:
@@ -164,7 +166,7 @@ def reload(adapted: Adapted, folder: Path, dtype: str) -> "nn.Module":
         name = "AutoModelForImageClassification"
     kernel = getattr(adapted.backbone.model.config, "_attn_implementation", None)
     try:
-        with _loading.quiet():
+        with _pretrained.quiet():
             model, info = getattr(transformers, name).from_pretrained(
                 folder, dtype=getattr(torch, dtype), attn_implementation=kernel,
                 output_loading_info=True, use_safetensors=True, local_files_only=True,
@@ -180,16 +182,16 @@ def reload(adapted: Adapted, folder: Path, dtype: str) -> "nn.Module":
     return loaded
 
 
-def _certify(adapted: Adapted, folder: Path, sample: looking.Sample, dtype: str) -> dict[str, Any]:
+def _certify(adapted: Adapted, folder: Path, sample: outputs.Sample, dtype: str) -> dict[str, Any]:
     """Return what the folder's model does beside the run's, and whether that is the same."""
     size = adapted.batch_size
-    as_run = looking.look(adapted.model, sample, size)
-    few_bits = bool(quantised.layers(adapted.model))
+    as_run = outputs.look(adapted.model, sample, size)
+    few_bits = bool(quantized.layers(adapted.model))
     reference = unquantised(adapted) if few_bits else adapted.model
-    expected = looking.look(reference, sample, size) if few_bits else as_run
+    expected = outputs.look(reference, sample, size) if few_bits else as_run
     loaded = reload(adapted, folder, dtype)
-    found = looking.look(loaded, sample, size)
-    compared = looking.compare(expected, found, loaded)
+    found = outputs.look(loaded, sample, size)
+    compared = outputs.compare(expected, found, loaded)
     own = weights.compare(reference, loaded, adapted.file.method.module)
     problems = [*_beyond(compared, dtype), *weights.problems(own)]
     return {
@@ -202,7 +204,7 @@ def _certify(adapted: Adapted, folder: Path, sample: looking.Sample, dtype: str)
         "sample": {"what": sample.what, "rows": sample.rows},
         "compared": compared,
         "weights": own,
-        "quantised": looking.compare(as_run, found, loaded) if few_bits else None,
+        "quantised": outputs.compare(as_run, found, loaded) if few_bits else None,
         "tolerance": dict(zip(("logits", "kl"), TOLERANCE[dtype], strict=True)),
         "sha256": {path.name: files.sha256(path) for path in sorted(folder.glob("*.safetensors"))},
         "versions": {name: version(name) for name in ("graftlab", "torch", "transformers", "peft")},

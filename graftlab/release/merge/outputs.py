@@ -6,12 +6,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab import evaluation, files, registry, surgery
+from graftlab import registry
 from graftlab.adapters import PREFIX
 from graftlab.contracts import Backbone, Batch
 from graftlab.errors import DataError, GraftlabError
 from graftlab.inference import Adapted
+from graftlab.rundir import files
+from graftlab.runs import evaluation
 from graftlab.seeds import mix
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graftlab.errors import ConfigError
-from graftlab.sharing.contents import CARD, MODEL_CONFIG, Shared
+from graftlab.release.push.contents import CARD, MODEL_CONFIG, Shared
 
 MADE = (
     "<!-- made by `graftlab push`, and made anew by it; without this line it is yours and stays -->"
@@ -166,7 +166,7 @@ def _summary(shared: Shared) -> str:
 
 
 def _base(shared: Shared) -> str:
-    from graftlab.sharing.contents import portable_model
+    from graftlab.release.push.contents import portable_model
 
     source = str(shared.environment["backbone"]["source"])
     return portable_model(source) if shared.base_is_local else source

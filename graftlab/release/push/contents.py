@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from graftlab import config, files, inference, runfile
+from graftlab import config, inference, runfile
 from graftlab.errors import ConfigError
+from graftlab.rundir import files
+from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
-from graftlab.runs import Run
 
 Content = bytes | Path
 ADAPTER_CONFIG = "adapter_config.json"

@@ -4,9 +4,9 @@ import logging
 import tempfile
 from pathlib import Path
 
-from graftlab import preparing
 from graftlab.errors import DataError
-from graftlab.sharing.contents import CARD, Content, Shared
+from graftlab.planning import preparation
+from graftlab.release.push.contents import CARD, Content, Shared
 
 log = logging.getLogger("graftlab")
 
@@ -26,7 +26,7 @@ def gather(shared: Shared, repo: str) -> dict[str, Content]:
             f"the data have changed since {shared.run.path} was trained "
             f"(fingerprint {data.record.get('fingerprint')}, was {before}). Put them back."
         )
-    rows = preparing.raw_rows(preparing.Prepared(shared.file, data, data.record, {}, {}))
+    rows = preparation.raw_rows(preparation.Prepared(shared.file, data, data.record, {}, {}))
     hub = getattr(task.config, "hub", None)
     log.warning(
         "the rows are uploaded as they are (%s): whether you may publish them, their licence says",
@@ -36,7 +36,7 @@ def gather(shared: Shared, repo: str) -> dict[str, Content]:
     with tempfile.TemporaryDirectory() as folder:
         for split, chosen in rows.items():
             path = Path(folder) / f"{split}.jsonl.gz"
-            preparing.write_rows(path, chosen)
+            preparation.write_rows(path, chosen)
             found[path.name] = path.read_bytes()
     sizes = {split: len(chosen) for split, chosen in rows.items()}
     found[CARD] = _card(shared, repo, sizes, hub.path if hub else None).encode()

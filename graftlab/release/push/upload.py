@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from graftlab import files
 from graftlab.errors import ConfigError, ModelError
-from graftlab.hub import redact
-from graftlab.sharing import card, contents
-from graftlab.sharing.contents import Content
+from graftlab.release.push import card, contents
+from graftlab.release.push.contents import Content
+from graftlab.rundir import files
+from graftlab.weights.hub import redact
 
 log = logging.getLogger("graftlab")
 CHUNK = 2**20
@@ -76,7 +76,7 @@ def push(run: Path, repo: str | None, data: bool, options: Options) -> list[Push
     found = {contents.CARD: text.encode(), **contents.gather(shared)}
     rows: dict[str, Content] = {}
     if data:
-        from graftlab.sharing import rows as prepared
+        from graftlab.release.push import rows as prepared
 
         rows = prepared.gather(shared, f"{repo}-data")  # before anything is uploaded: it may fail
     done = [upload(api, repo, "model", found, options)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.selection import space
 from graftlab.selection.scores import Sample, class_mean
-from graftlab.selection.scores._probing import probabilities
+from graftlab.selection.scores._classifier import probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab import sandbox
 from graftlab.config import Paths
 from graftlab.contracts import Backbone, Data, Problem, Row
 from graftlab.data.load import check_local
 from graftlab.errors import ConfigError
-from graftlab.tasks.generation import config as configs
-from graftlab.tasks.generation import reading
-from graftlab.tasks.generation.config import Config
+from graftlab.programs import sandbox
+from graftlab.tasks.generation import fields as configs
+from graftlab.tasks.generation import rows
+from graftlab.tasks.generation.fields import Config
 
 if TYPE_CHECKING:
     from graftlab.tasks.generation.task import GenerationTask
@@ -86,8 +86,8 @@ def check(config: Config) -> list[str]:
     """
     if config.execute_code:
         sandbox.check()
-    wanted = reading.needed(config)
-    return check_local(config, reading.asked(config) or wanted[:1], wanted[-1])
+    wanted = rows.needed(config)
+    return check_local(config, rows.asked(config) or wanted[:1], wanted[-1])
 
 
 def read(config: Config, paths: Paths, seed: int) -> Data:
@@ -99,12 +99,12 @@ def read(config: Config, paths: Paths, seed: int) -> Data:
     Raises:
         ConfigError, DataError, Refused
     """
-    return reading.read(config, paths)
+    return rows.read(config, paths)
 
 
 def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]:
     """Return new inputs as rows without labels; see `reading.read_inputs`. `Raises:` DataError."""
-    return reading.read_inputs(config, source)
+    return rows.read_inputs(config, source)
 
 
 def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> "GenerationTask":

@@ -12,7 +12,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from graftlab.tasks.generation.config import Generation
+from graftlab.tasks.generation.fields import Generation
 
 if TYPE_CHECKING:
     from torch import Tensor

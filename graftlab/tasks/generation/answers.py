@@ -7,8 +7,8 @@ from graftlab.contracts import Backbone, Row
 from graftlab.errors import ConfigError, DataError
 from graftlab.seeds import mix
 from graftlab.tasks._logits import has_virtual_tokens
-from graftlab.tasks.generation.building import Builder
-from graftlab.tasks.generation.config import Generation
+from graftlab.tasks.generation.examples import Builder
+from graftlab.tasks.generation.fields import Generation
 from graftlab.tasks.generation.tokens import Example, Flat
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Writer:
         import torch
         from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-        from graftlab.tasks.generation._choosing import Chooser, StopTexts
+        from graftlab.tasks.generation._next_token import Chooser, StopTexts
 
         arrays = prompts.pad(range(len(prompts)), left=True)
         device = next(model.parameters()).device

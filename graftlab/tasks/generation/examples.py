@@ -10,7 +10,7 @@ from graftlab.data.labels import Unusable
 from graftlab.errors import DataError
 from graftlab.tasks.generation import chat, templates
 from graftlab.tasks.generation.chat import Guard, Message, Renderer, Segment
-from graftlab.tasks.generation.config import Config
+from graftlab.tasks.generation.fields import Config
 from graftlab.tasks.generation.tokens import Encoder, Example, Source, special_tokens
 
 ROUNDS = 8  # of cutting: what is left has other tokens than it had in the whole, at times more

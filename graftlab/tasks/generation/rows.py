@@ -13,7 +13,7 @@ from graftlab.data.rows import Rows
 from graftlab.errors import DataError
 from graftlab.tasks.classification import same_text
 from graftlab.tasks.generation import chat
-from graftlab.tasks.generation.config import Config
+from graftlab.tasks.generation.fields import Config
 from graftlab.tasks.generation.templates import around, columns_of, fill, text_in, without
 
 

@@ -10,13 +10,13 @@ from graftlab.contracts import Backbone, Batch, Data, Row
 from graftlab.errors import ConfigError, DataError
 from graftlab.tasks import _packing
 from graftlab.tasks._logits import at_labels, cross_entropy, has_virtual_tokens
-from graftlab.tasks._scoring import UNKNOWN
-from graftlab.tasks.generation import config as configs
-from graftlab.tasks.generation.building import TOO_LONG, Builder, Built, to_train_on
-from graftlab.tasks.generation.config import Config
+from graftlab.tasks._outputs import UNKNOWN
+from graftlab.tasks.generation import fields as configs
+from graftlab.tasks.generation.answers import Writer
+from graftlab.tasks.generation.examples import TOO_LONG, Builder, Built, to_train_on
+from graftlab.tasks.generation.fields import Config
 from graftlab.tasks.generation.templates import around, without
 from graftlab.tasks.generation.tokens import Flat
-from graftlab.tasks.generation.writing import Writer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

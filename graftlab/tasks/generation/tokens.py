@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.tasks._likelihood import own_start
-from graftlab.tasks._scoring import UNKNOWN
+from graftlab.tasks._outputs import UNKNOWN
 from graftlab.tasks.generation.chat import Segment
 
 if TYPE_CHECKING:

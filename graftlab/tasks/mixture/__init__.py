@@ -11,10 +11,10 @@ from graftlab.config import Paths
 from graftlab.contracts import Backbone, Data, Problem, Row
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.seeds import mix
-from graftlab.tasks.mixture import sampling
-from graftlab.tasks.mixture.config import Config, Part, with_parts
+from graftlab.tasks.mixture import draws
 from graftlab.tasks.mixture.inputs import read_inputs
 from graftlab.tasks.mixture.rows import Changed, Mixed, by_task, places
+from graftlab.tasks.mixture.section import Config, Part, with_parts
 
 if TYPE_CHECKING:
     from graftlab.tasks.mixture.task import MixtureTask
@@ -196,9 +196,9 @@ def _digest(value: Any) -> str:
 
 
 def _quotas(config: Config, sizes: list[int]) -> list[int]:
-    parts = sampling.shares(sizes, config.sampling, config.temperature, config.weights)
-    found = sampling.quotas(parts, sum(sizes))
-    sampling.check_quotas(list(config.parts), found)
+    parts = draws.shares(sizes, config.sampling, config.temperature, config.weights)
+    found = draws.quotas(parts, sum(sizes))
+    draws.check_quotas(list(config.parts), found)
     return found
 
 

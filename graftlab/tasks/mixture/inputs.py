@@ -8,7 +8,7 @@ from typing import Any
 from graftlab.contracts import Row
 from graftlab.data import readers
 from graftlab.errors import DataError, unknown
-from graftlab.tasks.mixture.config import Config
+from graftlab.tasks.mixture.section import Config
 
 TASK = "task"
 

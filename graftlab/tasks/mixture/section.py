@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from pydantic import Field, PrivateAttr, model_validator
 
 from graftlab.config import Section
-from graftlab.tasks.mixture.sampling import Sampling
+from graftlab.tasks.mixture.draws import Sampling
 
 
 class Part(Protocol):

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graftlab.contracts import OF_TASK, Batch, Problem, Task
-from graftlab.tasks._scoring import UNKNOWN
+from graftlab.tasks._outputs import UNKNOWN
+from graftlab.tasks.mixture.draws import epoch_draws
 from graftlab.tasks.mixture.rows import Places
-from graftlab.tasks.mixture.sampling import epoch_draws
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,17 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from graftlab import surgery
 from graftlab.errors import ConfigError
 from graftlab.training import optimizer
-from graftlab.training.sharding import Asked, clipped_step, is_shard
+from graftlab.training.parallel.sharding import Asked, clipped_step, is_shard
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from graftlab.training.config import Config
-    from graftlab.training.processes import Processes
+    from graftlab.training.parallel.processes import Processes
 
 log = logging.getLogger("graftlab")
 WRAPS = ("TRANSFORMER_BASED_WRAP", "NO_WRAP")

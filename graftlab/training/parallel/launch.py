@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError
-from graftlab.training import sharding
+from graftlab.training.parallel import sharding
 
 if TYPE_CHECKING:
-    from graftlab.training.processes import Processes
+    from graftlab.training.parallel.processes import Processes
 
 log = logging.getLogger("graftlab")
 
@@ -71,7 +71,7 @@ def join() -> "Processes":
     Raises:
         ConfigError: the launcher asks for what is not there, such as Megatron-LM, or for too few GPUs.
     """
-    from graftlab.training.processes import Processes
+    from graftlab.training.parallel.processes import Processes
 
     _refuse()
     asked = sharding.asked()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from graftlab import errors
 from graftlab.errors import GraftlabError, Stopped
-from graftlab.training import sharding
-from graftlab.training.launch import Share
+from graftlab.training.parallel import sharding
+from graftlab.training.parallel.launch import Share
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from graftlab.training.config import Config
-    from graftlab.training.processes import Processes
+    from graftlab.training.parallel.processes import Processes
 
 WHOLE, FSDP, ZERO = "whole", "fsdp", "zero"
 SWITCHES = {"ACCELERATE_USE_FSDP": FSDP, "ACCELERATE_USE_DEEPSPEED": ZERO}
@@ -220,11 +220,11 @@ def make(found: Asked, processes: "Processes") -> Sharding:
         ConfigError: it asks for a part of it that is not there.
     """
     if found.kind == FSDP:
-        from graftlab.training.fsdp import Fsdp
+        from graftlab.training.parallel.fsdp import Fsdp
 
         return Fsdp(found, processes)
     if found.kind == ZERO:
-        from graftlab.training.zero import Zero
+        from graftlab.training.parallel.zero import Zero
 
         return Zero(found, processes)
     return Whole()

@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab import files, surgery
 from graftlab.errors import ConfigError, missing_extra
-from graftlab.training import sharding
+from graftlab.rundir import files
+from graftlab.training.parallel import sharding
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from graftlab.training.config import Config
-    from graftlab.training.processes import Processes
+    from graftlab.training.parallel.processes import Processes
 
 log = logging.getLogger("graftlab")
 PREFIX = "ACCELERATE_DEEPSPEED_"
@@ -30,7 +31,7 @@ COUNTED = (
     *("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"),
     *("gradient_clipping", "steps_per_print"),
 )
-RECIPES = Path(__file__).parents[1]
+RECIPES = Path(__file__).parents[2]
 
 
 class Piece(NamedTuple):

@@ -7,7 +7,7 @@ folder or from the hub by HTTP range requests. Modules: `source` (bytes of a fol
 of it together).
 """
 
-from graftlab.layers.checkpoint import Checkpoint
-from graftlab.layers.opening import load_layer, open
+from graftlab.weights.layers.checkpoint import Checkpoint
+from graftlab.weights.layers.discovery import load_layer, open
 
 __all__ = ["Checkpoint", "load_layer", "open"]

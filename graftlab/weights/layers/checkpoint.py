@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
-from graftlab.layers.source import UNQUANTISED, Source
-from graftlab.layers.tensors import FLOATS, Entry, Table, hash_of
 from graftlab.seeds import mix
+from graftlab.weights.layers.source import UNQUANTISED, Source
+from graftlab.weights.layers.tensors import FLOATS, Entry, Table, hash_of
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from graftlab.layers.layer import Layer
+    from graftlab.weights.layers.layer import Layer
 
 # Families where one token alone gives the same without queries and keys: a test proves it of each.
 # Not those with attention sinks (gpt-oss) or fused query-key-value matrices (GPT-2, Falcon, Phi-3).
@@ -27,7 +27,7 @@ class Checkpoint:
     """A decoder's checkpoint. Make it with `open`; `config` is transformers'."""
 
     def __init__(self, source: Source, config: Any) -> None:
-        from graftlab.layers import anatomy
+        from graftlab.weights.layers import anatomy
 
         self._source, self.config = source, config
         self._skeleton = anatomy.build(self.config, source.name)
@@ -90,8 +90,8 @@ class Checkpoint:
             ModelError: there is no such layer, it is no attention, or its tensors are missing,
                 damaged, of another shape than config.json says, or quantised.
         """
-        from graftlab.layers import anatomy, converting
-        from graftlab.layers.layer import Layer
+        from graftlab.weights.layers import anatomy, expert_stacks
+        from graftlab.weights.layers.layer import Layer
 
         index = self._checked(index)
         block = self._block(index, pooled)
@@ -100,7 +100,7 @@ class Checkpoint:
         if stored.tensors.keys() == block.state_dict().keys():
             block.load_state_dict(stored.tensors, assign=True)
         else:
-            converting.fill(self._skeleton, index, block, stored.tensors, self.source)
+            expert_stacks.fill(self._skeleton, index, block, stored.tensors, self.source)
         anatomy.compute_buffers(self._skeleton.model, block)
         record = {
             "source": self.source,
@@ -151,7 +151,7 @@ class Checkpoint:
         """
         import torch
 
-        from graftlab.layers import anatomy
+        from graftlab.weights.layers import anatomy
 
         if dtype not in self._fronts:
             self._fronts[dtype] = self._front(dtype)
@@ -167,7 +167,7 @@ class Checkpoint:
 
     def _front(self, dtype: str) -> Any:
         """Return what stands before layer 0, its weights read but for the token embedding's."""
-        from graftlab.layers import anatomy
+        from graftlab.weights.layers import anatomy
 
         front = anatomy.front(self._skeleton)
         shapes = {k: tuple(v.shape) for k, v in front.state_dict().items() if v.is_meta}
@@ -222,21 +222,21 @@ class Checkpoint:
         return index % self.num_layers
 
     def _block(self, index: int, pooled: bool) -> Any:
-        from graftlab.layers import anatomy
+        from graftlab.weights.layers import anatomy
 
         anatomy.refuse_without_attention(self._skeleton, index, self.source)
         return anatomy.block(self._skeleton, index, pooled and self.family in POOLED)
 
     def _names(self, index: int, block: Any) -> dict[str, str]:
         """Return the checkpoint's name of each of a layer's tensors, all of them there and fitting."""
-        from graftlab.layers import converting
+        from graftlab.weights.layers import expert_stacks
 
         before = f"{self._prefix}{self._skeleton.path}.{index}."
         wanted = block.state_dict()
         names = {name: before + name for name in wanted}
         lost = sorted(stored for stored in names.values() if stored not in self._table.file_of)
         stored = [name for name in self._table.file_of if name.startswith(before)]
-        if lost and stored and converting.applies(self._skeleton):
+        if lost and stored and expert_stacks.applies(self._skeleton):
             names = {name.removeprefix(before): name for name in stored}
         elif lost:
             raise ModelError(

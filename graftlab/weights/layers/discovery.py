@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError, Refused
-from graftlab.layers.checkpoint import Checkpoint
-from graftlab.layers.source import UNQUANTISED, Folder, Source
+from graftlab.weights.layers.checkpoint import Checkpoint
+from graftlab.weights.layers.source import UNQUANTISED, Folder, Source
 
 if TYPE_CHECKING:
-    from graftlab.layers.layer import Layer
+    from graftlab.weights.layers.layer import Layer
 
 
 def open(
@@ -37,7 +37,7 @@ def open(
             )
         return Checkpoint(local, _read_config(local))
     _refuse_what_is_no_hub_id(model, folder)
-    from graftlab.layers.remote import Hub
+    from graftlab.weights.layers.remote import Hub
 
     hub = Hub(model, revision, cache, keep)
     return Checkpoint(hub, _read_config(hub))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from graftlab.errors import ModelError
-from graftlab.layers.anatomy import Skeleton
+from graftlab.weights.layers.anatomy import Skeleton
 
 
 def applies(skeleton: Skeleton) -> bool:

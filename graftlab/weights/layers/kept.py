@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from graftlab import files
 from graftlab.errors import DiskError, ModelError
-from graftlab.layers.source import Counter, Stream, open_at
+from graftlab.rundir import files
+from graftlab.weights.layers.source import Counter, Stream, open_at
 
 HASH = "?" * 64
 STALE = 86400  # seconds after which a file that was begun counts as left by a process that died

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graftlab.errors import ModelError
-from graftlab.layers import anatomy
+from graftlab.weights.layers import anatomy
 
 
 class Layer(nn.Module):

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from graftlab.errors import ModelError
-from graftlab.hub import explain
-from graftlab.layers.source import Counter
+from graftlab.weights.hub import explain
+from graftlab.weights.layers.source import Counter
 
 PATIENCE = 30.0  # seconds without a byte, after which an answer counts as broken off
 TRIES = 5  # in a row without a byte; each goes on where the last one broke off

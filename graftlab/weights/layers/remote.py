@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from graftlab import files
 from graftlab.errors import DiskError, ModelError
-from graftlab.hub import TIMEOUT, redact
-from graftlab.layers.kept import Kept
-from graftlab.layers.ranges import Answer, File, NoRanges, said_of
-from graftlab.layers.source import (
+from graftlab.rundir import files
+from graftlab.weights.hub import TIMEOUT, redact
+from graftlab.weights.layers.kept import Kept
+from graftlab.weights.layers.ranges import Answer, File, NoRanges, said_of
+from graftlab.weights.layers.source import (
     INDEX,
     SINGLE,
     Counter,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from graftlab.errors import ModelError
-from graftlab.hub import refuse_pickles
+from graftlab.weights.hub import refuse_pickles
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.errors import ModelError
-from graftlab.layers.source import AGAIN, INDEX, Source
+from graftlab.weights.layers.source import AGAIN, INDEX, Source
 
 if TYPE_CHECKING:
     import torch

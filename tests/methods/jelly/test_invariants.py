@@ -20,20 +20,20 @@ from graftlab.errors import ModelError
 from graftlab.methods import jelly, lora
 from graftlab.methods.jelly import projections
 from graftlab.methods.jelly.product import Correction
-from graftlab.methods.jelly.switching import Plan, Switch
+from graftlab.methods.jelly.switch import Plan, Switch
 from graftlab.methods.jelly.tuner import layers
-from graftlab.testing import fitting
+from graftlab.testing import rig
 
 # Shapes: N examples, L tokens, I in features, O out features, R rank.
 
 EXACT = 1e-10  # on outputs, of float64
 PRESERVING = ("exact", "tip_preserve", "merge_reinit")
-ENCODER = fitting.FAMILIES["encoder"]
+ENCODER = rig.FAMILIES["encoder"]
 
 
 def bert():
     """Two layers of BERT with random biases: square layers, and ones of 32 x 48."""
-    return fitting.backbone(ENCODER)
+    return rig.backbone(ENCODER)
 
 
 def grouped_query_llama():
@@ -41,18 +41,18 @@ def grouped_query_llama():
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
     config = LlamaConfig(
-        vocab_size=fitting.VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=rig.VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, intermediate_size=48, pad_token_id=0, num_labels=3,
         attention_bias=True, mlp_bias=True,
     )  # fmt: skip
-    family = fitting.Family("decoder", fitting.CLASSES, "llama", lambda: None)
+    family = rig.Family("decoder", rig.CLASSES, "llama", lambda: None)
     family = family._replace(make=lambda: LlamaForSequenceClassification(config))
-    return fitting.backbone(family)
+    return rig.backbone(family)
 
 
 def minilm():
     try:
-        return encoder.load(encoder.Config(model="minilm"), fitting.CLASSES, seed=0)
+        return encoder.load(encoder.Config(model="minilm"), rig.CLASSES, seed=0)
     except ModelError as error:
         pytest.skip(f"MiniLM is not at hand: {error}")
 
@@ -77,7 +77,7 @@ def attach(backbone: Backbone, **settings):
     settings = {"mode": "seq2par", "switch_step": 3, **settings}
     if settings["mode"] != "seq2par":
         del settings["switch_step"]
-    attached = jelly.attach(backbone, jelly.Config(**settings), fitting.setting(ENCODER))
+    attached = jelly.attach(backbone, jelly.Config(**settings), rig.setting(ENCODER))
     model = double(attached.model).eval()
     learn(model)
     return model
@@ -98,7 +98,7 @@ def switch(model, method, step=3):
 
 
 def outputs(model):
-    inputs = {k: v for k, v in fitting.batch(ENCODER).items() if k != "labels"}
+    inputs = {k: v for k, v in rig.batch(ENCODER).items() if k != "labels"}
     with torch.no_grad():
         return model.eval()(**inputs).logits
 
@@ -309,10 +309,10 @@ LORAS = [
 @pytest.mark.parametrize("family", ["encoder", "decoder", "tokens", "vision"])
 @pytest.mark.parametrize("mode", LORAS, ids=lambda m: " ".join(f"{k}={v}" for k, v in m.items()))
 def test_parallel_is_pefts_lora_bit_for_bit_through_training_with_dropout(family, mode):
-    fitted = fitting.FAMILIES[family]
+    fitted = rig.FAMILIES[family]
     shared = {"rank": 4, "alpha": 6.0, "dropout": 0.2, "rslora": family == "vision"}
     ours, theirs = (
-        method.attach(fitting.backbone(fitted), config, fitting.setting(fitted))
+        method.attach(rig.backbone(fitted), config, rig.setting(fitted))
         for method, config in (
             (jelly, jelly.Config(**shared, **mode)),
             (lora, lora.Config(**shared)),
@@ -320,14 +320,14 @@ def test_parallel_is_pefts_lora_bit_for_bit_through_training_with_dropout(family
     )
     assert not ours.hooks
     for attached in (ours, theirs):
-        fitting.train(attached, fitted, steps=fitting.NUM_STEPS)
+        rig.train(attached, fitted, steps=rig.NUM_STEPS)
     expected = dict(theirs.model.named_parameters())
     for name, parameter in ours.model.named_parameters():
         for letter in "AB":
             name = name.replace(f"jelly_{letter}.default", f"lora_{letter}.default.weight")
         assert torch.equal(parameter, expected.pop(name)), name
     assert not expected
-    assert torch.equal(fitting.outputs(ours.model, fitted), fitting.outputs(theirs.model, fitted))
+    assert torch.equal(rig.outputs(ours.model, fitted), rig.outputs(theirs.model, fitted))
 
 
 # Gradients
@@ -432,7 +432,7 @@ def test_the_gradients_of_a_whole_model_are_those_of_the_obvious_layer(make):
         parent, _, last = name.removeprefix("base_model.model.").rpartition(".")
         setattr(obvious.get_submodule(parent), last, Obvious(layer))
     for trained in (model.train(False), obvious.train(False)):
-        fitting.loss(trained, ENCODER).backward()
+        rig.loss(trained, ENCODER).backward()
     for name, layer in layers(model).items():
         expected = obvious.get_submodule(name.removeprefix("base_model.model."))
         for ours, theirs in ((layer.jelly_A, expected.a), (layer.jelly_B, expected.b)):
@@ -442,8 +442,8 @@ def test_the_gradients_of_a_whole_model_are_those_of_the_obvious_layer(make):
 
 
 def test_while_b_is_zero_the_gradient_of_a_is_exactly_zero():
-    attached = jelly.attach(bert(), jelly.Config(mode="sequential"), fitting.setting(ENCODER))
-    fitting.loss(attached.model, ENCODER).backward()
+    attached = jelly.attach(bert(), jelly.Config(mode="sequential"), rig.setting(ENCODER))
+    rig.loss(attached.model, ENCODER).backward()
     for layer in layers(attached.model).values():
         assert not layer.jelly_A["default"].grad.any()
         assert layer.jelly_B["default"].grad.any()
@@ -578,7 +578,7 @@ def test_plain_peft_loads_the_exports_where_graftlab_is_not_installed(tmp_path):
     from safetensors.torch import save_file
 
     bert().model.save_pretrained(tmp_path / "base")
-    given = {k: v for k, v in fitting.batch(ENCODER).items() if k != "labels"}
+    given = {k: v for k, v in rig.batch(ENCODER).items() if k != "labels"}
     folders = []
     for name, settings in EXPORTS.items():
         model = exported(bert(), **settings).float()

@@ -20,10 +20,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from graftlab.methods.jelly.callback import JellyCallback
 from graftlab.methods.jelly.coherence import cosine
 from graftlab.methods.jelly.tuner import JellyConfig, layers
-from graftlab.testing import fitting
+from graftlab.testing import rig
 
 STEPS = 9
-FAMILY = fitting.FAMILIES["encoder"]
+FAMILY = rig.FAMILIES["encoder"]
 
 SEQ2PAR = {"switch_step": 4}
 DYNAMIC = {"drop_ratio": 0.99, "ema": 0.9, "warmup": 1, "minimum": 3, "latest": 7}
@@ -34,7 +34,7 @@ def rows(number: int = 27) -> list[dict[str, Tensor]]:
     """Return examples; 27 are an epoch of seven micro-batches of four, whose last step has one."""
     found = []
     for seed in range(4):
-        batch = fitting.batch(FAMILY, seed)
+        batch = rig.batch(FAMILY, seed)
         found += [{name: value[i] for name, value in batch.items()} for i in range(8)]
     return found[:number]
 
@@ -42,7 +42,7 @@ def rows(number: int = 27) -> list[dict[str, Tensor]]:
 def adapted(mode: str = "dynamic", **fields: Any) -> PeftModel:
     """Return a tiny BERT whose intermediate layers are not square; everything drops out."""
     settings = {"r": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear", **fields}
-    base = fitting.backbone(FAMILY).model
+    base = rig.backbone(FAMILY).model
     with torch.random.fork_rng():
         torch.manual_seed(3)
         config = JellyConfig(mode=mode, modules_to_save=["classifier"], **settings)
@@ -340,7 +340,7 @@ def test_an_epochs_last_step_is_halved_by_its_own_micro_batches(tmp_path):
 
 
 def test_what_the_switch_did_is_logged_and_trackers_are_told_if_log_is_given(tmp_path):
-    probe = fitting.batch(FAMILY, seed=9)
+    probe = rig.batch(FAMILY, seed=9)
     spy, model = Spy(), adapted("seq2par")
     callback = JellyCallback(probe, **SEQ2PAR)
     made = trainer(tmp_path / "a", model, [callback, spy], save_strategy="no")
@@ -361,7 +361,7 @@ def test_what_the_switch_did_is_logged_and_trackers_are_told_if_log_is_given(tmp
 
 def test_the_probe_moves_nothing(tmp_path):
     ends = []
-    for probe in (None, fitting.batch(FAMILY, seed=9)):
+    for probe in (None, rig.batch(FAMILY, seed=9)):
         made = trainer(
             tmp_path, adapted("seq2par"), [JellyCallback(probe, **SEQ2PAR)], save_strategy="no"
         )
@@ -389,11 +389,11 @@ def test_the_best_checkpoint_before_the_switch_is_sequential_again(tmp_path):
     assert all(m.forms["default"].sequential for m in layers(model).values())
     assert model.peft_config["default"].switch_step is None
     made.save_model(str(tmp_path / "end"))
-    loaded = PeftModel.from_pretrained(fitting.backbone(FAMILY).model, tmp_path / "end")
-    best = PeftModel.from_pretrained(fitting.backbone(FAMILY).model, tmp_path / "checkpoint-2")
-    expected = fitting.outputs(best, FAMILY)
-    assert torch.equal(fitting.outputs(loaded, FAMILY), expected)
-    assert torch.equal(fitting.outputs(model, FAMILY), expected)
+    loaded = PeftModel.from_pretrained(rig.backbone(FAMILY).model, tmp_path / "end")
+    best = PeftModel.from_pretrained(rig.backbone(FAMILY).model, tmp_path / "checkpoint-2")
+    expected = rig.outputs(best, FAMILY)
+    assert torch.equal(rig.outputs(loaded, FAMILY), expected)
+    assert torch.equal(rig.outputs(model, FAMILY), expected)
 
 
 def test_no_gradient_is_left_in_the_adapter_and_a_switch_that_never_came_is_told(tmp_path, caplog):
@@ -438,7 +438,7 @@ def test_other_settings_are_refused_when_a_run_is_resumed(tmp_path):
 
 
 def test_a_callback_that_the_trainer_restores_itself_resumes_too_or_says_what_it_has_lost(tmp_path):
-    probe = fitting.batch(FAMILY)
+    probe = rig.batch(FAMILY)
     fields = {"save_steps": 4, "restore_callback_states_from_checkpoint": True}
     callback = JellyCallback(probe, **DYNAMIC)
     trainer(tmp_path, adapted(), [callback], **fields).train()
@@ -463,7 +463,7 @@ def test_an_optimizer_of_other_parameters_is_refused(tmp_path):
 
 
 def test_a_probe_without_labels_is_refused_at_the_start(tmp_path):
-    probe = fitting.batch(FAMILY)
+    probe = rig.batch(FAMILY)
     del probe["labels"]
     with pytest.raises(ValueError, match="the model returns no loss for the probe"):
         trainer(tmp_path, adapted(), [JellyCallback(probe)]).train()
@@ -478,11 +478,11 @@ def test_a_second_run_of_an_adapter_that_has_switched_is_refused(tmp_path):
 
 
 def _lora() -> nn.Module:
-    return get_peft_model(fitting.backbone(FAMILY).model, LoraConfig(target_modules=["query"]))
+    return get_peft_model(rig.backbone(FAMILY).model, LoraConfig(target_modules=["query"]))
 
 
 REFUSED = {
-    "no adapter": (lambda: fitting.backbone(FAMILY).model, {}, {}, "switches a PeftModel"),
+    "no adapter": (lambda: rig.backbone(FAMILY).model, {}, {}, "switches a PeftModel"),
     "lora": (_lora, {}, {}, r"active here: default \(LORA\)"),
     "parallel": (lambda: adapted("parallel"), {}, {}, "nothing to do in mode parallel"),
     "sequential": (lambda: adapted("sequential"), {}, {}, "nothing to do in mode sequential"),

@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
 import graftlab.auto  # noqa: F401
-from graftlab.methods.jelly.switching import Plan, Switch
+from graftlab.methods.jelly.switch import Plan, Switch
 from graftlab.methods.jelly.tuner import JellyConfig, layers
 
 bnb = pytest.importorskip("bitsandbytes")

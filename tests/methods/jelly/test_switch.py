@@ -14,21 +14,22 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from graftlab import config, experiment, runfile
+from graftlab import config, runfile
+from graftlab.contracts import Training
 from graftlab.errors import ConfigError
-from graftlab.hooks import Training
 from graftlab.methods import jelly
 from graftlab.methods.jelly.hook import SwitchHook
-from graftlab.methods.jelly.switching import Switch
+from graftlab.methods.jelly.switch import Switch
 from graftlab.methods.jelly.tuner import layers
-from graftlab.runs import Run, read_lines
-from graftlab.testing import fitting, resume
+from graftlab.rundir.run import Run, read_lines
+from graftlab.runs import session
+from graftlab.testing import resume, rig
 from graftlab.training import checkpoint
 
 METHODS = ("exact", "tip", "tip_preserve", "merge_reinit", "none")
 FIXED = {"mode": "seq2par", "switch_step": 5}
 STEPS = 12
-QUIET = experiment.Options(quiet=True)
+QUIET = session.Options(quiet=True)
 
 
 def run_file(folder, method=None, **sections):
@@ -39,7 +40,7 @@ def run_file(folder, method=None, **sections):
 
 
 def run(folder, method=None, **sections):
-    return experiment.run(run_file(folder, method, **sections), folder / "run", options=QUIET)
+    return session.run(run_file(folder, method, **sections), folder / "run", options=QUIET)
 
 
 def result(run):
@@ -107,14 +108,14 @@ def test_killed_before_in_and_after_the_switch_equals_never_killed(
         {"mode": mode, "switch_method": method, "dropout": 0.1, **when},
         training={"save_every": save_every},
     )
-    whole = experiment.run(file, tmp_path / "whole", options=QUIET)
+    whole = session.run(file, tmp_path / "whole", options=QUIET)
     path = tmp_path / "killed"
     # when the gradients of two steps have been compared already
-    assert resume.killed_after(5, lambda: experiment.run(file, path, options=QUIET))
+    assert resume.killed_after(5, lambda: session.run(file, path, options=QUIET))
     for moment in ("between layers", "after the switch", "two steps later"):
-        ended = resume.in_child(lambda m=moment: (die(m), experiment.resume(path, QUIET)))
+        ended = resume.in_child(lambda m=moment: (die(m), session.resume(path, QUIET)))
         assert ended == -signal.SIGKILL, moment
-    assert resume.in_child(lambda: experiment.resume(path, QUIET)) == 0
+    assert resume.in_child(lambda: session.resume(path, QUIET)) == 0
     assert resume.outcome(Run(path)) == resume.outcome(whole)
     ours, theirs = result(Run(path)), result(whole)
     assert ours["exact"], ours["not_exact"]
@@ -128,7 +129,7 @@ FAILING = ["exact", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1
 @pytest.mark.parametrize("method", FAILING)
 def test_a_run_whose_switch_fails_between_two_layers_can_be_resumed(method, tmp_path, monkeypatch):
     file = run_file(tmp_path, {**FIXED, "switch_method": method}, training={"save_every": 1})
-    whole = experiment.run(file, tmp_path / "whole", options=QUIET)
+    whole = session.run(file, tmp_path / "whole", options=QUIET)
     real, seen = Switch._switch_layer, []
 
     def failing(self, *given):
@@ -140,8 +141,8 @@ def test_a_run_whose_switch_fails_between_two_layers_can_be_resumed(method, tmp_
     with monkeypatch.context() as patched:
         patched.setattr(Switch, "_switch_layer", failing)
         with pytest.raises(OSError, match="whatever"):
-            experiment.run(file, tmp_path / "broken", options=QUIET)
-    resumed = experiment.resume(tmp_path / "broken", QUIET)
+            session.run(file, tmp_path / "broken", options=QUIET)
+    resumed = session.resume(tmp_path / "broken", QUIET)
     assert resume.outcome(resumed) == resume.outcome(whole)
     assert result(resumed)["facts"] == result(whole)["facts"]
 
@@ -186,7 +187,7 @@ def test_the_best_checkpoint_may_lie_before_the_switch(method, tmp_path):
     assert found["selected_step"] == 4
     assert found["facts"]["switched"] is True
     assert found["facts"]["switch_step"] == 5
-    experiment.resume(best.path, QUIET)
+    session.resume(best.path, QUIET)
     assert result(best)["facts"] == found["facts"]
 
 
@@ -232,8 +233,8 @@ def test_the_moments_of_a_start_anew_and_those_of_b_unless_exact_keeps_its_gradi
 
 
 def attached(family="encoder", **settings):
-    fitted = fitting.FAMILIES[family]
-    done = jelly.attach(fitting.backbone(fitted), jelly.Config(**settings), fitting.setting(fitted))
+    fitted = rig.FAMILIES[family]
+    done = jelly.attach(rig.backbone(fitted), jelly.Config(**settings), rig.setting(fitted))
     return done.model, done.hooks[0], fitted
 
 
@@ -247,7 +248,7 @@ def test_the_switch_touches_no_other_state_of_the_optimizer_and_leaves_no_gradie
     model, hook, fitted = attached(**FIXED, targets=("query", "value"))
     optimizer = start(model, hook)
     for _ in range(3):
-        fitting.loss(model, fitted).backward()
+        rig.loss(model, fitted).backward()
         optimizer.step()
     adapter = [p for n, p in model.named_parameters() if ".jelly_A." in n]
     others = [p for p in optimizer.state if not any(p is a for a in adapter)]
@@ -374,7 +375,7 @@ def test_halves_compares_the_two_halves_of_one_batch():
     for half in ((0, 1), (2, 3)):
         model.zero_grad()
         for seed in half:
-            fitting.loss(model, fitted, seed).backward()
+            rig.loss(model, fitted, seed).backward()
         gradients.append(
             torch.cat([m.jelly_A["default"].grad.flatten() for m in layers(model).values()])
         )
@@ -382,7 +383,7 @@ def test_halves_compares_the_two_halves_of_one_batch():
     model.zero_grad()
     hook.on_step_start(1)
     for seed in range(4):
-        fitting.loss(model, fitted, seed).backward()
+        rig.loss(model, fitted, seed).backward()
         hook.after_backward(1, seed)
     assert hook.before_optimizer_step(1)["jelly/coherence"] == pytest.approx(expected, abs=1e-5)
 
@@ -495,9 +496,9 @@ def test_the_probe_leaves_mode_and_randomness_as_they_are(tmp_path, monkeypatch)
         real(self, step)
 
     file = run_file(tmp_path, FIXED)
-    expected = experiment.run(file, tmp_path / "plain", options=QUIET)
+    expected = session.run(file, tmp_path / "plain", options=QUIET)
     monkeypatch.setattr(SwitchHook, "on_step_start", on_step_start)
-    probed = experiment.run(file, tmp_path / "probed", options=QUIET)
+    probed = session.run(file, tmp_path / "probed", options=QUIET)
     assert len(set(seen)) > 5
     assert resume.outcome(probed) == resume.outcome(expected)
 
