@@ -9,7 +9,7 @@ import graftlab
 
 LADDER = [
     {"errors"},
-    {"registry", "config", "files", "seeds", "hooks", "contracts", "surgery", "quantised", "provenance",
+    {"registry", "config", "files", "seeds", "hooks", "contracts", "surgery", "quantized", "provenance",
      "answers", "sandbox"},
     {"runs", "data", "hub", "pretrained", "adapters", "layers", "selection", "programs"},
     {"tasks", "backbones", "methods", "metrics", "training"},

@@ -257,7 +257,7 @@ def test_few_bits_are_merged_into_what_they_are_read_as_and_the_cost_is_said(
     assert found["passed"]
     assert found["weights"]["off"] == found["weights"]["left_out"] == 0
     assert found["compared"]["logits"]["largest"] < 1e-4
-    cost = found["quantised"]["logits"]["largest"]
+    cost = found["quantized"]["logits"]["largest"]
     assert cost < 0.1
     assert (cost < 1e-4) == (quantization.get("compute_dtype") == "float32")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -316,7 +316,7 @@ def test_a_run_that_writes_is_merged_with_the_template_it_was_trained_with(llama
     assert model.generation_config.pad_token_id == tokenizer.pad_token_id
     ids = tokenizer(["test what is 3?"], return_tensors="pt")
     with torch.no_grad():
-        expected = merge.unquantised(inference.load(run.path))(**ids).logits
+        expected = merge.unquantized(inference.load(run.path))(**ids).logits
         torch.testing.assert_close(model(**ids).logits, expected, rtol=1e-4, atol=1e-5)
 
 

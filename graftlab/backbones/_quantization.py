@@ -1,6 +1,6 @@
 """A frozen backbone in 4 or 8 bits, after QLoRA (Dettmers et al., 2023, arXiv 2305.14314).
 
-The linear layers of the blocks are quantised; embeddings, norms, the language head and the task's head are
+The linear layers of the blocks are quantized; embeddings, norms, the language head and the task's head are
 not. Norms compute in float32 whatever the rest has, and so does all that trains.
 """
 
@@ -33,9 +33,9 @@ class Quantization(Section):
     type: Literal["nf4", "fp4"] = "nf4"
     """With 4 bits: the levels are those of a normal distribution (nf4), or floating point (fp4)."""
     double: bool = True
-    """With 4 bits: quantise the scales too, which saves 0.37 bits a weight."""
+    """With 4 bits: quantize the scales too, which saves 0.37 bits a weight."""
     compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """With 4 bits: the number format that a dequantised weight is multiplied in."""
+    """With 4 bits: the number format that a dequantized weight is multiplied in."""
 
     @model_validator(mode="after")
     def _of_four_bits(self) -> "Quantization":
@@ -77,7 +77,7 @@ def fields(quantization: Quantization) -> dict[str, Any]:
 def prepare(model: "nn.Module", head: tuple[str, ...]) -> None:
     """Make a model that was just loaded fit for training on: weights readable, norms in float32."""
     found = quantized.layers(model)
-    assert found, "no linear layer was quantised"
+    assert found, "no linear layer was quantized"
     assert not [name for name in found if name.startswith(head or ("no head",))], head
     for layer in found.values():
         quantized.keep_readable(layer)
@@ -89,7 +89,7 @@ def prepare(model: "nn.Module", head: tuple[str, ...]) -> None:
 def record(model: "nn.Module", quantization: Quantization) -> dict[str, Any]:
     """Return what a run keeps of it: the section, how many layers, and the bytes of their weights.
 
-    `model` is quantised, or on the meta device, before it is; both give the same.
+    `model` is quantized, or on the meta device, before it is; both give the same.
     """
     held = quantized.layers(model)
     if held:

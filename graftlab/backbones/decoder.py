@@ -32,7 +32,7 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
     """Return the decoder: with its own language head for tokens, else with a head for `problem`.
 
     The tokenizer pads on the right, as training wants; generation sets the left side itself.
-    `meta` builds on the meta device, without weights, as it is before it is quantised.
+    `meta` builds on the meta device, without weights, as it is before it is quantized.
 
     Raises:
         ConfigError: the architecture reads in both directions, or `max_length` is too long.
@@ -49,7 +49,7 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
         )
     auto = AutoModelForCausalLM if problem.kind == "tokens" else AutoModelForSequenceClassification
     fields, quantization = _pretrained.config_fields(config, problem), config.quantization
-    _refuse_quantised(located)
+    _refuse_quantized(located)
     if quantization is not None and not meta:
         fields |= _quantization.fields(quantization)
     loaded = _pretrained.load_model(auto, located, fields, seed, meta)
@@ -63,14 +63,14 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
     return replace(backbone, record={**backbone.record, "quantization": found})
 
 
-def _refuse_quantised(located: Located) -> None:
-    """Refuse a checkpoint that is quantised already: what its weights were, nobody knows.
+def _refuse_quantized(located: Located) -> None:
+    """Refuse a checkpoint that is quantized already: what its weights were, nobody knows.
 
     Raises:
         ModelError: it is.
     """
     if found := read_config(located.folder).get("quantization_config"):
         raise ModelError(
-            f"{located.source} is quantised already ({found.get('quant_method')}), so that nothing can be "
+            f"{located.source} is quantized already ({found.get('quant_method')}), so that nothing can be "
             f"merged into its weights. Give the model that it was made from, and backbone.quantization."
         )

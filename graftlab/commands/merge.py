@@ -46,19 +46,19 @@ def command(
     if as_json:
         print_json({"out": str(out), **certificate})
         return
-    logits, quantised = certificate["compared"]["logits"], certificate["quantised"]
+    logits, quantized = certificate["compared"]["logits"], certificate["quantized"]
     print(
         f"The merged model is in {out}, in {certificate['dtype']}; transformers loads it as it is."
     )
     whose = (
-        "the run's" if quantised is None else "the adapted model's on what its few bits stand for"
+        "the run's" if quantized is None else "the adapted model's on what its few bits stand for"
     )
     print(
         f"On {certificate['sample']['what']} its logits differ from {whose} by {logits['largest']:.2g} at "
         f"most, {logits['mean']:.2g} on average; the largest is {logits['scale']:.3g}."
     )
-    if quantised is not None:
-        cost = quantised["logits"]
+    if quantized is not None:
+        cost = quantized["logits"]
         print(
             f"They differ from the run's, which computes in few bits, by {cost['largest']:.2g} at most, "
             f"{cost['mean']:.2g} on average."

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from graftlab.contracts import Hook
+from graftlab.contracts.hook import Hook
 
 if TYPE_CHECKING:
     import numpy as np

@@ -78,7 +78,7 @@ class Config(adapters.LinearAdapter):
         return self
 
 
-def on_quantised(config: Config, bits: int) -> str | None:
+def on_quantized(config: Config, bits: int) -> str | None:
     """Return why it does not fit frozen weights in so many bits; None where it does."""
     return None
 

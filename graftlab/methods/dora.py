@@ -32,7 +32,7 @@ class Config(adapters.LowRank):
     """Weight-decomposed low-rank adaptation."""
 
 
-def on_quantised(config: Config, bits: int) -> str | None:
+def on_quantized(config: Config, bits: int) -> str | None:
     """Return why it does not fit frozen weights in so many bits; None where it does."""
     if (
         bits == 8

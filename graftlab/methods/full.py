@@ -31,7 +31,7 @@ class Config(Section):
     """Full fine-tuning has no settings of its own."""
 
 
-def on_quantised(config: Config, bits: int) -> str | None:
+def on_quantized(config: Config, bits: int) -> str | None:
     """Return why it does not fit frozen weights in 4 or 8 bits: they are not frozen."""
     return "every weight trains, and one of 4 or 8 bits cannot take small steps"
 

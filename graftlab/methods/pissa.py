@@ -27,7 +27,7 @@ class Config(adapters.LowRank):
     """LoRA from the principal singular values and vectors."""
 
 
-def on_quantised(config: Config, bits: int) -> str | None:
+def on_quantized(config: Config, bits: int) -> str | None:
     """Return why it does not fit frozen weights in 4 or 8 bits: they do not stay as they are."""
     return "it takes a part out of the frozen weights, which would be rounded anew"
 

@@ -56,7 +56,7 @@ class Config(adapters.PeftFields):
         return self
 
 
-def on_quantised(config: Config, bits: int) -> str | None:
+def on_quantized(config: Config, bits: int) -> str | None:
     """Return why it does not fit frozen weights in so many bits; None where it does."""
     return None
 

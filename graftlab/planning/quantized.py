@@ -1,4 +1,4 @@
-"""A quantised backbone without its weights: layers, shapes and scales as bitsandbytes makes them."""
+"""A quantized backbone without its weights: layers, shapes and scales as bitsandbytes makes them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +38,12 @@ def prepared(file: "RunFile", backbone: Backbone) -> Backbone:
 
 
 def holds(module: Any) -> bool:
-    """Return whether a module is a quantised layer itself, and not peft's around it of the same name."""
-    return quantized.is_quantised(module) and "weight" in module._parameters
+    """Return whether a module is a quantized layer itself, and not peft's around it of the same name."""
+    return quantized.is_quantized(module) and "weight" in module._parameters
 
 
 def pack(layer: Any, device: torch.device) -> None:
-    """Put the tensors that hold a quantised layer's weight (O, I) in its place. Inside a fake mode."""
+    """Put the tensors that hold a quantized layer's weight (O, I) in its place. Inside a fake mode."""
     shape = layer.weight.shape
     if type(layer.weight).__name__ == "Int8Params":
         weight = nn.Parameter(torch.empty(shape, dtype=torch.int8, device=device), False)
@@ -82,7 +82,7 @@ def pack(layer: Any, device: torch.device) -> None:
 
 
 def scales(model: nn.Module) -> list[torch.Tensor]:
-    """Return the tensors of quantised layers that are neither parameters nor buffers."""
+    """Return the tensors of quantized layers that are neither parameters nor buffers."""
     found = []
     for layer in filter(holds, model.modules()):
         weight: Any = layer.weight

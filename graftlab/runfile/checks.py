@@ -96,7 +96,7 @@ def check_method(
             place,
             f"the method {method.name!r} does not fit {_model(backbone)}: {model_type} models.",
         )
-    unfit = _not_on_quantised(method, backbone)
+    unfit = _not_on_quantized(method, backbone)
     if unfit is not None:
         problems.add(
             document.place("backbone", "quantization"),
@@ -123,14 +123,14 @@ def _packs(config: Any) -> bool:
     return getattr(config, "packing", "none") != "none" or any(_packs(p.config) for p in inner)
 
 
-def _not_on_quantised(method: Part, backbone: Part) -> str | None:
+def _not_on_quantized(method: Part, backbone: Part) -> str | None:
     """Return why a method does not fit a backbone that is held in 4 or 8 bits; None where it does."""
     quantization = getattr(backbone.config, "quantization", None)
     if quantization is None:
         return None
-    if not hasattr(method.module, "on_quantised"):
+    if not hasattr(method.module, "on_quantized"):
         return "it does not say that it can stand on weights of 4 or 8 bits"
-    why: str | None = method.module.on_quantised(method.config, quantization.bits)
+    why: str | None = method.module.on_quantized(method.config, quantization.bits)
     return why
 
 

@@ -99,13 +99,13 @@ FAMILIES = {
     "decoder": Family("decoder", CLASSES, "qwen2", _qwen_classifier),
     "tokens": Family("decoder", TOKENS, "qwen2", _qwen_lm),
     "vision": Family("vision", CLASSES, "vit", _vit),
-    "quantised": Family("decoder", CLASSES, "qwen2", _qwen_classifier, 4),
+    "quantized": Family("decoder", CLASSES, "qwen2", _qwen_classifier, 4),
 }
 
 
 def fits(method: ModuleType, family: Family) -> bool:
     """Return whether the method says that it fits this kind of backbone, and it can be made here."""
-    if family.bits and (find_spec("bitsandbytes") is None or not _on_quantised(method, family)):
+    if family.bits and (find_spec("bitsandbytes") is None or not _on_quantized(method, family)):
         return False
     return (
         family.kind in method.BACKBONES
@@ -114,12 +114,12 @@ def fits(method: ModuleType, family: Family) -> bool:
     )
 
 
-def _on_quantised(method: ModuleType, family: Family) -> bool:
-    says = getattr(method, "on_quantised", None)
+def _on_quantized(method: ModuleType, family: Family) -> bool:
+    says = getattr(method, "on_quantized", None)
     return says is not None and says(config(method), family.bits) is None
 
 
-def _quantise(model: nn.Module, head: Sequence[str]) -> None:
+def _quantize(model: nn.Module, head: Sequence[str]) -> None:
     """Put bitsandbytes' 4-bit layers in the place of the linear ones, as the kind `decoder` has them."""
     from bitsandbytes.nn import Linear4bit  # type: ignore[attr-defined]
 
@@ -147,7 +147,7 @@ def backbone(family: Family, head_seed: int = 0) -> Backbone:
             for parameter in model.get_submodule(name).parameters():
                 parameter.data.normal_(std=0.3)
         if family.bits:
-            _quantise(model, head)
+            _quantize(model, head)
     record = {"source": "tiny"}
     return Backbone(model, family.kind, None, head, LENGTH, record)
 

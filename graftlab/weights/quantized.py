@@ -12,14 +12,14 @@ HOOKS = "graftlab_float32_hooks"
 """The attribute of a norm with the handles of what makes it compute in float32."""
 
 
-def is_quantised(module: object) -> bool:
+def is_quantized(module: object) -> bool:
     """Return whether a layer's weight is one of bitsandbytes'."""
     return any(cls.__name__ in LAYERS for cls in type(module).__mro__)
 
 
 def layers(model: "nn.Module") -> "dict[str, nn.Module]":
-    """Return the quantised layers by name."""
-    return {name: module for name, module in model.named_modules() if is_quantised(module)}
+    """Return the quantized layers by name."""
+    return {name: module for name, module in model.named_modules() if is_quantized(module)}
 
 
 def numel(parameter: "Tensor") -> int:
@@ -29,7 +29,7 @@ def numel(parameter: "Tensor") -> int:
 
 
 def nbytes(layer: Any) -> int:
-    """Return the bytes of a quantised layer's weight with its scales, without its bias."""
+    """Return the bytes of a quantized layer's weight with its scales, without its bias."""
     weight = layer.weight
     state = getattr(weight, "quant_state", None)
     if state is None:  # 8 bits: a float32 scale for each row
@@ -59,8 +59,8 @@ def keep_readable(layer: Any) -> None:
 
 
 def weight(layer: Any) -> "Tensor":
-    """Return a layer's weight as it computes with it: dequantised to float32 (O, I), or as it is."""
-    if not is_quantised(layer):
+    """Return a layer's weight as it computes with it: dequantized to float32 (O, I), or as it is."""
+    if not is_quantized(layer):
         plain: Tensor = layer.weight.detach()
         return plain
     from bitsandbytes import functional
@@ -75,8 +75,8 @@ def weight(layer: Any) -> "Tensor":
     return read.float()
 
 
-def dequantise(model: Any) -> None:
-    """Put a plain layer, in float32 and frozen, in the place of each quantised one.
+def dequantize(model: Any) -> None:
+    """Put a plain layer, in float32 and frozen, in the place of each quantized one.
 
     transformers' own `dequantize` leaves a Linear where the architecture has a Conv1D (GPT-2), whose
     weight it would then write the wrong way round.

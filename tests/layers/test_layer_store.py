@@ -309,9 +309,9 @@ def edit(path, **fields):
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-def test_quantised_checkpoints_are_refused(copied):
+def test_quantized_checkpoints_are_refused(copied):
     edit(copied / "config.json", quantization_config={"quant_method": "bitsandbytes"})
-    with pytest.raises(ModelError, match=r"quantised \(bitsandbytes\).*bfloat16"):
+    with pytest.raises(ModelError, match=r"quantized \(bitsandbytes\).*bfloat16"):
         layers.open(str(copied))
 
 
@@ -320,7 +320,7 @@ def test_weights_that_are_integers_are_refused(sharded, tmp_path):
     tensors = load_file(folder / "model.safetensors")
     name = "model.layers.1.mlp.up_proj.weight"
     save_file(tensors | {name: tensors[name].to(torch.int8)}, folder / "model.safetensors")
-    with pytest.raises(ModelError, match=f"quantised: {name} is stored as I8"):
+    with pytest.raises(ModelError, match=f"quantized: {name} is stored as I8"):
         layers.load_layer(str(folder), 1)
 
 

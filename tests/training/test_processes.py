@@ -12,6 +12,7 @@ import pytest
 import several
 import tiny_runs
 
+import graftlab
 from graftlab import config, registry
 from graftlab.errors import ConfigError
 from graftlab.rundir.run import Run
@@ -22,7 +23,7 @@ from graftlab.training.parallel import launch
 pytestmark = pytest.mark.slow  # whole runs in several processes
 
 SAME = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "metrics.jsonl")
-RECIPES = Path(session.__file__).parent / "recipes" / "accelerate"
+RECIPES = Path(graftlab.__file__).parent / "recipes" / "accelerate"
 # Without dropout, whose masks are drawn for each process. 40 examples in batches of 13 leave one for
 # the fourth step, which the second process has no share of; 7 and 6 are not as many micro-batches.
 EVEN = {

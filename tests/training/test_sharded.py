@@ -13,6 +13,7 @@ import pytest
 import several
 import tiny_runs
 
+import graftlab
 from graftlab import config
 from graftlab.errors import ConfigError
 from graftlab.rundir.run import Run
@@ -24,7 +25,7 @@ from graftlab.training.parallel.processes import Processes
 
 pytestmark = pytest.mark.slow  # whole runs in several processes
 
-RECIPES = Path(session.__file__).parent / "recipes" / "accelerate"
+RECIPES = Path(graftlab.__file__).parent / "recipes" / "accelerate"
 FSDP = {
     "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_RESHARD_AFTER_FORWARD": "true",

@@ -127,7 +127,7 @@ def _refuse(given: set[str], names: tuple[str, ...], mode: str, other: str) -> N
         raise ValueError(f"{', '.join(idle)} does nothing with mode {mode}; it needs mode {other}")
 
 
-def on_quantised(config: Config, bits: int) -> str | None:
+def on_quantized(config: Config, bits: int) -> str | None:
     """Return why it does not fit frozen weights in so many bits; None where it does."""
     return None
 

@@ -1,4 +1,4 @@
-"""A layer's frozen weight: read if it is quantised, changed by merging, and put back bit for bit."""
+"""A layer's frozen weight: read if it is quantized, changed by merging, and put back bit for bit."""
 
 import copy
 import warnings
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Kept:
-    """The frozen weight of a tuner layer, quantised if it is, without a copy of its numbers.
+    """The frozen weight of a tuner layer, quantized if it is, without a copy of its numbers.
 
     Merging gives the layer new numbers; the old ones stay here until they are put back.
     """
@@ -28,7 +28,7 @@ class Kept:
             self.state = copy.copy(base.state)
 
     def read(self) -> Tensor:
-        """Return the weight, dequantised if need be."""
+        """Return the weight, dequantized if need be."""
         if self.backend is None:
             return self.numbers
         return dequantize_bnb_weight(self.parameter, state=self.state)
@@ -42,7 +42,7 @@ class Kept:
             base.state = self.state
         elif isinstance(self.backend, Bnb4bitBackend):
             # peft 0.21.2 writes False here when it makes the merged weight from the fields of this
-            # one; the next `.to()` would quantise what is quantised already
+            # one; the next `.to()` would quantize what is quantized already
             self.parameter.bnb_quantized = True
             base.quant_state = self.parameter.quant_state
 

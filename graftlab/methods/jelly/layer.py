@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class JellyLinear(nn.Module, BaseTunerLayer):
     """y = W x + b + s B A (W x) while sequential, and y = W x + b + s B A x, LoRA, when parallel.
 
-    W may be a Linear's, transformers' Conv1D's or a quantised layer's. After a `merge_reinit` switch a
+    W may be a Linear's, transformers' Conv1D's or a quantized layer's. After a `merge_reinit` switch a
     frozen pair adds what was learned before it: y = W x + b + s B A x + s B1 A1 x.
     """
 
@@ -157,7 +157,7 @@ class JellyLinear(nn.Module, BaseTunerLayer):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def frozen_weight(self) -> Tensor:
-        """Return the layer's own weight W (O, I) without what may be merged, dequantised if need be."""
+        """Return the layer's own weight W (O, I) without what may be merged, dequantized if need be."""
         w = self.get_base_weight() if self._unmerged is None else self._unmerged.read()
         w = surgery.whole(w)
         return w.T if surgery.is_conv1d(self.get_base_layer()) else w

@@ -20,7 +20,7 @@ class Correction(torch.autograd.Function):
 
     With `whole` it is the layer's output, h + bias + s B A h: summed by the product itself, and so is the
     gradient of h, without which they would each be read and written twice more. `bias` (O,) is frozen.
-    `weight()` returns the frozen W (O, I), dequantised if it has to be: it is called in the backward pass.
+    `weight()` returns the frozen W (O, I), dequantized if it has to be: it is called in the backward pass.
     """
 
     @staticmethod

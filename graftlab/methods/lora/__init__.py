@@ -41,7 +41,7 @@ class Config(adapters.LowRank):
         return self
 
 
-def on_quantised(config: Config, bits: int) -> str | None:
+def on_quantized(config: Config, bits: int) -> str | None:
     """Return why it does not fit frozen weights in so many bits; None where it does."""
     if config.init in low_rank.RESIDUAL:
         return f"init {config.init} takes a part out of the frozen weights, which would be rounded anew"

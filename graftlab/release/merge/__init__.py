@@ -33,7 +33,7 @@ TOLERANCE = {"float32": (1e-4, 1e-6), "float16": (1e-2, 1e-3), "bfloat16": (5e-2
 def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> dict[str, Any]:
     """Write the merged model of `run` into the new folder `out`, and return its certificate.
 
-    `dtype` is the backbone's unless given; of one in 4 bits what its layers compute in. A quantised backbone
+    `dtype` is the backbone's unless given; of one in 4 bits what its layers compute in. A quantized backbone
     is read as what its weights stand for. `rows` examples are compared.
 
     Raises:
@@ -103,10 +103,10 @@ def own_dtype(adapted: Adapted) -> str:
     return str(getattr(section, "dtype", "float32"))
 
 
-def unquantised(adapted: Adapted, dtype: str | None = None) -> "nn.Module":
-    """Return the adapted model once more, on plain weights that stand for the quantised ones.
+def unquantized(adapted: Adapted, dtype: str | None = None) -> "nn.Module":
+    """Return the adapted model once more, on plain weights that stand for the quantized ones.
 
-    They are turned to float32 before the adapter is put on, if they are quantised or `dtype` says so. On the
+    They are turned to float32 before the adapter is put on, if they are quantized or `dtype` says so. On the
     CPU: there is room for more than one model.
     """
     import torch
@@ -117,7 +117,7 @@ def unquantised(adapted: Adapted, dtype: str | None = None) -> "nn.Module":
     )
     model: Any = backbone.model.to("cpu")
     if quantized.layers(model):
-        quantized.dequantise(model)
+        quantized.dequantize(model)
         model.float()
     elif dtype == "float32":
         model.to(getattr(torch, dtype))
@@ -135,7 +135,7 @@ def _write(adapted: Adapted, folder: Path, dtype: str) -> None:
     """
     import torch
 
-    merged: Any = adapted.file.method.module.merge(unquantised(adapted, dtype))
+    merged: Any = adapted.file.method.module.merge(unquantized(adapted, dtype))
     processor = adapted.backbone.processor
     prompts = inference.adapter_of(adapted.run) / "template.json"
     if prompts.is_file():  # what prompts it was trained on
@@ -187,7 +187,7 @@ def _certify(adapted: Adapted, folder: Path, sample: outputs.Sample, dtype: str)
     size = adapted.batch_size
     as_run = outputs.look(adapted.model, sample, size)
     few_bits = bool(quantized.layers(adapted.model))
-    reference = unquantised(adapted) if few_bits else adapted.model
+    reference = unquantized(adapted) if few_bits else adapted.model
     expected = outputs.look(reference, sample, size) if few_bits else as_run
     loaded = reload(adapted, folder, dtype)
     found = outputs.look(loaded, sample, size)
@@ -204,7 +204,7 @@ def _certify(adapted: Adapted, folder: Path, sample: outputs.Sample, dtype: str)
         "sample": {"what": sample.what, "rows": sample.rows},
         "compared": compared,
         "weights": own,
-        "quantised": outputs.compare(as_run, found, loaded) if few_bits else None,
+        "quantized": outputs.compare(as_run, found, loaded) if few_bits else None,
         "tolerance": dict(zip(("logits", "kl"), TOLERANCE[dtype], strict=True)),
         "sha256": {path.name: files.sha256(path) for path in sorted(folder.glob("*.safetensors"))},
         "versions": {name: version(name) for name in ("graftlab", "torch", "transformers", "peft")},

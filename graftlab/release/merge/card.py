@@ -34,7 +34,7 @@ def _body(certificate: dict[str, Any]) -> list[str]:
         "",
         f"Of {own['tensors']} tensors, {own['off']} numbers are off by more than they had to be rounded.",
     ]
-    if certificate["quantised"] is not None:
+    if certificate["quantized"] is not None:
         bits = certificate["backbone"]["quantization"]["bits"]
         lines += [
             "",
@@ -43,7 +43,7 @@ def _body(certificate: dict[str, Any]) -> list[str]:
             f"It was trained on weights of {bits} bits; here stand the numbers that they are read as. Beside "
             f"the adapted model in {bits} bits:",
             "",
-            *_table(certificate["quantised"], certificate["sample"]["what"]),
+            *_table(certificate["quantized"], certificate["sample"]["what"]),
         ]
     return lines
 

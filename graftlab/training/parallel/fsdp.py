@@ -69,7 +69,7 @@ class Fsdp:
                 log.warning("%s has no effect: %s", name.lower(), why)
 
     def check(self, config: "Config", steers: bool, quantized: bool) -> None:
-        """Refuse optimizers that want whole tensors, float16, compiled and quantised models."""
+        """Refuse optimizers that want whole tensors, float16, compiled and quantized models."""
         wrong = None
         if config.optimizer.name in OF_WHOLE_TENSORS:
             wrong = f"training.optimizer.name: {config.optimizer.name} does not work on shards. Use adamw"

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError
 from graftlab.seeds import mix
-from graftlab.weights.layers.source import UNQUANTISED, Source
+from graftlab.weights.layers.source import UNQUANTIZED, Source
 from graftlab.weights.layers.tensors import FLOATS, Entry, Table, hash_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Checkpoint:
 
         Raises:
             ModelError: there is no such layer, it is no attention, or its tensors are missing,
-                damaged, of another shape than config.json says, or quantised.
+                damaged, of another shape than config.json says, or quantized.
         """
         from graftlab.weights.layers import anatomy, expert_stacks
         from graftlab.weights.layers.layer import Layer
@@ -268,7 +268,7 @@ class Checkpoint:
 def _check(entry: Entry, shape: tuple[int, ...] | None, source: str) -> None:
     if entry.dtype not in FLOATS:
         raise ModelError(
-            f"{source} is quantised: {entry.name} is stored as {entry.dtype}. {UNQUANTISED}"
+            f"{source} is quantized: {entry.name} is stored as {entry.dtype}. {UNQUANTIZED}"
         )
     if shape is not None and entry.shape != shape:
         raise ModelError(

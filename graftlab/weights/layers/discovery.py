@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError, Refused
 from graftlab.weights.layers.checkpoint import Checkpoint
-from graftlab.weights.layers.source import UNQUANTISED, Folder, Source
+from graftlab.weights.layers.source import UNQUANTIZED, Folder, Source
 
 if TYPE_CHECKING:
     from graftlab.weights.layers.layer import Layer
@@ -23,7 +23,7 @@ def open(
     `keep` is False. A folder's `revision` is the one that its `Checkpoint.revision` has.
 
     Raises:
-        ModelError: the model cannot be found or read, is no decoder, or is quantised.
+        ModelError: the model cannot be found or read, is no decoder, or is quantized.
         Refused: its weights are pickles, or it needs code of its own.
         DiskError: there is no room for what comes from the hub.
     """
@@ -83,9 +83,9 @@ def _read_config(source: Source) -> Any:
 
     try:
         whole = json.loads(source.text("config.json"))
-        if quantisation := whole.get("quantization_config"):
-            method = quantisation.get("quant_method", "a method that it does not name")
-            raise ModelError(f"{source.name} is quantised ({method}). {UNQUANTISED}")
+        if quantization := whole.get("quantization_config"):
+            method = quantization.get("quant_method", "a method that it does not name")
+            raise ModelError(f"{source.name} is quantized ({method}). {UNQUANTIZED}")
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
     except ModelError:
         raise

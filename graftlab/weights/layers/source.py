@@ -14,7 +14,7 @@ from graftlab.weights.hub import refuse_pickles
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 AGAIN = "Delete it and fetch it again."
-UNQUANTISED = "Choose the checkpoint in float32, float16 or bfloat16 that it was made from."
+UNQUANTIZED = "Choose the checkpoint in float32, float16 or bfloat16 that it was made from."
 MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 
 

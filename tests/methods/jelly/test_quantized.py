@@ -1,4 +1,4 @@
-"""JELLY on quantised layers (bitsandbytes, on the CPU)."""
+"""JELLY on quantized layers (bitsandbytes, on the CPU)."""
 
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,15 @@ def plain() -> nn.Sequential:
         return nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
 
 
-def quantised(kind: str, dtype: torch.dtype = torch.float32) -> nn.Sequential:
+def quantized(kind: str, dtype: torch.dtype = torch.float32) -> nn.Sequential:
     model = plain()
     for name, layer in list(model.named_children()):
         if isinstance(layer, nn.Linear):
-            setattr(model, name, quantise(layer, kind, dtype))
+            setattr(model, name, quantize(layer, kind, dtype))
     return model
 
 
-def quantise(layer: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Module:
+def quantize(layer: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Module:
     sides = (layer.in_features, layer.out_features)
     if kind == "nf4":
         new = bnb.nn.Linear4bit(*sides, compute_dtype=dtype, quant_type="nf4")
@@ -48,10 +48,10 @@ def quantise(layer: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Module:
     return new.to("cpu")
 
 
-def dequantised(kind: str) -> nn.Sequential:
-    """Return plain layers with the weights that bitsandbytes itself reads out of the quantised ones."""
+def dequantized(kind: str) -> nn.Sequential:
+    """Return plain layers with the weights that bitsandbytes itself reads out of the quantized ones."""
     model = plain()
-    for mine, theirs in zip(model, quantised(kind), strict=True):
+    for mine, theirs in zip(model, quantized(kind), strict=True):
         if isinstance(mine, nn.Linear):
             weight: Any = theirs.weight
             if kind == "nf4":
@@ -91,9 +91,9 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("mode", ["sequential", "parallel"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_outputs_and_gradients_are_those_of_the_dequantised_layers(kind, mode):
+def test_outputs_and_gradients_are_those_of_the_dequantized_layers(kind, mode):
     results = []
-    for base in (quantised(kind), dequantised(kind)):
+    for base in (quantized(kind), dequantized(kind)):
         model = adapted(base, mode)
         inputs = X.clone().requires_grad_()
         output = model(inputs)
@@ -110,7 +110,7 @@ def test_outputs_and_gradients_are_those_of_the_dequantised_layers(kind, mode):
 def test_a_switch_leaves_float32_outputs_unchanged(kind, method):
     # measured: at most 5e-7 with outputs up to 2.1. In training mode, since in eval mode int8 layers
     # round their inputs too (below)
-    model = adapted(quantised(kind), "dynamic", method).train()
+    model = adapted(quantized(kind), "dynamic", method).train()
     before = outputs(model)
     switch(model, method)
     torch.testing.assert_close(outputs(model), before, rtol=0, atol=5e-6)
@@ -120,7 +120,7 @@ def test_a_switch_leaves_float32_outputs_unchanged(kind, method):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_switch_leaves_bfloat16_outputs_unchanged_but_for_their_rounding(kind, method):
     # measured: 0.0156, one unit in the last place of outputs up to 2.1
-    model = adapted(quantised(kind, torch.bfloat16), "dynamic", method).train()
+    model = adapted(quantized(kind, torch.bfloat16), "dynamic", method).train()
     before = outputs(model, torch.bfloat16)
     switch(model, method)
     after = outputs(model, torch.bfloat16)
@@ -131,8 +131,8 @@ def test_a_switch_leaves_bfloat16_outputs_unchanged_but_for_their_rounding(kind,
 @pytest.mark.parametrize("method", KEEPING)
 def test_in_eval_mode_int8_outputs_move_by_less_than_int8_is_off_itself(method):
     # measured: 0.0102 against 0.0122. Sequential, the adapter reads a product of rounded inputs
-    model = adapted(quantised("int8"), "dynamic", method).eval()
-    off = (outputs(model) - outputs(adapted(dequantised("int8")).eval())).abs().max()
+    model = adapted(quantized("int8"), "dynamic", method).eval()
+    off = (outputs(model) - outputs(adapted(dequantized("int8")).eval())).abs().max()
     before = outputs(model)
     switch(model, method)
     assert 0 < (outputs(model) - before).abs().max() < off
@@ -140,20 +140,20 @@ def test_in_eval_mode_int8_outputs_move_by_less_than_int8_is_off_itself(method):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tip_brings_back_the_backbone(kind):
-    model = adapted(quantised(kind), "dynamic", "tip").train()
+    model = adapted(quantized(kind), "dynamic", "tip").train()
     switch(model, "tip")
-    assert torch.equal(outputs(model), outputs(quantised(kind).train()))
+    assert torch.equal(outputs(model), outputs(quantized(kind).train()))
 
 
 @pytest.mark.parametrize("mode", ["sequential", "parallel"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_merging_quantises_the_changed_weight_and_unmerging_brings_back_every_bit(kind, mode):
-    model = adapted(quantised(kind), mode).train()
+def test_merging_quantizes_the_changed_weight_and_unmerging_brings_back_every_bit(kind, mode):
+    model = adapted(quantized(kind), mode).train()
     expected, before = outputs(model), weights(model)
-    changed = adapted(dequantised(kind), mode).merge_and_unload()
+    changed = adapted(dequantized(kind), mode).merge_and_unload()
     for name, layer in list(changed.named_children()):
         if isinstance(layer, nn.Linear):
-            setattr(changed, name, quantise(layer, kind, torch.float32))
+            setattr(changed, name, quantize(layer, kind, torch.float32))
     with pytest.warns(UserWarning, match="is rounded anew"):
         model.merge_adapter()
     merged = outputs(model)
@@ -161,17 +161,17 @@ def test_merging_quantises_the_changed_weight_and_unmerging_brings_back_every_bi
     assert not torch.equal(merged, expected)
     model.unmerge_adapter()
     assert torch.equal(outputs(model), expected)
-    after = weights(model.to("cpu"))  # moves 4-bit weights that are not quantised yet
+    after = weights(model.to("cpu"))  # moves 4-bit weights that are not quantized yet
     assert all(torch.equal(after[n], before[n]) for n in before)
     assert torch.equal(outputs(model), expected)
     with model.disable_adapter():
-        assert torch.equal(outputs(model), outputs(quantised(kind).train()))
+        assert torch.equal(outputs(model), outputs(quantized(kind).train()))
 
 
 @pytest.mark.filterwarnings("ignore:a bnb .* is rounded anew")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_merged_layer_still_knows_its_change(kind):
-    model = adapted(quantised(kind), "sequential")
+    model = adapted(quantized(kind), "sequential")
     layer = layers(model)["base_model.model.2"]
     expected = layer.get_delta_weight("default")
     layer.merge()
@@ -180,19 +180,19 @@ def test_a_merged_layer_still_knows_its_change(kind):
 
 @pytest.mark.filterwarnings("ignore:a bnb .* is rounded anew")
 @pytest.mark.parametrize("kind", KINDS)
-def test_merge_and_unload_leaves_quantised_layers(kind):
-    model = adapted(quantised(kind)).train()
+def test_merge_and_unload_leaves_quantized_layers(kind):
+    model = adapted(quantized(kind)).train()
     merged = model.merge_and_unload()
-    assert {type(m) for m in merged} == {type(m) for m in quantised(kind)}
+    assert {type(m) for m in merged} == {type(m) for m in quantized(kind)}
 
 
 @pytest.mark.parametrize("method", ["exact", "merge_reinit"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_adapter_loads_to_the_same_bits(kind, method, tmp_path: Path):
-    model = adapted(quantised(kind), "dynamic", method).train()
+    model = adapted(quantized(kind), "dynamic", method).train()
     for stage in ("sequential", "switched"):
         model.save_pretrained(tmp_path / stage)
-        loaded = PeftModel.from_pretrained(quantised(kind), tmp_path / stage).train()
+        loaded = PeftModel.from_pretrained(quantized(kind), tmp_path / stage).train()
         assert torch.equal(outputs(loaded), outputs(model))
         if stage == "sequential":
             switch(model, method)
@@ -200,7 +200,7 @@ def test_a_saved_adapter_loads_to_the_same_bits(kind, method, tmp_path: Path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_evaluation_between_two_steps_changes_no_gradient(kind):
-    model = adapted(quantised(kind))
+    model = adapted(quantized(kind))
 
     def gradients() -> dict[str, Tensor]:
         model.train().zero_grad()
@@ -215,7 +215,7 @@ def test_an_evaluation_between_two_steps_changes_no_gradient(kind):
 
 
 def test_weights_packed_for_inference_are_refused():
-    base = quantised("nf4").requires_grad_(False)
+    base = quantized("nf4").requires_grad_(False)
     if not getattr(base[0], "support_avx512bf16_for_cpu", False):
         pytest.skip("bitsandbytes packs no weights on this CPU")
     outputs(base.eval())

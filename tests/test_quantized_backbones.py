@@ -1,4 +1,4 @@
-"""A backbone in 4 or 8 bits: what is quantised, that it trains, resumes exactly, and what is refused."""
+"""A backbone in 4 or 8 bits: what is quantized, that it trains, resumes exactly, and what is refused."""
 
 import importlib.util
 import json
@@ -83,7 +83,7 @@ def test_it_computes_as_transformers_own_model_in_as_many_bits(llama, kind):
 
 
 @pytest.mark.parametrize("problem", [CLASSES, TOKENS], ids=lambda p: p.kind)
-def test_all_linear_layers_are_quantised_but_those_that_put_out(llama, problem):
+def test_all_linear_layers_are_quantized_but_those_that_put_out(llama, problem):
     backbone = load(llama, problem=problem)
     plain = decoder.load(decoder.Config(model=llama), problem, 0)
     names = {n for n, m in plain.model.named_modules() if isinstance(m, torch.nn.Linear)}
@@ -132,7 +132,7 @@ def test_planned_bytes_are_the_real_ones_where_layers_lie_the_other_way_round(gp
 def test_what_it_is_read_as_is_what_it_computes_with(gpt2, kind):
     model = load(gpt2, kind).model
     before = model.train()(IDS).logits
-    quantized.dequantise(model)
+    quantized.dequantize(model)
     assert not quantized.layers(model)
     assert type(model.transformer.h[0].attn.c_attn).__name__ == "Conv1D"
     torch.testing.assert_close(model.eval()(IDS).logits, before, rtol=1e-4, atol=1e-4)
@@ -164,7 +164,7 @@ def test_checkpointing_gradients_and_evaluating_between_steps_change_no_gradient
             torch.testing.assert_close(other[name], gradient, rtol=1e-5, atol=1e-6)
 
 
-def test_on_the_meta_device_it_is_built_without_weights_and_before_it_is_quantised(llama):
+def test_on_the_meta_device_it_is_built_without_weights_and_before_it_is_quantized(llama):
     model = load(llama, meta=True).model
     assert {p.device.type for p in model.parameters()} == {"meta"}
     assert not quantized.layers(model)
@@ -174,7 +174,7 @@ def run_file(folder, llama, quantization, method):
     given = resume.run_file(folder, {"method": {"name": "lora"}}).resolved
     backbone = {"kind": "decoder", "model": llama, "quantization": quantization}
     values = {**given, "backbone": backbone, "method": method}
-    path = folder / "quantised.yaml"
+    path = folder / "quantized.yaml"
     path.write_text(config.dump(values), encoding="utf-8")
     return runfile.resolve(config.read(path))
 
@@ -270,8 +270,8 @@ def test_the_optimizer_says_nothing_of_the_backbone(llama, tmp_path):
     assert file.backbone.config.quantization is None
 
 
-def test_a_checkpoint_that_is_quantised_already_is_refused(llama, tmp_path):
+def test_a_checkpoint_that_is_quantized_already_is_refused(llama, tmp_path):
     load(llama).model.save_pretrained(tmp_path)
     load(llama).processor.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"quantised already \(bitsandbytes\)"):
+    with pytest.raises(ModelError, match=r"quantized already \(bitsandbytes\)"):
         decoder.load(decoder.Config(model=str(tmp_path)), TOKENS, 0)
