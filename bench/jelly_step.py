@@ -68,7 +68,8 @@ def adapted(contestant: str, size: str, targets: str) -> Any:
     from peft import LoraConfig, get_peft_model
     from torch import nn
 
-    from graftlab.methods.jelly.tuner import JellyConfig, layers
+    from graftlab.methods.jelly.peft_config import JellyConfig
+    from graftlab.methods.jelly.tuner import layers
 
     model = plain(size)
     if contestant == LORA:

@@ -3,8 +3,10 @@
 A table stands between `<!-- NAME: begin ... -->` and `<!-- NAME: end -->`; a test keeps it current.
 """
 
+import ast
 import inspect
 import re
+import runpy
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +30,7 @@ PAGES = (
     "docs/backbones.md",
     "docs/metrics.md",
     "docs/commands.md",
+    "docs/architecture.md",
 )
 BLOCK = re.compile(r"(<!-- (\w[\w-]*): begin[^>]*-->\n).*?(<!-- \2: end -->)", re.S)
 NOUNS = {bool: "`true`, `false`", int: "integer", float: "number", str: "text", Path: "path"}
@@ -250,6 +253,39 @@ def _options(parameters: Iterable[Any]) -> str:
     )
 
 
+def ladder() -> str:
+    """Return the rooms, from the top rung down, as `tests/house.py` has them."""
+    rungs = runpy.run_path(str(ROOT / "tests" / "house.py"))["LADDER"]
+    top_down = reversed(list(enumerate(rungs)))
+    rows = ((str(n), f"`{room}`", what) for n, rooms in top_down for room, what in rooms.items())
+    return table(("rung", "room", "what stands there"), rows)
+
+
+def tree() -> str:
+    """Return every module of the package, in its folder, with the first line of its docstring."""
+    package = ROOT / "graftlab"
+    files = [p for p in package.rglob("*.py") if "recipes" not in p.parts]
+    depth_first = sorted(files, key=_place)
+    lines = []
+    for path in depth_first:
+        level = len(path.relative_to(package).parts) - 1
+        inside = path.name == "__init__.py"
+        name = f"{path.parent.name}/" if inside else path.name
+        lines.append(f"{'  ' * (level - inside)}{name:<{34 - 2 * (level - inside)}}{_about(path)}")
+    return "```text\n" + "\n".join(lines[1:]) + "\n```\n"
+
+
+def _place(path: Path) -> list[tuple[bool, str]]:
+    """Return where a file stands in the tree: a folder's own file first, then files, then folders."""
+    *folders, name = path.relative_to(ROOT / "graftlab").parts
+    return [*((True, folder) for folder in folders), (False, "" if name == "__init__.py" else name)]
+
+
+def _about(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "root": lambda: fields(Root),
@@ -262,6 +298,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "catalogue": task_catalogue,
     "aliases": aliases,
     "metrics": metrics,
+    "ladder": ladder,
+    "tree": tree,
 }
 
 

@@ -15,11 +15,11 @@ import pytest
 from finished_runs import LABELS, finish
 from test_merging import finish_writing
 
-from graftlab import merging, sharing
 from graftlab.backbones import _examples
-from graftlab.evaluation import read_predictions
 from graftlab.methods import pifi
-from graftlab.sharing import card, contents
+from graftlab.release import merge, push
+from graftlab.release.push import card, contents
+from graftlab.runs.evaluation import read_predictions
 
 pytestmark = pytest.mark.slow  # runs, and a process of its own
 
@@ -68,7 +68,7 @@ def uploaded(runs, here):
     """Lay each run out as it is downloaded from the hub, as me/NAME; return the code on its card."""
     codes = {}
     for name, run in runs.items():
-        shared = sharing.contents.read(run.path)
+        shared = push.contents.read(run.path)
         for path, content in contents.gather(shared).items():
             target = here / "me" / name / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def test_the_page_of_pifi_opens_a_saved_model(runs, here):
 def test_the_page_of_merging_writes_with_a_merged_folder(here, tmp_path):
     llama = _examples.text_model(here / "llama", "decoder")
     run = finish_writing(tmp_path, {"name": "lora"}, {"model": llama})
-    merging.merge(run.path, here / "DIR")
+    merge.merge(run.path, here / "DIR")
     (code,) = PYTHON.findall((ROOT / "docs" / "merging.md").read_text(encoding="utf-8"))
     assert fresh(here, {"merged": code})["merged"][0] == []
 

@@ -169,7 +169,7 @@ def test_the_command_fails_on_a_folder_that_has_changed(runs, tmp_path):
 
 
 def test_a_merge_that_went_wrong_stays_beside_and_is_said(runs, tmp_path, monkeypatch):
-    real = merge.looking.sample
+    real = merge.outputs.sample
 
     def spoil(adapted, rows):
         """Let the adapter be another one after the reference was loaded."""
@@ -177,7 +177,7 @@ def test_a_merge_that_went_wrong_stays_beside_and_is_said(runs, tmp_path, monkey
         next(p for n, p in adapted.model.named_parameters() if "lora_B" in n).data.add_(0.1)
         return found
 
-    monkeypatch.setattr(merge.looking, "sample", spoil)
+    monkeypatch.setattr(merge.outputs, "sample", spoil)
     (tmp_path / "out.failed").mkdir()
     with pytest.raises(ModelError, match=r"does not do what .* does: .* weights are not"):
         merge.merge(runs["lora"].path, tmp_path / "out")

@@ -342,7 +342,7 @@ def test_metrics_of_tokens_refuse_predictions_of_classes():
 
 @pytest.mark.parametrize(("n", "c", "k"), [(5, 2, 1), (5, 2, 3), (7, 0, 2), (7, 6, 2), (4, 4, 4)])
 def test_pass_at_k_is_the_share_of_draws_with_a_program_that_passes(n, c, k):
-    from graftlab.metrics._passing import pass_at
+    from graftlab.metrics._programs import pass_at
 
     draws = list(combinations([True] * c + [False] * (n - c), k))
     assert pass_at(k, n, c) == pytest.approx(sum(map(any, draws)) / len(draws))
@@ -350,7 +350,7 @@ def test_pass_at_k_is_the_share_of_draws_with_a_program_that_passes(n, c, k):
 
 @pytest.mark.parametrize("k", [1, 10, 100])
 def test_pass_at_k_is_the_mean_over_problems(k):
-    from graftlab.metrics._passing import pass_at
+    from graftlab.metrics._programs import pass_at
 
     rows = [
         {"index": i, "label": {}, "prediction": [], "passed": [j < i for j in range(200)]}

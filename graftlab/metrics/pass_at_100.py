@@ -3,7 +3,7 @@
 Needs 100 or more samples a problem, run in the sandbox. Standard error: of the mean over problems.
 """
 
-from graftlab.metrics import Predictions, Score, _passing
+from graftlab.metrics import Predictions, Score, _programs
 
 HIGHER_IS_BETTER = True
 READS = "programs"
@@ -11,4 +11,4 @@ READS = "programs"
 
 def score(predictions: Predictions) -> Score:
     """Return the unbiased estimate in 0..1; undefined where the programs were not run, or are too few."""
-    return _passing.scored(predictions, 100)
+    return _programs.scored(predictions, 100)

@@ -182,15 +182,15 @@ from graftlab import config, runfile
 from graftlab.runs import chosen_layer
 from graftlab.selection import survey
 file = runfile.resolve(config.read(sys.argv[1]))
-real = running._Scoring.row
+real = survey._Scoring.row
 def row(self, computed):
     if computed.number == 2:
         print("at layer 2", flush=True)
         import time; time.sleep(600)
     return real(self, computed)
-running._Scoring.row = row
+survey._Scoring.row = row
 from pathlib import Path
-selecting.select(file, selecting.load(file), Path(sys.argv[2]))
+chosen_layer.select(file, chosen_layer.load(file), Path(sys.argv[2]))
 """
 
 
@@ -216,7 +216,7 @@ WAITING = """
 import sys
 from pathlib import Path
 from graftlab.runs import chosen_layer
-with selecting._alone(Path(sys.argv[1])):
+with chosen_layer._alone(Path(sys.argv[1])):
     print("in")
 """
 

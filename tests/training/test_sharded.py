@@ -17,7 +17,7 @@ import graftlab
 from graftlab import config
 from graftlab.errors import ConfigError
 from graftlab.rundir.run import Run
-from graftlab.runs import evaluation, session
+from graftlab.runs import evaluation
 from graftlab.training import checkpoint
 from graftlab.training import config as training
 from graftlab.training.parallel import sharding

@@ -8,8 +8,9 @@ from transformers import TrainingArguments
 
 from graftlab.errors import unknown
 from graftlab.methods.jelly import DYNAMIC, Config
+from graftlab.methods.jelly.peft_config import JellyConfig
 from graftlab.methods.jelly.switch import Plan, Switch
-from graftlab.methods.jelly.tuner import JellyConfig, layers
+from graftlab.methods.jelly.tuner import layers
 
 SETTINGS = ("switch_epoch", "switch_step", "reset_optimizer", "rewarmup_steps", *DYNAMIC)
 """What `JellyCallback` may be told: fields of the run file's `method` section."""

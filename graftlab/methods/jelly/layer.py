@@ -17,7 +17,7 @@ from graftlab.methods.jelly.forms import Change, Form
 from graftlab.weights import quantized, surgery
 
 if TYPE_CHECKING:
-    from graftlab.methods.jelly.tuner import JellyConfig
+    from graftlab.methods.jelly.peft_config import JellyConfig
 
 
 class JellyLinear(nn.Module, BaseTunerLayer):

@@ -16,8 +16,6 @@ from graftlab.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from graftlab.methods.lora import Config
-
 SPREAD = (
     2.0  # rho of the paper: a layer may get up to this many times the mean rank (peft's default)
 )
@@ -25,7 +23,7 @@ MAX_BATCHES = 2000  # directions of real inputs settle within tens of batches
 RECORDED = ("target_modules", "rank_pattern", "alpha_pattern")
 
 
-def attach(backbone: Backbone, config: "Config", setting: Setting) -> Attached:
+def attach(backbone: Backbone, config: adapters.LowRank, setting: Setting) -> Attached:
     """Return the frozen backbone with A computed from the training inputs, and B zero.
 
     Raises:

@@ -19,7 +19,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from graftlab.methods.jelly.callback import JellyCallback
 from graftlab.methods.jelly.coherence import cosine
-from graftlab.methods.jelly.tuner import JellyConfig, layers
+from graftlab.methods.jelly.peft_config import JellyConfig
+from graftlab.methods.jelly.tuner import layers
 from graftlab.testing import rig
 
 STEPS = 9

@@ -20,8 +20,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 import graftlab.auto  # noqa: F401
 from graftlab.methods.jelly.forms import Form
 from graftlab.methods.jelly.layer import JellyLinear
+from graftlab.methods.jelly.peft_config import JellyConfig
 from graftlab.methods.jelly.switch import Plan, Switch
-from graftlab.methods.jelly.tuner import JellyConfig, layers
+from graftlab.methods.jelly.tuner import layers
 
 IDS = torch.arange(1, 25).reshape(3, 8)
 METHODS = ("exact", "tip", "tip_preserve", "merge_reinit")

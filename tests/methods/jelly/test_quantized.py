@@ -9,8 +9,9 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
 import graftlab.auto  # noqa: F401
+from graftlab.methods.jelly.peft_config import JellyConfig
 from graftlab.methods.jelly.switch import Plan, Switch
-from graftlab.methods.jelly.tuner import JellyConfig, layers
+from graftlab.methods.jelly.tuner import layers
 
 bnb = pytest.importorskip("bitsandbytes")
 

@@ -1,0 +1,147 @@
+"""The house: few loose modules, names that say what a room holds, imports that point down, and no circle."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from house import MAY_FIND, RUNG
+
+import graftlab
+
+ROOT = Path(graftlab.__file__).parent
+FILES = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+    if "recipes" not in path.relative_to(ROOT).parts
+}
+OUTSIDE = ("graftlab", "graftlab.__main__")  # the public surface and `python -m graftlab`
+MOST_LOOSE = 8
+FIELD_WORDS = {
+    "training",
+    "testing",
+    "planning",
+    "sharding",
+    "_packing",
+}  # gerunds that the field says
+SAYS_NOTHING = {"base", "common", "found", "helper", "manager", "misc", "own", "said", "utils"}
+
+
+def imported(name: str, text: str) -> Iterator[str]:
+    """Yield the modules that a file imports: inside functions and for annotations too."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            parts = name.split(".")
+            is_package = FILES[name].name == "__init__.py"
+            above = ".".join(parts[: len(parts) - node.level + is_package]) if node.level else ""
+            source = ".".join(filter(None, [above, node.module]))
+            names = {f"{source}.{alias.name}" for alias in node.names}
+            yield from ({full if full in FILES else source for full in names}) & FILES.keys()
+        elif isinstance(node, ast.Import):
+            yield from {alias.name for alias in node.names} & FILES.keys()
+
+
+def arrows() -> dict[str, set[str]]:
+    found = {}
+    for name, path in FILES.items():
+        others = set(imported(name, path.read_text(encoding="utf-8")))
+        found[name] = others - {name, *OUTSIDE}
+    return found
+
+
+def room_of(name: str) -> str:
+    return name.split(".")[1]
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Return every set of files that lead back to themselves (strongly connected, Tarjan 1972)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in index:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], index[other])
+        if low[name] == index[name]:
+            at = stack.index(name)
+            members, stack[at:] = sorted(stack[at:]), []
+            if len(members) > 1:
+                found.append(members)
+
+    for name in graph:
+        if name not in index:
+            visit(name)
+    return found
+
+
+ARROWS = arrows()
+OPEN = [
+    {
+        f"graftlab.training.parallel.{name}"
+        for name in ("fsdp", "launch", "processes", "sharding", "zero")
+    },
+    {f"graftlab.training.{name}" for name in ("fixed_batch", "loop", "resume")},
+    {f"graftlab.selection.{name}" for name in ("figures", "results", "survey")},
+]  # still to be opened
+
+
+def test_few_modules_stand_loose():
+    loose = {path.stem for path in ROOT.glob("*.py")} - {"__init__"}
+    assert len(loose) <= MOST_LOOSE, f"put one of {sorted(loose)} into the room that it belongs to"
+
+
+def test_every_file_stands_in_a_room_that_is_on_the_plan():
+    rooms = {room_of(name) for name in FILES if name not in OUTSIDE}
+    assert rooms == RUNG.keys(), "give it a rung and a line in tests/house.py"
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - set(OUTSIDE)))
+def test_imports_point_down(name):
+    room = room_of(name)
+    wrong = {o for o in ARROWS[name] if room_of(o) != room and RUNG[room_of(o)] >= RUNG[room]}
+    assert not wrong, (
+        f"{name} stands on rung {RUNG[room]} and imports what is not below it: {wrong}"
+    )
+
+
+def test_no_files_import_each_other_in_a_circle_not_even_in_functions_or_for_annotations():
+    closed = [found for found in circles(ARROWS) if set(found) not in OPEN]
+    assert not closed
+
+
+def test_a_circle_is_seen_wherever_its_import_stands():
+    """The check itself: one import at the top, one in a function, one for annotations."""
+    a, b, c = "graftlab.errors", "graftlab.seeds", "graftlab.registry"
+    texts = {
+        a: "from graftlab import seeds\n",
+        b: "def later():\n    from graftlab.registry import find\n",
+        c: "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import graftlab.errors\n",
+    }
+    graph = {name: set(imported(name, text)) for name, text in texts.items()}
+    assert circles(graph) == [sorted([a, b, c])]
+
+
+def test_modules_are_named_by_nouns_that_say_something():
+    stems = {name: name.rpartition(".")[2] for name in FILES}
+    gerunds = {n for n, stem in stems.items() if stem.endswith("ing")} - {
+        n for n, stem in stems.items() if stem in FIELD_WORDS
+    }
+    empty = {n for n, stem in stems.items() if stem.strip("_") in SAYS_NOTHING}
+    assert not gerunds | empty
+
+
+def test_only_the_wiring_finds_parts_by_name():
+    found = set()
+    for name in set(FILES) - set(OUTSIDE):
+        for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name("registry"), attr="find")):
+                    found.add(room_of(name))
+    assert found <= MAY_FIND, "what these need must be handed to them"
