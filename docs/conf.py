@@ -40,6 +40,7 @@ include_patterns = ["README*.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**.md
 exclude_patterns = [".*", "build", "bench", "demo", "graftlab", "recipes", "runs", "tests"]
 myst_heading_anchors = 4  # as a code host makes them, so that `runs.md#exactness` leads there
 nitpicky = True
+smartquotes = False  # `--json` in a sentence keeps its two hyphens
 suppress_warnings = ["misc.highlighting_failure"]  # excerpts of JSON and logs are not whole
 
 html_theme = "furo"
@@ -48,6 +49,7 @@ html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 html_permalinks_icon = "#"
 
 

@@ -76,6 +76,13 @@ def test_the_version_is_said_once():
     assert PROJECT["version"] == graftlab.__version__
 
 
+def test_the_newest_release_in_the_changelog_is_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", text, re.M)
+    assert released[0] == PROJECT["version"]
+    assert len(set(released)) == len(released)
+
+
 def test_no_tracked_file_names_a_folder_of_one_machine():
     home = re.escape(str(Path.home()))
     machine_path = re.compile(rf"(?<![\w.:/\]}}$])(?:/(?:work|opt|root|tmp)|{home})/\w+")
@@ -106,4 +113,5 @@ def test_the_check_of_a_fresh_clone_can_be_run():
 
 
 def test_the_changelog_has_a_place_for_what_comes_next():
-    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## .*$", text, re.M)[0] == "## [Unreleased]"
