@@ -14,10 +14,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # Tests of one file share models and runs, so a file stays in one process.
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help demo test check lint docs bench clean
+.PHONY: help demo test check lint docs peft-suite bench clean
 
 help:  ## say what each target does
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 demo: .venv/demo  ## install, then adapt a small model with several methods and show the comparison
 	$(BIN)/graftlab demo
@@ -37,6 +37,9 @@ docs: .venv/dev  ## the pages as a site in build/site, their tables made anew; a
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir docs --doctree-dir build/doctrees . build/site
 	@echo "Open build/site/index.html"
+
+peft-suite: .venv/dev  ## peft's own tests of a tuner over ours, from its source distribution (two minutes)
+	$(BIN)/python tests/peft_suite.py
 
 bench: .venv/dev  ## measure again what docs/benchmarks.md claims (an hour or so, on a quiet machine)
 	for script in startup resume_cost training_throughput sst2_parity jelly_step pifi_load selection_memory plan_accuracy sft_throughput; do $(BIN)/python bench/$$script.py; done

@@ -69,3 +69,26 @@ def test_it_merges_beside_a_head_of_several_layers(encoder):
     expected = rig.outputs(attached.model, encoder)
     merged = bitfit.merge(attached.model)
     torch.testing.assert_close(rig.outputs(merged, encoder), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_layers_say_how_wide_they_are_as_pefts_own_do():
+    from peft import get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    from graftlab.methods.bitfit.tuner import BitfitConfig, BitfitLayer
+
+    layers = {
+        "linear": (torch.nn.Linear(3, 5), (3, 5)),
+        "conv": (torch.nn.Conv2d(4, 6, 3, groups=2), (4, 6)),
+        "transposed": (Conv1D(7, 2), (2, 7)),
+        "norm": (torch.nn.LayerNorm(8), (8, 8)),
+        "groups": (torch.nn.GroupNorm(2, 10), (10, 10)),
+    }
+    model = torch.nn.ModuleDict({name: layer for name, (layer, _) in layers.items()})
+    adapted = get_peft_model(model, BitfitConfig(target_modules=list(layers)))
+    found = {
+        name.rpartition(".")[2]: (module.in_features, module.out_features)
+        for name, module in adapted.named_modules()
+        if isinstance(module, BitfitLayer)
+    }
+    assert found == {name: sides for name, (_, sides) in layers.items()}

@@ -10,6 +10,7 @@ from peft.utils import PeftType
 from torch import Tensor, nn
 
 from graftlab.adapters import register
+from graftlab.weights.surgery import is_conv1d
 
 
 @dataclass
@@ -19,6 +20,9 @@ class BitfitConfig(PeftConfig):
     target_modules: list[str] | str | None = field(default=None)
     exclude_modules: list[str] | str | None = field(default=None)
     modules_to_save: list[str] | None = field(default=None)
+    init_weights: bool = field(
+        default=True, metadata={"help": "Start from zero. False: from random values, for tests."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,6 +39,7 @@ class BitfitLayer(nn.Module, BaseTunerLayer):
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: BitfitConfig) -> None:
         super().__init__()
         self.base_layer = base_layer
+        self.in_features, self.out_features = _sides(self.get_base_layer())
         self.bitfit_delta = nn.ParameterDict({})
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
@@ -43,7 +48,8 @@ class BitfitLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str, config: BitfitConfig) -> None:
         """Add an adapter, zero at first."""
-        self.bitfit_delta[adapter_name] = nn.Parameter(torch.zeros_like(self._bias()))
+        start = torch.zeros_like if config.init_weights else torch.randn_like
+        self.bitfit_delta[adapter_name] = nn.Parameter(start(self._bias()))
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -91,6 +97,15 @@ class BitfitLayer(nn.Module, BaseTunerLayer):
     def get_delta_weight(self, adapter: str) -> Tensor:
         """Return the change of the bias (O,)."""
         return self.bitfit_delta[adapter].detach().to(self._bias().dtype)
+
+
+def _sides(layer: nn.Module) -> tuple[int, int]:
+    """Return how wide a layer's input and output are."""
+    width = layer.get_parameter("bias").numel()
+    if is_conv1d(layer):
+        return layer.get_parameter("weight").shape[0], width
+    linear = getattr(layer, "in_features", getattr(layer, "in_channels", None))
+    return (width if linear is None else linear), width  # a norm puts out what it takes
 
 
 class BitfitModel(BaseTuner):

@@ -85,7 +85,8 @@ class JellyLinear(nn.Module, BaseTunerLayer):
             nn.init.normal_(a_RX.weight, std=1 / math.sqrt(width))
         else:
             nn.init.kaiming_uniform_(a_RX.weight, a=math.sqrt(5))
-        nn.init.zeros_(b_OR.weight)
+        if config.init_weights is not False:  # then it keeps torch's own draw
+            nn.init.zeros_(b_OR.weight)
         self.jelly_A[adapter_name] = a_RX.weight
         self.jelly_B[adapter_name] = b_OR.weight
         self.forms[adapter_name] = form

@@ -28,8 +28,11 @@ class JellyConfig(PeftConfig):
     nonsquare: Literal["own_A", "parallel", "error"] = field(
         default="own_A", metadata={"help": "Layers whose input and output differ in width."}
     )
-    init_weights: Literal["lora", "jelly", "gaussian"] = field(
-        default="lora", metadata={"help": "Start of A; `jelly` is another name of `lora`."}
+    init_weights: Literal["lora", "jelly", "gaussian", False] = field(
+        default="lora",
+        metadata={
+            "help": "Start of A; `jelly` is another name of `lora`. False: B is random too, for tests."
+        },
     )
     switch_step: int | None = field(
         default=None, metadata={"help": "After how many steps it switched; set by the switch."}
@@ -52,10 +55,12 @@ class JellyConfig(PeftConfig):
             "mode": MODES,
             "switch_method": METHODS,
             "nonsquare": ("own_A", "parallel", "error"),
-            "init_weights": ("lora", "jelly", "gaussian"),
+            "init_weights": ("lora", "jelly", "gaussian", False),
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} is not one of {', '.join(map(str, known))}"
+                )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")

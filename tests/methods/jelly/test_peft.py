@@ -485,3 +485,11 @@ def test_what_cannot_be_read_is_refused():
         get_peft_model(llama(), config)
     with pytest.raises(ValueError, match=r"k_proj is not square \(16 to 8\)"):
         get_peft_model(llama(), JellyConfig(target_modules=["k_proj"], nonsquare="error"))
+
+
+@pytest.mark.parametrize("mode", ["sequential", "parallel"])
+def test_a_random_start_as_pefts_own_tests_want_it_changes_the_outputs(mode):
+    base = llama()
+    model = get_peft_model(llama(), JellyConfig(r=4, mode=mode, init_weights=False))
+    with torch.no_grad():
+        assert not torch.allclose(model(IDS).logits, base(IDS).logits)
