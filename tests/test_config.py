@@ -422,3 +422,21 @@ def test_a_folder_does_not_hide_a_recipe_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "glue" / "sst2-lora").mkdir(parents=True)
     assert config.read("glue/sst2-lora").path == config.recipes()["glue/sst2-lora"]
+
+
+def test_an_override_from_a_file_sets_its_keys_and_says_where_they_stand(write, monkeypatch):
+    run = write("toy: {steps: 1, name: a}\n", "run.yaml")
+    layer = write("extends: below.yaml\ntoy: {steps: 2}\n", "layer.yaml")
+    write("toy: {name: b}\n", "below.yaml")
+    document = config.read(run, [f"@{layer}"])
+    assert document.values == {"toy": {"steps": 2, "name": "b"}}
+    assert document.place("toy", "steps").startswith(str(layer))
+    later = config.read(run, [f"@{layer}", "toy.steps=3"])
+    assert later.values["toy"] == {"steps": 3, "name": "b"}
+    earlier = config.read(run, ["toy.steps=3", f"@{layer}"])
+    assert earlier.values["toy"] == {"steps": 2, "name": "b"}
+
+
+def test_an_override_from_a_file_that_is_not_there_is_refused_with_the_nearest_recipe(write):
+    with pytest.raises(ConfigError, match=r"--set @jelly/as-sorce: .*'jelly/as-source'"):
+        config.read(write("toy: {}\n"), ["@jelly/as-sorce"])

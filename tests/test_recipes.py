@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from graftlab import study
+from graftlab import config, runfile, study
 from graftlab.adapters.low_rank import lora_layers
 from graftlab.contracts import Attached, Backbone, Problem, Setting
 from graftlab.methods.adalora import _factors
@@ -145,3 +145,34 @@ def allocated(attached: Attached) -> list[tuple[torch.Tensor, torch.Tensor]]:
         for hook in attached.hooks:
             hook.after_optimizer_step(step)
     return [_factors(layer) for layer in lora_layers(attached.model).values()]
+
+
+OF_JELLYS_TRAINER = [
+    name
+    for name in config.recipes()
+    if name.startswith(("glue/", "vision/", "commonsense/")) and name.endswith("-jelly")
+]
+
+
+@pytest.mark.parametrize("name", [*OF_JELLYS_TRAINER, "jelly/dynamic"])
+def test_one_override_makes_a_recipe_of_jellys_trainer_switch_as_its_source(name: str) -> None:
+    """The source: double projection with B zero, peak from step 50, switch from step 100, no latest step."""
+    if name.endswith("/base-jelly"):
+        pytest.skip("no run: it names no task")
+    ours = runfile.resolve(config.read(name)).method.config
+    theirs = runfile.resolve(config.read(name, ["@jelly/as-source"])).method.config
+    source = {"switch_method": "tip", "warmup": 50, "minimum": 100, "latest": 1.0}
+    assert theirs == ours.model_copy(update=source)
+    assert (theirs.mode, theirs.ema, theirs.drop_ratio, theirs.patience) == ("dynamic", 0.1, 0.2, 1)
+
+
+def test_the_source_on_trec_is_the_dynamic_recipe_with_that_override() -> None:
+    source = runfile.resolve(config.read("jelly/source")).method.config
+    assert source == runfile.resolve(config.read("jelly/dynamic", ["@jelly/as-source"])).method.config
+
+
+def test_a_commonsense_step_has_the_examples_of_the_sources_command() -> None:
+    """`train_CS.py`: batches of 16, gradients of 4 accumulated."""
+    for name in ("commonsense/piqa-jelly", "commonsense/piqa-lora"):
+        training = runfile.resolve(config.read(name)).training
+        assert (training.batch_size, training.micro_batch_size) == (16 * 4, 16)

@@ -16,7 +16,7 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set one key, as in training.epochs=1; wins over the file.",
+        help="Set one key, as in training.epochs=1, or with @FILE those of a file; wins over the file.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

@@ -34,7 +34,8 @@ class Document:
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     """Return a run file, or a shipped recipe by its name, laid over what it extends.
 
-    `overrides` are `key.key=value` with YAML values; they win over every file.
+    `overrides` are `key.key=value` with YAML values, or `@FILE`: a file or recipe whose keys are set, as if
+    each had been given. They win over every file, later ones over earlier ones.
 
     Raises:
         ConfigError: a file or an override cannot be read, or files extend each other in a circle.
@@ -42,7 +43,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     file = _locate(str(path), Path())
     parsed = _with_bases(file, (file.resolve(),))
     for override in overrides:
-        _apply(override, parsed)
+        parsed = _overridden(parsed, override)
     return Document(file, parsed.values, _only_existing(parsed).places)
 
 
@@ -54,7 +55,7 @@ def given(values: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) 
     """
     parsed = Parsed({**values}, {})
     for override in overrides:
-        _apply(override, parsed)
+        parsed = _overridden(parsed, override)
     return Document(Path(where), parsed.values, parsed.places)
 
 
@@ -157,13 +158,28 @@ def _locate(name: str, folder: Path) -> Path:
     )
 
 
+def _overridden(parsed: Parsed, override: str) -> Parsed:
+    """Return what is there with one override: a key, or all those of a file."""
+    if not override.startswith("@"):
+        _apply(override, parsed)
+        return parsed
+    try:
+        file = _locate(override[1:], Path())
+    except ConfigError as error:
+        raise ConfigError(f"--set {override}: {error}") from None
+    return lay_over(parsed, _with_bases(file, (file.resolve(),)))
+
+
 def _apply(override: str, parsed: Parsed) -> None:
     """Set one `key.key=value`, creating sections on the way."""
     dotted, equals, text = (part.strip() for part in override.partition("="))
     if not equals or not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", dotted):
-        raise ConfigError(f"--set {override!r}: write key.key=value, as in training.epochs=3.")
+        raise ConfigError(f"--set {override!r}: write key.key=value, as in training.epochs=3, or @FILE.")
     if dotted == "extends":
-        raise ConfigError("--set extends: only a file can say what it extends.")
+        raise ConfigError(
+            "--set extends: only a file can say what it extends. To set the keys of a file or recipe, "
+            "write --set @NAME."
+        )
     if not text:
         raise ConfigError(
             f"--set {override!r} has no value: write {dotted}=null for nothing, {dotted}='\"\"' "
