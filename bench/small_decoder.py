@@ -138,14 +138,14 @@ def _summary(train: list[str]) -> str:
 def untrained(file: Path) -> dict[str, float]:
     """Return what the model scores as it is."""
     from graftlab import config, registry, runfile
-    from graftlab.runs import evaluation
+    from graftlab.runs import evaluation, prediction
 
     resolved = runfile.resolve(config.read(file))
     part = resolved.task
     data = part.module.read(part.config, resolved.paths, 0)
     backbone = resolved.backbone.module.load(resolved.backbone.config, data.problem, 0)
     task = part.module.bind(data, backbone, part.config, 0)
-    rows = evaluation.predict_split(backbone.model, task, "test", 8, complete=True)
+    rows = prediction.predict(backbone.model, task, "test", 8, complete=True)
     names = evaluation.metrics_at_end(task, "test")
     scores = evaluation.score(rows, names, lambda n: registry.find("metrics", n))
     return figures(scores, evaluation.mean_loss(rows))

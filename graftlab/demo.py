@@ -70,10 +70,12 @@ def _without_head(run: Run, plan: Plan, folder: Path) -> None:
     """Write a finished run's model into `folder`, but for its head, with its image processor."""
     from safetensors.numpy import load_file, save_file
 
+    from graftlab.runs import material
+
     file = plan.runs[0].file
     problem = file.task.module.problem(file.task.config)
     folder.mkdir(parents=True, exist_ok=True)
-    shape = file.backbone.module.load(file.backbone.config, problem, file.seed, meta=True)
+    shape = material.backbone(file, problem, meta=True)
     shape.processor.save_pretrained(folder)
     weights = load_file(run.adapter / "model.safetensors")
     kept = {name: weight for name, weight in weights.items() if not name.startswith(HEAD)}

@@ -12,13 +12,8 @@ from torch import nn
 
 from graftlab import registry
 from graftlab.errors import DataError, OutOfMemory
-from graftlab.runs.evaluation import (
-    mean_loss,
-    predict_split,
-    read_predictions,
-    score,
-    write_predictions,
-)
+from graftlab.runs import prediction
+from graftlab.runs.evaluation import mean_loss, score
 from graftlab.seeds import mix
 
 LENGTHS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
@@ -66,7 +61,7 @@ class Counting:
 
 
 def test_every_example_is_predicted_once_and_in_the_order_of_the_split():
-    predictions = predict_split(Parity(), Counting(), "test", 4)
+    predictions = prediction.predict(Parity(), Counting(), "test", 4)
     assert [row["index"] for row in predictions] == list(range(len(LENGTHS)))
     assert [row["loss"] for row in predictions] == [i / 2 for i in range(len(LENGTHS))]
     assert list(predictions[0]) == ["index", "label", "prediction", "probabilities", "loss"]
@@ -74,31 +69,31 @@ def test_every_example_is_predicted_once_and_in_the_order_of_the_split():
 
 def test_batches_hold_examples_of_like_length():
     task = Counting()
-    predict_split(Parity(), task, "test", 4)
+    prediction.predict(Parity(), task, "test", 4)
     lengths = [[LENGTHS[i] for i in batch] for batch in task.batches]
     assert lengths == [[9, 6, 5, 5], [5, 4, 3, 3], [2, 1, 1]]
 
 
 def test_num_rows_takes_the_first_rows():
-    predictions = predict_split(Parity(), Counting(), "test", 4, num_rows=3)
+    predictions = prediction.predict(Parity(), Counting(), "test", 4, num_rows=3)
     assert [row["index"] for row in predictions] == [0, 1, 2]
 
 
 def test_an_empty_split_has_no_predictions():
-    assert predict_split(Parity(), Counting(), "validation", 4) == []
+    assert prediction.predict(Parity(), Counting(), "validation", 4) == []
 
 
 def test_every_module_is_back_in_the_mode_it_had():
     model = Parity().train()
     model.frozen.eval()
-    predict_split(model, Counting(), "test", 4)
+    prediction.predict(model, Counting(), "test", 4)
     assert [m.training for m in (model, model.dropout, model.frozen)] == [True, True, False]
 
 
 def test_the_mode_is_back_after_an_error_too():
     model = Parity()
     with pytest.raises(IndexError):
-        predict_split(model, Failing(), "test", 4)
+        prediction.predict(model, Failing(), "test", 4)
     assert model.training
 
 
@@ -111,7 +106,7 @@ def test_randomness_goes_on_as_if_nothing_had_been_evaluated():
     def draws(evaluate):
         torch.manual_seed(0), random.seed(0), np.random.seed(0)
         if evaluate:
-            predict_split(Parity(), Counting(), "test", 4)
+            prediction.predict(Parity(), Counting(), "test", 4)
         return torch.rand(2).tolist(), random.random(), np.random.rand()
 
     assert draws(evaluate=True) == draws(evaluate=False)
@@ -125,7 +120,7 @@ def test_the_model_can_still_be_trained_on_what_it_cached_in_evaluation():
             return self.weight * self.table * numbers_N
 
     model = Caching()
-    predict_split(model, Counting(), "test", 4)
+    prediction.predict(model, Counting(), "test", 4)
     model(torch.ones(1)).sum().backward()
     assert model.weight.grad == 1
 
@@ -134,7 +129,7 @@ def test_the_model_can_still_be_trained_on_what_it_cached_in_evaluation():
 def test_out_of_memory_halves_the_batch_and_loses_no_example(caplog):
     task = Counting(room=3)
     with caplog.at_level(logging.WARNING, "graftlab"):
-        predictions = predict_split(Parity(), task, "test", 8)
+        predictions = prediction.predict(Parity(), task, "test", 8)
     assert [row["index"] for row in predictions] == list(range(len(LENGTHS)))
     assert [len(batch) for batch in task.batches] == [8, 4, 2, 2, 2, 2, 2, 1]
     assert "out of memory in evaluation" in caplog.text
@@ -142,7 +137,7 @@ def test_out_of_memory_halves_the_batch_and_loses_no_example(caplog):
 
 def test_one_example_that_does_not_fit_is_named():
     with pytest.raises(OutOfMemory, match=r"example 5 of test \(length 9\)"):
-        predict_split(Parity(), Counting(room=0), "test", 4)
+        prediction.predict(Parity(), Counting(room=0), "test", 4)
 
 
 def test_other_errors_of_the_model_are_not_taken_for_memory():
@@ -151,11 +146,11 @@ def test_other_errors_of_the_model_are_not_taken_for_memory():
             raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        predict_split(Parity(), Broken(), "test", 4)
+        prediction.predict(Parity(), Broken(), "test", 4)
 
 
 def test_scores_are_those_of_the_named_metrics():
-    predictions = predict_split(Parity(), Counting(), "test", 4)
+    predictions = prediction.predict(Parity(), Counting(), "test", 4)
     found = score(
         predictions, ["accuracy", "macro_f1"], lambda name: registry.find("metrics", name)
     )
@@ -184,26 +179,26 @@ def test_predictions_are_read_back_equal(tmp_path):
         for i in range(3)
     ]
     path = tmp_path / "predictions" / "test.jsonl"
-    write_predictions(path, rows)
-    assert read_predictions(path) == rows
-    again = torch.tensor([row["probabilities"] for row in read_predictions(path)])
+    prediction.write(path, rows)
+    assert prediction.read(path) == rows
+    again = torch.tensor([row["probabilities"] for row in prediction.read(path)])
     assert torch.equal(again, wide)
     assert [p.name for p in path.parent.iterdir()] == ["test.jsonl"]
 
 
 def test_what_is_not_finite_is_read_back_too(tmp_path):
-    write_predictions(tmp_path / "a.jsonl", [{"loss": math.inf}, {"loss": math.nan}])
-    first, second = read_predictions(tmp_path / "a.jsonl")
+    prediction.write(tmp_path / "a.jsonl", [{"loss": math.inf}, {"loss": math.nan}])
+    first, second = prediction.read(tmp_path / "a.jsonl")
     assert first["loss"] == math.inf
     assert math.isnan(second["loss"])
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "test.jsonl"
-    write_predictions(path, [{"loss": 1.0}])
+    prediction.write(path, [{"loss": 1.0}])
     with pytest.raises(TypeError):
-        write_predictions(path, [{"loss": 2.0}, {"loss": object()}])
-    assert read_predictions(path) == [{"loss": 1.0}]
+        prediction.write(path, [{"loss": 2.0}, {"loss": object()}])
+    assert prediction.read(path) == [{"loss": 1.0}]
     assert [p.name for p in tmp_path.iterdir()] == ["test.jsonl"]
 
 
@@ -212,9 +207,9 @@ def test_a_damaged_line_is_named(tmp_path, line):
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps({"index": 0}) + "\n" + line + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"test\.jsonl:2: not"):
-        read_predictions(path)
+        prediction.read(path)
 
 
 def test_a_missing_file_says_what_writes_it(tmp_path):
     with pytest.raises(DataError, match="graftlab evaluate"):
-        read_predictions(tmp_path / "test.jsonl")
+        prediction.read(tmp_path / "test.jsonl")

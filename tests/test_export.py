@@ -12,7 +12,7 @@ from finished_runs import finish, make_bert
 from graftlab import inference
 from graftlab.errors import ConfigError, DiskError, GraftlabError
 from graftlab.release import export
-from graftlab.runs import evaluation
+from graftlab.runs import prediction
 
 EXPORTED = {
     "lora": {"name": "lora"},
@@ -85,9 +85,7 @@ def plain(runs, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTED)
 def test_plain_peft_without_graftlab_gives_the_runs_predictions(runs, plain, name):
-    trained = [
-        row["probabilities"] for row in evaluation.read_predictions(runs[name].predictions("test"))
-    ]
+    trained = [row["probabilities"] for row in prediction.read(runs[name].predictions("test"))]
     if name == "lora":
         assert plain[name] == trained
     for actual, expected in zip(plain[name], trained, strict=True):

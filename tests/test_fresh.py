@@ -19,7 +19,7 @@ from graftlab.backbones import _examples
 from graftlab.methods import pifi
 from graftlab.release import merge, push
 from graftlab.release.push import card, contents
-from graftlab.runs.evaluation import read_predictions
+from graftlab.runs import prediction
 
 pytestmark = pytest.mark.slow  # runs, and a process of its own
 
@@ -99,7 +99,7 @@ def test_the_code_on_a_card_gives_the_runs_predictions(runs, uploaded, here):
     found = fresh(here, uploaded, [line.rpartition(",")[0] for line in lines])
     assert {name for name, (ours, _) in found.items() if ours} == {"bitfit", "jelly", "pifi"}
     for name, run in runs.items():
-        rows = read_predictions(run.predictions("test"))
+        rows = prediction.read(run.predictions("test"))
         for given, row in zip(found[name][1], rows, strict=True):
             assert given == pytest.approx(row["probabilities"], abs=1e-5), name
 

@@ -12,7 +12,7 @@ from PIL import Image
 import graftlab
 from graftlab import inference
 from graftlab.errors import ConfigError, DataError, ModelError
-from graftlab.runs import evaluation
+from graftlab.runs import prediction
 from graftlab.weights import pretrained
 
 TEXTS = ["fine glad", "poor", "well ah oh", "so so so so", "warm kind test"]
@@ -40,7 +40,7 @@ def probabilities(rows):
 @pytest.mark.parametrize("name", ["lora", "dora", "adalora"])
 def test_a_loaded_run_evaluates_as_it_did_when_it_was_trained(runs, name):
     predictions, scores = graftlab.load(runs[name].path).evaluate("test")
-    trained = evaluation.read_predictions(runs[name].predictions("test"))
+    trained = prediction.read(runs[name].predictions("test"))
     before = runs[name].read_result()["metrics"]["test"]
     if name != "adalora":  # whose file is cut to its ranks
         assert predictions == trained
@@ -81,7 +81,7 @@ def test_minilm_too_gives_the_same_bits_trained_loaded_and_in_plain_peft(tmp_pat
     training = {"training": {"learning_rate": 0.001}}
     run = finish(tmp_path, {"name": name}, backbone={"model": "minilm"}, **training)
     predictions, _ = graftlab.load(run.path).evaluate("test")
-    trained = evaluation.read_predictions(run.predictions("test"))
+    trained = prediction.read(run.predictions("test"))
     if name != "adalora":
         assert predictions == trained
     torch.testing.assert_close(
@@ -201,7 +201,7 @@ def test_pairs_and_scores(tmp_path):
     (tmp_path / "a.txt").write_text("one\n")
     with pytest.raises(DataError, match="pairs are read from JSONL or CSV"):
         loaded.predict(tmp_path / "a.txt")
-    trained = evaluation.read_predictions(loaded.run.predictions("test"))
+    trained = prediction.read(loaded.run.predictions("test"))
     assert loaded.evaluate("test")[0] == trained
 
 
@@ -221,13 +221,13 @@ def test_images_are_named_by_their_files(tmp_path):
     answers = loaded.predict(tmp_path / "data" / "test")
     assert [a["file"] for a in answers] == sorted(map(str, tmp_path.glob("data/test/*/*.png")))
     assert {a["name"] for a in answers} <= {"dark", "light"}
-    assert loaded.evaluate("test")[0] == evaluation.read_predictions(run.predictions("test"))
+    assert loaded.evaluate("test")[0] == prediction.read(run.predictions("test"))
 
 
 def test_a_run_in_bf16_predicts_in_bf16(folder):
     training = {"training": {"precision": "bf16"}}
     run = finish(folder, {"name": "lora"}, name="lower", **training)
-    trained = evaluation.read_predictions(run.predictions("test"))
+    trained = prediction.read(run.predictions("test"))
     assert inference.load(run.path).evaluate("test")[0] == trained
 
 

@@ -22,7 +22,7 @@ from graftlab import cli, inference
 from graftlab.backbones import _examples
 from graftlab.errors import ConfigError, ModelError
 from graftlab.release import export, merge
-from graftlab.runs.evaluation import read_predictions
+from graftlab.runs import prediction
 
 METHODS = {
     "lora": {"name": "lora"},
@@ -106,7 +106,7 @@ def test_transformers_alone_gives_the_runs_predictions(runs, merged, folder):
     result = json.loads(done.stdout.splitlines()[-1])
     for name, path in folders.items():
         found, labels = result[path]
-        rows = read_predictions(runs[name].predictions("test"))
+        rows = prediction.read(runs[name].predictions("test"))
         expected = torch.tensor([row["probabilities"] for row in rows])
         torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-4, atol=1e-5)
         assert list(labels.values()) == ["bad", "good", "naïve"]

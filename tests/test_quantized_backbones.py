@@ -13,8 +13,7 @@ from graftlab.config import merge
 from graftlab.contracts import Problem
 from graftlab.errors import GraftlabError, ModelError
 from graftlab.rundir.run import Run
-from graftlab.runs import session
-from graftlab.runs.evaluation import read_predictions
+from graftlab.runs import prediction, session
 from graftlab.testing import resume, rig
 from graftlab.weights import quantized
 
@@ -196,7 +195,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bytes_and_is_evaluated_as_it_w
     assert total == sum(p.numel() for p in decoder.load(
         decoder.Config(model=llama), CLASSES, 0).model.parameters()) + _added(whole)  # fmt: skip
     adapted = inference.load(whole.path)
-    assert adapted.evaluate("test")[0] == read_predictions(whole.predictions("test"))
+    assert adapted.evaluate("test")[0] == prediction.read(whole.predictions("test"))
 
 
 def _added(run):

@@ -46,9 +46,10 @@ def command(
     /reset, /system TEXT and /exit are commands; Ctrl-C ends an answer. Questions may come through a pipe.
     With --json, one object for each question.
     """
-    from graftlab import config, inference, runfile
+    from graftlab import inference, runfile
     from graftlab.errors import ConfigError
     from graftlab.inference.conversation import Conversation
+    from graftlab.rundir import run as rundir
 
     written = changes(
         max_new_tokens=max_new_tokens,
@@ -59,7 +60,7 @@ def command(
         stop=stop,
         seed=seed,
     )
-    file = runfile.resolve(config.read(inference.find(run).config), finished=True)
+    file = runfile.of_run(rundir.find(run))
     # told before the model is loaded
     if not hasattr(file.task.config, "generation"):
         raise ConfigError(

@@ -135,18 +135,18 @@ def keep(
 
     Returns where they are, and how they differ from the run's (None where it had none).
     """
-    from graftlab.runs import evaluation
+    from graftlab.runs import prediction
 
     path = run.predictions(split)
     if not path.exists():
-        evaluation.write_predictions(path, predictions)
+        prediction.write(path, predictions)
         return path, None
-    before = evaluation.read_predictions(path)
+    before = prediction.read(path)
     difference = differ(before, predictions)
     if not any(difference.values()):
         return path, difference
     path = path.with_name(f"{split}.again.jsonl")
-    evaluation.write_predictions(path, predictions)
+    prediction.write(path, predictions)
     return path, difference
 
 

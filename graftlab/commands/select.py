@@ -54,12 +54,12 @@ def command(
     from graftlab import config, runfile
     from graftlab.commands import _layer_check
     from graftlab.commands._report import print_json
-    from graftlab.runs import chosen_layer
+    from graftlab.runs import layer_request
 
     given = [f"method.selection.layers={_numbers(layers)}"] if layers is not None else []
     document = config.read(file, [*(overrides or ()), *given])
     resolved = runfile.resolve(document)
-    settings = chosen_layer.settings(resolved)
+    settings = layer_request.settings(resolved)
     plan = _layer_check.Plan(steps, subset, resolved.seed if seed is None else seed)
     if check:
         _layer_check.refuse_few(plan, len(settings.layers) or None)
@@ -96,14 +96,14 @@ def _select(file: "RunFile", where: Path, keep_states: bool, quiet: bool) -> dic
     import contextlib
     import sys
 
-    from graftlab.runs import chosen_layer
+    from graftlab.runs import chosen_layer, material
 
     def notify(message: str) -> None:
         if not quiet:
             with contextlib.suppress(OSError):  # nobody reads it any more
                 print(message, file=sys.stderr, flush=True)
 
-    loaded = chosen_layer.load(file)
+    loaded = material.load(file)
     found = chosen_layer.select(file, loaded, where, keep_states=keep_states, notify=notify)
     if shown := chosen_layer.shown(where):
         chosen_layer.track(file, where, shown, found)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from graftlab import config, registry, runfile
+from graftlab import runfile
 from graftlab.contracts import Backbone, Data, Problem, Task
 from graftlab.errors import ConfigError, DataError, ModelError, unknown
 from graftlab.metrics import Score
 from graftlab.rundir import files
+from graftlab.rundir import run as rundir
 from graftlab.rundir.run import Run
 from graftlab.runfile import Part, RunFile
-from graftlab.runs import evaluation
-from graftlab.seeds import mix
+from graftlab.runs import evaluation, material, prediction
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,54 +39,20 @@ def load(path: str | Path, device: str | None = None) -> "Adapted":
     """
     import torch
 
-    run = find(Path(path))
-    adapter = adapter_of(run)
-    file = _with_template(runfile.resolve(config.read(run.config), finished=True), run)
+    run = rundir.find(Path(path))
+    file = runfile.of_run(run)
     before = files.read_json(run.environment)
     problem = _problem(file, before["data"])
-    backbone: Backbone = file.backbone.module.load(
-        file.backbone.config, problem, mix(file.seed, "backbone")
-    )
+    backbone = material.backbone(file, problem)
     old, new = before["backbone"].get("sha256"), backbone.record.get("sha256")
     if old != new:
         raise ModelError(
             f"{path} was trained on other weights than {backbone.record.get('source')} holds now: "
             f"sha256 {old}, now {new}. Pin backbone.revision, or put the weights back."
         )
-    model = file.method.module.load(backbone, file.method.config, adapter)
+    model = file.method.module.load(backbone, file.method.config, run.adapter_folder)
     used = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Adapted(run, file, problem, backbone, model.to(used).eval())
-
-
-def find(path: Path) -> Run:
-    """Return the run at `path`, which has an adapter.
-
-    Raises:
-        ConfigError: it is no run, or has none yet.
-    """
-    run = Run(path)
-    if not run.started:
-        inside = (path.parent / "config.yaml").is_file()
-        hint = f" Did you mean {path.parent}?" if inside else ""
-        raise ConfigError(f"{path} is no run directory: it has no config.yaml.{hint}")
-    if not run.environment.is_file() or not (run.adapter.is_dir() or run.finished):
-        raise ConfigError(f"{path} has no adapter yet. Finish it with `graftlab resume {path}`.")
-    return run
-
-
-def adapter_of(run: Run) -> Path:
-    """Return the folder of a run's adapter: the run's own where `graftlab push` has put all into one."""
-    return run.adapter if run.adapter.is_dir() else run.path
-
-
-def _with_template(file: RunFile, run: Run) -> RunFile:
-    """Return the run file with the chat template that lies beside it, if one does (`graftlab push`)."""
-    section = file.task.config
-    template = getattr(section, "chat_template_file", None)
-    if template is None or not (run.path / template.name).is_file():
-        return file
-    section = section.model_copy(update={"chat_template_file": run.path / template.name})
-    return replace(file, task=replace(file.task, config=section))
 
 
 def _problem(file: RunFile, data: Mapping[str, Any]) -> Problem:
@@ -241,36 +207,26 @@ class Adapted:
             raise DataError(f"the task has no split {split!r}. It has: {known}.")
         predictions = self._predict(task, split, batch_size)
         names = evaluation.metrics_at_end(task, split)
-        scores = evaluation.score(predictions, names, lambda name: registry.find("metrics", name))
-        return predictions, scores
+        return predictions, evaluation.score(predictions, names, evaluation.metric)
 
     def _own(self) -> tuple[Task, Data]:
-        part = self.file.task
-        if wrong := part.module.check(part.config):
-            raise DataError(" ".join(wrong))
-        data = part.module.read(part.config, self.file.paths, self.file.seed)
-        before = files.read_json(self.run.environment)["data"].get("fingerprint")
-        if data.record.get("fingerprint") != before:
-            raise DataError(
-                f"the task's data have changed since {self.run.path} was trained "
-                f"(fingerprint {data.record.get('fingerprint')}, was {before}). Put them back."
-            )
+        data = material.read_again(self.file, self.run)
         return self.bind(data), data
 
     def _other(self, part: Part) -> tuple[Task, Data]:
         """Return another task, which need not have anything to train on."""
-        data: Data = part.module.read(part.config, self.file.paths, self.file.seed)
+        file = replace(self.file, task=part)
+        data = material.read(file)
         if data.problem != self.problem:
             raise ConfigError(
                 f"--task {part.config.name or part.name} wants {_wanted(data.problem)}, but "
                 f"{self.run.path} puts out {_wanted(self.problem)}."
             )
-        seed = mix(self.file.seed, "task")
-        return part.module.bind(data, self.backbone, part.config, seed), data
+        return material.bind(file, data, self.backbone), data
 
     def _predict(self, task: Task, split: str, batch_size: int | None) -> list[dict[str, Any]]:
         with self.precision():
-            return evaluation.predict_split(
+            return prediction.predict(
                 self.model, task, split, batch_size or self.batch_size, complete=True
             )
 
@@ -291,8 +247,4 @@ class Adapted:
 
     def bind(self, data: Data, section: Any = None) -> Task:
         """Return rows as the run's task, with its own section unless another is given."""
-        part = self.file.task
-        bound: Task = part.module.bind(
-            data, self.backbone, section or part.config, mix(self.file.seed, "task")
-        )
-        return bound
+        return material.bind(self.file, data, self.backbone, section)

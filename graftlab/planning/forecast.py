@@ -12,7 +12,7 @@ from graftlab.errors import ConfigError
 from graftlab.planning import advice, memory, quantized, sizes, storage
 from graftlab.planning.shards import Sharing
 from graftlab.planning.sizes import Sizes
-from graftlab.seeds import mix
+from graftlab.runs import material
 from graftlab.training import config as training_config
 from graftlab.training import devices
 
@@ -41,9 +41,7 @@ def plan(
     accelerator = devices.accelerator(file.training.precision)
     data = sizes.read(file)
     problem = file.task.module.problem(file.task.config) if isinstance(data, str) else data.problem
-    backbone = file.backbone.module.load(
-        file.backbone.config, problem, mix(file.seed, "backbone"), meta=True
-    )
+    backbone = material.backbone(file, problem, meta=True)
     with quiet():
         backbone = quantized.prepared(file, backbone)
     task, found = sizes.bind(file, data, backbone, longest)

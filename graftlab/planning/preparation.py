@@ -16,7 +16,7 @@ from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DiskError
 from graftlab.rundir import files
 from graftlab.runfile import RunFile
-from graftlab.seeds import mix
+from graftlab.runs import material
 
 SHOWN = 3  # rows of a split
 QUANTILES = {"median": 0.5, "95 %": 0.95}
@@ -46,21 +46,16 @@ def prepare(file: RunFile) -> Prepared:
     Raises:
         ConfigError, DataError, ModelError, Refused
     """
-    part = file.task
     before = _where(file)
-    data: Data = part.module.read(part.config, file.paths, file.seed)
-    backbone = file.backbone.module.load(
-        file.backbone.config, data.problem, mix(file.seed, "backbone"), meta=True
-    )
-    task = part.module.bind(data, backbone, part.config, mix(file.seed, "task"))
-    splits = [
-        split for split in data.splits if task.size(split) and backbone.max_length is not None
-    ]
+    loaded = material.load(file, meta=True)
+    data, task = loaded.data, loaded.task
+    has_tokens = loaded.backbone.max_length is not None
+    splits = [split for split in data.splits if task.size(split) and has_tokens]
     lengths = {split: list(task.lengths(split)) for split in splits}
     record = {**data.record, **getattr(task, "record", {})}
     whole = Prepared(file, data, record, _spreads(lengths), _kept(before[""], file))
     found = {}
-    for number, name in enumerate(part.parts):
+    for number, name in enumerate(file.task.parts):
         mine = {}
         for split, values in lengths.items():
             places = parts_of(task, split)
@@ -263,7 +258,7 @@ def _changes(prepared: Prepared, names: Sequence[str]) -> list[str]:
 
 def _check_same(prepared: Prepared, file: RunFile, out: Path) -> None:
     """Read the rows again; what differs could not be used in place of the source."""
-    again = file.task.module.read(file.task.config, file.paths, file.seed)
+    again = material.read(file)
     for split, rows in prepared.data.splits.items():
         mine, others = _without_index(rows), _without_index(again.splits[split])
         assert mine == others, f"{split} of {out} is not read back as it was"

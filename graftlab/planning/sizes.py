@@ -18,7 +18,7 @@ from graftlab.contracts import Backbone, Batch, Data, Row, Task
 from graftlab.data import sources
 from graftlab.data.rows import Rows
 from graftlab.errors import DataError
-from graftlab.seeds import mix
+from graftlab.runs import material
 
 if TYPE_CHECKING:
     from graftlab.runfile import RunFile
@@ -67,8 +67,7 @@ def read(file: "RunFile") -> "Data | str":
     config = file.task.config
     try:
         with _offline():
-            data: Data = file.task.module.read(config, file.paths, file.seed)
-        return data
+            return material.read(file)
     except DataError as error:
         if not _from_hub(config):
             raise
@@ -114,14 +113,13 @@ def bind(file: "RunFile", data: "Data | str", backbone: Backbone, longest: int |
     """
     if isinstance(data, str):
         return _unknown(file, data, backbone, longest)
-    module, config = file.task.module, file.task.config
+    config = file.task.config
     examples = len(data.splits["train"])
     chosen = {split: _chosen(rows) for split, rows in data.splits.items()}
     sampled = len(chosen["train"]) < examples
     if sampled and hasattr(config, "max_left_out"):
         config = config.model_copy(update={"max_left_out": 1.0})  # of all, but here are the longest
-    seed = mix(file.seed, "task")
-    task: Task = module.bind(dataclasses.replace(data, splits=chosen), backbone, config, seed)
+    task = material.bind(file, dataclasses.replace(data, splits=chosen), backbone, config)
     lengths = [int(length) for length in task.lengths("train")]
     if not sampled:
         examples = task.size("train")  # without those that the task leaves out
@@ -175,7 +173,7 @@ def _unknown(file: "RunFile", why: str, backbone: Backbone, longest: int | None)
         data = dataclasses.replace(module.read(config, file.paths, 0), problem=problem)
         if backbone.max_length is not None:
             config = config.model_copy(update={"max_length": file.task.config.max_length})
-        task: Task = module.bind(data, backbone, config, mix(file.seed, "task"))
+        task = material.bind(file, data, backbone, config)
     notes = (f"the data cannot be read here, and their sizes are not known: {why}",)
     sizes = Sizes(None, 1, None, False, 0, (), {}, notes)
     if backbone.max_length is None:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from graftlab.planning.rehearsal import build_loop
-from graftlab.runs import attachment
-from graftlab.seeds import mix
+from graftlab.runs import attachment, material
 from graftlab.training import resume
 from graftlab.training.parallel.processes import Processes
 
@@ -32,11 +31,8 @@ class Probe(NamedTuple):
 def probe(file: "RunFile", data: "Data", accelerator: "Accelerator", steps: int) -> Probe:
     """Load the model, make three steps of the run, and time the last two of them. Nothing is written."""
     began = time.perf_counter()
-    module = file.task.module
-    backbone = file.backbone.module.load(
-        file.backbone.config, data.problem, mix(file.seed, "backbone")
-    )
-    task = module.bind(data, backbone, file.task.config, mix(file.seed, "task"))
+    backbone = material.backbone(file, data.problem)
+    task = material.bind(file, data, backbone)
     backbone.model.to(accelerator.device)
     attached = attachment.attach(file, backbone, task, None, Processes())
     training = file.training.model_copy(update={"workers": 0})

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from graftlab import config, inference, runfile
+from graftlab import inference, runfile
 from graftlab.adapters.files import CONFIG, write
 from graftlab.errors import ConfigError, ModelError
 from graftlab.rundir import files
+from graftlab.rundir import run as rundir
 
 
 def lora(run: Path, out: Path) -> dict[str, Any]:
@@ -22,8 +23,8 @@ def lora(run: Path, out: Path) -> dict[str, Any]:
         ConfigError: the method has no LoRA form, or `out` is there already.
         DiskError: `out` cannot be written.
     """
-    found = inference.find(run)
-    method = runfile.resolve(config.read(found.config), finished=True).method
+    found = rundir.find(run)
+    method = runfile.of_run(found).method
     if not hasattr(method.module, "to_lora"):
         raise ConfigError(
             f"the method {method.name!r} has no LoRA form: what it learned is not, or not only, a "

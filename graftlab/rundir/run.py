@@ -71,6 +71,11 @@ class Run:
         return self.path / "adapter"
 
     @property
+    def adapter_folder(self) -> Path:
+        """Where the adapter lies: `adapter`, or all in one folder where `graftlab push` has put it there."""
+        return self.adapter if self.adapter.is_dir() else self.path
+
+    @property
     def result(self) -> Path:
         return self.path / "result.json"
 
@@ -156,6 +161,22 @@ class Run:
     def read_result(self) -> dict[str, Any]:
         result: dict[str, Any] = files.read_json(self.result)
         return result
+
+
+def find(path: Path) -> Run:
+    """Return the run at `path`, which has an adapter.
+
+    Raises:
+        ConfigError: it is no run, or has none yet.
+    """
+    run = Run(path)
+    if not run.started:
+        inside = (path.parent / "config.yaml").is_file()
+        hint = f" Did you mean {path.parent}?" if inside else ""
+        raise ConfigError(f"{path} is no run directory: it has no config.yaml.{hint}")
+    if not run.environment.is_file() or not (run.adapter.is_dir() or run.finished):
+        raise ConfigError(f"{path} has no adapter yet. Finish it with `graftlab resume {path}`.")
+    return run
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

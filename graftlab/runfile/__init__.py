@@ -2,7 +2,7 @@
 
 from graftlab.runfile.parts import catalogue
 from graftlab.runfile.records import Part, Root, RunFile
-from graftlab.runfile.resolution import resolve, resolve_task
+from graftlab.runfile.resolution import of_run, resolve, resolve_task
 from graftlab.runfile.schema import schema
 
-__all__ = ["Part", "Root", "RunFile", "catalogue", "resolve", "resolve_task", "schema"]
+__all__ = ["Part", "Root", "RunFile", "catalogue", "of_run", "resolve", "resolve_task", "schema"]

@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that a wrong file is refused in the time that
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from graftlab.config import Document, Paths, Problems, Section, build, expand, read
 from graftlab.config import given as given_values
 from graftlab.errors import ConfigError, unknown
+from graftlab.rundir.run import Run
 from graftlab.runfile import checks, parts
 from graftlab.runfile.records import Part, Root, RunFile
 
@@ -107,6 +109,23 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
         resolved=resolved,
         notes=tuple(checks.notes(document, loop, tracking)),
     )
+
+
+def of_run(run: Run) -> RunFile:
+    """Return the run file that a run was made with; the data it began from may be gone.
+
+    A chat template is read from beside it, if one lies there: the run may stand on another machine.
+
+    Raises:
+        ConfigError, ModelError: it can no longer be resolved.
+    """
+    file = resolve(read(run.config), finished=True)
+    section = file.task.config
+    template = getattr(section, "chat_template_file", None)
+    if template is None or not (run.path / template.name).is_file():
+        return file
+    section = section.model_copy(update={"chat_template_file": run.path / template.name})
+    return replace(file, task=replace(file.task, config=section))
 
 
 def _section(

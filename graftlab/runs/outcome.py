@@ -1,8 +1,10 @@
-"""What a run has come to, as its result.json says it."""
+"""What a run has come to: its adapter, and what its result.json says."""
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
-from graftlab.rundir.run import read_lines
+from graftlab.rundir import files
+from graftlab.rundir.run import Run, read_lines
 from graftlab.weights import quantized
 
 if TYPE_CHECKING:
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from graftlab.contracts import Task
     from graftlab.runfile import RunFile
     from graftlab.training.loop import Loop
 
@@ -40,6 +43,26 @@ def result(file: "RunFile", loop: "Loop", not_deterministic: "Sequence[str]") ->
         "not_deterministic": list(not_deterministic),
         "seconds": {"training": sum(row["seconds"] for row in timing if "event" not in row)},
     }
+
+
+def write_adapter(run: Run, file: "RunFile", model: "nn.Module", task: "Task") -> None:
+    """Write the adapter beside and move it into its place, so that it is whole or not there.
+
+    `template.json` says what prompts it was trained on, where it has any.
+    """
+    partial = run.path / "adapter.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    file.method.module.save(model, partial)
+    if template := getattr(task, "template", None):
+        files.write_json(partial / "template.json", template)
+    if (chats := getattr(file.task.config, "chat_template_file", None)) is not None:
+        shutil.copyfile(chats, run.path / chats.name)  # wherever the run goes
+    for path in partial.rglob("*"):
+        files.sync(path)
+    shutil.rmtree(run.adapter, ignore_errors=True)
+    partial.rename(run.adapter)
+    files.sync(run.path)
 
 
 def _cut(loop: "Loop") -> list[str]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from graftlab import config, runfile
 from graftlab.errors import ConfigError, DataError
-from graftlab.runs import chosen_layer, session
+from graftlab.runs import chosen_layer, layer_request, material, session
 from graftlab.selection import hidden_states, results, survey
 from graftlab.weights import layers, pretrained
 
@@ -30,7 +30,7 @@ def resolved(path, *overrides):
 
 def select(path, out, *overrides, **more):
     file = resolved(path, *overrides)
-    return chosen_layer.select(file, chosen_layer.load(file), out, **more)
+    return chosen_layer.select(file, material.load(file), out, **more)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_kept_states_are_those_of_the_training_examples_in_the_whole_model(selec
 
     path, _, out = selected
     file = resolved(path)
-    train = chosen_layer.load(file).data.splits["train"]
+    train = material.load(file).data.splits["train"]
     kept = load_file(out / survey.KEPT / "layer-0001.safetensors")
     llm = file.method.config.llm
     tokenizer, model = AutoTokenizer.from_pretrained(llm), AutoModelForCausalLM.from_pretrained(llm)
@@ -131,7 +131,7 @@ def test_an_equal_selection_is_used_again_whatever_the_runs_seed(selected, tmp_p
 def key(path, *overrides):
     file = resolved(path, *overrides)
     located = pretrained.locate(file.method.config.llm, weights=False)
-    return chosen_layer._key(file, chosen_layer.load(file), located, file.method.config.selection)
+    return layer_request.key(file, material.load(file), located)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_subset_of_layers_is_scored_and_those_below_are_computed(selected, tmp
 KILLED = """
 import sys
 from graftlab import config, runfile
-from graftlab.runs import chosen_layer
+from graftlab.runs import chosen_layer, material
 from graftlab.selection import survey
 file = runfile.resolve(config.read(sys.argv[1]))
 real = survey._Scoring.row
@@ -190,7 +190,7 @@ def row(self, computed):
     return real(self, computed)
 survey._Scoring.row = row
 from pathlib import Path
-chosen_layer.select(file, chosen_layer.load(file), Path(sys.argv[2]))
+chosen_layer.select(file, material.load(file), Path(sys.argv[2]))
 """
 
 
@@ -215,7 +215,7 @@ def test_a_selection_that_was_killed_goes_on_and_comes_to_the_same(selected, tmp
 WAITING = """
 import sys
 from pathlib import Path
-from graftlab.runs import chosen_layer
+from graftlab.runs import chosen_layer, material
 with chosen_layer._alone(Path(sys.argv[1])):
     print("in")
 """
@@ -283,7 +283,7 @@ def test_trackers_are_shown_the_table_and_the_figures(selected):
 
 def broken(path, *overrides):
     file = resolved(path, *overrides)
-    return chosen_layer.select(file, chosen_layer.load(file), path.parent / "refused")
+    return chosen_layer.select(file, material.load(file), path.parent / "refused")
 
 
 @pytest.mark.parametrize(

@@ -150,16 +150,16 @@ terminate = functools.partial(send, signal.SIGTERM)
 
 
 def terminate_in_evaluation():
-    from graftlab.runs import evaluation
+    from graftlab.runs import prediction
 
-    real = evaluation.predict_split
+    real = prediction.predict
 
     def predict(*arguments, **named):
-        evaluation.predict_split = real
+        prediction.predict = real
         terminate()
         return real(*arguments, **named)
 
-    evaluation.predict_split = predict
+    prediction.predict = predict
 
 
 def spoil():

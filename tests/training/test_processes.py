@@ -16,7 +16,7 @@ import graftlab
 from graftlab import config, registry
 from graftlab.errors import ConfigError
 from graftlab.rundir.run import Run
-from graftlab.runs import evaluation, session
+from graftlab.runs import prediction, session
 from graftlab.training import checkpoint
 from graftlab.training.parallel import launch
 
@@ -91,8 +91,8 @@ def test_the_weights_are_the_same_bits_everywhere_and_nearly_those_of_one_proces
 def test_predictions_stand_in_the_order_of_the_split(even):
     one, two, _ = even
     for split in ("validation", "test"):
-        rows = evaluation.read_predictions(one.predictions(split))
-        others = evaluation.read_predictions(two.predictions(split))
+        rows = prediction.read(one.predictions(split))
+        others = prediction.read(two.predictions(split))
         assert [row["index"] for row in others] == list(range(8))
         for row, other in zip(rows, others, strict=True):
             assert row["prediction"] == other["prediction"]

@@ -13,7 +13,7 @@ import torch
 from graftlab import config
 from graftlab.errors import CheckpointError, ConfigError, DataError, DiskError, ModelError, Stopped
 from graftlab.rundir.run import Run
-from graftlab.runs import execution, session
+from graftlab.runs import execution, outcome, prediction, session
 from graftlab.runs.session import Options
 from graftlab.training import checkpoint
 from graftlab.training.loop import Loop
@@ -250,8 +250,8 @@ def test_a_disk_that_fills_up_is_exit_8_and_the_run_goes_on_later(tmp_path, monk
     with monkeypatch.context() as during:
         owner, name = {
             "metrics": (Loop, "tell"),
-            "adapter": (execution.Execution, "_save_adapter"),
-            "result": (execution.evaluation, "write_predictions"),
+            "adapter": (outcome, "write_adapter"),
+            "result": (prediction, "write"),
         }[file]
         during.setattr(owner, name, full)
         with pytest.raises(DiskError, match="Free some room") as caught:

@@ -17,7 +17,7 @@ import graftlab
 from graftlab import config
 from graftlab.errors import ConfigError
 from graftlab.rundir.run import Run
-from graftlab.runs import evaluation
+from graftlab.runs import prediction
 from graftlab.training import checkpoint
 from graftlab.training import config as training
 from graftlab.training.parallel import sharding
@@ -367,7 +367,7 @@ def writing(home):
 
 
 def texts(out):
-    rows = evaluation.read_predictions(Run(out).predictions("test"))
+    rows = prediction.read(Run(out).predictions("test"))
     return [row["prediction"] for row in rows]
 
 

@@ -11,7 +11,7 @@ from test_crash import SAME, go_on, in_child
 
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.rundir.run import Run
-from graftlab.runs import evaluation, session
+from graftlab.runs import prediction, session
 from graftlab.training import checkpoint
 from graftlab.training.loop import Loop
 from graftlab.training.step import Stepper
@@ -76,10 +76,10 @@ def ended_with(file, path, *hooks):
 PHASES = {
     "reading the data": lambda file: (file.task.module, "read", 1),
     "a step": lambda _: (Stepper, "_update", 5),
-    "an evaluation": lambda _: (evaluation, "predict_split", 1),
+    "an evaluation": lambda _: (prediction, "predict", 1),
     "saving": lambda _: (checkpoint, "save", 3),
-    "the last evaluation": lambda _: (evaluation, "predict_split", 3),
-    "scoring": lambda _: (evaluation, "predict_split", 5),
+    "the last evaluation": lambda _: (prediction, "predict", 3),
+    "scoring": lambda _: (prediction, "predict", 5),
 }
 
 

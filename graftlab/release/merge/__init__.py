@@ -9,13 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab import config, inference, runfile
+from graftlab import inference, runfile
 from graftlab.backbones import _pretrained
 from graftlab.errors import ConfigError, ModelError, unknown
 from graftlab.inference import Adapted
 from graftlab.release.merge import card, outputs, weights
 from graftlab.rundir import files
-from graftlab.seeds import mix
+from graftlab.rundir import run as rundir
+from graftlab.runs import material
 from graftlab.weights import quantized
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _refuse(run: Path) -> None:
     Raises:
         ConfigError: it is none.
     """
-    method = runfile.resolve(config.read(inference.find(run).config), finished=True).method
+    method = runfile.of_run(rundir.find(run)).method
     if not method.module.MERGEABLE:
         why = getattr(method.module, "NOT_MERGED", "it is no change of the backbone's weights")
         raise ConfigError(
@@ -112,9 +113,7 @@ def unquantized(adapted: Adapted, dtype: str | None = None) -> "nn.Module":
     import torch
 
     file = adapted.file
-    backbone = file.backbone.module.load(
-        file.backbone.config, adapted.problem, mix(file.seed, "backbone")
-    )
+    backbone = material.backbone(file, adapted.problem)
     model: Any = backbone.model.to("cpu")
     if quantized.layers(model):
         quantized.dequantize(model)
@@ -122,7 +121,7 @@ def unquantized(adapted: Adapted, dtype: str | None = None) -> "nn.Module":
     elif dtype == "float32":
         model.to(getattr(torch, dtype))
     loaded: nn.Module = file.method.module.load(
-        backbone, file.method.config, inference.adapter_of(adapted.run)
+        backbone, file.method.config, adapted.run.adapter_folder
     )
     return loaded.eval()
 
@@ -137,7 +136,7 @@ def _write(adapted: Adapted, folder: Path, dtype: str) -> None:
 
     merged: Any = adapted.file.method.module.merge(unquantized(adapted, dtype))
     processor = adapted.backbone.processor
-    prompts = inference.adapter_of(adapted.run) / "template.json"
+    prompts = adapted.run.adapter_folder / "template.json"
     if prompts.is_file():  # what prompts it was trained on
         template = files.read_json(prompts)
         files.write_json(folder / prompts.name, template)

@@ -6,13 +6,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab import registry
 from graftlab.adapters import PREFIX
 from graftlab.contracts import Backbone, Batch
-from graftlab.errors import DataError, GraftlabError
+from graftlab.errors import GraftlabError
 from graftlab.inference import Adapted
-from graftlab.rundir import files
-from graftlab.runs import evaluation
+from graftlab.runs import evaluation, material, prediction
 from graftlab.seeds import mix
 from graftlab.weights import surgery
 
@@ -42,24 +40,13 @@ class Sample(NamedTuple):
 def sample(adapted: Adapted, rows: int) -> Sample:
     """Return the first rows of the run's validation data; where they are gone, made-up inputs."""
     try:
-        task = _task(adapted)
+        task = adapted.bind(material.read_again(adapted.file, adapted.run))
     except GraftlabError as error:
         log.warning("the run's data cannot be read, made-up inputs are compared: %s", error)
         return Sample(MadeUp(adapted.backbone, rows), "made-up", rows, "made-up inputs")
     split = next(name for name in ("validation", "test", "train") if task.size(name))
     count = min(rows, task.size(split))
     return Sample(task, split, count, f"the first {count} rows of {split}")
-
-
-def _task(adapted: Adapted) -> Any:
-    part = adapted.file.task
-    if wrong := part.module.check(part.config):
-        raise DataError(" ".join(wrong))
-    data = part.module.read(part.config, adapted.file.paths, adapted.file.seed)
-    before = files.read_json(adapted.run.environment)["data"].get("fingerprint")
-    if data.record.get("fingerprint") != before:
-        raise DataError("the task's data have changed since the run")
-    return adapted.bind(data)
 
 
 class MadeUp:
@@ -122,12 +109,10 @@ def look(model: "nn.Module", taken: Sample, batch_size: int) -> Seen:
         stack.callback(handle.remove)
         for name, layer in _layers(model):
             stack.callback(layer.register_forward_hook(_keeper(seen, name)).remove)
-        predictions = evaluation.predict_split(
+        predictions = prediction.predict(
             model, taken.task, taken.split, batch_size, num_rows=taken.rows
         )
-    scores = evaluation.score(
-        predictions, taken.task.metrics, lambda name: registry.find("metrics", name)
-    )
+    scores = evaluation.score(predictions, taken.task.metrics, evaluation.metric)
     seen.scores = {"loss": evaluation.mean_loss(predictions)}
     seen.scores |= {name: score.value for name, score in scores.items()}
     return seen

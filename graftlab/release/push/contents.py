@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from graftlab import config, inference, runfile
+from graftlab import config, runfile
 from graftlab.errors import ConfigError
 from graftlab.rundir import files
+from graftlab.rundir import run as rundir
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
 
@@ -61,7 +62,7 @@ def read(path: Path) -> Shared:
     Raises:
         ConfigError: it is no run, or not finished.
     """
-    run = inference.find(path)
+    run = rundir.find(path)
     if not run.finished:
         raise ConfigError(
             f"{path} is not finished, so it has no scores to show. `graftlab resume {path}`."
@@ -70,7 +71,7 @@ def read(path: Path) -> Shared:
     environment = {key: before[key] for key in ENVIRONMENT if key in before}
     environment["data"] = {k: before["data"][k] for k in DATA if k in before["data"]}
     environment["backbone"] = {key: before["backbone"].get(key) for key in BACKBONE}
-    file = runfile.resolve(config.read(run.config), finished=True)
+    file = runfile.of_run(run)
     return Shared(run, file, run.read_result(), environment)
 
 

@@ -4,9 +4,9 @@ import logging
 import tempfile
 from pathlib import Path
 
-from graftlab.errors import DataError
 from graftlab.planning import preparation
 from graftlab.release.push.contents import CARD, Content, Shared
+from graftlab.runs import material
 
 log = logging.getLogger("graftlab")
 
@@ -19,13 +19,7 @@ def gather(shared: Shared, repo: str) -> dict[str, Content]:
         DataError: they are gone, or have changed since the run.
     """
     task = shared.file.task
-    data = task.module.read(task.config, shared.file.paths, shared.file.seed)
-    before = shared.environment["data"].get("fingerprint")
-    if data.record.get("fingerprint") != before:
-        raise DataError(
-            f"the data have changed since {shared.run.path} was trained "
-            f"(fingerprint {data.record.get('fingerprint')}, was {before}). Put them back."
-        )
+    data = material.read_again(shared.file, shared.run)
     rows = preparation.raw_rows(preparation.Prepared(shared.file, data, data.record, {}, {}))
     hub = getattr(task.config, "hub", None)
     log.warning(

@@ -1,0 +1,106 @@
+"""The scores of the model that a run trains, made by all of its processes in shares."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from graftlab.contracts import Task
+from graftlab.rundir.run import Run
+from graftlab.runs import evaluation, prediction
+from graftlab.training.parallel.processes import Processes
+from graftlab.training.parts import Scalars
+from graftlab.training.signals import Signals
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import nn
+
+
+class Evaluator:
+    """Predicts and scores the splits of a run's task; a signal ends it on all processes."""
+
+    def __init__(
+        self,
+        task: Task,
+        batch_size: int,
+        accelerator: "Accelerator",
+        signals: Signals,
+        processes: Processes,
+    ) -> None:
+        self.task, self.batch_size, self.accelerator = task, batch_size, accelerator
+        self.signals, self.processes = signals, processes
+
+    def validate(self, model: "nn.Module") -> Scalars:
+        """Return the metrics of validation, `loss` among them, the same on every process.
+
+        Raises:
+            Stopped: on every process, where a signal came.
+        """
+        rows = self._predict(model, "validation", complete=False)
+
+        def scores() -> Scalars:
+            with self.signals.interruptible():
+                found = evaluation.score(rows, self.task.metrics, evaluation.metric)
+            values = {name: score.value for name, score in found.items()}
+            return {"loss": evaluation.mean_loss(rows), **values}
+
+        return self.processes.on_main(scores)
+
+    def record(self, model: "nn.Module", split: str, run: Run) -> dict[str, dict[str, Any]]:
+        """Write the predictions of a split, texts among them, into the run; return its scores."""
+        rows = self._predict(model, split, complete=True)
+
+        def write() -> dict[str, dict[str, Any]]:
+            names = evaluation.metrics_at_end(self.task, split)
+            explained = evaluation.explained(rows, names, evaluation.metric)
+            prediction.write(run.predictions(split), explained)
+            scores = evaluation.score(rows, names, evaluation.metric)
+            loss = evaluation.mean_loss(rows)
+            finite = loss is not None and math.isfinite(loss)
+            found = {name: dict(score._asdict()) for name, score in scores.items()}
+            return {**found, "loss": {"value": loss if finite else None}}
+
+        return self.processes.on_main(write)
+
+    def _predict(
+        self, model: "nn.Module", split: str, *, complete: bool
+    ) -> list[prediction.Prediction]:
+        """Return a prediction for each example, made in shares."""
+        processes = self.processes
+        if processes.sharding.lockstep:
+            mine = self._in_lockstep(model, split, complete)
+        else:
+            with processes.together(), self.signals.interruptible(), self.accelerator.autocast():
+                mine = prediction.predict(
+                    model,
+                    self.task,
+                    split,
+                    self.batch_size,
+                    share=processes.share,
+                    complete=complete,
+                )
+        rows = [row for part in processes.gather(mine) for row in part]
+        return sorted(rows, key=lambda row: row["index"])
+
+    def _in_lockstep(
+        self, model: "nn.Module", split: str, complete: bool
+    ) -> list[prediction.Prediction]:
+        """Return this process's predictions; a signal ends this on all between two batches."""
+        processes = self.processes
+
+        def check() -> None:
+            if self.signals.agreed(processes):
+                raise self.signals.stopped()
+
+        with processes.together(), processes.lockstep(), self.accelerator.autocast():
+            mine = prediction.predict_in_lockstep(
+                model,
+                self.task,
+                split,
+                self.batch_size,
+                device=self.accelerator.device,
+                share=processes.share,
+                complete=complete,
+                before=check,
+            )
+            processes.sharding.settle(model)
+        return mine

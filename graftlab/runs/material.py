@@ -1,0 +1,93 @@
+"""What a run works on: its rows are read, its backbone is loaded, and both become a task. Here alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from graftlab.contracts import Backbone, Data, Problem, Task
+from graftlab.errors import DataError
+from graftlab.rundir import files
+from graftlab.rundir.run import Run
+from graftlab.runfile import RunFile
+from graftlab.seeds import mix
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run has before its method is attached."""
+
+    data: Data
+    backbone: Backbone
+    task: Task
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What environment.json says of the data; an adapter outlives them, and needs their labels."""
+        bound = getattr(self.task, "record", {})
+        return {**self.data.problem.as_json(), **self.data.record, **bound}
+
+
+def _go_on() -> None:
+    """Stop nothing."""
+
+
+def load(file: RunFile, *, meta: bool = False, check: Callable[[], None] = _go_on) -> Material:
+    """Return a run's material; with `meta` its backbone has no weights. `check` may stop it halfway.
+
+    Raises:
+        ConfigError, DataError, ModelError, Refused
+    """
+    data = read(file)
+    check()
+    model = backbone(file, data.problem, meta=meta)
+    return Material(data, model, bind(file, data, model))
+
+
+def read(file: RunFile) -> Data:
+    """Return a run's rows.
+
+    Raises:
+        DataError: they are not there, or not what the run file says.
+    """
+    data: Data = file.task.module.read(file.task.config, file.paths, file.seed)
+    return data
+
+
+def read_again(file: RunFile, run: Run) -> Data:
+    """Return the rows that a run was trained on.
+
+    Raises:
+        DataError: they are gone, or have changed since.
+    """
+    if wrong := file.task.module.check(file.task.config):
+        raise DataError(" ".join(wrong))
+    data = read(file)
+    before = files.read_json(run.environment)["data"].get("fingerprint")
+    if data.record.get("fingerprint") != before:
+        raise DataError(
+            f"the task's data have changed since {run.path} was trained "
+            f"(fingerprint {data.record.get('fingerprint')}, was {before}). Put them back."
+        )
+    return data
+
+
+def backbone(file: RunFile, problem: Problem, *, meta: bool = False) -> Backbone:
+    """Return a run's backbone with a head for the problem; with `meta` without its weights.
+
+    Raises:
+        ConfigError, ModelError, Refused
+    """
+    seed = mix(file.seed, "backbone")
+    loaded: Backbone = file.backbone.module.load(file.backbone.config, problem, seed, meta)
+    return loaded
+
+
+def bind(file: RunFile, data: Data, backbone: Backbone, section: Any = None) -> Task:
+    """Return rows as a run's task, with the run's own section unless another is given.
+
+    Raises:
+        ConfigError, DataError: they do not fit the backbone.
+    """
+    seed = mix(file.seed, "task")
+    task: Task = file.task.module.bind(data, backbone, section or file.task.config, seed)
+    return task
