@@ -168,7 +168,9 @@ def test_one_override_makes_a_recipe_of_jellys_trainer_switch_as_its_source(name
 
 def test_the_source_on_trec_is_the_dynamic_recipe_with_that_override() -> None:
     source = runfile.resolve(config.read("jelly/source")).method.config
-    assert source == runfile.resolve(config.read("jelly/dynamic", ["@jelly/as-source"])).method.config
+    assert (
+        source == runfile.resolve(config.read("jelly/dynamic", ["@jelly/as-source"])).method.config
+    )
 
 
 def test_a_commonsense_step_has_the_examples_of_the_sources_command() -> None:

@@ -1,27 +1,14 @@
-"""`graftlab evaluate --harness`: what the Language Model Evaluation Harness finds, shown and kept."""
+"""How `graftlab evaluate --harness` prints what the Language Model Evaluation Harness finds."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from graftlab.commands._report import print_json
-from graftlab.inference import harness
-from graftlab.rundir import files
-
-if TYPE_CHECKING:
-    from graftlab.inference import Adapted
-
-LONGEST = 80  # of the tasks' names in that of the file
 
 
-def ask(
-    adapted: "Adapted", options: harness.Options, batch_size: int | None, as_json: bool
-) -> None:
-    """Print what the harness finds; all of it is kept in the run's folder `harness/`."""
-    found = harness.evaluate(adapted, options, batch_size or adapted.batch_size)
-    shots = f"-{options.fewshot}shot" if options.fewshot is not None else ""
-    first = f"-first{options.limit}" if options.limit else ""
-    path = adapted.run.path / "harness" / f"{'-'.join(options.tasks)[:LONGEST]}{shots}{first}.json"
-    path.parent.mkdir(exist_ok=True)
-    files.write_json(path, found)
+def show(found: Mapping[str, Any], path: Path, as_json: bool) -> None:
+    """Print each task's metrics; all of it is in `path`."""
     if as_json:
         print_json({**found, "path": str(path)})
         return

@@ -46,10 +46,7 @@ def command(
     /reset, /system TEXT and /exit are commands; Ctrl-C ends an answer. Questions may come through a pipe.
     With --json, one object for each question.
     """
-    from graftlab import inference, runfile
-    from graftlab.errors import ConfigError
-    from graftlab.inference.conversation import Conversation
-    from graftlab.rundir import run as rundir
+    from graftlab.inference import conversation
 
     written = changes(
         max_new_tokens=max_new_tokens,
@@ -60,19 +57,9 @@ def command(
         stop=stop,
         seed=seed,
     )
-    file = runfile.of_run(rundir.find(run))
-    # told before the model is loaded
-    if not hasattr(file.task.config, "generation"):
-        raise ConfigError(
-            f"{run} is of the kind {file.task.name}; a chat is with one of generation."
-        )
-    section = inference.settings(file, False, written)
-    if system is not None and not section.chats:
-        raise ConfigError(f"--system: {run} has no chat template, so it knows no system turn.")
-    talk = Conversation(inference.load(run), written)
-    talk.system = system if system is not None else talk.system
+    talk = conversation.begin(run, written, system)
     if not as_json:
-        _say(f"{file.name}: {HELP}")
+        _say(f"{talk.adapted.file.name}: {HELP}")
         if not talk.has_memory:
             _say("This run has no chat template: each question is answered for itself.")
     for line in _lines():
@@ -107,8 +94,7 @@ def _command(talk: Any, line: str) -> bool:
         _say("(a new conversation)")
     elif name == "/system":
         if talk.has_memory:
-            talk.system = text.strip() or None
-            talk.forget()
+            talk.rename(text.strip() or None)
             _say("(a new conversation)")
         else:
             _say("(this run has no chat template, so it knows no system turn)")

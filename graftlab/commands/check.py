@@ -28,7 +28,9 @@ def command(
     found: dict[str, Any] = {"ok": True, "config": run.resolved, "notes": list(run.notes)}
     rows = _summary(run)
     if model:
-        found["model"] = _model(run)
+        from graftlab.planning.outline import outline
+
+        found["model"] = outline(run).as_json()
         rows += [(key, str(value)) for key, value in found["model"].items()]
     lines = [aligned(rows), *(f"note: {note}" for note in run.notes), f"{file} can be run."]
     emit(found, as_json, "\n".join(lines))
@@ -59,25 +61,3 @@ def _short(source: Any) -> str:
     if isinstance(source, dict):
         return " ".join(str(source[key]) for key in ("path", "name", "train") if source.get(key))
     return str(source)
-
-
-def _model(run: Any) -> dict[str, Any]:
-    """Return the model's size, and the layers that the method's targets are, from the meta device."""
-    from graftlab import adapters
-    from graftlab.weights import surgery
-
-    problem = run.task.module.problem(run.task.config)
-    backbone = run.backbone.module.load(run.backbone.config, problem, run.seed, meta=True)
-    sizes = [parameter.numel() for parameter in backbone.model.parameters()]
-    found: dict[str, Any] = {
-        "architecture": type(backbone.model).__name__,
-        "parameters": sum(sizes),
-    }
-    if targets := getattr(run.method.config, "targets", None):
-        rank = getattr(run.method.config, "rank", None)
-        found["targets"] = (
-            surgery.match_targets(backbone.model, targets, backbone.head)
-            if rank is None
-            else adapters.resolve(backbone, targets, rank)
-        )
-    return found

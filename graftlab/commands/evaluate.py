@@ -1,16 +1,16 @@
 """Score a finished run on a split of its task, again."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graftlab.commands import _harness
 from graftlab.commands._options import Json, RunFolder
+from graftlab.commands._report import print_json, score_text
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
-    from graftlab.rundir.run import Run
+    from graftlab.inference.scores import Difference, Scored
 
 
 def command(
@@ -66,41 +66,26 @@ def command(
 
     Predictions that the run has written stay; others are written beside them and compared.
     """
-    from graftlab import inference, programs, runfile
-    from graftlab.commands import _harness
-    from graftlab.commands._report import print_json, score_text
-    from graftlab.inference.harness import Options
+    from graftlab import inference, runfile
+    from graftlab.inference import harness as lm_eval
+    from graftlab.inference import scores
     from graftlab.programs import sandbox
-    from graftlab.runs import evaluation
 
     if execute_code:
         sandbox.check()
     _check_options(harness, (split, task), overrides, execute_code, (fewshot, limit, harness_tasks))
-    split = split or "test"
     other = runfile.resolve_task(task, overrides or ()) if task else None
     adapted = inference.load(run)
     if harness:
-        tasks = tuple(name.strip() for name in harness.split(",") if name.strip())
-        asked = Options(tasks, fewshot, limit, harness_tasks)
-        _harness.ask(adapted, asked, batch_size, as_json)
+        names = tuple(name.strip() for name in harness.split(",") if name.strip())
+        asked = lm_eval.Options(names, fewshot, limit, harness_tasks)
+        found = lm_eval.evaluate(adapted, asked, batch_size or adapted.batch_size)
+        _harness.show(found, lm_eval.keep(adapted.run, asked, found), as_json)
         return
-    predictions, scores = adapted.evaluate(split, batch_size, other)
-    if execute_code:
-        predictions = programs.run(predictions)
-        scores = evaluation.score(predictions, list(scores), _metric)
-    predictions = evaluation.explained(predictions, list(scores), _metric)
-    loss = evaluation.mean_loss(predictions)
-    named = f"{other.config.name or other.name}-{split}" if other else split
-    path, difference = keep(adapted.run, named, predictions)
-    if as_json:
-        metrics = {name: score._asdict() for name, score in scores.items()}
-        values = {"split": split, "metrics": metrics, "loss": loss}
-        print_json(values | {"predictions": str(path), "difference": difference})
-        return
-    for name, score in scores.items():
-        print(f"{name:>20}  {score_text(score._asdict())}")
-    print(f"{'loss':>20}  {score_text({'value': loss})}")
-    print(f"{len(predictions)} predictions are in {path}{_compared(difference)}")
+    _show(
+        scores.score(adapted, split or "test", batch_size, other, execute_code=execute_code),
+        as_json,
+    )
 
 
 def _check_options(
@@ -122,60 +107,24 @@ def _check_options(
         raise ConfigError("--fewshot, --limit and --harness-tasks are options of --harness.")
 
 
-def _metric(name: str) -> "ModuleType":
-    from graftlab import registry
-
-    return registry.find("metrics", name)
-
-
-def keep(
-    run: "Run", split: str, predictions: list[dict[str, Any]]
-) -> tuple[Path, dict[str, Any] | None]:
-    """Write predictions where none are; else compare with those that are there, which stay.
-
-    Returns where they are, and how they differ from the run's (None where it had none).
-    """
-    from graftlab.runs import prediction
-
-    path = run.predictions(split)
-    if not path.exists():
-        prediction.write(path, predictions)
-        return path, None
-    before = prediction.read(path)
-    difference = differ(before, predictions)
-    if not any(difference.values()):
-        return path, difference
-    path = path.with_name(f"{split}.again.jsonl")
-    prediction.write(path, predictions)
-    return path, difference
+def _show(scored: "Scored", as_json: bool) -> None:
+    if as_json:
+        print_json(scored.as_json())
+        return
+    for name, score in scored.scores.items():
+        print(f"{name:>20}  {score_text(score._asdict())}")
+    print(f"{'loss':>20}  {score_text({'value': scored.loss})}")
+    print(
+        f"{len(scored.predictions)} predictions are in {scored.path}{_compared(scored.difference)}"
+    )
 
 
-def differ(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return in how many rows the prediction is another (or whether it `passed` its tests), and by how much
-    a number differs at most."""
-    changed = sum(
-        (a["prediction"], a.get("passed")) != (b["prediction"], b.get("passed"))
-        for a, b in zip(before, now, strict=False)
-    ) + abs(len(before) - len(now))
-    gaps = [
-        abs(x - y)
-        for a, b in zip(before, now, strict=False)
-        for x, y in zip(_numbers(a), _numbers(b), strict=False)
-    ]
-    return {"rows": changed, "largest": max(gaps, default=0.0)}
-
-
-def _numbers(row: dict[str, Any]) -> list[float]:
-    prediction = [row["prediction"]] if isinstance(row["prediction"], float) else []
-    return [*row.get("probabilities", ()), *prediction]
-
-
-def _compared(difference: dict[str, Any] | None) -> str:
+def _compared(difference: "Difference | None") -> str:
     if difference is None:
         return "."
-    if not any(difference.values()):
+    if not any(difference):
         return ", equal to the last bit."
     return (
-        f". The run's own are others and stay: {difference['rows']} rows have another prediction, "
-        f"and numbers differ by up to {difference['largest']:.2g}."
+        f". The run's own are others and stay: {difference.rows} rows have another prediction, "
+        f"and numbers differ by up to {difference.largest:.2g}."
     )

@@ -74,14 +74,12 @@ def command(
     --max-new-tokens to --raw are for these alone, and go before what the run file says.
     With --json, one object with the list of them. `index` is the input's line or row, from 0.
     """
-    from graftlab import inference, runfile
+    from graftlab import inference
     from graftlab.commands._report import print_json
     from graftlab.errors import DiskError
     from graftlab.rundir import files
-    from graftlab.rundir import run as rundir
 
     _check_output(output)
-    found = rundir.find(run)  # a slip in RUN is told before the input is read
     written = changes(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -92,8 +90,7 @@ def command(
         seed=seed,
         samples=samples,
     )
-    if raw or written:  # told before the model is loaded
-        inference.settings(runfile.of_run(found), raw, written)
+    inference.check(run, raw, written)  # a slip is told before the input is read
     with _opened(source) as inputs:
         answers = inference.load(run).predict(inputs, batch_size, raw, task, **written)
     if output is not None:

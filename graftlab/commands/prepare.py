@@ -48,8 +48,8 @@ def command(
     use = None if out is None else preparation.write(prepared, file, overrides or (), out)
     found = {
         "task": prepared.file.resolved["task"].get("name") or prepared.file.task.name,
-        **_found(prepared, rows),
-        "tasks": {name: _found(task, rows) for name, task in prepared.tasks.items()},
+        **prepared.as_json(rows),
+        "tasks": {name: task.as_json(rows) for name, task in prepared.tasks.items()},
         "out": None if out is None else str(out),
         "use": use,
     }
@@ -63,18 +63,6 @@ def command(
     if use is not None:
         print(f"{out} holds them. A run reads them with these options behind its own:")
         print("\n".join(f"  --set {_quoted(change)}" for change in use))
-
-
-def _found(prepared: Any, rows: int) -> dict[str, Any]:
-    from graftlab.planning import preparation
-
-    return {
-        "cache": dict(prepared.cache),
-        "labels": preparation.labels(prepared),
-        "lengths": dict(prepared.lengths),
-        "record": dict(prepared.record),
-        "rows": preparation.first_rows(prepared, rows),
-    }
 
 
 def _show(name: str, found: dict[str, Any]) -> None:

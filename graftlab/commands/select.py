@@ -1,14 +1,14 @@
 """Choose which layer of a large model to plug in, by scores of every layer on training examples."""
 
+import contextlib
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from graftlab.commands._options import File, Json, Overrides
-
-if TYPE_CHECKING:
-    from graftlab.runfile import RunFile
+from graftlab.commands._report import print_json
 
 
 def command(
@@ -52,21 +52,22 @@ def command(
     layer_scores.csv, figures, and layer.yaml: the choice as a fragment of a run file.
     """
     from graftlab import config, runfile
-    from graftlab.commands import _layer_check
-    from graftlab.commands._report import print_json
-    from graftlab.runs import layer_request
+    from graftlab.runs import chosen_layer, layer_request
+    from graftlab.study import layer_check
 
     given = [f"method.selection.layers={_numbers(layers)}"] if layers is not None else []
-    document = config.read(file, [*(overrides or ()), *given])
-    resolved = runfile.resolve(document)
+    resolved = runfile.resolve(config.read(file, [*(overrides or ()), *given]))
     settings = layer_request.settings(resolved)
-    plan = _layer_check.Plan(steps, subset, resolved.seed if seed is None else seed)
+    plan = layer_check.Plan(steps, subset, resolved.seed if seed is None else seed)
     if check:
-        _layer_check.refuse_few(plan, len(settings.layers) or None)
+        layer_check.refuse_few(plan, len(settings.layers) or None)
     where = out or resolved.paths.runs / f"{resolved.name}-selection"
-    found = _select(resolved, where, keep_states, as_json)
+    notify = _keep_quiet if as_json else _tell
+    found = chosen_layer.survey(resolved, where, keep_states=keep_states, notify=notify)
     if check:
-        found = {**found, "check": _layer_check.carry_out(resolved, found, where, plan, as_json)}
+        again = "the same `graftlab select` command"
+        done = layer_check.carry_out(resolved, found, where, plan, quiet=as_json, again=again)
+        found = {**found, "check": done.as_json()}
     if as_json:
         print_json({"selection": str(where), **found})
     else:
@@ -92,22 +93,13 @@ def _numbers(layers: str) -> str:
     return str(numbers)
 
 
-def _select(file: "RunFile", where: Path, keep_states: bool, quiet: bool) -> dict[str, Any]:
-    import contextlib
-    import sys
+def _tell(message: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        print(message, file=sys.stderr, flush=True)
 
-    from graftlab.runs import chosen_layer, material
 
-    def notify(message: str) -> None:
-        if not quiet:
-            with contextlib.suppress(OSError):  # nobody reads it any more
-                print(message, file=sys.stderr, flush=True)
-
-    loaded = material.load(file)
-    found = chosen_layer.select(file, loaded, where, keep_states=keep_states, notify=notify)
-    if shown := chosen_layer.shown(where):
-        chosen_layer.track(file, where, shown, found)
-    return found
+def _keep_quiet(message: str) -> None:
+    """Tell nothing."""
 
 
 def _show(found: dict[str, Any], where: Path) -> None:

@@ -174,7 +174,9 @@ def _apply(override: str, parsed: Parsed) -> None:
     """Set one `key.key=value`, creating sections on the way."""
     dotted, equals, text = (part.strip() for part in override.partition("="))
     if not equals or not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", dotted):
-        raise ConfigError(f"--set {override!r}: write key.key=value, as in training.epochs=3, or @FILE.")
+        raise ConfigError(
+            f"--set {override!r}: write key.key=value, as in training.epochs=3, or @FILE."
+        )
     if dotted == "extends":
         raise ConfigError(
             "--set extends: only a file can say what it extends. To set the keys of a file or recipe, "

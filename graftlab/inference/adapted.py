@@ -55,6 +55,17 @@ def load(path: str | Path, device: str | None = None) -> "Adapted":
     return Adapted(run, file, problem, backbone, model.to(used).eval())
 
 
+def check(path: Path, raw: bool, changed: Mapping[str, Any]) -> None:
+    """Refuse settings that a run's model cannot write with, before anything is loaded.
+
+    Raises:
+        ConfigError: `path` is no run; its task writes no texts, or a value is not allowed.
+    """
+    run = rundir.find(path)
+    if raw or changed:
+        settings(runfile.of_run(run), raw, changed)
+
+
 def _problem(file: RunFile, data: Mapping[str, Any]) -> Problem:
     """Return what the model puts out, with the labels that the run has recorded: they may have been
     found in data that are gone."""

@@ -3,11 +3,14 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab import runfile
 from graftlab.contracts import Data
 from graftlab.errors import ConfigError
-from graftlab.inference.adapted import Adapted, settings
+from graftlab.inference.adapted import Adapted, load, settings
+from graftlab.rundir import run as rundir
 from graftlab.tasks.generation import templates
 
 if TYPE_CHECKING:
@@ -56,6 +59,11 @@ class Conversation:
     def forget(self) -> None:
         """Begin anew; the system turn stays."""
         self.turns.clear()
+
+    def rename(self, system: str | None) -> None:
+        """Begin anew with another system turn, or with none."""
+        self.system = system
+        self.forget()
 
     def ask(self, text: str, show: Show) -> tuple[str, int]:
         """Return the answer, and how many turns were too old to be read.
@@ -133,6 +141,28 @@ class Conversation:
         answer: str = written["prediction"]
         streamer.finish(answer)
         return answer
+
+
+def begin(path: Path, changed: Mapping[str, Any], system: str | None = None) -> Conversation:
+    """Return a conversation with a finished run's model, whose `system` turn may be another than the run's.
+
+    Raises:
+        ConfigError: before the model is loaded: it writes no texts, it has no chat template to put a system
+            turn into, or a setting is not allowed.
+        ModelError: its backbone cannot be had.
+    """
+    file = runfile.of_run(rundir.find(path))
+    if not hasattr(file.task.config, "generation"):
+        raise ConfigError(
+            f"{path} is of the kind {file.task.name}; a chat is with one of generation."
+        )
+    section = settings(file, False, changed)
+    if system is not None and not section.chats:
+        raise ConfigError(f"system: {path} has no chat template, so it knows no system turn.")
+    talk = Conversation(load(path), changed)
+    if system is not None:
+        talk.rename(system)
+    return talk
 
 
 class Streamer:

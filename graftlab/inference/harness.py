@@ -5,15 +5,19 @@ so that its figures stand beside published ones; only the model is ours.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.errors import ConfigError, DataError, missing_extra, unknown
+from graftlab.rundir import files
+from graftlab.rundir.run import Run
 
 if TYPE_CHECKING:
     from graftlab.inference import Adapted
 
 SEED = 0
+LONGEST = 80  # of the tasks' names in that of the file
 
 
 class Options(NamedTuple):
@@ -71,6 +75,16 @@ def evaluate(adapted: "Adapted", options: Options, batch_size: int) -> dict[str,
         "fewshot": dict(found["n-shot"]),
         "harness": lm_eval.__version__,
     }
+
+
+def keep(run: Run, options: Options, found: Mapping[str, Any]) -> Path:
+    """Write what the harness has found into the run's folder `harness/`; return the file."""
+    shots = f"-{options.fewshot}shot" if options.fewshot is not None else ""
+    first = f"-first{options.limit}" if options.limit else ""
+    path = run.path / "harness" / f"{'-'.join(options.tasks)[:LONGEST]}{shots}{first}.json"
+    path.parent.mkdir(exist_ok=True)
+    files.write_json(path, found)
+    return path
 
 
 def _manager(options: Options) -> Any:

@@ -37,6 +37,16 @@ class Prepared:
     tasks: "Mapping[str, Prepared]" = field(default_factory=dict)
     """Of a mixture: each task by its name."""
 
+    def as_json(self, rows: int = SHOWN) -> dict[str, Any]:
+        """Return what there is to know of the data, with the first rows of each split."""
+        return {
+            "cache": dict(self.cache),
+            "labels": labels(self),
+            "lengths": dict(self.lengths),
+            "record": dict(self.record),
+            "rows": first_rows(self, rows),
+        }
+
 
 def prepare(file: RunFile) -> Prepared:
     """Return the data of a run; what comes from the hub is fetched, and kept as a run keeps it.

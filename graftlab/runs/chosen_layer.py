@@ -9,16 +9,17 @@ import contextlib
 import dataclasses
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from graftlab.errors import ConfigError
 from graftlab.rundir import files
 from graftlab.runfile import Part, RunFile
-from graftlab.runs import layer_request
+from graftlab.runs import layer_request, material
 from graftlab.runs.material import Material
-from graftlab.selection import results, survey
+from graftlab.selection import results
+from graftlab.selection import survey as surveys
 from graftlab.training.trackers import Shown, Trackers
 from graftlab.weights import pretrained
 
@@ -87,7 +88,7 @@ def select(
             request = dataclasses.replace(
                 request, facts=facts, keep_states=keep_states, notify=notify
             )
-            survey.carry_out(request, layer_request.settings(file), folder)
+            surveys.carry_out(request, layer_request.settings(file), folder)
         else:
             notify(f"the selection in {folder} is used again: nothing that matters has changed")
         return _copy(folder, out)
@@ -125,9 +126,9 @@ def _copy(folder: Path, out: Path) -> dict[str, Any]:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in (results.NAME, "lock"):
             shutil.copyfile(path, out / path.name)
-    if (folder / survey.KEPT).is_dir():
-        shutil.rmtree(out / survey.KEPT, ignore_errors=True)
-        shutil.move(folder / survey.KEPT, out / survey.KEPT)
+    if (folder / surveys.KEPT).is_dir():
+        shutil.rmtree(out / surveys.KEPT, ignore_errors=True)
+        shutil.move(folder / surveys.KEPT, out / surveys.KEPT)
     found: dict[str, Any] = files.read_json(folder / results.NAME)
     files.write_json(out / results.NAME, found)
     return found
@@ -147,9 +148,23 @@ def shown(out: Path) -> Shown | None:
     return Shown("selection", ("layer", "score", *names), rows, pictures)
 
 
-def track(file: RunFile, out: Path, shown: Shown, found: Mapping[str, Any]) -> None:
-    """Show a selection that is no part of a run to the trackers that the run file names."""
-    with Trackers(file.tracking, out) as trackers:
-        trackers.start({"config": file.resolved, "model": found["statement"]})
-        trackers.show(shown)
-        trackers.finish({"best_llm_layer": found["best_llm_layer"]})
+def survey(
+    file: RunFile,
+    out: Path,
+    *,
+    keep_states: bool = False,
+    notify: Callable[[str], None] = log.info,
+) -> dict[str, Any]:
+    """Return the selection for a run file, without a run: written into `out`, and shown to its trackers.
+
+    Raises:
+        ConfigError, DataError, ModelError: as `select` does.
+    """
+    loaded = material.load(file)
+    found = select(file, loaded, out, keep_states=keep_states, notify=notify)
+    if table := shown(out):
+        with Trackers(file.tracking, out) as trackers:
+            trackers.start({"config": file.resolved, "model": found["statement"]})
+            trackers.show(table)
+            trackers.finish({"best_llm_layer": found["best_llm_layer"]})
+    return found

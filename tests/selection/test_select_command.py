@@ -7,9 +7,10 @@ from plugged_models import NUM_LAYERS, write_run
 from typer.testing import CliRunner
 
 from graftlab import cli
-from graftlab.commands import _layer_check, select
+from graftlab.commands import select
 from graftlab.errors import ConfigError
 from graftlab.selection.agreement import agreement
+from graftlab.study import layer_check
 
 
 def invoke(*arguments):
@@ -96,19 +97,19 @@ def selection(count, chosen=1):
 
 
 def test_a_subset_is_drawn_by_the_seed_and_has_the_chosen_and_the_last_layer():
-    plans = [_layer_check.Plan(10, 5, seed) for seed in range(6)]
-    drawn = [tuple(_layer_check.layers(selection(20), plan)) for plan in plans]
+    plans = [layer_check.Plan(10, 5, seed) for seed in range(6)]
+    drawn = [tuple(layer_check.layers(selection(20), plan)) for plan in plans]
     assert all(len(layers) == 5 and {1, 19} <= {*layers} for layers in drawn)
     assert len({*drawn}) > 1
-    assert drawn[0] == tuple(_layer_check.layers(selection(20), plans[0]))
-    last_is_chosen = _layer_check.layers(selection(20, chosen=19), plans[0])
+    assert drawn[0] == tuple(layer_check.layers(selection(20), plans[0]))
+    last_is_chosen = layer_check.layers(selection(20, chosen=19), plans[0])
     assert len(last_is_chosen) == 5
 
 
 def test_fewer_than_three_layers_are_not_ranked():
     for count, subset in ((2, None), (9, 2)):
         with pytest.raises(ConfigError, match="three are wanted"):
-            _layer_check.layers(selection(count), _layer_check.Plan(10, subset, 0))
+            layer_check.layers(selection(count), layer_check.Plan(10, subset, 0))
 
 
 def test_what_the_check_cannot_use_is_refused_before_anything_is_trained(tmp_path):

@@ -1,0 +1,101 @@
+"""A finished run scored again; its predictions are kept, or compared with those that are there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from graftlab import programs
+from graftlab.inference.adapted import Adapted
+from graftlab.metrics import Score
+from graftlab.runfile import Part
+from graftlab.runs import evaluation, prediction
+from graftlab.runs.prediction import Prediction
+
+
+class Difference(NamedTuple):
+    """How predictions differ from those that a run has written."""
+
+    rows: int
+    """How many have another prediction, or have `passed` their tests otherwise."""
+    largest: float
+    """By how much a number differs at most."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model has reached on a split."""
+
+    split: str
+    scores: Mapping[str, Score]
+    loss: float | None
+    predictions: Sequence[Prediction]
+    path: Path
+    """Where the predictions are."""
+    difference: Difference | None
+    """From those that were there before; None where none were."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "split": self.split,
+            "metrics": {name: score._asdict() for name, score in self.scores.items()},
+            "loss": self.loss,
+            "predictions": str(self.path),
+            "difference": None if self.difference is None else self.difference._asdict(),
+        }
+
+
+def score(
+    adapted: Adapted,
+    split: str = "test",
+    batch_size: int | None = None,
+    other: Part | None = None,
+    *,
+    execute_code: bool = False,
+) -> Scored:
+    """Return a run's scores on a split of its task, or of `other`; the predictions are kept in the run.
+
+    With `execute_code` the programs that the model writes are run, in a sandbox.
+
+    Raises:
+        ConfigError: the other task wants something else of the model.
+        DataError: the split has no examples, or the data are gone or have changed since the run.
+    """
+    rows, scores = adapted.evaluate(split, batch_size, other)
+    if execute_code:
+        rows = programs.run(rows)
+        scores = evaluation.score(rows, list(scores), evaluation.metric)
+    rows = evaluation.explained(rows, list(scores), evaluation.metric)
+    named = f"{other.config.name or other.name}-{split}" if other else split
+    path, difference = keep(adapted.run.predictions(named), rows)
+    return Scored(split, scores, evaluation.mean_loss(rows), rows, path, difference)
+
+
+def keep(path: Path, rows: Sequence[Prediction]) -> tuple[Path, Difference | None]:
+    """Write predictions where none are; else compare with those that are there, which stay.
+
+    Returns where they are, and how they differ from what was there (None where nothing was).
+    """
+    if not path.exists():
+        prediction.write(path, rows)
+        return path, None
+    difference = differ(prediction.read(path), rows)
+    if any(difference):
+        path = path.with_name(f"{path.stem}.again.jsonl")
+        prediction.write(path, rows)
+    return path, difference
+
+
+def differ(before: Sequence[Prediction], now: Sequence[Prediction]) -> Difference:
+    """Return how two files of predictions differ."""
+    pairs = list(zip(before, now, strict=False))
+    changed = sum(
+        (a["prediction"], a.get("passed")) != (b["prediction"], b.get("passed")) for a, b in pairs
+    )
+    gaps = [abs(x - y) for a, b in pairs for x, y in zip(_numbers(a), _numbers(b), strict=False)]
+    return Difference(changed + abs(len(before) - len(now)), max(gaps, default=0.0))
+
+
+def _numbers(row: Prediction) -> list[float]:
+    own = [row["prediction"]] if isinstance(row["prediction"], float) else []
+    return [*row.get("probabilities", ()), *own]
