@@ -134,16 +134,18 @@ def write(
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Return a result as a section: claim, table of contestants, goals, machine."""
+    """Return a result as a section: claim, what of it does not hold, contestants, goals, machine."""
     turns = result["turns"]
     figures = list(dict.fromkeys(figure for rows in turns.values() for figure in rows[0]))
+    goals = [_goal_row(Goal(**goal), turns) for goal in result["goals"]]
     lines = [f"## {result['name']}", "", result["claim"], ""]
+    lines += [line for row in goals if row[-1] == "no" for line in (_missed(row), "")]
     lines += [f"| | {' | '.join(figures)} |", "|---" * (len(figures) + 1) + "|"]
     for label, rows in turns.items():
         cells = [_spread([row[figure] for row in rows if figure in row]) for figure in figures]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     lines += ["", "| goal | measured | wanted | reached |", "|---|---|---|---|"]
-    lines += [_goal_row(Goal(**goal), turns) for goal in result["goals"]]
+    lines += [f"| {' | '.join(row)} |" for row in goals]
     rounds = len(next(iter(turns.values())))
     settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
     lines += ["", f"Median (lowest to highest) of {rounds} rounds in turns. Settings: {settings}."]
@@ -151,7 +153,13 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _goal_row(goal: Goal, turns: Mapping[str, Sequence[Figures]]) -> str:
+def _missed(row: tuple[str, str, str, str]) -> str:
+    what, measured, wanted, _ = row
+    return f"**Not reached:** {what} is {measured}, and {wanted} was wanted."
+
+
+def _goal_row(goal: Goal, turns: Mapping[str, Sequence[Figures]]) -> tuple[str, str, str, str]:
+    """Return what is claimed, what was measured, what was wanted, and whether that was reached."""
     values = goal.values(turns)
     # A difference of accuracies over seeds is one of means; a time or a memory is a median.
     middle = statistics.mean(values) if goal.compare == "difference" else statistics.median(values)
@@ -163,7 +171,7 @@ def _goal_row(goal: Goal, turns: Mapping[str, Sequence[Figures]]) -> str:
     reached = ("yes" if low and high else "no") if wanted else ""
     what = f"{goal.figure}: {goal.ours}{sign}{goal.peer or ''}"
     spread = f"{_digits(middle)} ({_digits(min(values))} to {_digits(max(values))})"
-    return f"| {what} | {spread} | {' and '.join(wanted) or 'only measured'} | {reached} |"
+    return what, spread, " and ".join(wanted) or "only measured", reached
 
 
 def _spread(values: Sequence[float]) -> str:
