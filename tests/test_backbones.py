@@ -263,14 +263,16 @@ def test_a_sentencepiece_tokenizer_without_its_packages_names_the_extra(
 
 
 def test_minilm_is_the_packaged_model(monkeypatch):
-    pytest.importorskip(pretrained.MINILM_PACKAGE)
+    package = pretrained.package_of("sentence-transformers/all-MiniLM-L6-v2")
+    if package.path is None:
+        pytest.skip(f"{package.name} is not installed")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     backbone = encoder.load(encoder.Config(model="minilm"), LABELS, 0)
     expected = transformers.AutoModel.from_pretrained(backbone.model.config._name_or_path)
     inputs = backbone.processor("a film worth seeing", return_tensors="pt")
     assert torch.equal(backbone.model.bert(**inputs)[0], expected(**inputs)[0])
     assert (backbone.head, backbone.max_length) == (("classifier",), 512)
-    assert backbone.record["sha256"] == {"model.safetensors": pretrained.MINILM_SHA256}
+    assert backbone.record["sha256"] == {"model.safetensors": package.sha256}
     assert backbone.record["note"].startswith("minilm comes from the installed package")
 
 

@@ -19,6 +19,7 @@ from graftlab.rundir import run as rundir
 from graftlab.rundir.run import Run
 from graftlab.runfile import Part, RunFile
 from graftlab.runs import evaluation, material, prediction
+from graftlab.weights import packages
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,7 +51,8 @@ def load(path: str | Path, device: str | None = None) -> "Adapted":
             f"{path} was trained on other weights than {backbone.record.get('source')} holds now: "
             f"sha256 {old}, now {new}. Pin backbone.revision, or put the weights back."
         )
-    model = file.method.module.load(backbone, file.method.config, run.adapter_folder)
+    with packages.kept_in(file.paths.cache):
+        model = file.method.module.load(backbone, file.method.config, run.adapter_folder)
     used = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Adapted(run, file, problem, backbone, model.to(used).eval())
 

@@ -78,6 +78,17 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process holds the file, and hold it."""
+    import fcntl
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
 def dump_json(value: Any, indent: int | None = 2) -> str:
     """Return JSON that Python reads back equal; NaN and infinity are refused."""
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"

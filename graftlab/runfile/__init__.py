@@ -2,7 +2,17 @@
 
 from graftlab.runfile.parts import catalogue
 from graftlab.runfile.records import Part, Root, RunFile
-from graftlab.runfile.resolution import of_run, resolve, resolve_task
+from graftlab.runfile.resolution import began_with, of_run, resolve, resolve_task
 from graftlab.runfile.schema import schema
 
-__all__ = ["Part", "Root", "RunFile", "catalogue", "of_run", "resolve", "resolve_task", "schema"]
+__all__ = [
+    "Part",
+    "Root",
+    "RunFile",
+    "began_with",
+    "catalogue",
+    "of_run",
+    "resolve",
+    "resolve_task",
+    "schema",
+]

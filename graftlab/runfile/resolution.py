@@ -13,9 +13,11 @@ from pydantic import BaseModel
 from graftlab.config import Document, Paths, Problems, Section, build, expand, read
 from graftlab.config import given as given_values
 from graftlab.errors import ConfigError, unknown
+from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runfile import checks, parts
 from graftlab.runfile.records import Part, Root, RunFile
+from graftlab.weights import pretrained
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -119,13 +121,37 @@ def of_run(run: Run) -> RunFile:
     Raises:
         ConfigError, ModelError: it can no longer be resolved.
     """
-    file = resolve(read(run.config), finished=True)
+    file = began_with(run, finished=True)
     section = file.task.config
     template = getattr(section, "chat_template_file", None)
     if template is None or not (run.path / template.name).is_file():
         return file
     section = section.model_copy(update={"chat_template_file": run.path / template.name})
     return replace(file, task=replace(file.task, config=section))
+
+
+def began_with(run: Run, finished: bool = False) -> RunFile:
+    """Return the run file that a run began with. An alias means the model that it named then.
+
+    Raises:
+        ConfigError, DataError, ModelError: as `resolve`.
+    """
+    file = resolve(document := read(run.config), finished)
+    model, before = getattr(file.backbone.config, "model", None), _source(run)
+    known = pretrained.aliases().get(str(model), {}).get("id")
+    if before is None or known in (None, before):
+        return file
+    document.values["backbone"]["model"] = before
+    return replace(resolve(document, finished), resolved=file.resolved)
+
+
+def _source(run: Run) -> str | None:
+    """Return where a run's backbone came from, if it has come so far."""
+    try:
+        found: str | None = files.read_json(run.environment)["backbone"].get("source")
+    except (OSError, ValueError, KeyError):
+        return None  # said where the run is gone on with
+    return found
 
 
 def _section(

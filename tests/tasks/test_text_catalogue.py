@@ -22,6 +22,10 @@ ROWS: dict[str, tuple[dict[str, Any], str | None, Any]] = {
         {"question": "1+1?", "answer": "It is 2.\n#### 2"},
         "Question: 1+1?\nAnswer:", "It is 2.\n#### 2",
     ),
+    "word_problems": (
+        {"question": "1+1?", "answer": "It is 2.\n#### 2"},
+        "Question: 1+1?\nAnswer:", "It is 2.\n#### 2",
+    ),
     "math": (
         {"problem": "$1+1$?", "level": "Level 1", "type": "Algebra", "solution": r"\boxed{2}"},
         "Question: $1+1$?\nAnswer:", r"\boxed{2}",

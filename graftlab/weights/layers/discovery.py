@@ -1,16 +1,21 @@
 """Find a decoder's checkpoint, in a folder or on the hub, and refuse what no layer can be read from."""
 
+import functools
 import json
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ModelError, Refused
+from graftlab.weights import pretrained
 from graftlab.weights.layers.checkpoint import Checkpoint
 from graftlab.weights.layers.source import UNQUANTIZED, Folder, Source
 
 if TYPE_CHECKING:
     from graftlab.weights.layers.layer import Layer
+
+logger = logging.getLogger(__name__)
 
 
 def open(
@@ -20,7 +25,8 @@ def open(
 
     Reads config.json and the index only (of a single file, its header). Layers that come from the hub
     are kept on disk, by commit, under `cache` (`graftlab-layers` in HF_HOME unless given), unless
-    `keep` is False. A folder's `revision` is the one that its `Checkpoint.revision` has.
+    `keep` is False. A folder's `revision` is the one that its `Checkpoint.revision` has. Where the hub
+    is out of reach, a package may have the model (`graftlab.weights.packages`).
 
     Raises:
         ModelError: the model cannot be found or read, is no decoder, or is quantized.
@@ -37,10 +43,35 @@ def open(
             )
         return Checkpoint(local, _read_config(local))
     _refuse_what_is_no_hub_id(model, folder)
+    source = _from_hub(model, revision, cache, keep)
+    return Checkpoint(source, _read_config(source))
+
+
+def _from_hub(model: str, revision: str | None, cache: Path | None, keep: bool) -> Source:
+    """Return a model of the hub; the one that a package has, where the hub does not give it.
+
+    A package's model is named as the hub's, with a folder's revision.
+    """
     from graftlab.weights.layers.remote import Hub
 
-    hub = Hub(model, revision, cache, keep)
-    return Checkpoint(hub, _read_config(hub))
+    try:
+        return Hub(model, revision, cache, keep)
+    except ModelError as error:
+        if (package := pretrained.package_of(model)) is None:
+            raise
+        folder, note = pretrained.from_package(model, package, error)
+        packaged = Folder(folder, model)
+        if revision not in (None, packaged.revision):
+            raise
+        packaged.notes.append(note)
+        _say(note)
+        return packaged
+
+
+@functools.cache
+def _say(note: str) -> None:
+    """Log a note, once."""
+    logger.warning(note)
 
 
 def load_layer(

@@ -157,8 +157,9 @@ class Folder:
 
     remote, gap, workers = False, 0, 1
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.name = folder, str(folder.absolute())
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        """Open a folder; `name` is what its model is known by, if not by the folder."""
+        self.folder, self.name = folder, name or str(folder.absolute())
         self.notes: list[str] = []
         self._counter = Counter()
         self.index = find_index(self.name, [path.name for path in folder.iterdir()])
