@@ -105,7 +105,7 @@ def ours(folder: Path, count: int, states_only: bool) -> dict[str, float]:
     import numpy as np
 
     from graftlab import registry
-    from graftlab.selection import Config, hidden_states, survey
+    from graftlab.selection import Config, examples, hidden_states, survey
     from graftlab.weights import layers
 
     for module in IMPORTED:
@@ -121,13 +121,14 @@ def ours(folder: Path, count: int, states_only: bool) -> dict[str, float]:
                 del computed
         else:
             vectors = np.random.default_rng(0).normal(size=(count, 384))
-            examples = survey.Examples(
+            seen = examples.Examples(
                 found, [None] * count, np.array(labels), tuple("abcd"), vectors
             )
             facts = {"llm": "synthetic", "dataset": "synthetic"}
             request = survey.Request(
-                checkpoint, Words(), examples, facts,
+                checkpoint, Words(), seen, facts,
                 lambda name: registry.find("scores", name), registry.names("scores"),
+                registry.having("plots", "DRAWS_FROM", "selection"),
             )  # fmt: skip
             survey.carry_out(request, Config(samples=count), Path(place))
     return meter.read()

@@ -1,4 +1,4 @@
-"""Find a method, task kind, backbone kind, metric or command by its name: the name is the module.
+"""Find a method, task kind, metric, plot or another part by its name: the name is the module.
 
 `find("methods", "lora")` imports `graftlab.methods.lora`. Packages outside this project join through
 the entry-point groups `graftlab.methods`, `graftlab.tasks`, ...; a name that exists already is refused.
@@ -13,11 +13,17 @@ import importlib.util
 import pkgutil
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from graftlab.errors import ConfigError, unknown
 
-KINDS = ("backbones", "commands", "methods", "metrics", "scores", "tasks")
+KINDS = ("analyses", "backbones", "commands", "methods", "metrics", "plots", "scores", "tasks")
 FOLDERS = {"scores": "selection/scores"}  # of kinds that belong to one part
+
+
+def singular(kind: str) -> str:
+    """Return what one of a kind is called."""
+    return "analysis" if kind == "analyses" else kind.removesuffix("s")
 
 
 def _folder(kind: str) -> Path:
@@ -40,7 +46,7 @@ def _modules(kind: str) -> dict[str, str]:
         if taken not in (None, point.value):
             raise ConfigError(
                 f"the package {point.dist.name if point.dist else point.value!r} names its "
-                f"{kind.removesuffix('s')} {point.name!r}, but {taken} has that name already. "
+                f"{singular(kind)} {point.name!r}, but {taken} has that name already. "
                 f"Rename it in the package's entry points, or uninstall it."
             )
         modules[point.name] = point.value
@@ -60,8 +66,14 @@ def find(kind: str, name: str) -> ModuleType:
         ImportError: the module exists, but something that *it* needs is not installed.
     """
     if name not in _modules(kind):
-        raise ConfigError(unknown(kind.removesuffix("s"), name, names(kind)))
+        raise ConfigError(unknown(singular(kind), name, names(kind)))
     return importlib.import_module(_modules(kind)[name])
+
+
+def having(kind: str, constant: str, value: object) -> dict[str, Any]:
+    """Return by name the modules of a kind in which a constant has this value."""
+    modules = {name: find(kind, name) for name in names(kind)}
+    return {name: module for name, module in modules.items() if getattr(module, constant) == value}
 
 
 def describe(kind: str, name: str) -> str:

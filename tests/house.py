@@ -20,7 +20,7 @@ LADDER = (
     {
         "weights": "pretrained weights: found, fetched, quantized, taken apart, or one layer at a time",
         "data": "rows: read from wherever they are, checked and split",
-        "plots": "figures: one function computes, another draws",
+        "plots": "one file a plot: one function computes, another draws",
     },
     {
         "tasks": "rows become examples, a loss and predictions; the catalogue of known sets",

@@ -88,7 +88,6 @@ OPEN = [
         for name in ("fsdp", "launch", "processes", "sharding", "zero")
     },
     {f"graftlab.training.{name}" for name in ("fixed_batch", "loop", "resume")},
-    {f"graftlab.selection.{name}" for name in ("figures", "results", "survey")},
 ]  # still to be opened
 
 

@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from graftlab import config
+from graftlab import config, plots
+from graftlab.contracts import Compared
 from graftlab.plots import learning_curves
 from graftlab.report import page
 
@@ -68,7 +69,7 @@ def record(rows=(), runs=(), grid=()):
 
 
 def write(found, folder):
-    page.write(found, folder / "runs", folder)
+    page.write(found, folder / "runs", folder, {"learning_curves": learning_curves})
     return (folder / "comparison.html").read_text(encoding="utf-8")
 
 
@@ -123,7 +124,7 @@ def test_one_run_is_a_page_with_its_score(tmp_path):
     runs = [run(tmp_path, "a", LINES)]
     found = row("a", ["a"], 0.51234, rank=1)
     assert "0.5123" in Read(write(record([found], runs), tmp_path)).text
-    assert (tmp_path / "curves.png").stat().st_size > 1000
+    assert (tmp_path / "learning_curves.png").stat().st_size > 1000
 
 
 @pytest.mark.slow
@@ -151,7 +152,7 @@ def test_the_grid_marks_what_was_chosen(tmp_path):
 
 def test_curves_are_what_was_logged_with_a_gap_where_it_was_not_finite(tmp_path):
     run(tmp_path, "a", LINES)
-    found = learning_curves.data({"a": [tmp_path / "runs/a"]}, "accuracy")
+    found = learning_curves.data(Compared("accuracy", {"a": [tmp_path / "runs/a"]}, []))
     (loss,), (accuracy,) = found.loss["a"], found.validation["a"]
     assert loss.steps.tolist() == [10, 20]
     np.testing.assert_array_equal(loss.values, [2.0, np.nan])
@@ -171,11 +172,10 @@ def test_the_same_figure_is_the_same_bytes():
     found = learning_curves.Curves(
         "accuracy", {"a_b": [line, line], "$\\bad$": []}, {"a_b": [line]}
     )
-    assert learning_curves.svg(learning_curves.draw(found, "$x")) == learning_curves.svg(
-        learning_curves.draw(found, "$x")
-    )
+    one, two = (plots.svg(plots.titled(learning_curves.draw(found), "$x$")) for _ in range(2))
+    assert one == two
 
 
 def test_nothing_logged_draws_an_empty_figure(tmp_path):
-    figure = learning_curves.draw(learning_curves.data({"a": [tmp_path]}, "accuracy"), "nothing")
-    assert "<svg" in learning_curves.svg(figure)
+    found = learning_curves.data(Compared("accuracy", {"a": [tmp_path]}, []))
+    assert "<svg" in plots.svg(learning_curves.draw(found))

@@ -19,14 +19,16 @@ def report(comparisons: "Iterable[tuple[Path, Comparison]]", as_json: bool) -> N
     Raises:
         StudyIncomplete: some runs are not finished.
     """
-    from graftlab import study
+    from graftlab import registry, study
+    from graftlab.contracts.plot import COMPARISON
     from graftlab.report import page
 
     said: list[dict[str, Any]] = []
+    plots = registry.having("plots", "DRAWS_FROM", COMPARISON)
     for out, comparison in comparisons:
         study.write(comparison, out)
         plain = study.as_json(comparison)
-        page.write(plain, out / "runs", out)
+        page.write(plain, out / "runs", out, plots)
         said.append({"study": str(out), **plain})
         if not as_json:
             study.show(comparison)

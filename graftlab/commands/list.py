@@ -1,4 +1,4 @@
-"""List methods, tasks, backbones, metrics, recipes and runs, each with what it is."""
+"""List methods, tasks, backbones, metrics, plots, recipes and runs, each with what it is."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,8 @@ def command(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[WHAT]", help="methods, tasks, backbones, metrics, recipes or runs."
+            metavar="[WHAT]",
+            help="methods, tasks, backbones, metrics, plots, recipes or runs.",
         ),
     ] = None,
     folder: Annotated[
@@ -21,7 +22,7 @@ def command(
     ] = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """List methods, tasks, backbones, metrics, recipes and runs, each with what it is."""
+    """List methods, tasks, backbones, metrics, plots, recipes and runs, each with what it is."""
     from graftlab.errors import ConfigError, unknown
 
     lists: dict[str, Callable[[], dict[str, str]]] = {
@@ -29,6 +30,7 @@ def command(
         "tasks": _tasks,
         "backbones": _backbones,
         "metrics": lambda: _modules("metrics"),
+        "plots": lambda: _modules("plots"),
         "recipes": _recipes,
         "runs": lambda: _runs(folder),
     }

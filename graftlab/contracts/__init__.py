@@ -1,6 +1,7 @@
 """What parts hand to each other: records, the loop's moments, and what each kind of part provides."""
 
 from graftlab.contracts.hook import Hook, Training
+from graftlab.contracts.plot import Compared, Plot, Selected
 from graftlab.contracts.records import (
     OF_TASK,
     Attached,
@@ -21,11 +22,14 @@ __all__ = [
     "Attached",
     "Backbone",
     "Batch",
+    "Compared",
     "Data",
     "Hook",
     "Mixture",
+    "Plot",
     "Problem",
     "Row",
+    "Selected",
     "Setting",
     "Task",
     "Training",

@@ -1,1 +1,56 @@
-"""Figures: each computed first and then drawn."""
+"""Figures: one file a plot, found by name; `data` computes what is drawn, and `draw` decides nothing."""
+
+import io
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.contracts import Plot
+from graftlab.rundir import files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 150
+UNDATED = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+
+
+def titled(figure: "Figure", text: str) -> "Figure":
+    """Return the figure with a title, in which dollar signs are no formula."""
+    figure.suptitle(text, fontsize=11, parse_math=False)
+    return figure
+
+
+def _repeatable() -> AbstractContextManager[None]:
+    """Return the settings of matplotlib under which the same figure is the same SVG."""
+    import matplotlib
+
+    return matplotlib.rc_context({"svg.hashsalt": "graftlab", "svg.fonttype": "path"})
+
+
+def svg(figure: "Figure") -> str:
+    """Return a figure as an SVG element for a page; the same bytes for the same figure."""
+    stream = io.StringIO()
+    with _repeatable():
+        figure.savefig(stream, format="svg", metadata=UNDATED)
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def write(figure: "Figure", folder: Path, name: str) -> Path:
+    """Write a figure as NAME.png and NAME.svg, each whole or not at all, and return the PNG."""
+    with _repeatable():
+        for suffix, metadata in (("png", {}), ("svg", UNDATED)):
+            partial = folder / f"{name}.{suffix}{files.PARTIAL}"
+            figure.savefig(partial, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
+            partial.replace(folder / f"{name}.{suffix}")
+    return folder / f"{name}.png"
+
+
+def draw(plots: Mapping[str, Plot], source: Any, what: str, folder: Path) -> list[Path]:
+    """Draw each of the plots of one source into a folder, under its name, and return the PNGs."""
+    return [
+        write(titled(plot.draw(plot.data(source)), f"{plot.TITLE} ({what})"), folder, name)
+        for name, plot in plots.items()
+    ]

@@ -1,13 +1,15 @@
-"""Learning curves: the loss and the validation metric of runs over their steps, as arrays and as a figure."""
+"""Training loss and validation metric over the steps: single seeds thin, their mean thick.
 
-import io
+A gap is a value that was not finite or not defined.
+"""
+
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graftlab.contracts.plot import COMPARISON, Compared
 from graftlab.rundir.run import Run
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 # Shapes: K logged steps of a run.
 
+DRAWS_FROM = COMPARISON
+TITLE = "Learning curves"
 LOSS = "loss"
 MOST_POINTS = 300  # of a line: more than pixels show, and a page stays small
 MOST_LINES = (
@@ -42,12 +46,15 @@ class Curves(NamedTuple):
     loss: dict[str, list[Line]]
 
 
-def data(runs: Mapping[str, Sequence[Path]], metric: str) -> Curves:
-    """Return the curves of each method's run directories; `metric` is one of the task's."""
-    lines = {name: [Run(path).read_metrics() for path in paths] for name, paths in runs.items()}
+def data(compared: Compared) -> Curves:
+    """Return the curves that the runs of each row have logged."""
+    lines = {
+        name: [Run(path).read_metrics() for path in paths] for name, paths in compared.runs.items()
+    }
+    key = f"validation/{compared.metric}"
     return Curves(
-        metric,
-        {name: list(_lines(found, f"validation/{metric}")) for name, found in lines.items()},
+        compared.metric,
+        {name: list(_lines(found, key)) for name, found in lines.items()},
         {name: list(_lines(found, LOSS)) for name, found in lines.items()},
     )
 
@@ -68,7 +75,7 @@ def mean(lines: Sequence[Line]) -> Line:
     return Line(steps_K, np.mean(rows, axis=0) if rows else np.empty(0))
 
 
-def draw(curves: Curves, title: str) -> "Figure":
+def draw(curves: Curves) -> "Figure":
     """Return a figure: training loss beside the validation metric, seeds thin and means thick."""
     from matplotlib.figure import Figure
 
@@ -83,7 +90,6 @@ def draw(curves: Curves, title: str) -> "Figure":
         legend = figure.legend(handles, labels, loc="outside right upper", frameon=False)
         for text in legend.get_texts():
             text.set_parse_math(False)  # a name with two dollar signs is no formula
-    figure.suptitle(title, parse_math=False)
     return figure
 
 
@@ -118,15 +124,3 @@ def _thinned(line: Line) -> Line:
         return line
     kept = np.unique([*range(0, len(line.steps), every), len(line.steps) - 1])
     return Line(line.steps[kept], line.values[kept])
-
-
-def svg(figure: "Figure") -> str:
-    """Return a figure as an SVG element for a page; the same bytes for the same figure."""
-    import matplotlib
-
-    stream = io.StringIO()
-    empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context({"svg.hashsalt": "graftlab", "svg.fonttype": "path"}):
-        figure.savefig(stream, format="svg", metadata=empty)
-    text = stream.getvalue()
-    return text[text.index("<svg") :]

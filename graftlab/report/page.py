@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graftlab import config
-from graftlab.plots import learning_curves
+from graftlab import config, plots
+from graftlab.contracts import Compared, Plot
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 
@@ -23,17 +23,27 @@ MOST_RUNS = 500
 """Runs whose settings are listed; a page has to open, and runs.csv has them all."""
 
 
-def write(record: Mapping[str, Any], runs: Path, out: Path) -> None:
-    """Write comparison.html, and curves.png (curves-2.png, ...) for each task and backbone.
+def write(record: Mapping[str, Any], runs: Path, out: Path, figures: Mapping[str, Plot]) -> None:
+    """Write comparison.html, and each of the plots as NAME.png and .svg (NAME-2.png, ... for a second task
+    or backbone).
 
     `record` is a comparison as plain values, as in comparison.json; `runs` the folder of its runs.
     """
     groups = _groups(record)
     for number, group in enumerate(groups):
-        figure = learning_curves.draw(_curves(group["rows"], runs), group["title"])
-        figure.savefig(out / f"curves{f'-{number + 1}' if number else ''}.png", dpi=150)
-        group["svg"] = learning_curves.svg(figure)
+        compared = _compared(group, runs)
+        for name, plot in figures.items():
+            figure = plots.titled(
+                plot.draw(plot.data(compared)), f"{plot.TITLE} ({group['title']})"
+            )
+            plots.write(figure, out, f"{name}-{number + 1}" if number else name)
+            group["figures"].append({"svg": plots.svg(figure), "caption": _caption(plot)})
     files.write_text(out / "comparison.html", render(record, groups, runs))
+
+
+def _caption(plot: Plot) -> str:
+    """Return what a plot's own docstring says."""
+    return f"{plot.TITLE}. {' '.join((plot.__doc__ or '').split())}"
 
 
 def render(record: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], runs: Path) -> str:
@@ -68,7 +78,7 @@ def _groups(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     for row in record["rows"]:
         key = (row["task"], row["backbone"])
         title = f"{key[0]}, {key[1]}"
-        group = groups.setdefault(key, {"title": title, "rows": [], "grid": {}, "svg": ""})
+        group = groups.setdefault(key, {"title": title, "rows": [], "grid": {}, "figures": []})
         group["rows"].append(dict(row))
     for row in record["grid"]:
         group = groups[(row["task"], row["backbone"])]
@@ -97,14 +107,14 @@ def _place(rows: Sequence[dict[str, Any]]) -> str:
     return f"{low:.3f} to {high:.3f}" if known else ""
 
 
-def _curves(rows: Iterable[Mapping[str, Any]], runs: Path) -> learning_curves.Curves:
-    rows = list(rows)
+def _compared(group: Mapping[str, Any], runs: Path) -> Compared:
+    rows = group["rows"]
     paths = {
         " ".join(filter(None, (row["method"], setting(row)))): [runs / name for name in row["runs"].values()]
         for row in rows
     }  # fmt: skip
     metric = next((row["metric"] for row in rows if row["metric"]), "loss")
-    return learning_curves.data(paths, metric)
+    return Compared(metric, paths, rows)
 
 
 def score(summary: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ def _part(
     kind: str, values: Mapping[str, Any], where: Location, document: Document, problems: Problems
 ) -> Part | None:
     """Return the module that a section, at `where`, names, with its fields."""
-    section = kind.removesuffix("s")
+    section = registry.singular(kind)
     key = "name" if kind == "methods" else "kind"
     name, place, said = values[key], document.place(*where, key), _dotted((*where, key))
     if name not in registry.names(kind):

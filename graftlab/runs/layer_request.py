@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab import registry
 from graftlab.contracts import Data
+from graftlab.contracts.plot import SELECTION
 from graftlab.errors import ConfigError, ModelError
 from graftlab.runfile import RunFile
 from graftlab.runs.material import Material
@@ -59,7 +60,7 @@ def request(
 
     rows = [loaded.data.splits["train"][int(position)] for position in positions]
     checkpoint = layers.open(located.source, revision=located.revision, keep=False)
-    drawn = survey.Examples(
+    drawn = examples.Examples(
         [row["text"] for row in rows],
         [row.get("pair") for row in rows],
         _labels(loaded.data)[positions],
@@ -81,6 +82,7 @@ def request(
         facts,
         lambda name: registry.find("scores", name),
         registry.names("scores"),
+        registry.having("plots", "DRAWS_FROM", SELECTION),
         "cuda" if torch.cuda.is_available() else "cpu",
     )
 

@@ -1,6 +1,7 @@
 """Which training examples are looked at, how they are folded, and how they are drawn again."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, DataError
@@ -12,7 +13,19 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-# Shapes: N examples, B bootstrap samples.
+# Shapes: N examples, B bootstrap samples, E values of an encoder's vector.
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is looked at: training examples, drawn already."""
+
+    texts: Sequence[str]
+    pairs: Sequence[str | None]
+    labels: "Array"  # (N,)
+    classes: Sequence[str]
+    encoded: "Array"  # (N, E)
+    """The frozen encoder's pooled vectors, as PiFi would plug them in."""
 
 
 def draw(labels: "Array", classes: Sequence[str], config: Config) -> "Array":

@@ -1,4 +1,4 @@
-"""What a selection leaves behind: selection.json, layer_scores.csv, a fragment of a run file and figures."""
+"""What a selection has found: selection.json, layer_scores.csv, a fragment of a run file, arrays to draw."""
 
 import csv
 import io
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab import config as run_files
+from graftlab.contracts import Selected
+from graftlab.contracts.plot import MIXED
 from graftlab.rundir import files
-from graftlab.selection import figures
 from graftlab.selection.choice import Choice, interval, statement
+from graftlab.selection.examples import Examples
 from graftlab.selection.request import Config
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from graftlab.selection.survey import Examples
-
     Array = NDArray[Any]
 
-# Shapes: L layers, B rows: the scores, then their bootstrap samples.
+# Shapes: L layers, B rows: the scores, then their bootstrap samples; C components.
 
 NAME, TABLE, FRAGMENT = "selection.json", "layer_scores.csv", "layer.yaml"
 
@@ -57,25 +57,35 @@ def values(rows: Sequence[Row], name: str) -> "Array":
     return found
 
 
-def write(
-    folder: Path,
-    scored: Scored,
-    config: Config,
-    facts: Mapping[str, Any],
-    examples: "Examples",
-) -> dict[str, Any]:
-    """Write everything into `folder`, selection.json last, and return what it holds."""
-    found = _selection(scored, config, facts)
-    files.write_text(folder / TABLE, table(found))
-    files.write_text(folder / FRAGMENT, fragment(found))
-    counting = [name for name, weight in config.weights.items() if weight]
-    title = f"{Path(facts['llm']).name}, {facts['dataset']}"
-    figures.write(folder, figures.data(scored, examples, counting), title)
-    files.write_json(folder / NAME, found)
-    return found
+def write(folder: Path, selection: Mapping[str, Any]) -> None:
+    """Write everything into `folder`, selection.json last."""
+    files.write_text(folder / TABLE, table(selection))
+    files.write_text(folder / FRAGMENT, fragment(selection))
+    files.write_json(folder / NAME, selection)
 
 
-def _selection(scored: Scored, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:
+def selected(scored: Scored, config: Config, examples: Examples) -> Selected:
+    """Return the arrays that plots of a selection draw from."""
+    import numpy as np
+
+    columns = max((len(row.correlations) for row in scored.rows), default=0)
+    correlations_LC = np.full((len(scored.rows), columns), np.nan)
+    for number, row in enumerate(scored.rows):
+        correlations_LC[number, : len(row.correlations)] = row.correlations
+    return Selected(
+        np.array(scored.layers),
+        scored.choice.layer,
+        {MIXED: scored.choice.combined, **scored.values},
+        tuple(name for name, weight in config.weights.items() if weight),
+        correlations_LC,
+        {row.layer: np.array(row.plane) for row in scored.rows if row.plane},
+        examples.labels,
+        tuple(examples.classes),
+    )
+
+
+def selection(scored: Scored, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what selection.json holds."""
     choice = scored.choice
     layers = [_layer(scored, number) for number in range(len(scored.layers))]
     return {

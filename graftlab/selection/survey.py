@@ -4,11 +4,13 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from graftlab import plots
+from graftlab.contracts import Plot
 from graftlab.errors import ConfigError
 from graftlab.rundir import files
 from graftlab.selection import examples, hidden_states, plug, results, space
@@ -25,21 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graftlab")
 
-# Shapes: N examples, D values of a state, E of an encoder's vector.
+# Shapes: N examples, D values of a state.
 
 ROWS, KEPT = "rows", "states"
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What is looked at: training examples, drawn already."""
-
-    texts: Sequence[str]
-    pairs: Sequence[str | None]
-    labels: "Array"  # (N,)
-    classes: Sequence[str]
-    encoded: "Array"  # (N, E)
-    """The frozen encoder's pooled vectors, as PiFi would plug them in."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +39,15 @@ class Request:
     checkpoint: Any
     """What `graftlab.weights.layers.open` returns."""
     tokenizer: Any
-    examples: Examples
+    examples: examples.Examples
     facts: Mapping[str, Any]
     """What selection.json says of the task and the models."""
     find: Callable[[str], ModuleType]
     """Returns the module behind a score's name."""
     scores: Sequence[str]
     """Names of all scores, those that count and those that are only reported."""
+    plots: Mapping[str, Plot] = field(default_factory=dict)
+    """What is drawn in the end, by name."""
     device: str = "cpu"
     keep_states: bool = False
     """Keep each scored layer's pooled states."""
@@ -119,9 +111,11 @@ def carry_out(request: Request, config: Config, folder: Path) -> dict[str, Any]:
         "bytes_read": request.checkpoint.bytes_read,
         "seconds": round(time.perf_counter() - began, 1),
     }
-    found = results.write(
-        folder, results.Scored(layers, rows, values, choice), config, facts, request.examples
-    )
+    scored = results.Scored(layers, rows, values, choice)
+    found = results.selection(scored, config, facts)
+    drawn = results.selected(scored, config, request.examples)
+    plots.draw(request.plots, drawn, f"{Path(facts['llm']).name}, {facts['dataset']}", folder)
+    results.write(folder, found)
     (folder / hidden_states.STATES).unlink(missing_ok=True)
     shutil.rmtree(folder / ROWS)
     return found

@@ -45,7 +45,7 @@ def seen(folder, place, **settings):
     drawn = examples.draw(labels, CLASSES, config)
     vectors = np.random.default_rng(0).normal(size=(60, 5)) + labels[:, None]
     texts = [train[i]["text"] for i in drawn]
-    seen = survey.Examples(texts, [None] * len(texts), labels[drawn], CLASSES, vectors[drawn])
+    seen = examples.Examples(texts, [None] * len(texts), labels[drawn], CLASSES, vectors[drawn])
     checkpoint = layers.open(str(folder))
     request = survey.Request(
         checkpoint, None, seen, {}, lambda name: registry.find("scores", name),

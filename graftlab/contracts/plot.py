@@ -1,0 +1,65 @@
+"""What a plot is, and the records that plots draw from."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+# Shapes: L layers, B rows: the scores, then their bootstrap samples; C components, N examples.
+
+COMPARISON, RUN, SELECTION = "comparison", "run", "selection"
+MIXED = "score"  # among the scores of a selection
+
+
+class Plot(Protocol):
+    """A module of `graftlab.plots`: the name of the file that it draws is its own.
+
+    The first line of its docstring says how it is read; a page puts it below the figure.
+    """
+
+    DRAWS_FROM: str
+    """`comparison` (`data` is given a `Compared`), `run` (the path of a run directory), `selection` (a
+    `Selected`), or the name of an analysis (a list of its rows)."""
+    TITLE: str
+    """What stands above the figure, before what it was drawn of."""
+
+    def data(self, source: Any, /) -> Any:
+        """Return a NamedTuple of arrays: all that is drawn."""
+        ...
+
+    def draw(self, data: Any, /) -> "Figure":
+        """Return the figure of what `data` has returned; nothing is decided here."""
+        ...
+
+
+class Compared(NamedTuple):
+    """The rows of a comparison that are of one task and backbone, the best first."""
+
+    metric: str
+    """The metric that ranks them; `loss` where none is known."""
+    runs: Mapping[str, Sequence[Path]]
+    """The run directories of each row, one a seed, by what the row is called."""
+    rows: Sequence[Mapping[str, Any]]
+    """The rows as comparison.json has them, in the same order."""
+
+
+class Selected(NamedTuple):
+    """What a selection has found out about the layers of a large model."""
+
+    layers: "Array"  # (L,)
+    chosen: int
+    scores: "Mapping[str, Array]"  # (B, L)
+    """NaN where undefined. The mixed one, depth taken into account, comes first: `MIXED`."""
+    counting: tuple[str, ...]
+    """Scores that are part of the mix."""
+    correlations: "Array"  # (L, C)
+    """Of each principal component with the label; NaN where there are fewer."""
+    planes: "Mapping[int, Array]"  # (N, 2)
+    """Layer -> the examples on its first two components; without layers where these are undefined."""
+    labels: "Array"  # (N,)
+    classes: tuple[str, ...]

@@ -1,0 +1,144 @@
+"""The promises of every plot, over all registered names.
+
+A plot is given what its `DRAWS_FROM` names (`graftlab.contracts.plot`): usual values, and values that are
+missing, undefined or single. Names in them have dollar signs and underscores, as names of methods may.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graftlab import plots, registry
+from graftlab.contracts import Compared, Selected
+from graftlab.contracts.plot import COMPARISON, MIXED, SELECTION
+
+every = pytest.mark.parametrize("name", registry.names("plots"))
+STRANGE = "$a_b$ & <c>"
+
+
+def _compared(folder: Path, logged: list[dict[str, Any]]) -> Compared:
+    runs: dict[str, list[Path]] = {}
+    for method in ("lora", STRANGE):
+        runs[method] = [folder / f"{len(runs)}-{seed}" for seed in range(2)]
+        for path in runs[method]:
+            path.mkdir(exist_ok=True)
+            lines = "".join(json.dumps(line) + "\n" for line in logged)
+            (path / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    scores = {"mean": 0.5, "deviation": 0.1, "standard_error": 0.02, "values": {0: 0.4, 1: 0.6}}
+    rows = [
+        {
+            "task": "t", "backbone": "b", "method": method, "setting": {}, "metric": "accuracy",
+            "higher_is_better": True, "test": scores, "validation": scores, "trainable": 8,
+            "total": 90, "seconds": 1.5, "peak_memory_bytes": 2**20, "holes": {}, "rank": place + 1,
+            "runs": {0: f"{place}-0", 1: f"{place}-1"}, "tied": False, "not_paired": [],
+        }
+        for place, method in enumerate(runs)
+    ]  # fmt: skip
+    return Compared("accuracy", runs, rows)
+
+
+def _comparisons(folder: Path) -> Iterator[Compared]:
+    steps = [{"step": step, "loss": 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
+    scored = {"step": 3, "validation/loss": 0.3, "validation/accuracy": 0.5}
+    yield _compared(folder, [*steps, scored])
+    yield _compared(folder, [{"step": 1, "loss": None, "learning_rate": 0.1}])
+    yield _compared(folder, [])
+
+
+def _selected(layers: int, rows: int, components: int) -> Selected:
+    draws = np.random.default_rng(0)
+    labels = np.arange(12) % 2
+    return Selected(
+        np.arange(layers) * 2,
+        0,
+        {name: draws.normal(size=(rows, layers)) for name in (MIXED, "probe", "my_$core$")},
+        ("probe",),
+        draws.random((layers, components)),
+        {2 * layer: draws.normal(size=(12, 2)) for layer in range(layers if components else 0)},
+        labels,
+        ("yes", STRANGE),
+    )
+
+
+def _selections(folder: Path) -> Iterator[Selected]:
+    yield _selected(layers=5, rows=20, components=4)
+    yield _selected(layers=40, rows=20, components=4)
+    one = _selected(layers=1, rows=1, components=0)
+    yield one
+    undefined = {**one.scores, "probe": np.full((1, 1), np.nan)}
+    yield one._replace(scores=undefined)
+
+
+SOURCES: Mapping[str, Callable[[Path], Iterator[Any]]] = {
+    COMPARISON: _comparisons,
+    SELECTION: _selections,
+}
+
+
+def _case(name: str, folder: Path) -> tuple[Any, list[Any]]:
+    plot = registry.find("plots", name)
+    assert plot.DRAWS_FROM in SOURCES, f"{name} draws from one of {', '.join(SOURCES)}"
+    return plot, list(SOURCES[plot.DRAWS_FROM](folder))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield all that a value of `data` holds."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+@every
+def test_what_is_drawn_is_computed_first_as_arrays(name: str, tmp_path: Path) -> None:
+    plot, sources = _case(name, tmp_path)
+    assert plot.TITLE
+    for source in sources:
+        found = plot.data(source)
+        assert hasattr(found, "_fields"), "data returns a NamedTuple"
+        kinds = np.ndarray | np.generic | str | int | float | bool | None
+        assert all(isinstance(leaf, kinds) for leaf in _leaves(found))
+
+
+@every
+def test_computing_changes_nothing_and_comes_out_alike(name: str, tmp_path: Path) -> None:
+    plot, sources = _case(name, tmp_path)
+    for source in sources:
+        before = copy.deepcopy(source)
+        first, second = (list(_leaves(plot.data(source))) for _ in range(2))
+        np.testing.assert_equal(first, second)
+        np.testing.assert_equal(list(_leaves(source)), list(_leaves(before)))
+
+
+@every
+def test_drawing_decides_nothing_and_comes_out_alike(name: str, tmp_path: Path) -> None:
+    """Of missing, undefined and single values too; the data are not changed, and the figure has axes."""
+    plot, sources = _case(name, tmp_path)
+    for source in sources:
+        found = plot.data(source)
+        before = copy.deepcopy(list(_leaves(found)))
+        figures = [plots.titled(plot.draw(found), f"{plot.TITLE} ({STRANGE})") for _ in range(2)]
+        np.testing.assert_equal(list(_leaves(found)), before)
+        assert figures[0].axes
+        first, second = map(plots.svg, figures)
+        assert first == second
+
+
+@every
+def test_it_is_written_in_a_form_for_screens_and_one_for_print(name: str, tmp_path: Path) -> None:
+    plot, sources = _case(name, tmp_path)
+    out = tmp_path / "figures"
+    out.mkdir()
+    (written,) = plots.draw({name: plot}, sources[0], STRANGE, out)
+    assert written == out / f"{name}.png"
+    assert {path.name for path in out.iterdir()} == {f"{name}.png", f"{name}.svg"}
+    assert written.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,75 @@
+"""Every plot keeps the promises of `graftlab.testing`; what is computed for a selection, to the digit.
+
+Learning curves: test_page.py.
+"""
+
+import numpy as np
+import pytest
+
+from graftlab.contracts import Selected
+from graftlab.plots import component_correlations, layer_scores, layer_scores_heatmap, pca_scatter
+from graftlab.testing.plots import *  # noqa: F403
+
+
+def selected(**changed):
+    """Three layers; of each score its value and two bootstrap samples."""
+    found = Selected(
+        np.array([0, 4, 8]),
+        4,
+        {
+            "score": np.array([[0.1, 0.9, 0.5], [0.0, 0.8, 0.5], [0.2, 1.0, 0.5]]),
+            "mdl": np.array([[1.0, 3.0, np.nan], [1.0, 3.0, np.nan], [1.0, 3.0, np.nan]]),
+            "probe": np.array([[0.5, 0.5, 0.5], [0.4, 0.5, 0.5], [0.6, 0.5, 0.5]]),
+        },
+        ("probe",),
+        np.array([[0.3, 0.1], [0.8, np.nan], [0.2, 0.0]]),
+        {0: np.zeros((2, 2)), 4: np.ones((2, 2))},
+        np.array([0, 1]),
+        ("no", "yes"),
+    )
+    return found._replace(**changed)
+
+
+def test_scores_stand_in_the_order_of_their_weight_with_the_normal_interval_of_their_samples():
+    found = layer_scores.data(selected())
+    assert list(found.values) == ["score", "probe", "mdl"]
+    np.testing.assert_array_equal(found.values["score"], [0.1, 0.9, 0.5])
+    # two samples that are 0.2 apart have a standard deviation of 0.2 / sqrt(2)
+    np.testing.assert_allclose(found.halves["score"], [1.96 * 0.2 / 2**0.5, 1.96 * 0.2 / 2**0.5, 0])
+
+
+def test_a_score_without_samples_has_no_interval():
+    alone = {name: values_BL[:1] for name, values_BL in selected().scores.items()}
+    found = layer_scores.data(selected(scores=alone))
+    assert np.isnan(found.halves["probe"]).all()
+
+
+def test_shares_go_from_the_lowest_layer_to_the_highest_and_are_nothing_where_all_are_equal():
+    found = layer_scores_heatmap.data(selected())
+    assert found.names == ("score", "mdl", "probe")
+    np.testing.assert_allclose(found.shares, [[0, 1, 0.5], [0, 1, np.nan], [0, 0, 0]])
+
+
+def test_components_are_rows_and_the_colours_end_at_the_largest():
+    found = component_correlations.data(selected())
+    np.testing.assert_array_equal(found.values, [[0.3, 0.8, 0.2], [0.1, np.nan, 0.0]])
+    assert found.top == 0.8
+
+
+@pytest.mark.parametrize(
+    ("chosen", "layers", "by_score", "shown"),
+    [
+        (3, [*range(20)], [7, 3, 2, 9, 11], [0, 2, 3, 7, 10, 19]),
+        (0, [0, 1], [1, 0], [0, 1]),
+        (5, [2, 4], [5, 2, 4], [2, 4]),  # the chosen one has no plane
+        (0, [], [0], []),
+    ],
+)
+def test_six_layers_are_scattered_the_chosen_the_ends_and_the_next_best(
+    chosen, layers, by_score, shown
+):
+    assert pca_scatter.scattered(chosen, layers, by_score) == shown
+
+
+def test_a_layer_without_a_plane_is_not_scattered():
+    assert list(pca_scatter.data(selected()).planes) == [0, 4]
