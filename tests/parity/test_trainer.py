@@ -20,8 +20,6 @@ from graftlab.training.order import Order
 from graftlab.training.signals import Signals
 from graftlab.weights import surgery
 
-pytestmark = pytest.mark.slow
-
 STEPS, BATCH, EXAMPLES, SEED = 20, 8, 48, 3
 
 
@@ -151,15 +149,19 @@ def theirs(model, family, config, tmp_path):
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-@pytest.mark.parametrize("family", [bert, vit])
+DECAY = {"optimizer": {"weight_decay": 0.1}, "schedule": {"name": "cosine", "warmup": 3}}
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("family", "changes"),
     [
-        {},
-        {"micro_batch_size": 4},
-        {"optimizer": {"weight_decay": 0.1}, "schedule": {"name": "cosine", "warmup": 3}},
+        pytest.param(bert, {"micro_batch_size": 4}, id="bert-accumulated"),
+        pytest.param(bert, {}, id="bert-linear", marks=pytest.mark.slow),
+        pytest.param(bert, DECAY, id="bert-cosine-and-decay", marks=pytest.mark.slow),
+        pytest.param(vit, {}, id="vit-linear", marks=pytest.mark.slow),
+        pytest.param(vit, {"micro_batch_size": 4}, id="vit-accumulated", marks=pytest.mark.slow),
+        pytest.param(vit, DECAY, id="vit-cosine-and-decay", marks=pytest.mark.slow),
     ],
-    ids=["linear", "accumulated", "cosine-and-decay"],
 )
 def test_twenty_steps_are_those_of_trainer_and_peft(family, changes, tmp_path):
     config = Config.model_validate(
