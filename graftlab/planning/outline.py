@@ -17,6 +17,8 @@ class Outline:
     parameters: int
     targets: Any | None
     """The layers that the method's `targets` are: names, or the rank of each; None where it has none."""
+    note: str | None = None
+    """What `all-linear` leaves out."""
 
     def as_json(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if value is not None}
@@ -41,4 +43,5 @@ def outline(file: RunFile) -> Outline:
             else adapters.resolve(backbone, targets, rank)
         )
     size = sum(parameter.numel() for parameter in backbone.model.parameters())
-    return Outline(type(backbone.model).__name__, size, found)
+    note = surgery.unreached(backbone.model, targets, backbone.head)
+    return Outline(type(backbone.model).__name__, size, found, note)

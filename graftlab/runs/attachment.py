@@ -1,5 +1,6 @@
 """A method's adapter put on the backbone of a run, alike in every process."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from graftlab.weights import packages, surgery
 
 if TYPE_CHECKING:
     from graftlab.runfile import RunFile
+
+log = logging.getLogger("graftlab")
 
 Restored = Mapping[str, Any] | None
 
@@ -30,6 +33,9 @@ def attach(
     """
     if restored is not None:
         return _attach(file, backbone, task, restored)
+    targets = getattr(file.method.config, "targets", None)
+    if said := surgery.unreached(backbone.model, targets, backbone.head):
+        log.warning("%s", said)
     attached = None
     with processes.together():
         if processes.main:

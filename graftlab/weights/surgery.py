@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ALL_LINEAR = "all-linear"
+WORTH_SAYING = 0.001  # of a model's weights
 
 
 def is_conv1d(module: "nn.Module") -> bool:
@@ -78,6 +79,39 @@ def match_targets(
     if not matched:
         raise ConfigError(_no_match(model, targets, layers))
     return sorted(matched)
+
+
+def left_out(model: "nn.Module", outside: Sequence[str] = ()) -> "dict[str, int]":
+    """Return the weights that `all-linear` does not reach, with their sizes; layers' numbers are `*`.
+
+    They are matrices that no linear layer holds, such as experts that are fused into one tensor. Embeddings,
+    convolutions, tables of positions and what `outside` holds are linear layers in no model.
+    """
+    from torch import nn
+
+    others = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
+    found: dict[str, int] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, others) or is_conv1d(module) or inside(name, outside):
+            continue
+        for own, parameter in module.named_parameters(recurse=False):
+            matrix = parameter.dim() in (2, 3) and min(parameter.shape) > 1
+            if matrix and not re.search(r"bias|embed|token|A_log", own):
+                key = re.sub(r"\b\d+\b", "*", f"{name}.{own}")
+                found[key] = found.get(key, 0) + parameter.numel()
+    return found
+
+
+def unreached(model: "nn.Module", targets: Any, outside: Sequence[str] = ()) -> str | None:
+    """Return the sentence that names what `all-linear` leaves out of a model; None where that is nothing."""
+    found = left_out(model, outside) if targets == ALL_LINEAR else {}
+    share = sum(found.values()) / max(1, sum(p.numel() for p in model.parameters()))
+    if share < WORTH_SAYING:
+        return None
+    return (
+        f"method.targets all-linear leaves out {', '.join(found)}: they are no linear layers, and "
+        f"{share:.0%} of the weights. method.peft: {{target_parameters: [...]}} adapts them by name."
+    )
 
 
 def _ends(name: str, target: str) -> bool:

@@ -81,3 +81,31 @@ def test_a_backbone_in_bfloat16_trains_and_reloads_with_a_head_in_float32(name, 
     method.save(attached.model, tmp_path)
     loaded = method.load(backbone(), method.Config(), tmp_path)
     assert torch.equal(rig.outputs(loaded, family), expected)
+
+
+def test_weights_that_no_linear_layer_holds_are_named_with_their_share():
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "vocab_size": 64, "head_dim": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    model = MixtralForCausalLM(
+        MixtralConfig(num_hidden_layers=2, num_local_experts=4, **sizes, **heads)
+    )
+    found = surgery.left_out(model)
+    assert found == {  # two layers: four experts, gate and up fused, and the router of four
+        "model.layers.*.mlp.experts.gate_up_proj": 2 * 4 * 32 * 2 * 64,
+        "model.layers.*.mlp.experts.down_proj": 2 * 4 * 64 * 32,
+        "model.layers.*.mlp.gate.weight": 2 * 32 * 4,
+    }
+    share = sum(found.values()) / sum(p.numel() for p in model.parameters())
+    said = surgery.unreached(model, "all-linear")
+    assert "experts.gate_up_proj" in said
+    assert f"{share:.0%} of the weights" in said
+    assert surgery.unreached(model, ["q_proj"]) is None
+
+
+@pytest.mark.parametrize("family", rig.FAMILIES)
+def test_an_ordinary_model_has_all_its_matrices_in_linear_layers(family):
+    if not rig.FAMILIES[family].bits:
+        backbone = rig.backbone(rig.FAMILIES[family])
+        assert surgery.unreached(backbone.model, "all-linear", backbone.head) is None
