@@ -158,7 +158,7 @@ def test_without_a_pad_token_the_end_token_pads_everywhere_and_that_is_said(tmp_
     assert backbone.processor.pad_token_id == 3
     assert backbone.model.config.pad_token_id == 3
     assert problem is LABELS or backbone.model.generation_config.pad_token_id == 3
-    assert "no pad token" in backbone.record["note"]
+    assert [note["kind"] for note in backbone.record["notes"]] == ["end_pads"]
 
 
 def test_a_checkpoints_own_head_is_kept_only_for_the_same_labels(tmp_path, folders):
@@ -173,8 +173,8 @@ def test_a_checkpoints_own_head_is_kept_only_for_the_same_labels(tmp_path, folde
     assert torch.equal(same.model.classifier.weight, first.model.classifier.weight)
     assert not torch.equal(other.model.classifier.weight, first.model.classifier.weight)
     assert torch.equal(other.model.classifier.weight, again.model.classifier.weight)
-    assert "is kept" in same.record["note"]
-    assert "a new one is drawn" in other.record["note"]
+    assert [note["kind"] for note in same.record["notes"]] == ["head_kept"]
+    assert [note["kind"] for note in other.record["notes"]] == ["head_drawn"]
 
 
 def test_weights_of_another_architecture_are_never_replaced_by_random_ones(tmp_path, folders):
@@ -273,7 +273,7 @@ def test_minilm_is_the_packaged_model(monkeypatch):
     assert torch.equal(backbone.model.bert(**inputs)[0], expected(**inputs)[0])
     assert (backbone.head, backbone.max_length) == (("classifier",), 512)
     assert backbone.record["sha256"] == {"model.safetensors": package.sha256}
-    assert backbone.record["note"].startswith("minilm comes from the installed package")
+    assert [note["kind"] for note in backbone.record["notes"]] == ["from_a_package"]
 
 
 @pytest.mark.skipif(not SMALL_LLAMA.is_dir(), reason="../shared/models is not there")

@@ -317,7 +317,8 @@ def test_the_last_rows_of_train_can_be_validation(tmp_path: Path) -> None:
     data = read(tmp_path, validation_last=3)
     assert texts(data, "validation") == ["7", "0", "1"]
     assert texts(data, "train") == ["2", "3", "4", "5", "6"]
-    assert "2 rows of train dropped: they are also in validation" in data.record["notes"]
+    repeated = {"kind": "rows_repeated", "rows": 2, "split": "train", "other": "validation"}
+    assert repeated in data.record["notes"]
     with pytest.raises(DataError, match="validation_last is 10, but train has 10 rows"):
         read(tmp_path, validation_last=10)
 

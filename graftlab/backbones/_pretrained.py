@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from graftlab.config import Section
-from graftlab.contracts import Problem
+from graftlab.contracts import Note, Problem
 from graftlab.errors import ModelError, Refused, missing_extra
 from graftlab.seeds import mix
 from graftlab.weights.pretrained import Located, read_config
@@ -35,7 +35,7 @@ class Loaded(NamedTuple):
 
     model: "nn.Module"
     head: tuple[str, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 @contextlib.contextmanager
@@ -187,9 +187,9 @@ def _with_head(
         own = outside_base(model)
         trained_for = read_config(located.folder).get("id2label")
         if trained_for == {str(number): name for number, name in labels.items()}:
-            notes.append(f"The head of {located.source} has the task's labels and is kept.")
+            notes.append(Note.of("head_kept", model=located.source))
         else:
-            notes.append(f"The head of {located.source} has other labels: a new one is drawn.")
+            notes.append(Note.of("head_drawn", model=located.source))
             draw_again(model, own)
         head = (*head, *own)
     _keep_in_float32(model, head)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from graftlab.backbones._pretrained import Loaded, cannot_load, quiet
-from graftlab.contracts import Backbone
+from graftlab.contracts import Backbone, Note
 from graftlab.errors import ConfigError, ModelError
 from graftlab.weights.pretrained import Located
 
@@ -38,7 +38,7 @@ def with_tokenizer(kind: str, loaded: Loaded, located: Located, wanted: int | No
     )
 
 
-def set_pad_token(tokenizer: Any, model: Any, source: str) -> tuple[str, ...]:
+def set_pad_token(tokenizer: Any, model: Any, source: str) -> tuple[Note, ...]:
     """Make tokenizer, config and generation config agree on the pad token; return what to say.
 
     Without a token of its own, the end-of-text token pads: who masks padding has to go by the
@@ -47,13 +47,13 @@ def set_pad_token(tokenizer: Any, model: Any, source: str) -> tuple[str, ...]:
     Raises:
         ModelError: nothing can pad, or the tokenizer has ids that the model has no embedding for.
     """
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     if tokenizer.pad_token_id is None:
         token = tokenizer.eos_token or tokenizer.unk_token
         if token is None:
             raise ModelError(f"the tokenizer of {source} has no token for padding, end or unknown")
         tokenizer.pad_token = token
-        notes = (f"{source} has no pad token: {token!r} pads, and the attention mask tells.",)
+        notes = (Note.of("end_pads", model=source, token=token),)
     rows = model.get_input_embeddings().num_embeddings
     largest = max(tokenizer.get_vocab().values())
     if largest >= rows:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from graftlab.backbones import _pretrained
 from graftlab.config import Section
-from graftlab.contracts import Backbone, Problem
+from graftlab.contracts import Backbone, Note, Problem, written
 from graftlab.errors import ConfigError
 from graftlab.seeds import mix
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 # Weights are drawn with a standard deviation of width ** -0.5, as in a linear layer that keeps the
 # scale: BERT's 0.02 at this width would put out almost the same for every input.
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0-4, the 256 bytes follow
-
-NOTE = "the tiny backbone has random weights: good for tests and demos, not for results"
 
 
 class Config(Section):
@@ -85,14 +83,14 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
         head = () if problem.kind == "tokens" else _pretrained.outside_base(model)
         torch.default_generator.manual_seed(mix(seed, "head"))
         _pretrained.draw_again(model, head)
-    images = config.modality == "images"
+    images, note = config.modality == "images", Note.of("random_weights", model="tiny")
     return Backbone(
         model=model.eval(),
         kind="tiny",
         processor=_image_processor(config) if images else _tokenizer(config, problem),
         head=head,
         max_length=None if images else config.max_length,
-        record={"source": "tiny", "revision": None, "sha256": {}, "note": NOTE},
+        record={"source": "tiny", "revision": None, "sha256": {}, "notes": written([note])},
     )
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from graftlab.contracts import read_notes
 from graftlab.rundir.run import Run
 
 
@@ -41,7 +42,7 @@ def show_result(run: Run, as_json: bool) -> None:
         f"{result['steps']} selected, {result['seconds']['training']:.1f} s of training.\n"
         f"Everything is in {run.path}"
     )
-    for reason in result["not_exact"]:
+    for reason in read_notes(result["not_exact"]):
         console.print(f"Not exactly repeatable: {reason}")
 
 

@@ -23,9 +23,10 @@ def command(
     Everything that is wrong is listed at once. Nothing is loaded, downloaded or written.
     """
     from graftlab import config, runfile
+    from graftlab.contracts import written
 
     run = runfile.resolve(config.read(file, overrides or ()))
-    found: dict[str, Any] = {"ok": True, "config": run.resolved, "notes": list(run.notes)}
+    found: dict[str, Any] = {"ok": True, "config": run.resolved, "notes": written(run.notes)}
     rows = _summary(run)
     if model:
         from graftlab.planning.outline import outline

@@ -73,9 +73,11 @@ def command(
 
 def text(made: dict[str, Any]) -> str:
     """Return the plan as lines."""
+    from graftlab.contracts import read_notes
+
     rows = [*_run(made), ("", ""), *_memory(made["memory"]), ("", ""), *_rest(made)]
-    said = [f"warning: {line}" for line in made["warnings"]]
-    said += [f"note: {line}" for line in made["notes"]]
+    said = [f"warning: {note}" for note in read_notes(made["warnings"])]
+    said += [f"note: {note}" for note in read_notes(made["notes"])]
     return "\n".join([aligned(rows), *said])
 
 

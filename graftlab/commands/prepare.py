@@ -42,6 +42,7 @@ def command(
     """
     from graftlab import config, runfile
     from graftlab.commands._report import print_json
+    from graftlab.contracts import read_notes
     from graftlab.planning import preparation
 
     prepared = preparation.prepare(runfile.resolve(config.read(file, overrides or ())))
@@ -58,7 +59,7 @@ def command(
         return
     for name, task in (found["tasks"] or {found["task"]: found}).items():
         _show(name, task)
-    for note in prepared.record.get("notes", ()):
+    for note in read_notes(prepared.record.get("notes", ())):
         print(f"note: {note}")
     if use is not None:
         print(f"{out} holds them. A run reads them with these options behind its own:")

@@ -1,6 +1,7 @@
 """What parts hand to each other: records, the loop's moments, and what each kind of part provides."""
 
 from graftlab.contracts.hook import Hook, Training
+from graftlab.contracts.note import Note, read_notes, written
 from graftlab.contracts.plot import Compared, Plot, Selected
 from graftlab.contracts.records import (
     OF_TASK,
@@ -26,6 +27,7 @@ __all__ = [
     "Data",
     "Hook",
     "Mixture",
+    "Note",
     "Plot",
     "Problem",
     "Row",
@@ -35,4 +37,6 @@ __all__ = [
     "Training",
     "Writer",
     "parts_of",
+    "read_notes",
+    "written",
 ]

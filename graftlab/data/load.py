@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from graftlab.config import Paths
-from graftlab.contracts import Data, Problem, Row
+from graftlab.contracts import Data, Note, Problem, Row, written
 from graftlab.data import labels, readers, sources, splits
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError, GraftlabError
@@ -113,10 +113,14 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
     rows = {s: split.rows for s, split in labelled.items()}
     for s, split_rows in rows.items():
         if not len(split_rows):
-            why = "".join(f" {what} are left out." for what in _dropped(gathered[s]))
+            why = "".join(f" {n} rows ({why}) are left out." for why, n in _dropped(gathered[s]))
             raise DataError(f"{gathered[s].where} has no row that can be used.{why}")
     used, record = splits.prepare(rows, hidden, config)
-    record["notes"] += [f"{s}: {what} left out" for s in gathered for what in _dropped(gathered[s])]
+    record["notes"] += written(
+        Note.of("rows_left_out", split=s, rows=count, reason=reason)
+        for s in gathered
+        for reason, count in _dropped(gathered[s])
+    )
     figures = {split: form.figures(rows) for split, rows in used.items()}
     return Data(
         used,
@@ -137,9 +141,9 @@ def _inferred(gathered: Mapping[str, sources.Gathered], config: DataSection) -> 
     return labels.infer(train.labels, config.drop_labels, train.where)
 
 
-def _dropped(split: sources.Gathered) -> list[str]:
-    """Return how many rows were left out by the task, and for what reason."""
-    return [f"{count} rows ({reason})" for reason, count in sorted(split.dropped.items())]
+def _dropped(split: sources.Gathered) -> list[tuple[str, int]]:
+    """Return for what reasons rows were left out by the task, and how many."""
+    return sorted(split.dropped.items())
 
 
 def _origin(

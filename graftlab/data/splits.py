@@ -12,11 +12,15 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from graftlab.contracts import Note, written
 from graftlab.data.rows import Rows
 from graftlab.data.section import DataSection
 from graftlab.data.sources import MAX_SHOWN, SPLITS
 from graftlab.errors import DataError
 from graftlab.seeds import mix
+
+ALSO_IN = "also_in_"
+"""Begins the keys of `overlap` in the record: the other split stands behind it."""
 
 
 def digest(*parts: str | bytes) -> bytes:
@@ -28,17 +32,17 @@ def digest(*parts: str | bytes) -> bytes:
     return hashed.digest()
 
 
-def assign(splits: Mapping[str, Rows], hidden: set[str]) -> tuple[dict[str, Rows], list[str]]:
+def assign(splits: Mapping[str, Rows], hidden: set[str]) -> tuple[dict[str, Rows], list[Note]]:
     """Return the splits by their use, without those that have no labels, and notes on what was changed."""
     use = {split: rows for split, rows in splits.items() if split not in hidden}
-    notes = [f"{split} has no labels and is left out" for split in sorted(hidden)]
+    notes = [Note.of("split_unlabelled", split=split) for split in sorted(hidden)]
     if "train" in hidden:
         raise DataError("train has no labels: every label is missing or -1.")
     if "test" not in use and "validation" in use:
         use["test"] = use.pop("validation")
-        notes.append("the validation split is used as test")
+        notes.append(Note.of("validation_is_test"))
     if "test" not in use:
-        notes.append("there is no test split")
+        notes.append(Note.of("no_test"))
     return use, notes
 
 
@@ -67,7 +71,7 @@ def disjoint(
             ]
             if overlap == "refuse":
                 raise DataError(_refusal(split, other, pairs))
-            record.setdefault(split, {})[f"also_in_{other}"] = {
+            record.setdefault(split, {})[ALSO_IN + other] = {
                 "count": len(pairs),
                 "rows": [row for row, _ in pairs],
             }
@@ -176,9 +180,8 @@ def prepare(
     used, dropped = disjoint(used, config.overlap)
     for split, others in dropped.items():
         for other, what in others.items():
-            notes.append(
-                f"{what['count']} rows of {split} dropped: they are {other.replace('_', ' ')}"
-            )
+            lost = {"rows": what["count"], "split": split, "other": other.removeprefix(ALSO_IN)}
+            notes.append(Note.of("rows_repeated", **lost))
     if "train" in used and "validation" not in used:
         train, last = used["train"], config.validation_last
         used["train"], used["validation"] = (
@@ -186,9 +189,10 @@ def prepare(
             if last
             else carve(train, config.validation_share, config.split_seed)
         )
-        notes.append(f"validation carved from train: {len(used['validation'])} rows")
+        notes.append(Note.of("validation_carved", rows=len(used["validation"])))
         if repeated := len(train) - len(used["train"]) - len(used["validation"]):
-            notes.append(f"{repeated} rows of train dropped: they are also in validation")
+            lost = {"rows": repeated, "split": "train", "other": "validation"}
+            notes.append(Note.of("rows_repeated", **lost))
     empty = Rows({name: [] for name in next(iter(used.values())).columns})
     used = {split: used.get(split, empty) for split in SPLITS if split in used or split != "test"}
     original = {split: len(rows) for split, rows in used.items()}
@@ -209,6 +213,6 @@ def prepare(
         "validation/original_train_data_size": original["train"],
         "validation/sliced_train_data_size": len(used["train"]),
         "fingerprint": {split: fingerprint(rows) for split, rows in used.items()},
-        "notes": notes,
+        "notes": written(notes),
     }
     return {split: rows.without("key") for split, rows in used.items()}, record

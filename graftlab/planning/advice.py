@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from graftlab.contracts import Note
 from graftlab.planning.live_tensors import ACTIVATIONS, LOSS, TEMPORARY
 from graftlab.training.order import BUCKET
 from graftlab.training.schedule import warmup_steps
@@ -36,8 +37,8 @@ class Known(NamedTuple):
     steps: int | None
 
 
-def warnings(known: Known) -> list[str]:
-    """Return one sentence or two for each."""
+def warnings(known: Known) -> list[Note]:
+    """Return a note on each."""
     return [
         *_memory(known),
         *_device(known),
@@ -47,16 +48,16 @@ def warnings(known: Known) -> list[str]:
     ]
 
 
-def _memory(known: Known) -> Iterator[str]:
+def _memory(known: Known) -> Iterator[Note]:
     if known.free is None or known.peak <= CLOSE * known.free:
         return
-    what = "more than" if known.peak > known.free else "nearly all of"
-    largest = ", ".join(
-        f"{name} ({size / 2**20:.0f} MiB)" for name, size in known.foreseen.measured.largest
-    )
-    yield (
-        f"the peak of {known.peak / 2**30:.2f} GiB is {what} the {known.free / 2**30:.2f} GiB that are "
-        f"free on {known.device}. Largest tensors: {largest}. Options: {'; '.join(_ways_out(known))}."
+    yield Note.of(
+        "memory_short",
+        peak=known.peak,
+        free=known.free,
+        device=str(known.device),
+        largest=[[name, size] for name, size in known.foreseen.measured.largest],
+        options=_ways_out(known),
     )
 
 
@@ -80,27 +81,23 @@ def _ways_out(known: Known) -> list[str]:
     return [*ways, "a smaller backbone"]
 
 
-def _device(known: Known) -> Iterator[str]:
+def _device(known: Known) -> Iterator[Note]:
     training = known.file.training
     if known.device.type == "cpu":
-        yield "no GPU is found: the run computes on the CPU"
+        yield Note.of("no_gpu")
         if training.precision == "bf16" and not _fast_bf16():
-            yield (
-                "training.precision: bf16 is slower than fp32 on this CPU, which has no instructions for it"
-            )
+            yield Note.of("bf16_slow")
     elif known.peak and known.free is not None and known.device.type == "cuda":
         import torch
 
         total = torch.cuda.mem_get_info(known.device)[1]
         if known.free < 0.8 * total:
-            yield (
-                f"the GPU is in use by others: {known.free / 2**30:.1f} of {total / 2**30:.1f} GiB are free"
-            )
+            yield Note.of("gpu_shared", free=known.free, total=total)
     cores = os.cpu_count() or 1
     if training.workers > cores:
-        yield f"training.workers is {training.workers}, and there are {cores} cores"
+        yield Note.of("workers_idle", workers=training.workers, cores=cores)
     if training.compile:
-        yield "training.compile: the memory of a compiled model is another one, mostly less"
+        yield Note.of("compiled")
 
 
 def _fast_bf16() -> bool:
@@ -111,47 +108,34 @@ def _fast_bf16() -> bool:
     return "bf16" in said
 
 
-def _numbers(known: Known) -> Iterator[str]:
+def _numbers(known: Known) -> Iterator[Note]:
     training = known.file.training
     rate = training.learning_rate
     if rate < LOST:
-        yield (
-            f"training.learning_rate {rate:g} is lost on weights around 1: float32 does not show steps "
-            f"below {LOST:.0e} of a weight. Set it above {LOST:.0e}."
-        )
+        yield Note.of("rate_lost", rate=rate, least=LOST)
     elif training.precision == "bf16" and rate < 1e-6:
-        yield (
-            f"training.learning_rate {rate:g} with precision bf16: what a step changes is below what the "
-            f"forward pass can tell apart (2**-8 of a weight) for thousands of steps. Use fp32, or a "
-            f"higher rate."
-        )
+        yield Note.of("rate_unseen", rate=rate)
     if rate > LARGE and training.optimizer.name != "sgd":
-        yield f"training.learning_rate {rate:g} is far above what adapters train with (1e-5 to 1e-2)"
+        yield Note.of("rate_high", rate=rate)
     if training.precision == "fp16":
-        yield "training.precision: fp16 loses small gradients, and steps while its scale is found"
+        yield Note.of("fp16_loses")
 
 
-def _lengths(known: Known) -> Iterator[str]:
+def _lengths(known: Known) -> Iterator[Note]:
     sizes, task, training = known.sizes, known.file.task.config, known.file.training
     wanted = getattr(task, "max_length", None)
     if sizes.examples is None:
         return
     if wanted and sizes.longest < wanted and getattr(task, "packing", "none") != "packed":
-        yield (
-            f"task.max_length is {wanted}, and the longest training example has {sizes.longest} tokens: "
-            f"a lower one changes nothing, and a batch is as wide as its longest"
-        )
+        yield Note.of("length_idle", allowed=wanted, longest=sizes.longest)
     if sizes.truncated:
-        of = f"{len(sizes.lengths)} looked at" if sizes.sampled else f"{sizes.examples}"
-        yield f"{sizes.truncated} training examples (of {of}) are longer than allowed, and are cut"
+        of = len(sizes.lengths) if sizes.sampled else sizes.examples
+        yield Note.of("examples_cut", examples=sizes.truncated, of=of, sampled=sizes.sampled)
     share = padding(sizes, training.batch_size, training.group_by_length) or 0.0
     packed = getattr(task, "packing", "none") != "none"
     if share > PADDED and not training.group_by_length and not packed:
         grouped = padding(sizes, training.batch_size, True) or 0.0
-        yield (
-            f"training.group_by_length is off: {share:.0%} of what goes through the model is padding; "
-            f"with it {grouped:.0%}"
-        )
+        yield Note.of("padding", share=share, grouped=grouped)
 
 
 def padding(sizes: "Sizes", batch_size: int, group: bool) -> float | None:
@@ -170,22 +154,22 @@ def padding(sizes: "Sizes", batch_size: int, group: bool) -> float | None:
     return 1 - int(lengths.sum()) / padded
 
 
-def _schedule(known: Known) -> Iterator[str]:
+def _schedule(known: Known) -> Iterator[Note]:
     training, steps = known.file.training, known.steps
     if steps is None:
         return
     for name, what in (("evaluate_every", "evaluated"), ("save_every", "saved")):
         every = getattr(training, name)
         if isinstance(every, int) and every > steps:
-            yield f"training.{name} is {every}, and the run has {steps} steps: only its end is {what}"
+            yield Note.of("only_at_the_end", key=name, every=every, steps=steps, done=what)
     if warmup_steps(training.schedule, steps) > steps / 2:
-        yield f"the learning rate rises for more than half of the run's {steps} steps"
+        yield Note.of("long_warmup", steps=steps)
     if steps < BUCKET // 5:
-        yield f"the run has {steps} steps: too few to compare methods by"
+        yield Note.of("few_steps", steps=steps)
     examples = known.sizes.examples
     if examples and training.max_steps and training.max_steps * training.batch_size < examples:
         share = training.max_steps * training.batch_size / examples
-        yield f"training.max_steps ends the run after {share:.0%} of an epoch"
+        yield Note.of("part_of_an_epoch", share=share)
 
 
 def times(every: int | str, steps: int, steps_per_epoch: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.contracts import Data
+from graftlab.contracts import Data, written
 from graftlab.errors import ConfigError
 from graftlab.planning import advice, memory, quantized, sizes, storage
 from graftlab.planning.shards import Sharing
@@ -89,10 +89,10 @@ def plan(
             "blocks": list(foreseen.depths),
         },
         "disk": disk._asdict(),
-        "download": fetched._asdict(),
+        "download": fetched._asdict() | {"notes": written(fetched.notes)},
         "time": _time(file, data, accelerator, steps) if probed else None,
-        "warnings": advice.warnings(known),
-        "notes": [*file.notes, *found.notes, *fetched.notes],
+        "warnings": written(advice.warnings(known)),
+        "notes": written([*file.notes, *found.notes, *fetched.notes]),
     }
 
 

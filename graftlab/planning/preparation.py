@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab import config, runfile
-from graftlab.contracts import Data, Row, parts_of
+from graftlab.contracts import Data, Row, parts_of, read_notes
 from graftlab.data import sources
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DiskError
@@ -239,13 +239,11 @@ def raw_rows(prepared: Prepared) -> dict[str, list[Row]]:
 
 def _origins(data: Data) -> dict[str, str]:
     """Return for each split the split of the source that its rows come from (`splits.prepare`)."""
-    notes = data.record.get("notes", ())
-    carved = any(note.startswith("validation carved from train") for note in notes)
-    moved = "the validation split is used as test" in notes
+    kinds = {note.kind for note in read_notes(data.record.get("notes", ()))}
     return {
         "train": "train",
-        "validation": "train" if carved else "validation",
-        "test": "validation" if moved else "test",
+        "validation": "train" if "validation_carved" in kinds else "validation",
+        "test": "validation" if "validation_is_test" in kinds else "test",
     }
 
 

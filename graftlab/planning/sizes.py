@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab.contracts import Backbone, Batch, Data, Row, Task
+from graftlab.contracts import Backbone, Batch, Data, Note, Row, Task
 from graftlab.data import sources
 from graftlab.data.rows import Rows
 from graftlab.errors import DataError
@@ -48,7 +48,7 @@ class Sizes(NamedTuple):
     """Of the training examples that have become tokens."""
     evaluated: Mapping[str, int]
     """Examples of validation and test."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 class Bound(NamedTuple):
@@ -174,7 +174,7 @@ def _unknown(file: "RunFile", why: str, backbone: Backbone, longest: int | None)
         if backbone.max_length is not None:
             config = config.model_copy(update={"max_length": file.task.config.max_length})
         task = material.bind(file, data, backbone, config)
-    notes = (f"the data cannot be read here, and their sizes are not known: {why}",)
+    notes = (Note.of("data_unread", reason=why),)
     sizes = Sizes(None, 1, None, False, 0, (), {}, notes)
     if backbone.max_length is None:
         return Bound(task, sizes)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from graftlab.contracts import Note
 from graftlab.errors import DiskError
 from graftlab.training import checkpoint
 from graftlab.weights import hub
@@ -51,25 +52,25 @@ class Download(NamedTuple):
 
     weights: int | None
     data: int | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def download(file: "RunFile", data_are_here: bool) -> Download:
     """Return what is to be fetched: nothing for what lies on this machine."""
-    notes: list[str] = []
+    notes: list[Note] = []
     weights = _weights(file.backbone.config, notes)
     data = 0 if data_are_here else _data(file.task.config, notes)
     return Download(weights, data, tuple(notes))
 
 
-def _weights(config: Any, notes: list[str]) -> int | None:
+def _weights(config: Any, notes: list[Note]) -> int | None:
     if not hasattr(config, "revision"):
         return 0  # made on the spot
     located = locate(config.model, config.revision, weights=False)
     if _complete(located.folder):
         return 0
     if located.source == str(located.folder.absolute()):
-        notes.append(f"{located.folder} holds no weights: a run of it would be refused")
+        notes.append(Note.of("no_weights", folder=str(located.folder)))
         return None
     hub_id = aliases().get(config.model, {}).get("id") or config.model
     return _asked(notes, "model", hub_id, config.revision, hub.WEIGHTS)
@@ -86,7 +87,7 @@ def _complete(folder: Path) -> bool:
     return all((folder / shard).is_file() for shard in shards)
 
 
-def _data(config: Any, notes: list[str]) -> int | None:
+def _data(config: Any, notes: list[Note]) -> int | None:
     parts = getattr(config, "parts", None)
     if parts:
         sizes = [_data(part.config, notes) for part in parts.values()]
@@ -96,7 +97,7 @@ def _data(config: Any, notes: list[str]) -> int | None:
 
 
 def _asked(
-    notes: list[str], kind: str, hub_id: str, revision: str | None, patterns: tuple[str, ...]
+    notes: list[Note], kind: str, hub_id: str, revision: str | None, patterns: tuple[str, ...]
 ) -> int | None:
     """Return the bytes of the files of a repository, as the hub says."""
     import os
@@ -110,7 +111,8 @@ def _asked(
             hub_id, revision=revision, repo_type=kind, timeout=hub.TIMEOUT, files_metadata=True
         )
     except (HTTPError, OfflineModeIsEnabled, OSError) as error:
-        notes.append(f"the size of {hub_id} is not known: {hub.explain(hub_id, revision, error)}")
+        why = hub.explain(hub_id, revision, error)
+        notes.append(Note.of("size_unknown", source=hub_id, reason=why))
         return None
     return sum(
         int(file.size or 0)

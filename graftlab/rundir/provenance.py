@@ -9,7 +9,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -104,13 +104,27 @@ def record(used: "torch.device") -> dict[str, Any]:
     }
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
-    """Return `key: before -> now` for each leaf that is not the same; long texts are not shown."""
+class Difference(NamedTuple):
+    """A leaf that two records do not share."""
+
+    key: str
+    """Dotted, from the top."""
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.before} -> {self.now}"
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], where: str = ""
+) -> list[Difference]:
+    """Return each leaf that is not the same, but for the text of an uncommitted change."""
     found = []
     for key in sorted(set(before) | set(now)):
         old, new, name = before.get(key), now.get(key), f"{where}{key}"
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{name}.")
         elif old != new and key != "dirty_diff":
-            found.append(f"{name}: {old} -> {new}")
+            found.append(Difference(name, old, new))
     return found

@@ -8,6 +8,7 @@ from typing import Any
 from graftlab import registry
 from graftlab.config import Document, Problems
 from graftlab.config.parser import Location
+from graftlab.contracts import Note
 from graftlab.errors import ConfigError, DataError, GraftlabError, missing_extra, unknown
 from graftlab.runfile.records import Part
 from graftlab.weights import pretrained
@@ -134,16 +135,24 @@ def _not_on_quantized(method: Part, backbone: Part) -> str | None:
     return why
 
 
-def notes(document: Document, training: Any, tracking: Any) -> Iterator[str]:
+def notes(document: Document, training: Any, tracking: Any) -> Iterator[Note]:
     """Yield what is given and has no effect here, with its place."""
     if training.max_steps and _differs(document, "training", training, "epochs"):
-        yield f"{document.place('training', 'epochs')}: training.epochs has no effect: " + (
-            f"training.max_steps ({training.max_steps}) decides."
+        yield Note.of(
+            "no_effect",
+            place=document.place("training", "epochs"),
+            key="training.epochs",
+            because="training.max_steps",
+            value=training.max_steps,
         )
     for field in type(tracking).model_fields:
         if not tracking.to and _differs(document, "tracking", tracking, field):
-            yield f"{document.place('tracking', field)}: tracking.{field} has no effect: " + (
-                "tracking.to names no tracker."
+            yield Note.of(
+                "no_effect",
+                place=document.place("tracking", field),
+                key=f"tracking.{field}",
+                because="tracking.to",
+                value=None,
             )
 
 

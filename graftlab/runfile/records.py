@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from graftlab.config import Paths, Section
 from graftlab.config.section import MAX_NAME
+from graftlab.contracts import Note
 
 
 class Root(Section):
@@ -82,5 +83,5 @@ class RunFile:
     deterministic: bool
     resolved: dict[str, Any]
     """Every field with its value and every path absolute, to be written as config.yaml."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     """Keys that are given and have no effect here."""

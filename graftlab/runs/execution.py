@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from graftlab.contracts import Attached, Task
+from graftlab.contracts import Attached, Note, Task, read_notes
 from graftlab.errors import ConfigError
 from graftlab.rundir import files, provenance
 from graftlab.rundir.run import Lines, NoLines, Run
@@ -58,7 +58,7 @@ class Execution:
     ) -> None:
         self.run, self.file, self.options, self.signals = run, file, options, signals
         self.processes = processes or Processes()
-        self.not_exact: list[str] = []
+        self.not_exact: list[Note] = []
 
     def carry_out(self) -> None:
         """Train to the end, then score; `result.json` is written last."""
@@ -118,10 +118,9 @@ class Execution:
     def _load(self, saved: checkpoint.Checkpoint | None) -> Material:
         """Return data, backbone and task; environment.json then says what they are."""
         loaded = material.load(self.file, check=self.signals.check)
-        if note := loaded.backbone.record.get("note"):
-            log.warning("%s", note)
-        for said in loaded.data.record.get("notes", ()):
-            log.warning("%s", said)
+        for record in (loaded.backbone.record, loaded.data.record):
+            for note in read_notes(record.get("notes", ())):
+                log.warning("%s", note)
         evaluation.rehearse(loaded.task, loaded.data.splits, evaluation.metric)
         log.info("data: %s", loaded.record.get("sizes"))
         now: dict[str, Any] = {
@@ -228,8 +227,8 @@ class Execution:
             loop.tell({key: record[key] for key in TRAIN_SIZES if key in record})
             return
         resume.restore(loop, saved)
-        reasons = [*loop.position.not_exact, *self.not_exact]
-        loop.position.not_exact = list(dict.fromkeys(reasons))  # each once, over all resumes
+        known = loop.position.not_exact  # each once, over all resumes
+        known += [note for note in self.not_exact if note not in known]
 
     def _select(self, loop: Loop) -> None:
         """Give the model the weights of the best checkpoint, if that is what was asked for."""

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graftlab.contracts import Note, written
 from graftlab.errors import CheckpointError, ConfigError, DataError, ModelError
 from graftlab.rundir import files, provenance
 from graftlab.rundir.run import Run
@@ -29,32 +30,35 @@ ENVIRONMENT = (
 
 def compare_config(
     before: Mapping[str, Any], now: Mapping[str, Any], override: Sequence[str]
-) -> list[str]:
+) -> list[Note]:
     """Return what was changed on purpose (the keys in `override`), as reasons why a run is not exact.
 
     Raises:
         ConfigError: something else was changed that is not harmless.
     """
     overridden, harmful = [], []
-    for line in provenance.differences(before, now):
-        key = line.partition(":")[0]
-        if key.startswith(HARMLESS):
-            log.warning("changed since the checkpoint: %s", line)
-        elif key in override:
-            overridden.append(f"config changed: {line}")
+    for changed in provenance.differences(before, now):
+        if _is_harmless(changed.key):
+            log.warning("changed since the checkpoint: %s", changed)
+        elif changed.key in override:
+            overridden.append(Note.of("config_changed", **changed._asdict()))
         else:
-            harmful.append(line)
+            harmful.append(changed)
     if harmful:
-        keys = " ".join(f"--override {line.partition(':')[0]}" for line in harmful)
+        keys = " ".join(f"--override {changed.key}" for changed in harmful)
         raise ConfigError(
             "config.yaml is not what the checkpoint was made with:\n  "
-            + "\n  ".join(harmful)
+            + "\n  ".join(map(str, harmful))
             + f"\nPut it back, or go on with the change by: {keys}"
         )
     return overridden
 
 
-def remember(run: Run, now: dict[str, Any], step: int | None) -> list[str]:
+def _is_harmless(key: str) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in HARMLESS)
+
+
+def remember(run: Run, now: dict[str, Any], step: int | None) -> list[Note]:
     """Write environment.json, or compare with it where the run goes on from `step`; return what changed.
 
     Raises:
@@ -67,16 +71,16 @@ def remember(run: Run, now: dict[str, Any], step: int | None) -> list[str]:
         return []
     before = {"sharding": "whole"} | _read(run)
     _same_inputs(before, now)
-    changed = [
-        line
+    notes = [
+        Note.of("environment_changed", **changed._asdict())
         for key in ENVIRONMENT
-        for line in provenance.differences({key: before[key]}, {key: now[key]})
+        for changed in provenance.differences({key: before[key]}, {key: now[key]})
     ]
-    for line in changed:
-        log.warning("not the environment that the run began in: %s", line)
-    before.setdefault("resumes", []).append({"step": step, "changed": changed})
+    for note in notes:
+        log.warning("not the environment that the run began in: %s", note)
+    before.setdefault("resumes", []).append({"step": step, "changed": written(notes)})
     files.write_json(run.environment, before)
-    return [f"environment changed: {line}" for line in changed]
+    return notes
 
 
 def compare_processes(

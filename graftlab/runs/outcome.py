@@ -3,6 +3,7 @@
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from graftlab.contracts import Note, written
 from graftlab.rundir import files
 from graftlab.rundir.run import Run, read_lines
 from graftlab.weights import quantized
@@ -23,7 +24,7 @@ def result(file: "RunFile", loop: "Loop", not_deterministic: "Sequence[str]") ->
     trainable, total = count(loop.model)
     timing = read_lines(loop.parts.run.timing)
     last = file.training.select == "last" or not position.best_step
-    not_exact = position.not_exact + _cut(loop)
+    not_exact = written([*position.not_exact, *_cut(loop)])
     return {
         "name": file.name,
         "task": file.resolved["task"].get("name") or file.task.name,
@@ -65,12 +66,12 @@ def write_adapter(run: Run, file: "RunFile", model: "nn.Module", task: "Task") -
     files.sync(run.path)
 
 
-def _cut(loop: "Loop") -> list[str]:
+def _cut(loop: "Loop") -> list[Note]:
     """Return a reason if memory ran out and the micro-batch was made smaller."""
     asked, made = loop.asked_micro_batch_size, loop.position.micro_batch_size
     if made >= asked:
         return []
-    return [f"out of memory: micro-batch {made} instead of {asked}"]
+    return [Note.of("memory_ran_out", now=made, asked=asked)]
 
 
 def count(model: "nn.Module") -> tuple[int, int]:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from graftlab import registry
+from graftlab.contracts import read_notes
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runs.evaluation import higher_is_better
@@ -300,7 +301,7 @@ def _record(run: Done, reported: bool) -> dict[str, Any]:
         "finished": result is not None,
         "cause": None if result else run.cause or "not run",
         "skipped_steps": (result or {}).get("skipped_steps"),
-        "not_exact": "; ".join((result or {}).get("not_exact", ())) or None,
+        "not_exact": "; ".join(map(str, read_notes((result or {}).get("not_exact", ())))) or None,
     }
     if result is None:
         return record

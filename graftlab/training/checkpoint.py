@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.contracts import Note
 from graftlab.errors import CheckpointError, DiskError
 from graftlab.rundir import files
 
@@ -41,8 +42,8 @@ class Found:
     """The checkpoint to go on from, and what was wrong with newer ones."""
 
     path: Path | None = None
-    problems: list[str] = field(default_factory=list)
-    inexact: str | None = None
+    problems: list[Note] = field(default_factory=list)
+    inexact: Note | None = None
     """What `path` lacks, where it is good for its weights only."""
     damaged: frozenset[str] = frozenset()
     """The files of `path` that are not to be read."""
@@ -127,25 +128,20 @@ def save(
     return target
 
 
-def problem(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint, or None if every file has the hash of the manifest.
+def damage(path: Path) -> dict[str, str]:
+    """Return the files of a checkpoint that are `missing`, `unreadable` or `changed` since they were written.
 
     Raises:
         CheckpointError: it was written by a newer graftlab.
     """
-    return "; ".join(damage(path).values()) or None
-
-
-def damage(path: Path) -> dict[str, str]:
-    """Return what is wrong with each file of a checkpoint that is not as it was written."""
     try:
         manifest = files.read_json(path / "manifest.json")
         sums = dict(manifest["sha256"])
         written = int(manifest["format"])
     except FileNotFoundError:
-        return {"manifest.json": "manifest.json is missing"}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return {"manifest.json": f"manifest.json cannot be read ({error})"}
+        return {"manifest.json": "missing"}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"manifest.json": "unreadable"}
     if written > FORMAT:
         raise CheckpointError(
             f"{path} has checkpoint format {written}, this graftlab reads up to {FORMAT}. "
@@ -154,9 +150,9 @@ def damage(path: Path) -> dict[str, str]:
     found = {}
     for file in sorted({*sums, *NEEDED}):
         if not (path / file).is_file():
-            found[file] = f"{file} is missing"
+            found[file] = "missing"
         elif files.sha256(path / file) != sums.get(file):
-            found[file] = f"{file} has changed since it was written (its sha256 is another)"
+            found[file] = "changed"
     return found
 
 
@@ -169,11 +165,10 @@ def find(folder: Path, allow_inexact: bool = False) -> Found:
         CheckpointError: there are checkpoints, and none can be used.
     """
     found = Found()
-    bad: list[tuple[Path, str]] = []
+    bad: list[tuple[Path, dict[str, str]]] = []
     for step in reversed(steps(folder)):
         path = folder / name(step)
-        wrong = problem(path)
-        if wrong is None:
+        if not (wrong := damage(path)):
             found.path = path
             break
         bad.append((path, wrong))
@@ -182,12 +177,12 @@ def find(folder: Path, allow_inexact: bool = False) -> Found:
         if not usable:
             raise CheckpointError(
                 f"no checkpoint in {folder} can be used:\n  "
-                + "\n  ".join(f"{path.name}: {wrong}" for path, wrong in bad)
+                + "\n  ".join(str(damaged(path, wrong)) for path, wrong in bad)
                 + "\nNothing was deleted. `--allow-inexact` goes on from weights without the rest, "
                 "where they can be read; `graftlab run RUN/config.yaml --new` starts again."
             )
-        found.path, found.inexact = usable[0][0], f"{usable[0][0].name}: {usable[0][1]}"
-        found.damaged = frozenset(damage(found.path))
+        found.path, wrong = usable[0]
+        found.inexact, found.damaged = damaged(found.path, wrong), frozenset(wrong)
         return found
     found.problems = [_set_aside(path, wrong) for path, wrong in bad]
     if found.path is not None:
@@ -195,24 +190,30 @@ def find(folder: Path, allow_inexact: bool = False) -> Found:
     return found
 
 
+def damaged(path: Path, wrong: Mapping[str, str]) -> Note:
+    """Return a note of what `damage` has found."""
+    return Note.of("checkpoint_damaged", checkpoint=path.name, files=dict(wrong))
+
+
 def _weights(path: Path) -> bool:
     """Return whether a checkpoint's state and weights can be read, whatever else is missing."""
-    damaged = damage(path)
-    if any(file in NEEDED for file in damaged):
+    wrong = damage(path)
+    if any(file in NEEDED for file in wrong):
         return False
     try:
-        return "trainable" in load(path, damaged).tensors
+        return "trainable" in load(path, wrong).tensors
     except Exception:
         return False  # without a manifest they may be damaged in any way at all
 
 
-def _set_aside(path: Path, wrong: str) -> str:
+def _set_aside(path: Path, wrong: Mapping[str, str]) -> Note:
     aside, number = path.with_name(path.name + ".corrupt"), 1
     while aside.exists():
         number += 1
         aside = path.with_name(f"{path.name}.corrupt{number}")
     path.rename(aside)
-    return f"{path.name}: {wrong}; kept as {aside.name}"
+    told = {"checkpoint": path.name, "files": dict(wrong), "aside": aside.name}
+    return Note.of("checkpoint_set_aside", **told)
 
 
 def load(path: Path, damaged: Collection[str] = ()) -> Checkpoint:

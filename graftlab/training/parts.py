@@ -1,10 +1,10 @@
 """What the training loop is given, and where it stands."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graftlab.contracts import Attached, Task
+from graftlab.contracts import Attached, Note, Task, read_notes, written
 from graftlab.rundir.run import Run
 from graftlab.training.parallel.processes import Processes
 from graftlab.training.signals import Signals
@@ -60,5 +60,14 @@ class Position:
     evaluation_pending: bool = False
     """A signal came in the evaluation of this step: it is done first after a resume."""
     micro_batch_size: int = 0
-    not_exact: list[str] = field(default_factory=list)
+    not_exact: list[Note] = field(default_factory=list)
     """Why the run may differ from an uninterrupted one, if it may."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of it."""
+        return asdict(self) | {"not_exact": written(self.not_exact)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Position":
+        """Return what `as_json` was made of."""
+        return cls(**{**values, "not_exact": read_notes(values.get("not_exact", ()))})

@@ -7,11 +7,10 @@ import functools
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.contracts import Training
+from graftlab.contracts import Note, Training
 from graftlab.errors import CheckpointError, DiskError
 from graftlab.rundir import files
 from graftlab.training import checkpoint
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from graftlab.training.loop import Loop
 
 log = logging.getLogger("graftlab")
+
+AGAIN = "Put it back, or run config.yaml again in a directory of its own."
 
 
 def buffers(model: "nn.Module") -> "dict[str, Tensor]":
@@ -77,7 +78,7 @@ def save(
         DiskError: no room, even where the oldest one has made some.
     """
     state["config"] = dict(loop.parts.config)
-    state |= {"position": asdict(loop.position), "metrics_bytes": loop.lines.durable()}
+    state |= {"position": loop.position.as_json(), "metrics_bytes": loop.lines.durable()}
     folder, step = loop.parts.run.checkpoints, loop.position.step
     pinned = {0} | ({loop.position.best_step} if loop.config.select == "best" else set())
     if every := loop.config.keep_every:
@@ -151,10 +152,10 @@ def restore(loop: "Loop", saved: Checkpoint) -> None:
     loop.plateau.load_state_dict(saved.state["plateau"])
     if saved.state["scaler"] and loop.parts.accelerator.scaler:
         loop.parts.accelerator.scaler.load_state_dict(saved.state["scaler"])
-    loop.position = Position(**saved.state["position"])
+    loop.position = Position.from_json(saved.state["position"])
     loop.batches.micro_batch_size = _micro_batch_size(loop, saved)
     if not loop.lines.cut(saved.state["metrics_bytes"]):
-        loop.position.not_exact.append("metrics.jsonl has lost lines since the checkpoint")
+        loop.position.not_exact.append(Note.of("lines_lost"))
     loop.saved_step = saved.step
 
 
@@ -162,10 +163,13 @@ def _computed(checkpoints: Path) -> "Mapping[str, Tensor]":
     """Return the frozen tensors that the method computed when the run began."""
     path = checkpoints / checkpoint.name(0) / "computed.safetensors"
     if not path.parent.is_dir():
-        raise CheckpointError(f"{path.parent} is gone; it holds what the run began from.")
+        raise CheckpointError(f"{path.parent} is gone; it holds what the run began from. {AGAIN}")
     damage = checkpoint.damage(path.parent)
-    if wrong := damage.get("manifest.json") or damage.get(path.name):
-        raise CheckpointError(f"{path.parent} cannot be used: {wrong}. The run began from it.")
+    if wrong := {name: damage[name] for name in ("manifest.json", path.name) if name in damage}:
+        raise CheckpointError(
+            f"{path.parent.parent} cannot be used, and the run began from it: "
+            f"{checkpoint.damaged(path.parent, wrong)}. {AGAIN}"
+        )
     return files.load_tensors(path)
 
 
@@ -182,8 +186,10 @@ def put_back_best(loop: "Loop", step: int) -> None:
     damage = checkpoint.damage(path)
     damage.pop("optimizer.safetensors", None)  # training is over
     if damage:
-        wrong = "; ".join(damage.values())
-        raise CheckpointError(f"the best checkpoint, {path}, cannot be used: {wrong}.")
+        raise CheckpointError(
+            f"the best checkpoint in {path.parent} cannot be used: "
+            f"{checkpoint.damaged(path, damage)}. {AGAIN}"
+        )
     best = checkpoint.load(path, ["optimizer.safetensors"])
     _restore_hooks(loop, best)
     put_back(loop, best.tensors["trainable"], f"the best checkpoint, step {best.step}")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from graftlab.contracts import Note
 from graftlab.errors import DiskError, ModelError, Refused
 
 TIMEOUT = 5.0  # seconds for the hub's first answer; after that it counts as out of reach
@@ -29,8 +30,8 @@ class Fetched(NamedTuple):
 
     folder: Path
     commit: str
-    note: str
-    """Why the cache was used without asking the hub; empty where it was asked."""
+    notes: tuple[Note, ...] = ()
+    """Why the cache was used without asking the hub, if it was."""
 
 
 def refuse_pickles(where: str, names: Iterable[str]) -> None:
@@ -66,13 +67,13 @@ def fetch(hub_id: str, revision: str | None, weights: bool) -> Fetched:
             refuse_pickles(hub_id, names)
         # by name, not by info.sha: the cache has to learn to which commit the name belongs
         folder = _snapshot(hub_id, revision, weights, online=True)
-        return Fetched(folder, folder.name, "")
+        return Fetched(folder, folder.name)
     except (HTTPError, OfflineModeIsEnabled) as error:
         reason = explain(hub_id, revision, error)
         if (cached := _cached(hub_id, revision, weights)) is None:
             raise ModelError(reason) from error
-        note = f"{hub_id} is read from the cache ({cached.name[:12]}): {reason}"
-        return Fetched(cached, cached.name, note)
+        note = Note.of("from_the_cache", model=hub_id, revision=cached.name, reason=reason)
+        return Fetched(cached, cached.name, (note,))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskError(

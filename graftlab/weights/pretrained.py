@@ -15,6 +15,7 @@ from typing import Any
 from graftlab import registry
 from graftlab.config import read_yaml
 from graftlab.config.section import MAX_NAME
+from graftlab.contracts import Note, written
 from graftlab.errors import ModelError, nearest
 from graftlab.weights import packages
 from graftlab.weights.hub import WEIGHTS, fetch, refuse_pickles
@@ -49,16 +50,16 @@ class Located:
     """The commit on the hub; None for a folder."""
     sha256: dict[str, str]
     """Hash of each weight file; empty when the weights were not asked for."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     """What the user has to know of this choice."""
 
-    def record(self, *notes: str) -> dict[str, Any]:
+    def record(self, *notes: Note) -> dict[str, Any]:
         """Return what a run keeps of the model; `notes` are added to our own."""
         return {
             "source": self.source,
             "revision": self.revision,
             "sha256": self.sha256,
-            "note": " ".join((*self.notes, *notes)),
+            "notes": written((*self.notes, *notes)),
         }
 
 
@@ -145,9 +146,9 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
         Refused: its weights are pickles.
     """
     if folder := _local(model):
-        notes: tuple[str, ...] = ()
+        notes: tuple[Note, ...] = ()
         if model in aliases() or (_is_hub_id(model) and "/" in model):
-            notes = (f"{model} is the folder {folder.resolve()}, not the model of that name.",)
+            notes = (Note.of("folder_of_that_name", model=model, folder=str(folder.resolve())),)
         if revision:
             raise ModelError(
                 f"backbone.revision {revision!r} is for models on the hub, but {model} is the "
@@ -170,8 +171,7 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
         hint = f" Did you mean the alias {close!r}?" if close and model not in aliases() else ""
         raise ModelError(f"{error}{hint}") from error
     sha256 = hash_weights(fetched.folder) if weights else {}
-    said = (fetched.note,) if fetched.note else ()
-    return Located(hub_id, fetched.folder, fetched.commit, sha256, said)
+    return Located(hub_id, fetched.folder, fetched.commit, sha256, fetched.notes)
 
 
 def _local(model: str) -> Path | None:
@@ -207,7 +207,7 @@ def package_of(hub_id: str) -> packages.Package | None:
     return next((packages.Package(**e["package"]) for e in entries if "package" in e), None)
 
 
-def from_package(model: str, package: packages.Package, reason: ModelError) -> tuple[Path, str]:
+def from_package(model: str, package: packages.Package, reason: ModelError) -> tuple[Path, Note]:
     """Return the folder of a package's model, and what is to be said: it is taken for `reason`.
 
     Raises:
@@ -218,11 +218,13 @@ def from_package(model: str, package: packages.Package, reason: ModelError) -> t
         folder = packages.folder(package)
     except ModelError as error:
         raise ModelError(f"{reason} {error}") from reason
-    why = str(reason).partition(". ")[0]
-    note = f"{model} comes from the installed package {package.name}: {why}."
-    if package.file.endswith(".gguf"):
-        note += " Its weights are quantized blocks made float32: close to the hub's, and not equal."
-    return folder, note
+    return folder, Note.of(
+        "from_a_package",
+        model=model,
+        package=package.name,
+        equal=not package.file.endswith(".gguf"),
+        reason=str(reason),
+    )
 
 
 def _packaged(

@@ -13,6 +13,7 @@ from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.utils import close_session
 from range_hub import COMMIT, RangeHub
 
+from graftlab.contracts import Note
 from graftlab.errors import DiskError, ModelError, Refused
 from graftlab.weights import layers
 from graftlab.weights.layers import ranges
@@ -93,8 +94,8 @@ def test_a_layer_that_is_kept_is_not_fetched_again_and_needs_no_network(hub, fol
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     checkpoint = layers.open("acme/llama")
     assert same(checkpoint.load_layer(1), folder)
-    assert "from the cache" in checkpoint.notes[0]
-    assert "HF_HUB_OFFLINE" in checkpoint.notes[0]
+    assert checkpoint.notes[0].kind == "from_the_cache"
+    assert "HF_HUB_OFFLINE" in checkpoint.notes[0].fields["reason"]
     with pytest.raises(ModelError, match="HF_HUB_OFFLINE forbids"):
         checkpoint.load_layer(0)
 
@@ -176,7 +177,7 @@ def test_without_ranges_the_shard_is_fetched_whole_that_is_said_and_no_other_is(
     asked = {name for name, _ in hub.requests if name.endswith(".safetensors")}
     assert asked == needed
     for file in needed:
-        assert any(file in note and "fetched whole" in note for note in checkpoint.notes)
+        assert Note.of("fetched_whole", file=file, model="acme/llama") in checkpoint.notes
         assert file in caplog.text
     fetched = sum((folder / file).stat().st_size for file in needed)
     small = sum((folder / name).stat().st_size for name in ("config.json", INDEX))

@@ -10,6 +10,7 @@ from graftlab import registry, runfile
 from graftlab.backbones import tiny
 from graftlab.config import Paths, read_yaml
 from graftlab.config import read as config_of
+from graftlab.contracts import Note
 from graftlab.errors import ConfigError, DataError
 from graftlab.tasks import multiple_choice
 from graftlab.tasks._questions import Question
@@ -221,7 +222,8 @@ def test_questions_with_another_number_of_choices_are_left_out_and_counted(tmp_p
     assert data.record["dropped"] == {"train": {"4 choices, not 3": 1, "2 choices, not 3": 2}}
     kept = [row["index"] for split in data.splits.values() for row in split]
     assert sorted(kept) == [0, 2, 3]
-    assert "train: 2 rows (2 choices, not 3) left out" in data.record["notes"]
+    note = Note.of("rows_left_out", split="train", rows=2, reason="2 choices, not 3")
+    assert note.as_json() in data.record["notes"]
     with pytest.raises(DataError, match=r"no row that can be used. 2 rows \(2 choices, not 3\)"):
         read(own(tmp_path, rows[4:]))
 

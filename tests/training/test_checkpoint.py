@@ -63,9 +63,9 @@ def test_a_damaged_file_means_the_checkpoint_before_it(folder, damage, file):
     damage(folder / "step-000006" / file)
     found = checkpoint.find(folder)
     assert found.path == folder / "step-000003"
-    assert len(found.problems) == 1
-    assert file in found.problems[0]
-    assert "step-000006.corrupt" in found.problems[0]
+    (note,) = found.problems
+    assert file in note.fields["files"]
+    assert note.fields["aside"] == "step-000006.corrupt"
     assert (folder / "step-000006.corrupt").is_dir()
     assert (folder / "latest").read_text() == "step-000003\n"
     torch.testing.assert_close(checkpoint.load(found.path).tensors["trainable"]["w"][0].item(), 3.0)
@@ -74,7 +74,7 @@ def test_a_damaged_file_means_the_checkpoint_before_it(folder, damage, file):
 def test_safetensors_alone_would_not_notice_a_flipped_bit(folder):
     flip_a_bit(folder / "step-000006" / "trainable.safetensors")
     assert checkpoint.load(folder / "step-000006").step == 6  # why there is a manifest
-    assert "sha256" in checkpoint.problem(folder / "step-000006")
+    assert checkpoint.damage(folder / "step-000006") == {"trainable.safetensors": "changed"}
 
 
 def test_damaged_twice_the_same_step_keeps_both(folder):
@@ -112,7 +112,7 @@ def test_weights_without_the_rest_are_used_only_when_that_is_allowed(folder, dam
         checkpoint.find(folder)
     found = checkpoint.find(folder, allow_inexact=True)
     assert found.path == folder / "step-000006"
-    assert "optimizer.safetensors" in found.inexact
+    assert "optimizer.safetensors" in found.inexact.fields["files"]
     loaded = checkpoint.load(found.path, found.damaged)
     assert sorted(loaded.tensors) == ["hooks", "trainable"]
 
@@ -187,7 +187,7 @@ def test_a_newer_format_is_refused_by_its_number(folder, step):
     values = json.loads(manifest.read_text()) | {"format": checkpoint.FORMAT + 1}
     manifest.write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match=f"format {checkpoint.FORMAT + 1}"):
-        checkpoint.problem(folder / checkpoint.name(step))
+        checkpoint.damage(folder / checkpoint.name(step))
 
 
 def test_rotation_keeps_the_newest_the_pinned_and_what_is_foreign(folder):
@@ -208,7 +208,7 @@ def test_rotation_keeps_the_newest_the_pinned_and_what_is_foreign(folder):
 def test_the_same_step_is_written_over_whole(folder):
     values = {"trainable": {"w": torch.zeros(2)}}
     checkpoint.save(folder, 6, values, {})
-    assert checkpoint.problem(folder / "step-000006") is None
+    assert checkpoint.damage(folder / "step-000006") == {}
     assert checkpoint.load(folder / "step-000006").tensors["trainable"]["w"].tolist() == [0.0, 0.0]
     assert not list(folder.glob("*.old"))
 
@@ -246,7 +246,7 @@ def test_a_disk_that_fails_at_any_fsync_leaves_the_older_ones_whole(
         assert not list(folder.glob("*.partial"))
     monkeypatch.undo()
     for step in (0, 3, 6):
-        assert checkpoint.problem(folder / checkpoint.name(step)) is None
+        assert checkpoint.damage(folder / checkpoint.name(step)) == {}
     assert checkpoint.find(folder).path.name in ("step-000006", "step-000009")
 
 

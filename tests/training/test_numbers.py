@@ -161,7 +161,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(tmp_path, monk
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
     result = done.read_result()
     assert not result["exact"]
-    assert result["not_exact"] == ["out of memory: micro-batch 2 instead of 8"]
+    assert result["not_exact"] == [{"kind": "memory_ran_out", "now": 2, "asked": 8}]
 
 
 def test_an_allocator_of_the_cpu_counts_too(tmp_path, monkeypatch):
@@ -193,7 +193,7 @@ def test_a_micro_batch_that_was_cut_stays_cut_after_a_resume(tmp_path, monkeypat
     sizes = small_memory(monkeypatch, 4)
     done = session.resume(tmp_path / "runs" / "tiny", tiny_runs.quiet())
     assert max(sizes) == 4
-    assert done.read_result()["not_exact"] == ["out of memory: micro-batch 4 instead of 8"]
+    assert done.read_result()["not_exact"] == [{"kind": "memory_ran_out", "now": 4, "asked": 8}]
 
 
 def test_one_example_that_does_not_fit_ends_with_three_ways_out(tmp_path, monkeypatch):

@@ -185,7 +185,8 @@ def test_a_run_goes_on_in_another_number_of_processes_and_says_so(home, even):
     (one,) = several.start(several.train, None, path, world=1)
     assert one.code == 0, one
     result = Run(path).read_result()
-    assert result["not_exact"] == ["environment changed: processes: 2 -> 1"]
+    changed = {"key": "processes", "before": 2, "now": 1}
+    assert result["not_exact"] == [{"kind": "environment_changed", **changed}]
     assert_close(one.value[0], even[2][0].value[0])
 
 
@@ -197,7 +198,7 @@ def test_memory_that_runs_out_in_one_halves_the_micro_batch_of_all(home, even):
     assert_equal(ended[0].value[0], ended[1].value[0])
     assert_close(ended[0].value[0], even[2][0].value[0])
     result = Run(path).read_result()
-    assert result["not_exact"] == ["out of memory: micro-batch 2 instead of 3"]
+    assert result["not_exact"] == [{"kind": "memory_ran_out", "now": 2, "asked": 3}]
     assert "out of memory at step 1" in Run(path).log.read_text()
 
 

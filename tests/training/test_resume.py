@@ -69,7 +69,8 @@ def test_an_override_goes_on_and_marks_the_run(stopped):
     edit(stopped, "learning_rate: 0.01", "learning_rate: 0.02")
     done = resume(stopped, override=("training.learning_rate",))
     result = done.read_result()
-    assert result["not_exact"] == ["config changed: training.learning_rate: 0.01 -> 0.02"]
+    changed = {"key": "training.learning_rate", "before": 0.01, "now": 0.02}
+    assert result["not_exact"] == [{"kind": "config_changed", **changed}]
     rates = {row["step"]: row["learning_rate"] for row in done.read_metrics() if "loss" in row}
     assert rates[6] == pytest.approx(2 * rates[5] * 7 / 8)  # linear: 8 shares left at 5, 7 at 6
 
@@ -130,9 +131,9 @@ def test_another_machine_goes_on_and_marks_the_run_each_reason_once(stopped):
     edit_record(stopped, elsewhere)
     result = resume(stopped).read_result()
     assert not result["exact"]
-    assert [line.partition(" -> ")[0] for line in result["not_exact"]] == [
-        "environment changed: packages.torch: 1.0",
-        "environment changed: threads.torch: 64",
+    assert [(note["kind"], note["key"], note["before"]) for note in result["not_exact"]] == [
+        ("environment_changed", "packages.torch", "1.0"),
+        ("environment_changed", "threads.torch", 64),
     ]
 
 
@@ -161,7 +162,8 @@ def test_all_checkpoints_bad_is_exit_7_and_weights_alone_go_on_when_allowed(stop
         resume(stopped)
     assert caught.value.exit_code == 7
     done = resume(stopped, allow_inexact=True)
-    assert done.read_result()["not_exact"] == ["step-000005: optimizer.safetensors is missing"]
+    damaged = {"checkpoint": "step-000005", "files": {"optimizer.safetensors": "missing"}}
+    assert done.read_result()["not_exact"] == [{"kind": "checkpoint_damaged", **damaged}]
 
 
 @pytest.mark.parametrize("file", ["trainable", "optimizer", "hooks"])
@@ -183,7 +185,7 @@ def test_metrics_that_have_lost_lines_are_not_filled_with_zeros(stopped):
     (stopped / "metrics.jsonl").write_text(text.splitlines(keepends=True)[0])
     done = resume(stopped)
     assert "\0" not in done.metrics.read_text()
-    assert done.read_result()["not_exact"] == ["metrics.jsonl has lost lines since the checkpoint"]
+    assert done.read_result()["not_exact"] == [{"kind": "lines_lost"}]
 
 
 def test_a_run_that_moved_goes_on(stopped, tmp_path):

@@ -198,7 +198,7 @@ def _certify(adapted: Adapted, folder: Path, sample: outputs.Sample, dtype: str)
         "problems": problems,
         "run": str(adapted.run.path),
         "method": adapted.file.method.name,
-        "backbone": {k: v for k, v in adapted.backbone.record.items() if k != "note"},
+        "backbone": {k: v for k, v in adapted.backbone.record.items() if k != "notes"},
         "dtype": dtype,
         "sample": {"what": sample.what, "rows": sample.rows},
         "compared": compared,

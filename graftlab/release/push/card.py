@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from graftlab.contracts import read_notes
 from graftlab.errors import ConfigError
 from graftlab.release.push.contents import CARD, MODEL_CONFIG, Shared
 
@@ -195,7 +196,9 @@ def _score(score: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _warnings(result: Mapping[str, Any]) -> list[str]:
-    said = [f"- Not exactly repeatable: {_plain(reason)}" for reason in result["not_exact"]]
+    said = [
+        f"- Not exactly repeatable: {_plain(reason)}" for reason in read_notes(result["not_exact"])
+    ]
     return ["\n".join(said)] if said else []
 
 
@@ -281,6 +284,6 @@ def _fenced(text: str, language: str) -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
-def _plain(text: str) -> str:
+def _plain(text: object) -> str:
     """Return text that is no markup: names come from run files and data."""
     return re.sub(r"([|`<>\\*\[\]])", r"\\\1", " ".join(str(text).split()))

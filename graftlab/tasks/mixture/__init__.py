@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from graftlab.config import Paths
-from graftlab.contracts import Backbone, Data, Problem, Row
+from graftlab.contracts import Backbone, Data, Note, Problem, Row, read_notes, written
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.seeds import mix
 from graftlab.tasks.mixture import draws
@@ -174,17 +174,19 @@ def read(config: Config, paths: Paths, seed: int) -> Data:
     records = {name: dict(data.record) for name, data in own.items()}
     prints: dict[str, Any] = {name: found.get("fingerprint", {}) for name, found in records.items()}
     notes = [
-        f"{name}: {note}" for name, found in records.items() for note in found.get("notes", ())
+        note.within(name)
+        for name, found in records.items()
+        for note in read_notes(found.get("notes", ()))
     ]
     sizes = [len(data.splits["train"]) for data in own.values()]
-    draws = _quotas(config, sizes)
-    said = ", ".join(f"{n} {q} (has {s})" for n, q, s in zip(own, draws, sizes, strict=True))
+    found = zip(own, _quotas(config, sizes), sizes, strict=True)
+    drawn = {name: {"draws": quota, "rows": size} for name, quota, size in found}
     skipped = {name: found["skipped"] for name, found in records.items() if found.get("skipped")}
     record = {
         "sizes": {split: len(rows) for split, rows in splits.items()},
         "fingerprint": {s: _digest([(n, f.get(s)) for n, f in prints.items()]) for s in SPLITS},
         "skipped": skipped,
-        "notes": [*notes, f"an epoch draws of each task: {said}"],
+        "notes": written([*notes, Note.of("drawn_of_tasks", drawn=drawn)]),
         "tasks": records,
         **{key: sum(found.get(key, 0) for found in records.values()) for key in ROWS},
     }

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from graftlab.contracts import Note
 from graftlab.errors import ModelError
 from graftlab.seeds import mix
 from graftlab.weights.layers.source import UNQUANTIZED, Source
@@ -70,7 +71,7 @@ class Checkpoint:
         return self._source.remote
 
     @property
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note]:
         """What the user has to know of how it was read."""
         return self._source.notes
 

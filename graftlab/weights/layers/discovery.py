@@ -64,7 +64,7 @@ def _from_hub(model: str, revision: str | None, cache: Path | None, keep: bool) 
         if revision not in (None, packaged.revision):
             raise
         packaged.notes.append(note)
-        _say(note)
+        _say(str(note))
         return packaged
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from graftlab.contracts import Note
 from graftlab.errors import DiskError, ModelError
 from graftlab.rundir import files
 from graftlab.weights.hub import TIMEOUT, redact
@@ -41,7 +42,7 @@ class Hub:
         from huggingface_hub import constants
 
         self.name, self._keep = hub_id, keep
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self._counter = Counter()
         self.folder, self.index = self._open(revision)
         self.revision = self.folder.name
@@ -121,11 +122,8 @@ class Hub:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
-        note = (
-            f"the hub does not answer requests for a part of {name} of {self.name}: this file is "
-            f"fetched whole, into the hub's cache, and no other"
-        )
-        logger.warning(note)
+        note = Note.of("fetched_whole", file=name, model=self.name)
+        logger.warning("%s", note)
         self.notes.append(note)
         try:
             path = Path(hf_hub_download(self.name, name, revision=self.revision, token=_token()))
@@ -149,7 +147,8 @@ class Hub:
             reason = said_of(self.name, revision, error)
             if (folder := self._cached(revision)) is None:
                 raise ModelError(reason) from error
-            self.notes.append(f"{self.name} is read from the cache ({folder.name[:12]}): {reason}")
+            note = Note.of("from_the_cache", model=self.name, revision=folder.name, reason=reason)
+            self.notes.append(note)
             return folder, INDEX if (folder / INDEX).is_file() else SINGLE
         except OSError as error:
             raise _trouble(error, self.name) from error

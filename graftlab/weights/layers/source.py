@@ -8,6 +8,7 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from graftlab.contracts import Note
 from graftlab.errors import ModelError
 from graftlab.weights.hub import refuse_pickles
 
@@ -49,7 +50,7 @@ class Source(Protocol):
     """Holds config.json."""
     index: str
     """`model.safetensors.index.json`, or `model.safetensors` where there is one file."""
-    notes: list[str]
+    notes: list[Note]
     """What the user has to know of how it was read."""
     remote: bool
     gap: int
@@ -160,7 +161,7 @@ class Folder:
     def __init__(self, folder: Path, name: str | None = None) -> None:
         """Open a folder; `name` is what its model is known by, if not by the folder."""
         self.folder, self.name = folder, name or str(folder.absolute())
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self._counter = Counter()
         self.index = find_index(self.name, [path.name for path in folder.iterdir()])
         told = (folder / INDEX).read_bytes() if self.index == INDEX else self._first_header()

@@ -1,0 +1,133 @@
+"""The words of each kind of note: the one place that says them, and the list of the kinds that there are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+MIB, GIB = 2**20, 2**30
+
+
+def _quotas(drawn: Mapping[str, Mapping[str, int]]) -> str:
+    said = (f"{name} {n['draws']} (has {n['rows']})" for name, n in drawn.items())
+    return f"an epoch draws of each task: {', '.join(said)}"
+
+
+def _damaged(checkpoint: str, files: Mapping[str, str]) -> str:
+    said = "; ".join(DAMAGE[what].format(file=file) for file, what in files.items())
+    return f"{checkpoint}: {said}"
+
+
+def _packaged(model: str, package: str, equal: bool, reason: str) -> str:
+    rounded = (
+        ""
+        if equal
+        else (", its weights quantized blocks made float32, close to the hub's and not equal")
+    )
+    return f"{model} comes from the installed package {package}{rounded}: {reason}"
+
+
+def _set_aside(checkpoint: str, files: Mapping[str, str], aside: str) -> str:
+    return f"{_damaged(checkpoint, files)}; kept as {aside}"
+
+
+def _close_to_the_end(
+    peak: int, free: int, device: str, largest: Sequence[Sequence[Any]], options: Sequence[str]
+) -> str:
+    what = "more than" if peak > free else "nearly all of"
+    shown = ", ".join(f"{name} ({size / MIB:.0f} MiB)" for name, size in largest)
+    return (
+        f"the peak of {peak / GIB:.2f} GiB is {what} the {free / GIB:.2f} GiB that are free on {device}. "
+        f"Largest tensors: {shown}. Options: {'; '.join(options)}."
+    )
+
+
+def _shared_gpu(free: int, total: int) -> str:
+    return f"the GPU is in use by others: {free / GIB:.1f} of {total / GIB:.1f} GiB are free"
+
+
+def _cut(examples: int, of: int, sampled: bool) -> str:
+    whole = f"{of} looked at" if sampled else f"{of}"
+    return f"{examples} training examples (of {whole}) are longer than allowed, and are cut"
+
+
+def _no_effect(place: str, key: str, because: str, value: Any) -> str:
+    why = f"{because} ({value}) decides" if value is not None else f"{because} names no tracker"
+    return f"{place}: {key} has no effect: {why}."
+
+
+DAMAGE = {
+    "missing": "{file} is missing",
+    "changed": "{file} has changed since it was written (its sha256 is another)",
+    "unreadable": "{file} cannot be read",
+}
+"""What may be wrong with a file of a checkpoint."""
+
+WORDS: Mapping[str, str | Callable[..., str]] = {
+    "said": "{text}",
+    # how the data came about
+    "split_unlabelled": "{split} has no labels and is left out",
+    "validation_is_test": "the validation split is used as test",
+    "no_test": "there is no test split",
+    "rows_repeated": "{rows} rows of {split} dropped: they are also in {other}",
+    "validation_carved": "validation carved from train: {rows} rows",
+    "rows_left_out": "{split}: {rows} rows ({reason}) left out",
+    "drawn_of_tasks": _quotas,
+    # where the weights came from
+    "folder_of_that_name": "{model} is the folder {folder}, not the model of that name",
+    "from_the_cache": "{model} is read from the cache ({revision:.12}): {reason}",
+    "from_a_package": _packaged,
+    "fetched_whole": (
+        "the hub does not answer requests for a part of {file} of {model}: this file is fetched whole, "
+        "into the hub's cache, and no other"
+    ),
+    "head_kept": "the head of {model} has the task's labels and is kept",
+    "head_drawn": "the head of {model} has other labels: a new one is drawn",
+    "end_pads": "{model} has no pad token: {token!r} pads, and the attention mask tells",
+    "random_weights": "the {model} backbone has random weights: good for tests and demos, not for results",
+    # why a run is not exactly repeatable
+    "config_changed": "config changed: {key}: {before} -> {now}",
+    "environment_changed": "environment changed: {key}: {before} -> {now}",
+    "checkpoint_damaged": _damaged,
+    "checkpoint_set_aside": _set_aside,
+    "lines_lost": "metrics.jsonl has lost lines since the checkpoint",
+    "memory_ran_out": "out of memory: micro-batch {now} instead of {asked}",
+    # what a run file says in vain
+    "no_effect": _no_effect,
+    # what a plan cannot know
+    "no_weights": "{folder} holds no weights: a run of it would be refused",
+    "size_unknown": "the size of {source} is not known: {reason}",
+    "data_unread": "the data cannot be read here, and their sizes are not known: {reason}",
+    # what is likely to go wrong, or to cost more than it has to
+    "memory_short": _close_to_the_end,
+    "no_gpu": "no GPU is found: the run computes on the CPU",
+    "bf16_slow": (
+        "training.precision: bf16 is slower than fp32 on this CPU, which has no instructions for it"
+    ),
+    "gpu_shared": _shared_gpu,
+    "workers_idle": "training.workers is {workers}, and there are {cores} cores",
+    "compiled": "training.compile: the memory of a compiled model is another one, mostly less",
+    "rate_lost": (
+        "training.learning_rate {rate:g} is lost on weights around 1: float32 does not show steps below "
+        "{least:.0e} of a weight. Set it above {least:.0e}."
+    ),
+    "rate_unseen": (
+        "training.learning_rate {rate:g} with precision bf16: what a step changes is below what the "
+        "forward pass can tell apart (2**-8 of a weight) for thousands of steps. Use fp32, or a higher rate."
+    ),
+    "rate_high": (
+        "training.learning_rate {rate:g} is far above what adapters train with (1e-5 to 1e-2)"
+    ),
+    "fp16_loses": "training.precision: fp16 loses small gradients, and steps while its scale is found",
+    "length_idle": (
+        "task.max_length is {allowed}, and the longest training example has {longest} tokens: a lower one "
+        "changes nothing, and a batch is as wide as its longest"
+    ),
+    "examples_cut": _cut,
+    "padding": (
+        "training.group_by_length is off: {share:.0%} of what goes through the model is padding; with it "
+        "{grouped:.0%}"
+    ),
+    "only_at_the_end": "training.{key} is {every}, and the run has {steps} steps: only its end is {done}",
+    "long_warmup": "the learning rate rises for more than half of the run's {steps} steps",
+    "few_steps": "the run has {steps} steps: too few to compare methods by",
+    "part_of_an_epoch": "training.max_steps ends the run after {share:.0%} of an epoch",
+}
