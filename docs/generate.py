@@ -4,6 +4,7 @@ A table stands between `<!-- NAME: begin ... -->` and `<!-- NAME: end -->`; a te
 """
 
 import ast
+import dataclasses
 import inspect
 import re
 import runpy
@@ -15,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from graftlab import cli, registry
+from graftlab import cli, contracts, registry
 from graftlab.config import Paths, Section
 from graftlab.data.section import DataSection, Files, Hub
 from graftlab.runfile import Root, catalogue
@@ -29,6 +30,9 @@ PAGES = (
     "docs/tasks.md",
     "docs/backbones.md",
     "docs/metrics.md",
+    "docs/methods.md",
+    "docs/add-a-method.md",
+    "docs/add-a-part.md",
     "docs/commands.md",
     "docs/architecture.md",
 )
@@ -110,15 +114,9 @@ def fields(config: type[Section], leave: Mapping[str, Any] | None = None) -> str
     return table(head, rows(config, leave or {}))
 
 
-def own(kind: str) -> list[str]:
-    """Return the names of the package's own modules of a kind, not those of other packages."""
-    found = registry.names(kind)
-    return [name for name in found if registry.find(kind, name).__name__.startswith("graftlab.")]
-
-
 def methods() -> str:
     parts = []
-    for name in own("methods"):
+    for name in registry.own("methods"):
         config = registry.find("methods", name).Config
         text = (
             fields(config, {"name": 0}) if set(config.model_fields) - {"name"} else "No fields.\n"
@@ -133,7 +131,7 @@ def backbones() -> str:
     parts = [
         f"### encoder, decoder, vision\n\n{fields(registry.find('backbones', 'vision').Config)}"
     ]
-    for name in own("backbones"):
+    for name in registry.own("backbones"):
         config = registry.find("backbones", name).Config
         left_out = shared if set(shared) < set(config.model_fields) else {}
         if name != "vision":
@@ -145,7 +143,7 @@ def tasks() -> str:
     """Return the fields that all kinds share, and those of each kind."""
     parts = [f"### Every kind\n\n{fields(DataSection)}"]
     parts += [f"`hub:`\n\n{fields(Hub)}", f"`files:`\n\n{fields(Files)}"]
-    for name in own("tasks"):
+    for name in registry.own("tasks"):
         config = registry.find("tasks", name).Config
         parts.append(f"### {name}\n\n{fields(config, DataSection.model_fields)}")
     return "\n".join(parts)
@@ -208,17 +206,72 @@ def aliases() -> str:
 
 def metrics() -> str:
     """Return what each metric is, what it reads, and the package that it is computed by."""
-    modules = {name: registry.find("metrics", name) for name in own("metrics")}
+    modules = {name: registry.find("metrics", name) for name in registry.own("metrics")}
     return table(
         ("name", "what", "reads", "package"),
         (
             (
                 f"`{name}`",
                 registry.describe("metrics", name),
-                getattr(module, "READS", "classes"),
-                getattr(module, "PACKAGE", "").replace("_", "-"),
+                module.READS,
+                (module.PACKAGE or "").replace("_", "-"),
             )
             for name, module in modules.items()
+        ),
+    )
+
+
+def excuses() -> str:
+    """Return every promise that a method does not make, and why."""
+    return table(
+        ("method", "promise", "why it is excused"),
+        (
+            (f"`{name}`", f"`{promise}`", why)
+            for name in registry.own("methods")
+            for promise, why in sorted(registry.find("methods", name).PROMISES.excuses().items())
+        ),
+    )
+
+
+def members(kind: type) -> Iterator[tuple[str, str]]:
+    """Yield what a class of the contracts has, as it is written, and what its docstring says of it."""
+    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        match node, after:
+            case ast.FunctionDef(), _:
+                arguments = [a.arg for a in node.args.args if a.arg != "self"]
+                yield (
+                    f"{node.name}({', '.join(arguments)})",
+                    (ast.get_docstring(node) or "").partition("\n\n")[0],
+                )
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(about))):
+                yield name, about
+
+
+def contract(kind: type) -> str:
+    """Return what a module of a kind has: needed or not, and what it is, in the words of its Protocol."""
+    needed = getattr(kind, "__abstractmethods__", frozenset())
+
+    def is_needed(name: str) -> bool:
+        return name in needed or not hasattr(kind, name)
+
+    found = [(is_needed(shown.partition("(")[0]), shown, about) for shown, about in members(kind)]
+    found.sort(key=lambda row: not row[0])
+    return table(
+        ("name", "needed", "what"),
+        ((f"`{shown}`", "yes" if need else "", about) for need, shown, about in found),
+    )
+
+
+def promises() -> str:
+    """Return what a method promises unless it says otherwise."""
+    plain = {field.name: field.default for field in dataclasses.fields(contracts.Promises)}
+    return table(
+        ("name", "promised", "what"),
+        (
+            (f"`{name}`", "yes" if plain[name] is True else "", about)
+            for name, about in members(contracts.Promises)
+            if name in plain
         ),
     )
 
@@ -228,7 +281,7 @@ def commands() -> str:
     group = typer.main.get_command(cli.app)
     assert isinstance(group, cli.Commands)
     parts = []
-    for name in own("commands"):
+    for name in registry.own("commands"):
         command = group.get_command(None, name)
         assert command is not None
         arguments = [p for p in command.params if p.param_type_name == "argument"]
@@ -298,6 +351,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "catalogue": task_catalogue,
     "aliases": aliases,
     "metrics": metrics,
+    "excuses": excuses,
+    "promises": promises,
+    "contract-method": lambda: contract(contracts.Method),
+    "contract-task": lambda: contract(contracts.TaskKind),
+    "contract-backbone": lambda: contract(contracts.BackboneKind),
+    "contract-metric": lambda: contract(contracts.Metric),
+    "contract-score": lambda: contract(contracts.LayerScore),
     "ladder": ladder,
     "tree": tree,
 }

@@ -12,5 +12,5 @@ import importlib
 from graftlab import registry
 
 for _name in registry.names("methods"):
-    if (_module := getattr(registry.find("methods", _name), "REGISTERS", None)) is not None:
+    if (_module := registry.find("methods", _name).REGISTERS) is not None:
         importlib.import_module(_module)

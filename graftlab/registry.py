@@ -12,13 +12,22 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Literal, overload
 
+from graftlab.contracts import BackboneKind, LayerScore, Method, Metric, Plot, TaskKind
+from graftlab.contracts.modules import provided
 from graftlab.errors import ConfigError, unknown
 
 KINDS = ("analyses", "backbones", "commands", "methods", "metrics", "plots", "scores", "tasks")
 FOLDERS = {"scores": "selection/scores"}  # of kinds that belong to one part
+CONTRACTS: dict[str, type] = {
+    "backbones": BackboneKind,
+    "methods": Method,
+    "metrics": Metric,
+    "plots": Plot,
+    "scores": LayerScore,
+    "tasks": TaskKind,
+}
 
 
 def singular(kind: str) -> str:
@@ -58,16 +67,37 @@ def names(kind: str) -> list[str]:
     return sorted(_modules(kind))
 
 
-def find(kind: str, name: str) -> ModuleType:
-    """Import the module that implements `name`.
+def own(kind: str) -> list[str]:
+    """Return the names of this project's own modules of a kind, not those of other packages."""
+    return [name for name in names(kind) if _modules(kind)[name].startswith("graftlab.")]
+
+
+@overload
+def find(kind: Literal["backbones"], name: str) -> BackboneKind: ...
+@overload
+def find(kind: Literal["methods"], name: str) -> Method: ...
+@overload
+def find(kind: Literal["metrics"], name: str) -> Metric: ...
+@overload
+def find(kind: Literal["plots"], name: str) -> Plot: ...
+@overload
+def find(kind: Literal["scores"], name: str) -> LayerScore: ...
+@overload
+def find(kind: Literal["tasks"], name: str) -> TaskKind: ...
+@overload
+def find(kind: str, name: str) -> Any: ...
+def find(kind: str, name: str) -> Any:
+    """Import the module that implements `name`, and return it as what its kind provides: what the module
+    leaves out is there too (`graftlab.contracts.parts`). A command is its module.
 
     Raises:
-        ConfigError: there is no such module.
+        ConfigError: there is no such module, or it lacks something.
         ImportError: the module exists, but something that *it* needs is not installed.
     """
     if name not in _modules(kind):
         raise ConfigError(unknown(singular(kind), name, names(kind)))
-    return importlib.import_module(_modules(kind)[name])
+    module = importlib.import_module(_modules(kind)[name])
+    return provided(CONTRACTS[kind], module) if kind in CONTRACTS else module
 
 
 def having(kind: str, constant: str, value: object) -> dict[str, Any]:

@@ -10,13 +10,15 @@ LADDER = (
         "seeds": "generators that derive from what they are for",
     },
     {
-        "contracts": "the records and moments that parts hand to each other, and what each kind provides",
         "config": "YAML with the place of every key, and frozen sections that refuse unknown ones",
-        "registry": "a part found by its name",
         "rundir": "the run directory: its files, written whole or not at all, and where they came from",
         "metrics": "one file a metric: predictions in, a score with its error out",
         "programs": "generated programs against their tests, in a sandbox",
     },
+    {
+        "contracts": "the records and moments that parts hand to each other, and what each kind provides"
+    },
+    {"registry": "a part found by its name, as what its kind provides"},
     {
         "weights": "pretrained weights: found, fetched, quantized, taken apart, or one layer at a time",
         "data": "rows: read from wherever they are, checked and split",

@@ -33,7 +33,7 @@ from graftlab.errors import GraftlabError, Refused
 from graftlab.programs import sandbox
 from graftlab.runfile import Root
 from graftlab.runs import session
-from graftlab.testing import rig
+from graftlab.testing import examples, rig
 from graftlab.training import trackers
 
 pytestmark = pytest.mark.slow  # every field of every part
@@ -153,11 +153,11 @@ def folder(tmp_path_factory: Any) -> Path:
     for kind in ("encoder", "decoder", "vision"):
         for name in ("model", "other"):
             (made / kind / name).mkdir(parents=True)
-            registry.find("backbones", kind).example(made / kind / name)
+            examples.BACKBONES[kind](made / kind / name)
         move(made / kind / "other" / "model.safetensors")
     for method in ("pifi",):
         (made / method / "other").mkdir(parents=True)
-        registry.find("methods", method).example(made / method / "other")
+        examples.METHODS[method](made / method / "other")
         move(made / method / "other" / "model.safetensors")
     for method in ("lora", "dora", "pissa"):
         module = registry.find("methods", method)
@@ -335,9 +335,7 @@ def test_no_field_of_a_part_is_idle(kind: str, name: str, key: str, place: Path)
     }
     values = own.get(name, values)
     if kind == "methods":
-        example = rig.config(registry.find("methods", name)).model_dump(
-            mode="json", exclude_unset=True
-        )
+        example = rig.config(name).model_dump(mode="json", exclude_unset=True)
         values = {**values, "method": {"name": name, **example}}
         os.chdir(place / name if (place / name).is_dir() else place)
         values = {**values, "task": {**values["task"], "files": None, "data_dir": str(place)}}

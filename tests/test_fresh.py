@@ -15,11 +15,10 @@ import pytest
 from finished_runs import LABELS, finish
 from test_merging import finish_writing
 
-from graftlab.backbones import _examples
-from graftlab.methods import pifi
 from graftlab.release import merge, push
 from graftlab.release.push import card, contents
 from graftlab.runs import prediction
+from graftlab.testing import examples
 
 pytestmark = pytest.mark.slow  # runs, and a process of its own
 
@@ -55,7 +54,7 @@ def here(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(here):
-    pifi.example(here / "donor")
+    examples.donor(here / "donor")
     sections = {
         name: {"name": name, **({"llm": str(here / "donor")} if name == "pifi" else {})}
         for name in METHODS
@@ -119,7 +118,7 @@ def test_the_page_of_pifi_opens_a_saved_model(runs, here):
 
 
 def test_the_page_of_merging_writes_with_a_merged_folder(here, tmp_path):
-    llama = _examples.text_model(here / "llama", "decoder")
+    llama = examples.text_model(here / "llama", "decoder")
     run = finish_writing(tmp_path, {"name": "lora"}, {"model": llama})
     merge.merge(run.path, here / "DIR")
     (code,) = PYTHON.findall((ROOT / "docs" / "merging.md").read_text(encoding="utf-8"))
@@ -132,7 +131,9 @@ def test_a_method_in_a_package_of_its_own_is_registered_too(here):
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: graftlab-mine\nVersion: 1\n")
     (package / "entry_points.txt").write_text("[graftlab.methods]\nmine = graftlab_mine\n")
-    (package.parent / "graftlab_mine.py").write_text('REGISTERS = "graftlab_mine_tuner"\n')
+    module = (ROOT / "graftlab" / "methods" / "full.py").read_text(encoding="utf-8")
+    named = f'{module}\nREGISTERS = "graftlab_mine_tuner"\n'
+    (package.parent / "graftlab_mine.py").write_text(named, encoding="utf-8")
     (package.parent / "graftlab_mine_tuner.py").write_text("")
     code = (
         "import sys; sys.path.insert(0, 'outside')\n"

@@ -19,10 +19,10 @@ from transformers import (
 from typer.testing import CliRunner
 
 from graftlab import cli, inference
-from graftlab.backbones import _examples
 from graftlab.errors import ConfigError, ModelError
 from graftlab.release import export, merge
 from graftlab.runs import prediction
+from graftlab.testing import examples
 
 METHODS = {
     "lora": {"name": "lora"},
@@ -70,7 +70,7 @@ def merged(runs, folder):
 
 @pytest.fixture(scope="module")
 def llama(folder):
-    return _examples.text_model(folder / "llama", "decoder")
+    return examples.text_model(folder / "llama", "decoder")
 
 
 @pytest.mark.parametrize("name", METHODS)

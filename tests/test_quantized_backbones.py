@@ -8,13 +8,13 @@ import torch
 import transformers
 
 from graftlab import config, inference, runfile
-from graftlab.backbones import _examples, _quantization, decoder, tiny
+from graftlab.backbones import _quantization, decoder, tiny
 from graftlab.config import merge
 from graftlab.contracts import Problem
 from graftlab.errors import GraftlabError, ModelError
 from graftlab.rundir.run import Run
 from graftlab.runs import prediction, session
-from graftlab.testing import resume, rig
+from graftlab.testing import examples, resume, rig
 from graftlab.weights import quantized
 
 bnb = pytest.importorskip("bitsandbytes")
@@ -32,7 +32,7 @@ every = pytest.mark.parametrize("kind", BITS)
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    return _examples.text_model(tmp_path_factory.mktemp("llama"), "decoder")
+    return examples.text_model(tmp_path_factory.mktemp("llama"), "decoder")
 
 
 @pytest.fixture(scope="module")

@@ -161,7 +161,7 @@ def test_conflicts_between_parts_are_said_together(refusal):
 
 def test_a_method_that_does_not_fit_the_backbone_says_so_before_loading(refusal):
     images = "backbone: {model: vit}\ntask: {name: digits}\nmethod: {name: prefix}\n"
-    assert ":3:10: the method 'prefix' fits" in refusal(images)
+    assert ":3:10: the method 'prefix' does not fit vit" in refusal(images)
     assert "albert" in refusal(GOOD.replace("lora, rank: 4", "prefix"), "backbone.model=albert")
 
 

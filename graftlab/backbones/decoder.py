@@ -1,11 +1,10 @@
 """A decoder of texts: a causal language model (Llama, Qwen, ...), or a classifier on top of one."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from pydantic import Field
 
-from graftlab.backbones import _examples, _pretrained, _quantization, _tokenizer
+from graftlab.backbones import _pretrained, _quantization, _tokenizer
 from graftlab.contracts import Backbone, Problem
 from graftlab.errors import ConfigError, ModelError
 from graftlab.weights.pretrained import ENCODERS, Located, locate, read_config
@@ -21,11 +20,6 @@ class Config(_pretrained.Source):
 def check(config: Config) -> list[str]:
     """Return what is wrong, before anything is loaded."""
     return _quantization.check(config.quantization)
-
-
-def example(folder: Path) -> Config:
-    """Return a section that loads a small model, written into `folder`: for `graftlab.testing`."""
-    return Config(model=_examples.text_model(folder, "decoder"))
 
 
 def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Backbone:

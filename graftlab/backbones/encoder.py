@@ -1,10 +1,8 @@
 """An encoder of texts: any architecture that transformers classifies with (BERT, RoBERTa, ...)."""
 
-from pathlib import Path
-
 from pydantic import Field
 
-from graftlab.backbones import _examples, _pretrained, _tokenizer
+from graftlab.backbones import _pretrained, _tokenizer
 from graftlab.contracts import Backbone, Problem
 from graftlab.errors import ConfigError
 from graftlab.weights.pretrained import locate
@@ -13,11 +11,6 @@ from graftlab.weights.pretrained import locate
 class Config(_pretrained.Source):
     max_length: int | None = Field(None, ge=1)
     """Longest input in tokens; as many as tokenizer and positions allow unless given."""
-
-
-def example(folder: Path) -> Config:
-    """Return a section that loads a small model, written into `folder`: for `graftlab.testing`."""
-    return Config(model=_examples.text_model(folder, "encoder"))
 
 
 def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Backbone:

@@ -1,6 +1,5 @@
 """A small transformer made on the spot, with random weights: for demos, tests and trying things."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -55,11 +54,6 @@ class Config(Section):
                 f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}"
             )
         return self
-
-
-def example(folder: Path) -> Config:
-    """Return a section for `graftlab.testing`; nothing is written, because nothing is read."""
-    return Config(width=16, max_length=48)
 
 
 def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Backbone:

@@ -1,9 +1,8 @@
 """An image model: any architecture that transformers classifies images with (ViT, Swin, ...)."""
 
-from pathlib import Path
 from typing import Any
 
-from graftlab.backbones import _examples, _pretrained
+from graftlab.backbones import _pretrained
 from graftlab.contracts import Backbone, Problem
 from graftlab.errors import ConfigError, ModelError
 from graftlab.weights.pretrained import locate
@@ -11,11 +10,6 @@ from graftlab.weights.pretrained import locate
 
 class Config(_pretrained.Source):
     """All that an image model needs to be told stands in its source."""
-
-
-def example(folder: Path) -> Config:
-    """Return a section that loads a small model, written into `folder`: for `graftlab.testing`."""
-    return Config(model=_examples.image_model(folder))
 
 
 def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Backbone:

@@ -2,7 +2,17 @@
 
 from graftlab.contracts.hook import Hook, Training
 from graftlab.contracts.note import Note, read_notes, written
+from graftlab.contracts.parts import (
+    BackboneKind,
+    LayerChoice,
+    LayerScore,
+    Method,
+    Metric,
+    TaskKind,
+    TaskPart,
+)
 from graftlab.contracts.plot import Compared, Plot, Selected
+from graftlab.contracts.promises import Excused, Promises
 from graftlab.contracts.records import (
     OF_TASK,
     Attached,
@@ -10,33 +20,20 @@ from graftlab.contracts.records import (
     Batch,
     Data,
     Mixture,
+    Prediction,
     Problem,
     Row,
     Setting,
     Task,
     Writer,
+    as_mixture,
+    as_writer,
     parts_of,
 )
 
 __all__ = [
-    "OF_TASK",
-    "Attached",
-    "Backbone",
-    "Batch",
-    "Compared",
-    "Data",
-    "Hook",
-    "Mixture",
-    "Note",
-    "Plot",
-    "Problem",
-    "Row",
-    "Selected",
-    "Setting",
-    "Task",
-    "Training",
-    "Writer",
-    "parts_of",
-    "read_notes",
-    "written",
-]
+    "OF_TASK", "Attached", "Backbone", "BackboneKind", "Batch", "Compared", "Data", "Excused", "Hook",
+    "LayerChoice", "LayerScore", "Method", "Metric", "Mixture", "Note", "Plot", "Prediction", "Problem",
+    "Promises", "Row", "Selected", "Setting", "Task", "TaskKind", "TaskPart", "Training", "Writer",
+    "as_mixture", "as_writer", "parts_of", "read_notes", "written",
+]  # fmt: skip

@@ -1,5 +1,6 @@
 """What a plot is, and the records that plots draw from."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -28,10 +29,12 @@ class Plot(Protocol):
     TITLE: str
     """What stands above the figure, before what it was drawn of."""
 
+    @abstractmethod
     def data(self, source: Any, /) -> Any:
         """Return a NamedTuple of arrays: all that is drawn."""
         ...
 
+    @abstractmethod
     def draw(self, data: Any, /) -> "Figure":
         """Return the figure of what `data` has returned; nothing is decided here."""
         ...

@@ -16,6 +16,8 @@ OF_TASK = "task/"
 """In a batch of a task made of several, `task/NAME` (N,) says which rows are NAME's; no model reads it."""
 Row = dict[str, Any]
 """One example before it becomes tensors: `index` (its row in the source), the inputs, and `label`."""
+Prediction = dict[str, Any]
+"""What `Task.predict` returns of one example."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,17 @@ class Backbone:
 class Task(Protocol):
     """Data bound to a backbone's processor: examples as tensors, a loss and predictions."""
 
-    problem: Problem
-    metrics: tuple[str, ...]
-    """Names of metrics; the first one chooses the best checkpoint unless the run file says otherwise."""
+    @property
+    def problem(self) -> Problem: ...
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of metrics; the first one chooses the best checkpoint unless the run file says otherwise."""
+        ...
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What binding has done to the examples, as JSON: `max_length`, how many were `truncated`."""
+        ...
 
     def size(self, split: str) -> int:
         """Return the number of examples of a split; 0 where there is none."""
@@ -106,7 +116,7 @@ class Task(Protocol):
         """Return the loss summed over the batch (a scalar with gradient), in float32."""
         ...
 
-    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
+    def predict(self, model: "nn.Module", batch: Batch) -> list[Prediction]:
         """Return per example: `label` (None where unknown), `prediction`, `probabilities`
         (classes and choices), `loss` (None where the label is unknown), `count` where that loss is a
         sum over several (trained tokens), and `task`, its name, where the task is made of several. The
@@ -117,7 +127,8 @@ class Task(Protocol):
 class Mixture(Task, Protocol):
     """A task made of several. What goes through the model at once is of one of them."""
 
-    names: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]: ...
 
     def parts(self, split: str) -> "NDArray[np.int64]":
         """Return of each example the task that it belongs to, by its place in `names`."""
@@ -129,30 +140,41 @@ class Mixture(Task, Protocol):
         ...
 
 
-def parts_of(task: Task, split: str) -> "NDArray[np.int64] | None":
-    """Return what `Mixture.parts` does; None for a task that is one."""
-    return cast("Mixture", task).parts(split) if hasattr(task, "parts") else None
-
-
 class Writer(Task, Protocol):
     """A task whose answers are texts that a model has to write, which takes long: done once, at the end.
 
     `metrics` read what `predict` returns, at every evaluation; `prediction` is None there.
     """
 
-    final_metrics: tuple[str, ...]
-    """Names of the metrics that read the written texts."""
+    @property
+    def final_metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that read the written texts."""
+        ...
 
     def writes(self, split: str) -> bool:
         """Say whether texts are written for a split."""
         ...
 
-    def complete(
-        self, model: "nn.Module", split: str, indices: Sequence[int]
-    ) -> list[dict[str, Any]]:
+    def complete(self, model: "nn.Module", split: str, indices: Sequence[int]) -> list[Prediction]:
         """Write an answer for each example; return per example `prediction`, the text, and what else is
         to be known of it. The model is in eval mode; tensors go to its device."""
         ...
+
+
+def as_mixture(task: Task) -> Mixture | None:
+    """Return a task that is made of several as that; None for one that is not."""
+    return cast("Mixture", task) if hasattr(task, "draws") else None
+
+
+def parts_of(task: Task, split: str) -> "NDArray[np.int64] | None":
+    """Return what `Mixture.parts` does; None for a task that is one."""
+    mixture = as_mixture(task)
+    return mixture.parts(split) if mixture else None
+
+
+def as_writer(task: Task) -> Writer | None:
+    """Return a task whose answers a model has to write as that; None for one whose are not."""
+    return cast("Writer", task) if hasattr(task, "complete") else None
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ class Adapted:
         bound_for = {"task": _part_named(self.file, task)} if task else {}
         rows = self.file.task.module.read_inputs(section, inputs, **bound_for)
         bound = self.bind(Data({"input": rows}, self.problem), section)
-        record = getattr(bound, "record", {})
+        record = bound.record
         lost = (record.get(key, {}).get("input", 0) for key in ("truncated", "too_long"))
         if cut := sum(lost):
             log.warning(

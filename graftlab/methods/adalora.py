@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from graftlab import adapters
 from graftlab.adapters.low_rank import lora_layers
-from graftlab.contracts import Attached, Backbone, Setting, hook
+from graftlab.contracts import Attached, Backbone, Excused, Promises, Setting, hook
 from graftlab.errors import ModelError
 from graftlab.weights import surgery
 
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 
 # Shapes: I in features, O out features, R rank.
 
-STARTS_UNCHANGED = True
-FREEZES_BACKBONE = True
-MERGEABLE = True
-TURNS_OFF = True
-RELOADS_EXACTLY = False  # the file is cut to the ranks that are left: sums run over fewer terms
-BACKBONES = ("encoder", "decoder", "vision", "tiny")
-NOT_ARCHITECTURES = ()
-STEERS = True  # it shares out ranks by what gradients say
+PROMISES = Promises(
+    reloads_exactly=Excused(
+        "its file is cut to the ranks that are left, so sums run over fewer terms: within 1e-5"
+    ),
+    quantized=True,
+    steers=True,  # it shares out ranks by what gradients say
+)
 
 
 class Config(adapters.LinearAdapter):
@@ -76,11 +75,6 @@ class Config(adapters.LinearAdapter):
                 "warmup_share and final_share leave no steps for the budget to fall in"
             )
         return self
-
-
-def on_quantized(config: Config, bits: int) -> str | None:
-    """Return why it does not fit frozen weights in so many bits; None where it does."""
-    return None
 
 
 def schedule(config: Config, num_steps: int) -> dict[str, int]:

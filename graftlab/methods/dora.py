@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor, nn
 
-STARTS_UNCHANGED = True  # up to the rounding of m / ||W||, about 1e-6
-FREEZES_BACKBONE = True
-MERGEABLE = True
-TURNS_OFF = True
-RELOADS_EXACTLY = True
-BACKBONES = ("encoder", "decoder", "vision", "tiny")
-NOT_ARCHITECTURES = ()
-
 
 class Config(adapters.LowRank):
     """Weight-decomposed low-rank adaptation."""

@@ -3,37 +3,28 @@
 Howard & Ruder, 2018, arXiv 1801.06146. The reference that the other methods are measured against.
 """
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.config import Section
-from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.contracts import Attached, Backbone, Excused, Promises, Setting
 from graftlab.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-STARTS_UNCHANGED = True
-FREEZES_BACKBONE = False  # all of it trains: that is the method
-MERGEABLE = True  # it is a plain model already
-TURNS_OFF = False  # every weight has moved, and the backbone is not kept beside it
-RELOADS_EXACTLY = True
-BACKBONES = ("encoder", "decoder", "vision", "tiny")
-NOT_ARCHITECTURES = ()
+PROMISES = Promises(
+    freezes_backbone=Excused("all of the backbone trains: that is the method"),
+    turns_off=Excused("every weight has moved, and the backbone is not kept beside it"),
+    quantized=Excused("every weight trains, and one of 4 or 8 bits cannot take small steps"),
+)
 
 WEIGHTS = "model.safetensors"
 
 
 class Config(Section):
     """Full fine-tuning has no settings of its own."""
-
-
-def on_quantized(config: Config, bits: int) -> str | None:
-    """Return why it does not fit frozen weights in 4 or 8 bits: they are not frozen."""
-    return "every weight trains, and one of 4 or 8 bits cannot take small steps"
 
 
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
@@ -85,19 +76,6 @@ def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
     if different := sorted(_untied(model).keys() ^ weights.keys()):
         raise ModelError(f"{folder / WEIGHTS} belongs to another backbone: {different[0]} differs.")
     return model.eval()
-
-
-@contextlib.contextmanager
-def off(model: "nn.Module") -> Iterator[None]:
-    """Refuse: the backbone is not kept.
-
-    Raises:
-        ModelError: always.
-    """
-    raise ModelError(
-        "full fine-tuning cannot be turned off: every weight has moved. Load the backbone."
-    )
-    yield
 
 
 def merge(model: "nn.Module") -> "nn.Module":

@@ -9,21 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.config import Section
-from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.contracts import Attached, Backbone, Promises, Setting
 from graftlab.errors import ConfigError, ModelError
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-STARTS_UNCHANGED = True
-FREEZES_BACKBONE = True
-MERGEABLE = True  # it is a plain model already
-TURNS_OFF = True
-RELOADS_EXACTLY = True
-BACKBONES = ("encoder", "decoder", "vision", "tiny")
-NOT_ARCHITECTURES = ()
-PROBLEMS = ("classes", "regression")  # a model that puts out tokens has no new head
+PROMISES = Promises(
+    quantized=True,
+    not_problems={"tokens": "a model that puts out tokens has no new head"},
+)
 
 WEIGHTS = "head.safetensors"
 START = "head_at_start"  # prefix of the buffers that keep the head as it was before training
@@ -31,11 +27,6 @@ START = "head_at_start"  # prefix of the buffers that keep the head as it was be
 
 class Config(Section):
     """A linear probe has no settings of its own."""
-
-
-def on_quantized(config: Config, bits: int) -> str | None:
-    """Return why it does not fit frozen weights in so many bits; None where it does."""
-    return None
 
 
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:

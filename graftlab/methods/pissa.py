@@ -9,27 +9,18 @@ from typing import TYPE_CHECKING
 
 from graftlab import adapters
 from graftlab.adapters import low_rank
-from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.contracts import Attached, Backbone, Excused, Promises, Setting
 
 if TYPE_CHECKING:
     from torch import nn
 
-STARTS_UNCHANGED = True
-FREEZES_BACKBONE = True
-MERGEABLE = True
-TURNS_OFF = True
-RELOADS_EXACTLY = True
-BACKBONES = ("encoder", "decoder", "vision", "tiny")
-NOT_ARCHITECTURES = ()
+PROMISES = Promises(
+    quantized=Excused("it takes a part out of the frozen weights, which would be rounded anew")
+)
 
 
 class Config(adapters.LowRank):
     """LoRA from the principal singular values and vectors."""
-
-
-def on_quantized(config: Config, bits: int) -> str | None:
-    """Return why it does not fit frozen weights in 4 or 8 bits: they do not stay as they are."""
-    return "it takes a part out of the frozen weights, which would be rounded anew"
 
 
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:

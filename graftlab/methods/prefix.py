@@ -10,29 +10,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from graftlab import adapters
-from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.contracts import Attached, Backbone, Excused, Promises, Setting
 from graftlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-STARTS_UNCHANGED = False  # any further key, even zero, takes some of the attention
-FREEZES_BACKBONE = True
-MERGEABLE = False
-NOT_MERGED = "it gives the attention further keys and values, and changes no weight"
-TURNS_OFF = True
-RELOADS_EXACTLY = True
-BACKBONES = ("encoder", "decoder", "tiny")
-VIRTUAL_TOKENS = True  # in front of each row: a task must not put several examples into one
-# Their attention takes no keys and values from outside (`past_key_values`).
-NOT_ARCHITECTURES = (
-    "albert",
-    "deberta",
-    "deberta-v2",
-    "distilbert",
-    "modernbert",
-    "mpnet",
-    "vit",
+PROMISES = Promises(
+    starts_unchanged=Excused("any further key, even zero, takes some of the attention"),
+    mergeable=Excused("it gives the attention further keys and values, and changes no weight"),
+    quantized=True,
+    not_backbones={"vision": "images have no words to stand before"},
+    not_architectures=dict.fromkeys(
+        ("albert", "deberta", "deberta-v2", "distilbert", "modernbert", "mpnet", "vit"),
+        "its attention takes no keys and values from outside",  # `past_key_values`
+    ),
+    virtual_tokens=True,
 )
 
 
@@ -55,32 +48,16 @@ class Config(adapters.PeftFields):
         return self
 
 
-def on_quantized(config: Config, bits: int) -> str | None:
-    """Return why it does not fit frozen weights in so many bits; None where it does."""
-    return None
-
-
 def check(
     config: Config, backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
 ) -> list[str]:
-    """Return why the method does not fit the backbone, before it is loaded."""
-    problems = []
-    if backbone_kind not in BACKBONES:
-        problems.append(f"method prefix does not fit backbones of kind {backbone_kind}: {_INSTEAD}")
-    if model_type in NOT_ARCHITECTURES:
-        problems.append(
-            f"method prefix does not fit {model_type}: its attention takes no keys and values from "
-            f"outside. {_INSTEAD}"
-        )
-    if gradient_checkpointing:
-        problems.append(
-            "method prefix does not work with training.gradient_checkpointing: keys and values are "
-            "handed over in a cache, which checkpointing drops. Turn it off, or choose another method."
-        )
-    return problems
-
-
-_INSTEAD = "Choose another method, such as lora."
+    """Return why the method does not fit the run, before anything is loaded."""
+    if not gradient_checkpointing:
+        return []
+    return [
+        "method prefix does not work with training.gradient_checkpointing: keys and values are handed over "
+        "in a cache, which checkpointing drops. Turn it off, or choose another method."
+    ]
 
 
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
@@ -92,11 +69,15 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     from peft import PrefixTuningConfig
 
     model_type = getattr(getattr(backbone.model, "config", None), "model_type", None)
-    problems = check(config, backbone.kind, model_type, setting.gradient_checkpointing)
-    if not problems and adapters.task_type(backbone) is None:
-        problems = [f"method prefix does not fit models of images. {_INSTEAD}"]
-    if problems:
-        raise ConfigError(" ".join(problems))
+    why = PROMISES.misfit(backbone.kind, model_type)
+    if why is None and adapters.task_type(backbone) is None:
+        why = PROMISES.not_backbones["vision"]  # the kind `tiny`, of images
+    if why is not None:
+        raise ConfigError(
+            f"method prefix does not fit this model: {why}. Choose another method, such as lora."
+        )
+    if problems := check(config, backbone.kind, model_type, setting.gradient_checkpointing):
+        raise ConfigError(problems[0])
     fields = {
         "num_virtual_tokens": config.num_tokens,
         **_shape(backbone),

@@ -10,23 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from graftlab import adapters
-from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.contracts import Attached, Backbone, Excused, Promises, Setting
 from graftlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
 
-STARTS_UNCHANGED = False  # the input is longer by the trained embeddings from the start
-FREEZES_BACKBONE = True
-MERGEABLE = False
-NOT_MERGED = "it puts embeddings before the input, and changes no weight"
-TURNS_OFF = True
-RELOADS_EXACTLY = True
-BACKBONES = ("encoder", "decoder", "tiny")
-NOT_ARCHITECTURES = ("vit",)  # images have no words
-VIRTUAL_TOKENS = True  # in front of each row: a task must not put several examples into one
-
-_INSTEAD = "Choose another method, such as lora."
+PROMISES = Promises(
+    starts_unchanged=Excused("the input is longer by the trained embeddings from the start"),
+    mergeable=Excused("it puts embeddings before the input, and changes no weight"),
+    quantized=True,
+    not_backbones={"vision": "images have no words"},
+    not_architectures={"vit": "images have no words"},
+    virtual_tokens=True,
+)
 
 
 class Config(adapters.PeftFields):
@@ -56,21 +53,6 @@ class Config(adapters.PeftFields):
         return self
 
 
-def on_quantized(config: Config, bits: int) -> str | None:
-    """Return why it does not fit frozen weights in so many bits; None where it does."""
-    return None
-
-
-def check(
-    config: Config, backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
-) -> list[str]:
-    """Return why the method does not fit the backbone, before it is loaded."""
-    if backbone_kind not in BACKBONES or model_type in NOT_ARCHITECTURES:
-        what = model_type or f"backbones of kind {backbone_kind}"
-        return [f"method prompt does not fit {what}: images have no words. {_INSTEAD}"]
-    return []
-
-
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     """Return the frozen backbone with trained embeddings in front of its input.
 
@@ -80,7 +62,10 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     from peft import PromptTuningConfig
 
     if adapters.task_type(backbone) is None:
-        raise ConfigError(f"method prompt does not fit models of images. {_INSTEAD}")
+        raise ConfigError(
+            "method prompt does not fit this model: images have no words. Choose another method, such as "
+            "lora."
+        )
     fields = {
         "num_virtual_tokens": config.num_tokens,
         "token_dim": _embeddings(backbone).weight.shape[1],  # ALBERT's are narrower

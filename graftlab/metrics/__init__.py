@@ -1,9 +1,4 @@
-"""Metrics of whole prediction sets: one module a metric, with `HIGHER_IS_BETTER` and `score`.
-
-A module says by `READS` what of a prediction it needs: `classes` (labels and predictions that are equal or
-not, or numbers; the default), `tokens` (`loss`, `count` and `correct` of the trained tokens), `texts` (what
-the model wrote, and a reference) or `programs` (whether what it wrote `passed` its tests). `PACKAGE` names
-what must be installed for it beyond graftlab itself. `explain(row)` says how it came to score one prediction.
+"""Metrics of whole prediction sets: one module a metric, as `graftlab.contracts.Metric` has it.
 
 A metric that is not defined for the predictions at hand (one class only, constant predictions, no
 examples) has no value and says why; it never turns into a 0 that a mean would count.

@@ -5,6 +5,7 @@ from graftlab.metrics._confusion import accuracy, scored
 from graftlab.metrics.binary_f1 import check_two_classes
 
 HIGHER_IS_BETTER = True
+NUM_CLASSES = 2
 
 
 def score(predictions: Predictions) -> Score:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HIGHER_IS_BETTER = True
+NUM_CLASSES = 2
 UNDEFINED = "no example is of class 1, and none is predicted to be"
 
 

@@ -79,10 +79,8 @@ def _planned(file: "RunFile") -> "RunFile":
         file = chosen_layer.with_layer(
             file, 0
         )  # all layers of the large model have the same shapes
-    planned = getattr(file.method.module, "planned", None)
-    if planned is None:
-        return file
-    method = dataclasses.replace(file.method, config=planned(file.method.config))
+    config = file.method.module.planned(file.method.config)
+    method = dataclasses.replace(file.method, config=config)
     return dataclasses.replace(file, method=method)
 
 

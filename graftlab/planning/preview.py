@@ -74,7 +74,7 @@ def preview(file: RunFile, split: str = "train", num_examples: int = 3) -> Previ
         split,
         {name: task.size(name) for name in data.splits},
         tuple(examples),
-        {"notes": data.record.get("notes", []), **getattr(task, "record", {})},
+        {"notes": data.record.get("notes", []), **task.record},
     )
 
 

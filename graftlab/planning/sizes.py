@@ -141,7 +141,7 @@ def bind(file: "RunFile", data: "Data | str", backbone: Backbone, longest: int |
 
 
 def _truncated(task: Task) -> int:
-    cut: Any = getattr(task, "record", {}).get("truncated", {})
+    cut: Any = task.record.get("truncated", {})
     found = cut.get("train", 0) if isinstance(cut, Mapping) else 0
     return found if isinstance(found, int) else 0
 
@@ -178,7 +178,7 @@ def _unknown(file: "RunFile", why: str, backbone: Backbone, longest: int | None)
     sizes = Sizes(None, 1, None, False, 0, (), {}, notes)
     if backbone.max_length is None:
         return Bound(task, sizes)
-    length = longest or int(getattr(task, "record", {}).get("max_length") or backbone.max_length)
+    length = longest or int(task.record.get("max_length") or backbone.max_length)
     return Bound(stretched(task, length), sizes._replace(longest=length))
 
 

@@ -25,7 +25,7 @@ def lora(run: Path, out: Path) -> dict[str, Any]:
     """
     found = rundir.find(run)
     method = runfile.of_run(found).method
-    if not hasattr(method.module, "to_lora"):
+    if method.module.to_lora is None:
         raise ConfigError(
             f"the method {method.name!r} has no LoRA form: what it learned is not, or not only, a "
             f"low-rank change of linear weights. Its adapter is in {found.adapter}."

@@ -3,23 +3,30 @@
 import importlib.util
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from graftlab import registry
-from graftlab.config import Document, Problems
+from graftlab.config import Document, Problems, Section
 from graftlab.config.parser import Location
-from graftlab.contracts import Note
+from graftlab.contracts import BackboneKind, Method, Note, TaskKind
+from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError, GraftlabError, missing_extra, unknown
 from graftlab.runfile.records import Part
 from graftlab.weights import pretrained
 
+if TYPE_CHECKING:
+    from graftlab.training.config import Config as Training
+    from graftlab.training.trackers import Config as Tracking
+
 
 def check_task(
-    task: Part, backbone: Part, training: Any, document: Document, problems: Problems
+    task: Part[TaskKind],
+    backbone: Part[BackboneKind],
+    training: "Training",
+    document: Document,
+    problems: Problems,
 ) -> None:
-    fits = task.module.BACKBONES
-    if choose := getattr(task.module, "backbones", None):  # some kinds have forms that want others
-        fits = choose(task.config)
+    fits = task.module.backbones(task.config)
     if backbone.name not in fits:
         problems.add(
             document.place("task"),
@@ -39,9 +46,12 @@ def check_task(
         _check_two_classes(task, document, problems)
 
 
-def _check_metrics(task: Part, where: Location, document: Document, problems: Problems) -> set[str]:
+def _check_metrics(
+    task: Part[TaskKind], where: Location, document: Document, problems: Problems
+) -> set[str]:
     """Return the metrics that a task may be judged by: its own, or all where it names none."""
-    metrics, said = tuple(getattr(task.config, "metrics", ())), ".".join(map(str, where))
+    metrics = task.config.metrics if isinstance(task.config, DataSection) else ()
+    said = ".".join(map(str, where))
     for metric in metrics:
         if metric not in registry.names("metrics"):
             message = unknown("metric", metric, registry.names("metrics"))
@@ -51,17 +61,18 @@ def _check_metrics(task: Part, where: Location, document: Document, problems: Pr
     return {*(metrics or registry.names("metrics"))}
 
 
-def _check_two_classes(task: Part, document: Document, problems: Problems) -> None:
+def _check_two_classes(task: Part[TaskKind], document: Document, problems: Problems) -> None:
     """Refuse a metric of two classes where a head that tasks share may answer with a third one."""
     if getattr(task.config, "head", None) != "shared":
         return
     outputs = {name: len(own.labels) for name, own in task.module.problem(task.config).parts}
     for number, (name, part) in enumerate(task.parts.items()):
-        for metric in part.config.metrics if outputs[name] > 2 else ():
-            if hasattr(registry.find("metrics", metric), "check_two_classes"):
+        for metric in part.config.metrics if isinstance(part.config, DataSection) else ():
+            most = registry.find("metrics", metric).NUM_CLASSES
+            if most is not None and outputs[name] > most:
                 problems.add(
                     document.place("task", "tasks", number, "metrics"),
-                    f"task.tasks.{number}.metrics: {metric} is for two classes, and with head: shared "
+                    f"task.tasks.{number}.metrics: {metric} is for {most} classes, and with head: shared "
                     f"{name} may be answered with one of {outputs[name]}. Set its metrics to accuracy, "
                     f"macro_f1; or take head: shared_masked.",
                 )
@@ -69,33 +80,33 @@ def _check_two_classes(task: Part, document: Document, problems: Problems) -> No
 
 def _not_installed(metric: str) -> str | None:
     """Return what to do where the package that a metric is computed by is not there; it runs last of all."""
-    package = getattr(registry.find("metrics", metric), "PACKAGE", None)
+    package = registry.find("metrics", metric).PACKAGE
     if package is None or importlib.util.find_spec(package):
         return None
     return missing_extra(f"task.metrics: {metric}", package, "text")
 
 
-def check_data(task: Part, document: Document, problems: Problems) -> None:
+def check_data(task: Part[TaskKind], document: Document, problems: Problems) -> None:
     add(problems, document, "task", task.module.check(task.config), DataError)
 
 
 def check_method(
-    method: Part, backbone: Part, training: Any, document: Document, problems: Problems
+    method: Part[Method],
+    backbone: Part[BackboneKind],
+    training: "Training",
+    document: Document,
+    problems: Problems,
 ) -> None:
     model = getattr(backbone.config, "model", None)
     model_type = pretrained.model_type_of(model) if isinstance(model, str) else None
     place = document.place("method", "name")
-    fits = method.module.BACKBONES
-    if backbone.name not in fits:
+    promised = method.module.PROMISES
+    if (why := promised.misfit(backbone.name, model_type)) is not None:
+        what = f"kind {backbone.name}" + (f", {model_type}" if model_type else "")
         problems.add(
             place,
-            f"the method {method.name!r} fits backbones of kind {_any_of(fits)}; "
-            f"{_model(backbone)} is of kind {backbone.name!r}.",
-        )
-    if model_type is not None and model_type in getattr(method.module, "NOT_ARCHITECTURES", ()):
-        problems.add(
-            place,
-            f"the method {method.name!r} does not fit {_model(backbone)}: {model_type} models.",
+            f"the method {method.name!r} does not fit {_model(backbone)} ({what}): {why}. Choose another "
+            f"method, such as lora.",
         )
     unfit = _not_on_quantized(method, backbone)
     if unfit is not None:
@@ -104,14 +115,17 @@ def check_method(
             f"the method {method.name!r} does not fit backbone.quantization: {unfit}. "
             f"Remove the section, or choose another method, such as lora.",
         )
-    if check := getattr(method.module, "check", None):
-        found = check(method.config, backbone.name, model_type, training.gradient_checkpointing)
-        add(problems, document, "method", found)
+    found = method.module.check(
+        method.config, backbone.name, model_type, training.gradient_checkpointing
+    )
+    add(problems, document, "method", found)
 
 
-def check_packing(task: Part, method: Part, document: Document, problems: Problems) -> None:
+def check_packing(
+    task: Part[TaskKind], method: Part[Method], document: Document, problems: Problems
+) -> None:
     """Refuse several examples in one row for a method that puts tokens of its own in front of each row."""
-    if getattr(method.module, "VIRTUAL_TOKENS", False) and _packs(task.config):
+    if method.module.PROMISES.virtual_tokens and task.module.packs(task.config):
         problems.add(
             document.place("task", "packing"),
             f"task.packing: the method {method.name!r} puts virtual tokens before each row, not before "
@@ -119,23 +133,15 @@ def check_packing(task: Part, method: Part, document: Document, problems: Proble
         )
 
 
-def _packs(config: Any) -> bool:
-    inner = getattr(config, "parts", {}).values()  # of a mixture
-    return getattr(config, "packing", "none") != "none" or any(_packs(p.config) for p in inner)
-
-
-def _not_on_quantized(method: Part, backbone: Part) -> str | None:
+def _not_on_quantized(method: Part[Method], backbone: Part[BackboneKind]) -> str | None:
     """Return why a method does not fit a backbone that is held in 4 or 8 bits; None where it does."""
     quantization = getattr(backbone.config, "quantization", None)
     if quantization is None:
         return None
-    if not hasattr(method.module, "on_quantized"):
-        return "it does not say that it can stand on weights of 4 or 8 bits"
-    why: str | None = method.module.on_quantized(method.config, quantization.bits)
-    return why
+    return method.module.on_quantized(method.config, quantization.bits)
 
 
-def notes(document: Document, training: Any, tracking: Any) -> Iterator[Note]:
+def notes(document: Document, training: "Training", tracking: "Tracking") -> Iterator[Note]:
     """Yield what is given and has no effect here, with its place."""
     if training.max_steps and _differs(document, "training", training, "epochs"):
         yield Note.of(
@@ -156,7 +162,7 @@ def notes(document: Document, training: Any, tracking: Any) -> Iterator[Note]:
             )
 
 
-def _differs(document: Document, section: str, config: Any, field: str) -> bool:
+def _differs(document: Document, section: str, config: Section, field: str) -> bool:
     """Return whether a key is given, and as something else than what it is anyway."""
     default = type(config).model_fields[field].get_default(call_default_factory=True)
     return (section, field) in document.places and getattr(config, field) != default
@@ -186,5 +192,5 @@ def _any_of(names: Iterable[str]) -> str:
     return " or ".join(names)
 
 
-def _model(backbone: Part) -> str:
+def _model(backbone: Part[BackboneKind]) -> str:
     return str(getattr(backbone.config, "model", None) or "this backbone")

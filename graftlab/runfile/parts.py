@@ -8,6 +8,7 @@ from typing import Any
 from graftlab import registry
 from graftlab.config import Document, Problems, build, closest, merge, read_yaml
 from graftlab.config.parser import Location
+from graftlab.contracts import BackboneKind, Method, TaskKind
 from graftlab.errors import GraftlabError, unknown
 from graftlab.runfile.records import Part
 from graftlab.weights import pretrained
@@ -38,7 +39,7 @@ def _given(document: Document, section: str) -> dict[str, Any] | None:
 
 def _part(
     kind: str, values: Mapping[str, Any], where: Location, document: Document, problems: Problems
-) -> Part | None:
+) -> Part[Any] | None:
     """Return the module that a section, at `where`, names, with its fields."""
     section = registry.singular(kind)
     key = "name" if kind == "methods" else "kind"
@@ -60,7 +61,7 @@ def _dotted(where: Location) -> str:
     return ".".join(map(str, where))
 
 
-def method(document: Document, problems: Problems) -> Part | None:
+def method(document: Document, problems: Problems) -> Part[Method] | None:
     values = _given(document, "method")
     if values is None:
         return None
@@ -74,14 +75,14 @@ def method(document: Document, problems: Problems) -> Part | None:
     return _part("methods", values, ("method",), document, problems)
 
 
-def task(document: Document, problems: Problems) -> Part | None:
+def task(document: Document, problems: Problems) -> Part[TaskKind] | None:
     values = _given(document, "task")
     return None if values is None else _task(values, ("task",), document, problems)
 
 
 def _task(
     values: dict[str, Any], where: Location, document: Document, problems: Problems
-) -> Part | None:
+) -> Part[TaskKind] | None:
     """Return the kind that a task section, at `where`, names or whose catalogue entry it does."""
     several = _is_of_several(values.get("kind"))
     if (name := values.get("name")) is not None and not several:
@@ -108,16 +109,16 @@ def _is_of_several(kind: Any) -> bool:
     if kind not in registry.names("tasks"):
         return False
     try:
-        return hasattr(registry.find("tasks", kind), "with_parts")
+        return registry.find("tasks", kind).with_parts is not None
     except ImportError:  # said where its module is looked for
         return False
 
 
 def _of_several(
-    whole: Part, where: Location, document: Document, problems: Problems
-) -> Part | None:
+    whole: Part[TaskKind], where: Location, document: Document, problems: Problems
+) -> Part[TaskKind] | None:
     """Return a task with the tasks that it is made of; None if one of them is wrong."""
-    found: dict[str, Part] = {}
+    found: dict[str, Part[TaskKind]] = {}
     for number, given in enumerate(whole.config.tasks):
         at = (*where, "tasks", number)
         entry = catalogue().get(str(given.get("name")), {})
@@ -142,6 +143,7 @@ def _of_several(
                 found[name] = part
     if len(found) < len(whole.config.tasks):
         return None
+    assert whole.module.with_parts is not None, "of a kind that is made of tasks"
     config = whole.module.with_parts(whole.config, found)
     return Part(whole.name, whole.module, config, found)
 
@@ -165,7 +167,7 @@ def _without_about(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key not in ABOUT}
 
 
-def backbone(document: Document, problems: Problems) -> Part | None:
+def backbone(document: Document, problems: Problems) -> Part[BackboneKind] | None:
     values = _given(document, "backbone")
     if values is None:
         return None

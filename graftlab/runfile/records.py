@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import Field, field_validator
 
 from graftlab.config import Paths, Section
 from graftlab.config.section import MAX_NAME
-from graftlab.contracts import Note
+from graftlab.contracts import BackboneKind, Method, Note, TaskKind
+
+if TYPE_CHECKING:
+    from graftlab.training.config import Config as Training
+    from graftlab.training.trackers import Config as Tracking
+
+Kind = TypeVar("Kind", BackboneKind, Method, TaskKind)
 
 
 class Root(Section):
@@ -54,15 +59,15 @@ class Root(Section):
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Generic[Kind]):
     """What one section of a run file names, with its fields."""
 
     name: str
     """Of the module: a task's and a backbone's kind, a method's name."""
-    module: ModuleType
+    module: Kind
     config: Any
     """The module's `Config`."""
-    parts: "Mapping[str, Part]" = field(default_factory=dict)
+    parts: "Mapping[str, Part[TaskKind]]" = field(default_factory=dict)
     """Of a task that is made of several: each of them, by its name."""
 
 
@@ -71,13 +76,11 @@ class RunFile:
     """A run file that can be run."""
 
     name: str
-    backbone: Part
-    task: Part
-    method: Part
-    training: Any
-    """`graftlab.training.config.Config`"""
-    tracking: Any
-    """`graftlab.training.trackers.Config`"""
+    backbone: Part[BackboneKind]
+    task: Part[TaskKind]
+    method: Part[Method]
+    training: "Training"
+    tracking: "Tracking"
     paths: Paths
     seed: int
     deterministic: bool

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from graftlab.config import Document, Paths, Problems, Section, build, expand, read
 from graftlab.config import given as given_values
+from graftlab.contracts import TaskKind
 from graftlab.errors import ConfigError, unknown
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
@@ -22,7 +23,7 @@ from graftlab.weights import pretrained
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-def resolve_task(task: str, overrides: Sequence[str] = ()) -> Part:
+def resolve_task(task: str, overrides: Sequence[str] = ()) -> Part[TaskKind]:
     """Return the task of that name in the catalogue, or of the run file or recipe of that name.
 
     Raises:
@@ -65,8 +66,8 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
     task = parts.task(document, problems)
     backbone = parts.backbone(document, problems)
     method = parts.method(document, problems)
-    if backbone and (check := getattr(backbone.module, "check", None)):
-        checks.add(problems, document, "backbone", check(backbone.config))
+    if backbone:
+        checks.add(problems, document, "backbone", backbone.module.check(backbone.config))
     loop = _section(training.Config, "training", document, problems)
     tracking = _section(trackers.Config, "tracking", document, problems)
     if loop is not None:
@@ -164,7 +165,7 @@ def _section(
     return build(config, values, document, (name,), problems)
 
 
-def _task(part: Part) -> dict[str, Any]:
+def _task(part: Part[TaskKind]) -> dict[str, Any]:
     """Return a task's section whole; of one made of several, theirs too."""
     own = {**_plain(part.config), "kind": part.name}
     parts = [{"as": name, **_task(other)} for name, other in part.parts.items()]

@@ -1,8 +1,7 @@
 """`layer: auto` made a number: the selection that a run file asks for, done once and shared by all seeds.
 
-A method takes part by three functions, `wants_layer(config)`, `with_layer(config, layer)` and
-`vectors(backbone, batch, config)` (what it would plug in, (B, d)), and by the fields `llm`, `revision`
-and `selection`.
+A method takes part by its `LAYER` (`graftlab.contracts.LayerChoice`), and by the fields `llm`, `revision` and
+`selection`.
 """
 
 import dataclasses
@@ -27,8 +26,8 @@ log = logging.getLogger("graftlab")
 
 def wanted(file: RunFile) -> bool:
     """Return whether a layer is still to be chosen."""
-    wants = getattr(file.method.module, "wants_layer", None)
-    return wants is not None and bool(wants(file.method.config))
+    layer = file.method.module.LAYER
+    return layer is not None and layer.wanted(file.method.config)
 
 
 def choose(file: RunFile, out: Path, loaded: Material) -> int:
@@ -48,7 +47,7 @@ def choose(file: RunFile, out: Path, loaded: Material) -> int:
 def with_layer(file: RunFile, layer: int) -> RunFile:
     """Return the run file with a number in place of `auto`; `resolved` stays what was asked for."""
     method = file.method
-    config = method.module.with_layer(method.config, layer)
+    config = layer_request.choice(file).chosen(method.config, layer)
     return dataclasses.replace(file, method=Part(method.name, method.module, config))
 
 

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 from graftlab import registry
-from graftlab.contracts import Task
+from graftlab.contracts import Metric, Task
 from graftlab.errors import ConfigError
 from graftlab.metrics import Score
 from graftlab.runs.prediction import Prediction, writer_of
@@ -15,7 +14,7 @@ MEAN = "mean"
 """The metric of a mixture that is the mean of its tasks'."""
 
 
-def metric(name: str) -> ModuleType:
+def metric(name: str) -> Metric:
     """Return the module behind a metric's name."""
     return registry.find("metrics", name)
 
@@ -29,7 +28,7 @@ def metrics_at_end(task: Task, split: str) -> tuple[str, ...]:
 def score(
     predictions: Sequence[Prediction],
     names: Sequence[str],
-    find: Callable[[str], ModuleType],
+    find: Callable[[str], Metric],
 ) -> dict[str, Score]:
     """Return each metric's score by name; `find` returns the module behind a metric's name.
 
@@ -45,20 +44,17 @@ def score(
     return {name: found[name] for name in names}
 
 
-def _score(
-    predictions: Sequence[Prediction], name: str, find: Callable[[str], ModuleType]
-) -> Score:
+def _score(predictions: Sequence[Prediction], name: str, find: Callable[[str], Metric]) -> Score:
     task, slash, metric = name.rpartition("/")
     rows = [row for row in predictions if row["task"] == task] if slash else predictions
     if metric == "loss":
         loss = mean_loss(rows)
         return Score(loss, None, None if loss is not None else "no example has a label")
     module = find(metric)
-    written = slash and getattr(module, "READS", "classes") in ("texts", "programs")
+    written = slash and module.READS in ("texts", "programs")
     if written and all(row["prediction"] is None for row in rows):
         return Score(None, None, "this task has written no texts")
-    found: Score = module.score(rows)
-    return found
+    return module.score(rows)
 
 
 def _firsts(names: Iterable[str]) -> list[str]:
@@ -71,7 +67,7 @@ def _firsts(names: Iterable[str]) -> list[str]:
     return list(firsts.values())
 
 
-def _mean(scores: Mapping[str, Score], find: Callable[[str], ModuleType]) -> Score:
+def _mean(scores: Mapping[str, Score], find: Callable[[str], Metric]) -> Score:
     firsts = _firsts(scores)
     if len({higher_is_better(name, firsts, find) for name in firsts}) > 1:
         return Score(None, None, "of one task more is better, of another less")
@@ -87,7 +83,7 @@ def _mean(scores: Mapping[str, Score], find: Callable[[str], ModuleType]) -> Sco
     return Score(math.fsum(known) / len(known), error, reason)
 
 
-def higher_is_better(name: str, names: Sequence[str], find: Callable[[str], ModuleType]) -> bool:
+def higher_is_better(name: str, names: Sequence[str], find: Callable[[str], Metric]) -> bool:
     """Return whether more of a metric, one of a task's `names`, is better.
 
     Raises:
@@ -104,11 +100,11 @@ def higher_is_better(name: str, names: Sequence[str], find: Callable[[str], Modu
             )
         return next(iter(ways.values()), True)
     metric = name.rpartition("/")[2]
-    return metric != "loss" and bool(find(metric).HIGHER_IS_BETTER)
+    return metric != "loss" and find(metric).HIGHER_IS_BETTER
 
 
 def rehearse(
-    task: Task, data: Mapping[str, Sequence[Mapping[str, Any]]], find: Callable[[str], ModuleType]
+    task: Task, data: Mapping[str, Sequence[Mapping[str, Any]]], find: Callable[[str], Metric]
 ) -> None:
     """Score empty texts, so that labels which a metric cannot read are found before the training.
 
@@ -131,7 +127,7 @@ def rehearse(
 def explained(
     predictions: Sequence[Prediction],
     names: Sequence[str],
-    find: Callable[[str], ModuleType],
+    find: Callable[[str], Metric],
 ) -> list[Prediction]:
     """Return the predictions with `explained`: by metric, how it came to score what was written."""
     metrics = [(name, *name.rpartition("/")) for name in names if name != MEAN]
@@ -141,7 +137,7 @@ def explained(
         said = {
             name: module.explain(row)
             for name, task, module in known
-            if hasattr(module, "explain")
+            if module.explain is not None
             and row["prediction"] is not None
             and task in ("", row.get("task"))
         }

@@ -5,7 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from graftlab import registry
-from graftlab.contracts import Data
+from graftlab.contracts import Data, LayerChoice
 from graftlab.contracts.plot import SELECTION
 from graftlab.errors import ConfigError, ModelError
 from graftlab.runfile import RunFile
@@ -27,13 +27,19 @@ def settings(file: RunFile) -> Config:
     Raises:
         ConfigError: it plugs in no layer.
     """
-    config = getattr(file.method.config, "selection", None)
+    config = file.method.config.selection if file.method.module.LAYER else None
     if not isinstance(config, Config) or not file.method.config.llm:
         raise ConfigError(
             f"the method {file.method.name!r} of this run file plugs in no layer of a large model, so "
             f"there is none to select. Choose method pifi, with an llm."
         )
     return config
+
+
+def choice(file: RunFile) -> LayerChoice[Any]:
+    """Return how a run file's method lets a layer be chosen; it is one that does."""
+    assert file.method.module.LAYER is not None
+    return file.method.module.LAYER
 
 
 def draw(file: RunFile, data: Data) -> "NDArray[Any]":
@@ -109,7 +115,7 @@ def _vectors(file: RunFile, loaded: Material, positions: list[int]) -> "NDArray[
         for start in range(0, len(positions), BATCH):
             batch = loaded.task.batch("train", positions[start : start + BATCH], None)
             batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            vectors_Bd = file.method.module.vectors(loaded.backbone, batch, file.method.config)
+            vectors_Bd = choice(file).vectors(loaded.backbone, batch, file.method.config)
             found.append(vectors_Bd.float().cpu().numpy())
     model.train(training)
     return np.concatenate(found).astype(np.float64)
@@ -144,8 +150,8 @@ def key(file: RunFile, loaded: Material, located: pretrained.Located) -> str:
         "selection": settings(file).model_dump(mode="json"),
         "data": loaded.data.record["fingerprint"]["train"],
         "encoder": [file.resolved["backbone"], loaded.backbone.record.get("sha256")],
-        "vectors": [getattr(file.method.config, name, None) for name in ("pooling", "pad_to")],
-        "max_length": getattr(loaded.task, "record", {}).get("max_length"),
+        "vectors": choice(file).facts(file.method.config),
+        "max_length": loaded.task.record.get("max_length"),
     }
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

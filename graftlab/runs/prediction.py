@@ -6,9 +6,9 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from graftlab.contracts import Task, Writer, parts_of
+from graftlab.contracts import Task, Writer, as_writer, parts_of
 from graftlab.errors import DataError, OutOfMemory
 from graftlab.rundir import files
 from graftlab.training.parallel.launch import Share
@@ -176,8 +176,8 @@ def _device(model: "nn.Module") -> "torch.device | str":
 
 def writer_of(task: Task, split: str) -> Writer | None:
     """Return the task as one that writes texts for this split, if it is."""
-    writer = cast("Writer", task)
-    return writer if hasattr(task, "complete") and writer.writes(split) else None
+    writer = as_writer(task)
+    return writer if writer and writer.writes(split) else None
 
 
 def write(path: Path, predictions: Sequence[Prediction]) -> None:

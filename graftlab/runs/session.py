@@ -92,7 +92,7 @@ def resume(path: Path, options: Options = DEFAULT) -> Run:
 
 
 def _check_sharding(file: RunFile, processes: Processes) -> None:
-    steers = getattr(file.method.module, "STEERS", False)
+    steers = file.method.module.PROMISES.steers
     quantized = getattr(file.backbone.config, "quantization", None) is not None
     processes.sharding.check(file.training, steers, quantized)
 

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from graftlab import plots
-from graftlab.contracts import Plot
+from graftlab.contracts import LayerScore, Plot
 from graftlab.errors import ConfigError
 from graftlab.rundir import files
 from graftlab.selection import examples, hidden_states, plug, results, space
@@ -42,7 +41,7 @@ class Request:
     examples: examples.Examples
     facts: Mapping[str, Any]
     """What selection.json says of the task and the models."""
-    find: Callable[[str], ModuleType]
+    find: Callable[[str], LayerScore]
     """Returns the module behind a score's name."""
     scores: Sequence[str]
     """Names of all scores, those that count and those that are only reported."""

@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from graftlab import registry
-from graftlab.contracts import read_notes
+from graftlab.contracts import Metric, read_notes
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runs.evaluation import higher_is_better
@@ -205,7 +204,7 @@ def _metric(results: Iterable[Mapping[str, Any]]) -> tuple[str | None, bool]:
     return None, True
 
 
-def metric_named(name: str) -> ModuleType:
+def metric_named(name: str) -> Metric:
     return registry.find("metrics", name)
 
 

@@ -152,6 +152,7 @@ class ImageTask:
     def __init__(self, data: Data, processor: Any, config: Config, seed: int) -> None:
         self.problem = data.problem
         self.metrics = config.metrics or ("accuracy", "macro_f1")
+        self.record: Mapping[str, Any] = {}
         self._rows = data.splits
         self._labels = {
             split: label_array(rows, data.problem) for split, rows in data.splits.items()

@@ -109,11 +109,6 @@ def example(folder: Path) -> Config:
     return Config(data_dir=folder, labels=("A", "B", "C"), max_length=60)
 
 
-def example_of_likelihood(folder: Path) -> Config:
-    """Return a section that reads the same questions in the other form."""
-    return example(folder).model_copy(update={"form": "likelihood", "normalise": "characters"})
-
-
 def backbones(config: Config) -> tuple[str, ...]:
     """Return the kinds of backbone that fit the form."""
     return BACKBONES if config.form == "classify" else BACKBONES[1:]

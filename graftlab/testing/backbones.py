@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graftlab import registry
 from graftlab.contracts import Backbone, Problem
+from graftlab.testing import examples
 
 every = pytest.mark.parametrize("name", registry.names("backbones"))
 CLASSES = Problem("classes", ("low", "middle", "high"))
@@ -23,8 +24,9 @@ TEXTS = ("a short text", "a text that is longer than the other one")
 def load(name: str, tmp_path: Path) -> Any:
     """Return a function that loads the kind's example; fails for a kind that brings none."""
     module = registry.find("backbones", name)
-    assert hasattr(module, "example"), f"the backbone kind {name} has no example(folder) -> Config"
-    config = module.example(tmp_path)
+    make = module.example or examples.BACKBONES.get(name)
+    assert make, f"the backbone kind {name} has no example(folder) -> Config"
+    config = make(tmp_path)
 
     def load(seed: int = 0, meta: bool = False, problem: Problem = CLASSES) -> Backbone:
         backbone: Backbone = module.load(config, problem, seed, meta)

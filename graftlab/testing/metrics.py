@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from graftlab import registry
+from graftlab.contracts import Metric
 from graftlab.errors import DataError
 from graftlab.metrics import Score
 
@@ -72,11 +73,11 @@ def _right(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "prediction": row["label"]}
 
 
-def _case(name: str) -> tuple[Any, list[dict[str, Any]]]:
+def _case(name: str) -> tuple[Metric, list[dict[str, Any]]]:
     metric = registry.find("metrics", name)
-    if package := getattr(metric, "PACKAGE", None):
-        pytest.importorskip(package)
-    return metric, getattr(metric, "example", EXAMPLES[getattr(metric, "READS", "classes")])()
+    if metric.PACKAGE:
+        pytest.importorskip(metric.PACKAGE)
+    return metric, (metric.example or EXAMPLES[metric.READS])()
 
 
 def _equal(one: Score, other: Score) -> None:
@@ -90,7 +91,7 @@ def _equal(one: Score, other: Score) -> None:
 def test_a_score_is_finite_in_its_range_and_knows_its_error(name: str) -> None:
     metric, predictions = _case(name)
     score = metric.score(predictions)
-    low, high = getattr(metric, "RANGE", (-1.0, 1.0))
+    low, high = metric.RANGE
     assert isinstance(score, Score)
     assert isinstance(score.value, float)
     assert low <= score.value <= high
@@ -124,6 +125,8 @@ def test_right_predictions_score_best(name: str) -> None:
     right = [_right(row) for row in predictions]
     best, value = metric.score(right).value, metric.score(predictions).value
     assert isinstance(metric.HIGHER_IS_BETTER, bool)
+    assert best is not None
+    assert value is not None
     assert best > value if metric.HIGHER_IS_BETTER else best < value
 
 
@@ -160,7 +163,7 @@ def test_an_example_without_a_label_is_refused_not_scored(name: str) -> None:
 @every
 def test_what_it_reads_is_known_and_its_details_are_json(name: str) -> None:
     metric, predictions = _case(name)
-    assert getattr(metric, "READS", "classes") in EXAMPLES
+    assert metric.READS in EXAMPLES
     details = metric.score(predictions).details
     assert json.loads(json.dumps(details)) == details
 
@@ -168,7 +171,7 @@ def test_what_it_reads_is_known_and_its_details_are_json(name: str) -> None:
 @every
 def test_what_it_explains_of_a_prediction_is_json(name: str) -> None:
     metric, predictions = _case(name)
-    if not hasattr(metric, "explain"):
+    if metric.explain is None:
         pytest.skip(f"{name} explains nothing")
     found = metric.explain(predictions[1])
     assert found

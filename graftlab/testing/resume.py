@@ -101,10 +101,9 @@ def outcome(run: Run) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", registry.names("methods"))
 def test_killed_and_resumed_equals_never_killed(name: str, tmp_path: Path) -> None:
     """At three points: before the first checkpoint with steps in it, after the best, before the end."""
-    method = registry.find("methods", name)
-    if "tiny" not in method.BACKBONES:
-        pytest.skip(f"{name} says that it does not fit the tiny backbone")
-    fields = rig.config(method).model_dump(mode="json")
+    if why := registry.find("methods", name).PROMISES.misfit("tiny"):
+        pytest.skip(f"{name} does not fit the tiny backbone: {why}")
+    fields = rig.config(name).model_dump(mode="json")
     file = run_file(tmp_path, {"method": {**fields, "name": name}})
     whole = tmp_path / "whole"
     session.run(file, whole, options=OPTIONS)  # here, so that no child has to import anything

@@ -6,14 +6,16 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from graftlab import registry
+from graftlab.config import Section
 from graftlab.contracts import Attached, Backbone, Problem, Setting, Training
 from graftlab.seeds import mix
+from graftlab.testing import examples
 from graftlab.weights import quantized, surgery
 
 # Shapes: N examples, L tokens, C classes, V vocabulary.
@@ -103,20 +105,17 @@ FAMILIES = {
 }
 
 
-def fits(method: ModuleType, family: Family) -> bool:
-    """Return whether the method says that it fits this kind of backbone, and it can be made here."""
-    if family.bits and (find_spec("bitsandbytes") is None or not _on_quantized(method, family)):
-        return False
+def misfit(name: str, family: Family) -> str | None:
+    """Return why a method does not fit this kind of backbone, or none can be made here; None if it does."""
+    method = registry.find("methods", name)
+    if family.bits and find_spec("bitsandbytes") is None:
+        return "bitsandbytes is not installed"
+    unfit = method.on_quantized(config(name), family.bits) if family.bits else None
     return (
-        family.kind in method.BACKBONES
-        and family.model_type not in method.NOT_ARCHITECTURES
-        and family.problem.kind in getattr(method, "PROBLEMS", (family.problem.kind,))
+        unfit
+        or method.PROMISES.misfit(family.kind, family.model_type)
+        or method.PROMISES.not_problems.get(family.problem.kind)
     )
-
-
-def _on_quantized(method: ModuleType, family: Family) -> bool:
-    says = getattr(method, "on_quantized", None)
-    return says is not None and says(config(method), family.bits) is None
 
 
 def _quantize(model: nn.Module, head: Sequence[str]) -> None:
@@ -184,14 +183,16 @@ FOLDER = tempfile.TemporaryDirectory(prefix="graftlab-testing-")
 
 
 @functools.cache
-def config(method: ModuleType) -> Any:
-    """Return the method's section for the promises: its defaults, or, where these ask for files from
+def config(name: str) -> Section:
+    """Return a method's section for the promises: its defaults, or, where these ask for files from
     elsewhere, what its `example(folder)` has written."""
-    if not hasattr(method, "example"):
+    method = registry.find("methods", name)
+    make = method.example or examples.METHODS.get(name)
+    if make is None:
         return method.Config()
-    folder = Path(FOLDER.name) / method.__name__
+    folder = Path(FOLDER.name) / name
     folder.mkdir()
-    return method.example(folder)
+    return make(folder)
 
 
 def setting(family: Family, seed: int = 0, restored: Any = None) -> Setting:

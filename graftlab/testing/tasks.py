@@ -2,10 +2,10 @@
 
 A kind brings the data in its module: `example(folder: Path) -> Config` writes a few rows (eight train
 rows at least, of which no two are alike, and some of another split) and returns the section that reads them.
-A kind that works in further forms brings `example_of_FORM` for each.
+A kind that works in further forms brings `FORMS`, a function like `example` for each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,21 @@ from torch import Tensor
 from graftlab import registry
 from graftlab.backbones import tiny
 from graftlab.config import Paths
-from graftlab.contracts import Backbone, Data
+from graftlab.contracts import Backbone, Data, as_writer
 from graftlab.errors import ConfigError
+from graftlab.testing import examples
 
+FORMS = {
+    name: {"": module.example, **module.FORMS, **examples.FORMS.get(name, {})}
+    for name in registry.names("tasks")
+    for module in [registry.find("tasks", name)]
+}
 every = pytest.mark.parametrize(
     ("name", "form"),
     [
-        pytest.param(name, form, id=name + form.removeprefix("example").replace("_of_", "-"))
+        pytest.param(name, form, id=f"{name}-{form}".strip("-"))
         for name in registry.names("tasks")
-        for form in sorted(vars(registry.find("tasks", name)).keys() | {"example"})
-        if form == "example" or form.startswith("example_of_")
+        for form in FORMS[name]
     ],
 )
 SEED = 3
@@ -48,12 +53,11 @@ class Example:
 
 @pytest.fixture
 def example(name: str, form: str, tmp_path: Path) -> Example:
-    """Return the kind's example; fails for a kind that brings none."""
+    """Return the kind's example of that form, read and bound."""
     module = registry.find("tasks", name)
-    assert hasattr(module, "example"), f"the task kind {name} has no example(folder) -> Config"
     if "tiny" not in module.BACKBONES:
         pytest.skip(f"{name} does not fit the tiny backbone")
-    config = getattr(module, form)(tmp_path)
+    config: Any = FORMS[name][form](tmp_path)
     data = module.read(config, Paths(cache=tmp_path / "cache"), SEED)
     for modality in ("text", "images"):
         backbone = tiny.load(tiny.Config(modality=modality, dropout=0), data.problem, SEED)
@@ -96,6 +100,7 @@ def test_the_check_without_torch_finds_nothing_wrong_and_knows_the_problem(
 @every
 def test_metrics_are_named_and_registered(name: str, example: Example) -> None:
     assert example.task.metrics
+    assert isinstance(example.task.record, Mapping)
     own = set(example.task.metrics)
     if example.data.problem.parts:  # of several tasks: each one's metrics and loss, and their mean
         own = {name.rpartition("/")[2] for name in own} - {"mean", "loss"}
@@ -204,7 +209,7 @@ def test_a_row_without_a_label_is_predicted_and_has_no_loss(name: str, example: 
         batch = task.batch("train", _everything(task), None)
         predictions = task.predict(example.backbone.model, batch)
     assert {row["label"] for row in predictions} == {row["loss"] for row in predictions} == {None}
-    if hasattr(task, "complete"):  # texts are not predicted but written
+    if as_writer(task):  # texts are not predicted but written
         written = task.complete(example.backbone.model, "train", _everything(task))
         predictions = [row | more for row, more in zip(predictions, written, strict=True)]
     assert None not in {row["prediction"] for row in predictions}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graftlab.contracts import Task, parts_of
+from graftlab.contracts import Task, as_mixture
 from graftlab.seeds import mix
 
 BUCKET = 50  # batches that are sorted together: as transformers' group_by_length, random enough
@@ -78,8 +78,9 @@ class Order:
     def of(cls, task: Task, batch_size: int, seed: int, group: bool) -> "Order":
         """Return the order of a task's train split."""
         lengths = np.asarray(task.lengths("train"), dtype=np.int64)
-        draws = getattr(task, "draws", None)
-        return cls(lengths, batch_size, seed, group, parts_of(task, "train"), draws)
+        mixture = as_mixture(task)
+        parts, draws = (mixture.parts("train"), mixture.draws) if mixture else (None, None)
+        return cls(lengths, batch_size, seed, group, parts, draws)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from graftlab.contracts import Task
+from graftlab.contracts import Task, as_mixture
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,8 +15,8 @@ Sums = dict[str, tuple[float, int]]
 
 def names_of(task: Task) -> tuple[str, ...]:
     """Return the names of the tasks that a task is made of; nothing for a task that is one."""
-    names: tuple[str, ...] = getattr(task, "names", ())
-    return names
+    mixture = as_mixture(task)
+    return mixture.names if mixture else ()
 
 
 class Tally:

@@ -18,7 +18,7 @@ from graftlab.contracts import Attached, Problem
 from graftlab.errors import ConfigError, ModelError
 from graftlab.methods import pifi
 from graftlab.runs import session
-from graftlab.testing import rig
+from graftlab.testing import examples, rig
 from graftlab.testing.resume import run_file
 
 BERT = rig.FAMILIES["encoder"]
@@ -47,7 +47,7 @@ every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 @pytest.fixture
 def donor(tmp_path: Path) -> Path:
-    pifi.example(tmp_path / "donor")
+    examples.donor(tmp_path / "donor")
     return tmp_path / "donor"
 
 
@@ -449,11 +449,11 @@ def test_a_layer_out_of_range_is_told_the_range(donor: Path) -> None:
 
 def test_a_layer_that_is_to_be_chosen_is_not_guessed(donor: Path) -> None:
     auto = section(donor, layer="auto")
-    assert pifi.wants_layer(auto)
+    assert pifi.LAYER.wanted(auto)
     with pytest.raises(ConfigError, match="graftlab select"):
         attach(donor, layer="auto")
-    chosen = pifi.with_layer(auto, 2)
-    assert not pifi.wants_layer(chosen)
+    chosen = pifi.LAYER.chosen(auto, 2)
+    assert not pifi.LAYER.wanted(chosen)
     first = pifi.attach(rig.backbone(BERT), chosen, rig.setting(BERT))
     restored = rig.setting(BERT, restored=dict(first.record))
     again = pifi.attach(rig.backbone(BERT), auto, restored)  # a resumed run knows its layer

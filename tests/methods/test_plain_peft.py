@@ -41,7 +41,7 @@ def test_plain_peft_loads_an_adapter_of_minilm_to_the_same_bits(name, tmp_path):
     ours = rig.outputs(method.load(minilm(), method.Config(), tmp_path), fitted)
     theirs = rig.outputs(PeftModel.from_pretrained(minilm().model, tmp_path), fitted)
     assert torch.equal(ours, theirs)
-    exact = method.RELOADS_EXACTLY
+    exact = method.PROMISES.reloads_exactly
     trained = rig.outputs(attached.model, fitted)
     torch.testing.assert_close(ours, trained, rtol=0, atol=0 if exact else 1e-5)
 

@@ -15,14 +15,14 @@ from graftlab.testing import rig
     "model_type", ["albert", "deberta", "deberta-v2", "modernbert", "distilbert", "vit"]
 )
 def test_architectures_that_it_does_not_fit_are_named_before_loading(model_type):
-    (problem,) = prefix.check(prefix.Config(), "encoder", model_type, False)
-    assert f"does not fit {model_type}" in problem
+    assert prefix.PROMISES.misfit("encoder", model_type)
 
 
 def test_images_and_gradient_checkpointing_are_refused_before_loading():
-    assert "vision" in prefix.check(prefix.Config(), "vision", "swin", False)[0]
+    assert prefix.PROMISES.misfit("vision", "swin")
     assert "gradient_checkpointing" in prefix.check(prefix.Config(), "encoder", "bert", True)[0]
     assert prefix.check(prefix.Config(), "encoder", "bert", False) == []
+    assert prefix.PROMISES.misfit("encoder", "bert") is None
 
 
 def test_attaching_refuses_the_same(encoder):

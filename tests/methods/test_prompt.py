@@ -48,4 +48,5 @@ def test_a_decoders_class_does_not_depend_on_padding(attach):
 
 
 def test_images_are_refused_before_loading():
-    assert "images have no words" in prompt.check(prompt.Config(), "vision", "vit", False)[0]
+    assert prompt.PROMISES.misfit("vision", "swin")
+    assert prompt.PROMISES.misfit("encoder", "bert") is None

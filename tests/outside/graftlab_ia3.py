@@ -13,14 +13,6 @@ from graftlab.contracts import Attached, Backbone, Setting
 if TYPE_CHECKING:
     from torch import nn
 
-STARTS_UNCHANGED = True
-FREEZES_BACKBONE = True
-MERGEABLE = True
-TURNS_OFF = True
-RELOADS_EXACTLY = True
-BACKBONES = ("encoder", "decoder", "vision", "tiny")
-NOT_ARCHITECTURES = ()
-
 
 class Config(Section):
     """Scaled activations."""

@@ -19,6 +19,7 @@ from graftlab.methods import prefix, prompt
 from graftlab.runs import session
 from graftlab.tasks import _likelihood, _logits, multiple_choice
 from graftlab.tasks._likelihood import join
+from graftlab.testing import examples
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "models" / "small-llama"
 NAMES = ("A", "B", "C")
@@ -293,7 +294,7 @@ RUN: dict[str, Any] = {
 
 def run(folder: Path, **changes: Any) -> Any:
     folder.mkdir()
-    section = multiple_choice.example_of_likelihood(folder)
+    section = examples.likelihood(folder)
     task = {
         "kind": "multiple_choice", "data_dir": str(folder), "labels": list("ABC"),
         "form": section.form, "normalise": section.normalise, "max_length": 60,

@@ -16,6 +16,7 @@ from graftlab.errors import ConfigError, DataError, GraftlabError
 from graftlab.runs import evaluation
 from graftlab.tasks import mixture
 from graftlab.tasks.mixture.draws import epoch_draws, quotas, shares
+from graftlab.testing import examples
 from graftlab.training.order import Order
 
 SIZES = (900, 300, 60)
@@ -128,9 +129,16 @@ def test_grouping_by_length_leaves_each_batch_its_share_of_tasks_and_pads_less()
 # Heads
 
 
-@pytest.fixture(params=["example", "example_of_shared", "example_of_per_task"])
+HEADS = {
+    "shared_masked": mixture.example,
+    "shared": examples.with_head("shared"),
+    "per_task": examples.with_head("per_task"),
+}
+
+
+@pytest.fixture(params=HEADS)
 def bound(request, tmp_path):
-    section = getattr(mixture, request.param)(tmp_path)
+    section = HEADS[request.param](tmp_path)
     data = mixture.read(section, Paths(cache=tmp_path), 0)
     backbone = tiny.load(tiny.Config(dropout=0, max_length=64), data.problem, 0)
     return request.param, mixture.bind(data, backbone, section, 0), backbone.model
@@ -183,7 +191,7 @@ def test_smoothing_spreads_over_the_tasks_own_labels_alone(tmp_path):
 
 
 def test_a_shared_head_may_answer_with_a_label_of_another_task(tmp_path):
-    section = mixture.example_of_shared(tmp_path)
+    section = examples.with_head("shared")(tmp_path)
     data = mixture.read(section, Paths(cache=tmp_path), 0)
     task = mixture.bind(data, tiny.load(tiny.Config(), data.problem, 0), section, 0)
     rows = task.predict(Fixed([0.5, 0.0, 9.0]), everything(task))
@@ -193,7 +201,7 @@ def test_a_shared_head_may_answer_with_a_label_of_another_task(tmp_path):
 
 
 def test_heads_of_their_own_are_as_separate_heads_of_the_same_weights(tmp_path):
-    section = mixture.example_of_per_task(tmp_path)
+    section = examples.with_head("per_task")(tmp_path)
     data = mixture.read(section, Paths(cache=tmp_path), 0)
     assert data.problem.labels[:3] == ("mood: no", "mood: yes", "size: big")
     backbone = tiny.load(tiny.Config(dropout=0, max_length=64), data.problem, 0)
@@ -239,13 +247,13 @@ def test_batches_of_one_task_and_of_several_come_to_the_same(bound):
 
 def test_texts_say_their_task_where_the_head_is_masked(tmp_path):
     lengths = {}
-    for form in ("example", "example_of_per_task"):
-        section = getattr(mixture, form)(tmp_path)
+    for form in ("shared_masked", "per_task"):
+        section = HEADS[form](tmp_path)
         data = mixture.read(section, Paths(cache=tmp_path), 0)
         backbone = tiny.load(tiny.Config(max_length=64), data.problem, 0)
         lengths[form] = np.array(mixture.bind(data, backbone, section, 0).lengths("train"))
     # `mood: ` is 6 bytes; longest texts are cut at 40
-    assert (lengths["example"] - lengths["example_of_per_task"])[0] == 6
+    assert (lengths["shared_masked"] - lengths["per_task"])[0] == 6
 
 
 # Scores

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from graftlab import adapters
 from graftlab.config import Section
-from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.contracts import Attached, Backbone, Promises, Setting
 from graftlab.errors import ConfigError
 from graftlab.weights import surgery
 
@@ -18,25 +18,14 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor, nn
 
-STARTS_UNCHANGED = True
-FREEZES_BACKBONE = True
-MERGEABLE = True
-TURNS_OFF = True
-RELOADS_EXACTLY = True
+PROMISES = Promises(quantized=True)
 REGISTERS = f"{__name__}.tuner"
-BACKBONES = ("encoder", "decoder", "vision", "tiny")
-NOT_ARCHITECTURES = ()  # those without biases are refused when they are loaded: it is up to their config
 
 LAYERS = ("Linear", "Conv1D", "Conv1d", "Conv2d", "LayerNorm", "GroupNorm", "_BatchNorm")
 
 
 class Config(Section):
     """BitFit has no settings of its own."""
-
-
-def on_quantized(config: Config, bits: int) -> str | None:
-    """Return why it does not fit frozen weights in so many bits; None where it does."""
-    return None
 
 
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from graftlab import adapters
-from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.contracts import Attached, Backbone, Promises, Setting
 from graftlab.errors import ConfigError
 from graftlab.methods.jelly.switch import Plan
 
@@ -21,15 +21,11 @@ if TYPE_CHECKING:
 
 # Shapes: I in features, O out features, R rank.
 
-STARTS_UNCHANGED = True
-FREEZES_BACKBONE = True
-MERGEABLE = True
-TURNS_OFF = True
-RELOADS_EXACTLY = True
-BACKBONES = ("encoder", "decoder", "vision", "tiny")
-NOT_ARCHITECTURES = ()
+PROMISES = Promises(
+    quantized=True,
+    steers=True,  # it decides from gradients when to switch, and replaces weights then
+)
 REGISTERS = f"{__name__}.tuner"
-STEERS = True  # it decides from gradients when to switch, and replaces weights then
 
 DYNAMIC = ("criterion", "ema", "drop_ratio", "patience", "warmup", "minimum", "latest")
 SWITCHING = ("switch_method", "reset_optimizer", "rewarmup_steps")
@@ -125,11 +121,6 @@ def _refuse(given: set[str], names: tuple[str, ...], mode: str, other: str) -> N
     idle = [name for name in names if name in given]
     if idle:
         raise ValueError(f"{', '.join(idle)} does nothing with mode {mode}; it needs mode {other}")
-
-
-def on_quantized(config: Config, bits: int) -> str | None:
-    """Return why it does not fit frozen weights in so many bits; None where it does."""
-    return None
 
 
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:

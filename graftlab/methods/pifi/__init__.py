@@ -7,13 +7,11 @@ encoder trains with them. `plug` puts a control in the layer's place; `none` wit
 encoder with the same head, so that only the plug differs.
 """
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.contracts import Attached, Backbone, Batch, Setting
+from graftlab.contracts import Attached, Backbone, Batch, Excused, LayerChoice, Promises, Setting
 from graftlab.errors import ConfigError, ModelError
 from graftlab.methods.pifi import donors
 from graftlab.methods.pifi.config import Config, numbers
@@ -24,38 +22,28 @@ if TYPE_CHECKING:
 
     from graftlab.methods.pifi.model import PifiForSequenceClassification
 
-STARTS_UNCHANGED = False  # P_in and P_out are drawn at random, and the head is another
-FREEZES_BACKBONE = False  # the encoder trains, as in the paper; `encoder: lora` or `frozen` keep it
-MERGEABLE = False
-NOT_MERGED = "a layer of another model stands behind the encoder, which is no change of a weight"
-TURNS_OFF = False  # the encoder has moved, and the head is made for what the layer puts out
-RELOADS_EXACTLY = True
-REGISTERS = f"{__name__}.model"
-BACKBONES = ("encoder", "tiny")  # the first token of a decoder has seen no other
-NOT_ARCHITECTURES = (
-    "funnel",  # shortens the sequence: the mask no longer fits
-    "squeezebert",  # cannot do without its pooler
+PROMISES = Promises(
+    starts_unchanged=Excused("the projections are drawn at random, and the head is another"),
+    freezes_backbone=Excused(
+        "the encoder trains with the projections, as in the paper; `encoder: lora` or `frozen` keep it"
+    ),
+    mergeable=Excused(
+        "a layer of another model stands behind the encoder, which is no change of a weight"
+    ),
+    turns_off=Excused(
+        "the encoder has moved, and the head is made for what the layer puts out; train with plug none and "
+        "projections false to compare"
+    ),
+    not_backbones={
+        "decoder": "its first token has seen no other",
+        "vision": "images have no words",
+    },
+    not_architectures={
+        "funnel": "it shortens the sequence, and the mask no longer fits",
+        "squeezebert": "it cannot do without its pooler",
+    },
 )
-
-
-def example(folder: Path) -> Config:
-    """Return a section with a small donor, written into `folder`: for `graftlab.testing`."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    sizes: dict[str, Any] = {
-        "hidden_size": 24,
-        "intermediate_size": 40,
-        "num_attention_heads": 4,
-        "vocab_size": 30,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model = LlamaForCausalLM(
-            LlamaConfig(num_hidden_layers=3, num_key_value_heads=2, initializer_range=0.2, **sizes)
-        )
-    model.save_pretrained(folder)
-    return Config(llm=str(folder), layer=1)
+REGISTERS = f"{__name__}.model"
 
 
 def check(
@@ -77,18 +65,20 @@ def check(
     return [f"method.layer {n}: {config.llm} has layers 0 to {count - 1}." for n in beyond]
 
 
-def wants_layer(config: Config) -> bool:
-    """Return whether a layer is still to be chosen (`layer: auto`), before `attach`."""
+def _wanted(config: Config) -> bool:
     return config.layer == "auto"
 
 
-def with_layer(config: Config, layer: int) -> Config:
-    """Return the config with the layer that was chosen."""
+def _chosen(config: Config, layer: int) -> Config:
     return config.model_copy(update={"layer": layer})
 
 
-def vectors(backbone: Backbone, batch: Batch, config: Config) -> "Tensor":
-    """Return (B, d) what the encoder as it is now would plug in, for `graftlab select`."""
+def _facts(config: Config) -> list[str | int | None]:
+    return [config.pooling, config.pad_to]
+
+
+def _vectors(backbone: Backbone, batch: Batch, config: Config) -> "Tensor":
+    """Return (B, d) what the encoder as it is now would plug in."""
     from graftlab.methods.pifi.model import padded, pool
 
     encoder: Any = backbone.model.base_model
@@ -96,6 +86,9 @@ def vectors(backbone: Backbone, batch: Batch, config: Config) -> "Tensor":
     if config.pooling == "mean_with_padding":
         inputs = padded(inputs, config.pad_to, encoder.config.pad_token_id or 0)
     return pool(encoder(**inputs).last_hidden_state, inputs["attention_mask"], config.pooling)
+
+
+LAYER = LayerChoice(_wanted, _chosen, _vectors, _facts)
 
 
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
@@ -108,7 +101,7 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     from graftlab.methods.pifi import assembly
 
     restored = (setting.restored or {}).get("donor")
-    if wants_layer(config) and restored is None:
+    if _wanted(config) and restored is None:
         raise ConfigError(
             "method.layer is auto, and no layer has been chosen. Choose one with `graftlab select`, or "
             "give its number."
@@ -134,17 +127,3 @@ def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
     from graftlab.methods.pifi import assembly
 
     return assembly.load(backbone, config, folder)
-
-
-@contextlib.contextmanager
-def off(model: "nn.Module") -> Iterator[None]:
-    """Refuse: encoder and head are not what they were.
-
-    Raises:
-        ModelError: always.
-    """
-    raise ModelError(
-        "pifi cannot be turned off: the head is made for what the layer puts out. Train with plug none "
-        "and projections false to compare."
-    )
-    yield

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab import inference, runfile
 from graftlab.backbones import _pretrained
+from graftlab.contracts import Excused
 from graftlab.errors import ConfigError, ModelError, unknown
 from graftlab.inference import Adapted
 from graftlab.release.merge import card, outputs, weights
@@ -87,10 +88,10 @@ def _refuse(run: Path) -> None:
         ConfigError: it is none.
     """
     method = runfile.of_run(rundir.find(run)).method
-    if not method.module.MERGEABLE:
-        why = getattr(method.module, "NOT_MERGED", "it is no change of the backbone's weights")
+    mergeable = method.module.PROMISES.mergeable
+    if isinstance(mergeable, Excused):
         raise ConfigError(
-            f"the method {method.name!r} cannot be merged: {why}. Use the run itself, with "
+            f"the method {method.name!r} cannot be merged: {mergeable.reason}. Use the run itself, with "
             f"`graftlab predict {run}`."
         )
 

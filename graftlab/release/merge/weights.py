@@ -1,10 +1,10 @@
 """Every weight of a merged model beside what it should be: the backbone's own, and the adapter's change."""
 
 import contextlib
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from graftlab.adapters import ADAPTER, PREFIX
+from graftlab.contracts import Method
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -13,13 +13,13 @@ ROWS = 2048  # of a weight that are compared at once, to keep float32 copies sma
 NOISE = 1e-5  # of a tensor's largest value: float32 sums in another order
 
 
-def compare(reference: "nn.Module", loaded: "nn.Module", method: ModuleType) -> dict[str, Any]:
+def compare(reference: "nn.Module", loaded: "nn.Module", method: Method) -> dict[str, Any]:
     """Return how many weights of a `loaded` model are off by more than they had to be rounded.
 
     `reference` is the adapted model on plain weights. Layers that a method without `deltas` has adapted are
     left out, and counted.
     """
-    changes = dict(method.deltas(reference)) if hasattr(method, "deltas") else {}
+    changes = dict(method.deltas(reference)) if method.deltas else {}
     own, adapted = _own(reference, method if changes else None)
     found: dict[str, Any] = {"tensors": 0, "left_out": 0, "off": 0, "worst": None}
     for name, weight in loaded.state_dict().items():
@@ -48,7 +48,7 @@ def problems(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _own(reference: "nn.Module", method: ModuleType | None) -> "tuple[dict[str, Tensor], set[str]]":
+def _own(reference: "nn.Module", method: Method | None) -> "tuple[dict[str, Tensor], set[str]]":
     """Return the reference's weights by their plain names, without the adapter's change, and which of them
     stand in adapted layers."""
     off = contextlib.nullcontext() if method is None else method.off(reference)

@@ -233,7 +233,7 @@ def _use(shared: Shared, repo: str) -> list[str]:
 
 def _teach(shared: Shared, library: str) -> str:
     """Return the line without which the library does not know the method; nothing if it does."""
-    unknown = hasattr(shared.file.method.module, "REGISTERS")
+    unknown = shared.file.method.module.REGISTERS is not None
     return f"import graftlab.auto  # teaches {library} this method\n" if unknown else ""
 
 

@@ -1,7 +1,7 @@
 """Text that answers a prompt: instruction tuning, questions, summaries, code, chats; and plain text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,15 @@ from graftlab.tasks.generation.fields import Config
 if TYPE_CHECKING:
     from graftlab.tasks.generation.task import GenerationTask
 
-BACKBONES = ("decoder", "tiny")
+__all__ = ["BACKBONES", "Config", "bind", "check", "example", "packs", "problem", "read",
+           "read_inputs", "write_rows"]  # fmt: skip
 
-__all__ = ["BACKBONES", "Config", "bind", "check", "example", "example_of_chat", "example_of_text",
-           "problem", "read", "read_inputs"]  # fmt: skip
+BACKBONES = ("decoder", "tiny")
 
 
 def example(folder: Path) -> Config:
-    """Return a section that reads questions, written into `folder`: for `graftlab.testing`."""
-    _write(
+    """Return a section that reads questions, written into `folder`: for `graftlab plan`."""
+    write_rows(
         folder,
         lambda split, i: {"question": f"{split} {'so ' * (i % 4)}{i}?", "answer": f"{i} times"},
     )
@@ -38,36 +38,8 @@ def example(folder: Path) -> Config:
     )
 
 
-def example_of_text(folder: Path) -> Config:
-    """Return a section that reads plain texts."""
-    _write(folder, lambda split, i: {"text": f"{split} {'so ' * (i % 4)}{i}."})
-    return Config(data_dir=folder, template="text", **configs.example_fields())
-
-
-def example_of_chat(folder: Path) -> Config:
-    """Return a section that reads conversations, with a chat template of its own."""
-
-    def row(split: str, i: int) -> dict[str, Any]:
-        turns = [("user", f"{split} {i}"), ("assistant", "yes")] * (1 + i % 2)
-        return {"messages": [{"role": role, "content": said} for role, said in turns]}
-
-    _write(folder, row)
-    file = folder / "chat.jinja"
-    file.write_text(
-        "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}"
-        "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
-        "{% if add_generation_prompt %}a:{% endif %}"
-    )
-    return Config(
-        data_dir=folder,
-        template="chat",
-        chat_template_file=file,
-        metrics=("perplexity",),
-        **configs.example_fields(),
-    )
-
-
-def _write(folder: Path, row: Any) -> None:
+def write_rows(folder: Path, row: Callable[[str, int], Row]) -> None:
+    """Write a few rows of each split: what `row` makes of the split's name and a number."""
     for split, count in (("train", 9), ("validation", 3), ("test", 3)):
         text = "".join(json.dumps(row(split, i)) + "\n" for i in range(count))
         (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
@@ -76,6 +48,11 @@ def _write(folder: Path, row: Any) -> None:
 def problem(config: Config) -> Problem:
     """Return what the model has to put out: tokens of any text."""
     return Problem("tokens")
+
+
+def packs(config: Config) -> bool:
+    """Say whether several examples stand in one row of tokens."""
+    return config.packing != "none"
 
 
 def check(config: Config) -> list[str]:

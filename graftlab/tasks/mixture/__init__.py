@@ -4,17 +4,28 @@ import csv
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from graftlab.config import Paths
-from graftlab.contracts import Backbone, Data, Note, Problem, Row, read_notes, written
+from graftlab.contracts import (
+    Backbone,
+    Data,
+    Note,
+    Problem,
+    Row,
+    Task,
+    TaskKind,
+    TaskPart,
+    read_notes,
+    written,
+)
+from graftlab.contracts.modules import provided
 from graftlab.errors import ConfigError, GraftlabError
 from graftlab.seeds import mix
 from graftlab.tasks.mixture import draws
 from graftlab.tasks.mixture.inputs import read_inputs
 from graftlab.tasks.mixture.rows import Changed, Mixed, by_task, places
-from graftlab.tasks.mixture.section import Config, Part, with_parts
+from graftlab.tasks.mixture.section import Config, Resolved, with_parts
 
 if TYPE_CHECKING:
     from graftlab.tasks.mixture.task import MixtureTask
@@ -24,13 +35,12 @@ SPLITS = ("train", "validation", "test")
 ROWS = ("validation/original_train_data_size", "validation/sliced_train_data_size")
 """Figures of a task's record that add up."""
 
-__all__ = ["BACKBONES", "Config", "backbones", "bind", "check", "example", "problem", "read",
-           "read_inputs", "with_parts"]  # fmt: skip
+__all__ = ["BACKBONES", "Config", "Resolved", "backbones", "bind", "check", "example", "packs", "problem",
+           "read", "read_inputs", "with_parts"]  # fmt: skip
 
 
 def example(folder: Path) -> Config:
-    """Return a section of two tasks with other classes each, written into `folder`: for
-    `graftlab.testing`."""
+    """Return a section of two tasks with other classes each, written into `folder`."""
     from graftlab.tasks import classification
 
     parts = {}
@@ -43,32 +53,7 @@ def example(folder: Path) -> Config:
                 ]
                 csv.writer(file).writerows([("text", "label"), *lines])
         own = classification.Config(data_dir=folder / name, max_length=40)
-        parts[name] = SimpleNamespace(module=classification, config=own)
-    return with_parts(Config(tasks=({}, {})), parts)
-
-
-def example_of_shared(folder: Path) -> Config:
-    """Return the same tasks with a head that all share whole."""
-    return _with_head(example(folder), "shared")
-
-
-def example_of_per_task(folder: Path) -> Config:
-    """Return the same tasks with a head each."""
-    return _with_head(example(folder), "per_task")
-
-
-def _with_head(config: Config, head: str) -> Config:
-    return with_parts(config.model_copy(update={"head": head}), config.parts)
-
-
-def example_of_texts(folder: Path) -> Config:
-    """Return a section of two tasks whose answers are texts."""
-    from graftlab.tasks import generation
-
-    parts = {}
-    for name, make in (("asked", generation.example), ("plain", generation.example_of_text)):
-        (folder / name).mkdir(exist_ok=True)
-        parts[name] = SimpleNamespace(module=generation, config=make(folder / name))
+        parts[name] = Resolved(provided(TaskKind, classification), own)
     return with_parts(Config(tasks=({}, {})), parts)
 
 
@@ -76,10 +61,14 @@ def backbones(config: Config) -> tuple[str, ...]:
     """Return the kinds of backbone that fit all tasks."""
     fits = list(BACKBONES)
     for part in config.parts.values():
-        choose: Callable[[Any], tuple[str, ...]] | None = getattr(part.module, "backbones", None)
-        own = choose(part.config) if choose else part.module.BACKBONES
+        own = part.module.backbones(part.config)
         fits = [kind for kind in fits if kind in own]
     return tuple(fits)
+
+
+def packs(config: Config) -> bool:
+    """Say whether one of the tasks puts several examples into one row."""
+    return any(part.module.packs(part.config) for part in config.parts.values())
 
 
 def check(config: Config) -> list[str]:
@@ -120,8 +109,8 @@ def _check_kinds(config: Config, kinds: Mapping[str, str]) -> None:
         )
 
 
-def _tagger(part: Part, name: str) -> Callable[[Row], Row] | None:
-    tagged = getattr(part.module, "tagged", None)
+def _tagger(part: TaskPart, name: str) -> Callable[[Row], Row] | None:
+    tagged = part.module.tagged
     return (lambda row: tagged(row, name)) if tagged else None
 
 
@@ -235,8 +224,8 @@ def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> "MixtureT
     )
 
 
-def _record(tasks: Mapping[str, Any], quotas: list[int]) -> dict[str, Any]:
-    own = {name: dict(getattr(task, "record", {})) for name, task in tasks.items()}
+def _record(tasks: Mapping[str, Task], quotas: list[int]) -> dict[str, Any]:
+    own = {name: dict(task.record) for name, task in tasks.items()}
     cut: dict[str, int] = {}
     for found in own.values():
         for split, count in found.get("truncated", {}).items():

@@ -1,23 +1,23 @@
 """The section of a mixture, and the tasks that it was resolved to."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from graftlab.config import Section
+from graftlab.contracts import TaskKind, TaskPart
 from graftlab.tasks.mixture.draws import Sampling
 
 
-class Part(Protocol):
-    """One of the tasks: the module of its kind with its section, as `graftlab.runfile` resolves them."""
+@dataclass(frozen=True)
+class Resolved:
+    """One of the tasks that are made without a run file."""
 
-    @property
-    def module(self) -> ModuleType: ...
-    @property
-    def config(self) -> Any: ...
+    module: TaskKind
+    config: Section
 
 
 class Config(Section):
@@ -47,7 +47,7 @@ class Config(Section):
     """Put `NAME: ` in front of each text, so that the model knows the task; null means where the head is
     `shared_masked`."""
 
-    _parts: dict[str, Part] = PrivateAttr(default_factory=dict)
+    _parts: dict[str, TaskPart] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _weights_fit(self) -> "Config":
@@ -63,7 +63,7 @@ class Config(Section):
         return self
 
     @property
-    def parts(self) -> Mapping[str, Part]:
+    def parts(self) -> Mapping[str, TaskPart]:
         """The tasks by name, resolved."""
         return self._parts
 
@@ -73,7 +73,7 @@ class Config(Section):
         return (self.head or "shared_masked") == "shared_masked" if self.tag is None else self.tag
 
 
-def with_parts(config: Config, parts: Mapping[str, Part]) -> Config:
+def with_parts(config: Config, parts: Mapping[str, TaskPart]) -> Config:
     """Return the section with its tasks resolved, by name, in their order."""
     resolved = config.model_copy()
     resolved._parts = dict(parts)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graftlab.contracts import OF_TASK, Batch, Problem, Task
+from graftlab.contracts import OF_TASK, Batch, Problem, Task, as_writer
 from graftlab.tasks._outputs import UNKNOWN
 from graftlab.tasks.mixture.draws import epoch_draws
 from graftlab.tasks.mixture.rows import Places
@@ -64,8 +64,12 @@ class MixtureTask:
 
     @property
     def final_metrics(self) -> tuple[str, ...]:
-        texts = {name: getattr(task, "final_metrics", ()) for name, task in self.tasks.items()}
-        return tuple(f"{name}/{metric}" for name, own in texts.items() for metric in own)
+        writers = {name: as_writer(task) for name, task in self.tasks.items()}
+        return tuple(
+            f"{name}/{metric}"
+            for name, writer in writers.items()
+            for metric in (writer.final_metrics if writer else ())
+        )
 
     def size(self, split: str) -> int:
         return len(self.places[split].parts) if split in self.places else 0
@@ -175,13 +179,13 @@ class MixtureTask:
         found: dict[int, dict[str, Any]] = {}
         for part, task in enumerate(self.tasks.values()):
             mine = [index for index in indices if places.parts[index] == part]
-            writer = _writes(task, split) if some else hasattr(task, "complete")
-            if mine and writer:
-                written: Any = task
+            writer = as_writer(task)
+            if mine and writer and (writer.writes(split) or not some):
                 own = [int(places.own[index]) for index in mine]
-                found |= dict(zip(mine, written.complete(model, split, own), strict=True))
+                found |= dict(zip(mine, writer.complete(model, split, own), strict=True))
         return [found.get(index, {}) for index in indices]
 
 
-def _writes(task: Any, split: str) -> bool:
-    return hasattr(task, "complete") and task.writes(split)
+def _writes(task: Task, split: str) -> bool:
+    writer = as_writer(task)
+    return writer is not None and writer.writes(split)

@@ -9,8 +9,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
-from graftlab.backbones import encoder
 from graftlab.methods.jelly.tuner import layers
+from graftlab.testing import examples
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "jelly_with_trainer.py"
 
@@ -26,7 +26,7 @@ def test_it_is_under_forty_lines():
 
 
 def test_it_switches_and_leaves_an_adapter_that_peft_opens(tmp_path, monkeypatch):
-    name = encoder.example(tmp_path / "model").model
+    name = examples.text_model(tmp_path / "model", "encoder")
     found = run(name, monkeypatch, tmp_path)
     facts, trained = found["callback"].facts, found["model"].eval()
     assert facts["switched"]
@@ -41,7 +41,7 @@ def test_it_switches_and_leaves_an_adapter_that_peft_opens(tmp_path, monkeypatch
 
 
 def test_started_again_it_ends_in_the_same_bytes(tmp_path, monkeypatch):
-    name = encoder.example(tmp_path / "model").model
+    name = examples.text_model(tmp_path / "model", "encoder")
     run(name, monkeypatch, tmp_path)
     file = tmp_path / "jelly" / "adapter" / "adapter_model.safetensors"
     whole = file.read_bytes()

@@ -1,0 +1,258 @@
+"""What each kind of part provides: a Protocol a kind, kept by the module that a name leads to.
+
+What is abstract here, or has no value, a module must have. The rest it may leave out: then what stands here
+counts. `graftlab.registry.find` gives a module as its Protocol.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from graftlab.config import Paths, Section
+from graftlab.contracts.promises import Excused, Promise, Promises
+from graftlab.contracts.records import (
+    Attached,
+    Backbone,
+    Batch,
+    Data,
+    Prediction,
+    Problem,
+    Row,
+    Setting,
+    Task,
+)
+from graftlab.errors import ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from graftlab.metrics import Score
+
+C = TypeVar("C", bound=Section)
+
+
+@dataclass(frozen=True)
+class LayerChoice(Generic[C]):
+    """How a method that plugs in a layer of a large model lets `graftlab select` choose it.
+
+    Its section has `llm`, `revision` and `selection` besides.
+    """
+
+    wanted: Callable[[C], bool]
+    """Says whether a layer is still to be chosen (`layer: auto`)."""
+    chosen: Callable[[C, int], C]
+    """Returns the section with the layer that was chosen."""
+    vectors: "Callable[[Backbone, Batch, C], Tensor]"
+    """Returns (B, d) what the encoder as it is now would plug in."""
+    facts: Callable[[C], Sequence[object]]
+    """Returns what of the section the vectors depend on, as JSON."""
+
+
+class Method(Protocol):
+    """How a backbone is adapted: a module or package of `graftlab/methods`."""
+
+    RETIRED: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        (
+            *("STARTS_UNCHANGED", "FREEZES_BACKBONE", "MERGEABLE", "TURNS_OFF", "RELOADS_EXACTLY"),
+            *("BACKBONES", "NOT_ARCHITECTURES", "PROBLEMS", "STEERS", "VIRTUAL_TOKENS"),
+            "NOT_MERGED",
+        ),
+        "PROMISES = Promises(...), from graftlab.contracts, which names only what is not kept",
+    ) | dict.fromkeys(
+        ("wants_layer", "with_layer", "vectors"),
+        "LAYER = LayerChoice(...), from graftlab.contracts",
+    )
+
+    Config: type[Section]
+    """Its section of a run file: a frozen `Section`; unknown keys are refused with the nearest right one."""
+    PROMISES: Promises = Promises()
+    """What it keeps, and the reason for what it does not."""
+    REGISTERS: str | None = None
+    """Full name of the module that registers what `save` writes in PEFT or transformers; `import
+    graftlab.auto` imports it."""
+    LAYER: LayerChoice[Any] | None = None
+    """How `graftlab select` chooses the layer that it plugs in."""
+
+    @abstractmethod
+    def attach(self, backbone: Backbone, config: Section, setting: Setting) -> Attached:
+        """Return the model with the adapter in place, and its hooks; `setting` holds the seed, the number of
+        steps and the training batches."""
+
+    @abstractmethod
+    def save(self, model: "nn.Module", folder: Path) -> None:
+        """Write what users load."""
+
+    @abstractmethod
+    def load(self, backbone: Backbone, config: Section, folder: Path) -> "nn.Module":
+        """Return the backbone with what was saved: the same outputs bit for bit."""
+
+    def off(self, model: "nn.Module") -> AbstractContextManager[None]:
+        """Return a `with` block in which the model is the backbone; needed for `turns_off`.
+
+        Raises:
+            ModelError: it cannot be turned off.
+        """
+        raise _cannot("turned off", self.PROMISES.turns_off)
+
+    def merge(self, model: "nn.Module") -> "nn.Module":
+        """Return the plain model with the adapter folded in; needed for `mergeable`.
+
+        Raises:
+            ModelError: it cannot be merged.
+        """
+        raise _cannot("merged", self.PROMISES.mergeable)
+
+    deltas: "Callable[[nn.Module], Iterable[tuple[str, Any]]] | None" = None
+    """Yields the name of each weight that it changes, and the change: dense, or as two factors."""
+    to_lora: "Callable[[nn.Module], tuple[dict[str, Any], dict[str, Tensor]]] | None" = None
+    """Returns the config and the weights of plain LoRA, for `graftlab export`, where there is that form."""
+    example: Callable[[Path], Section] | None = None
+    """Returns a section for the contract tests, where the defaults want files from elsewhere: it writes
+    small ones into the folder."""
+
+    def check(
+        self,
+        config: Section,
+        backbone_kind: str,
+        model_type: str | None,
+        gradient_checkpointing: bool,
+    ) -> list[str]:
+        """Return problems that can be found before anything is loaded."""
+        return []
+
+    def on_quantized(self, config: Section, bits: int) -> str | None:
+        """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
+        kept = self.PROMISES.quantized
+        return kept.reason if isinstance(kept, Excused) else None
+
+    def planned(self, config: Section) -> Section:
+        """Return a section of the same shapes that computes nothing from data, for `graftlab plan`."""
+        return config
+
+
+def _cannot(what: str, kept: Promise) -> ModelError:
+    assert isinstance(kept, Excused), f"it promises to be {what}, and has no function for it"
+    return ModelError(f"this method cannot be {what}: {kept.reason}.")
+
+
+class BackboneKind(Protocol):
+    """Where pretrained models of a kind come from: a module of `graftlab/backbones`."""
+
+    Config: type[Section]
+    """Its section of a run file, without `kind`."""
+    example: Callable[[Path], Section] | None = None
+    """Returns a section for the contract tests; it writes a small model into the folder."""
+
+    @abstractmethod
+    def load(self, config: Section, problem: Problem, seed: int, meta: bool = False) -> Backbone:
+        """Return the model, with a head for `problem` that depends on the seed alone. `meta` builds it on the
+        meta device, without weights."""
+
+    def check(self, config: Section) -> list[str]:
+        """Return problems that can be found before anything is loaded."""
+        return []
+
+
+class TaskPart(Protocol):
+    """One of the tasks that a task is made of: a section of a run file, resolved."""
+
+    @property
+    def module(self) -> "TaskKind": ...
+    @property
+    def config(self) -> Any: ...
+
+
+class TaskKind(Protocol):
+    """How rows become examples, a loss and predictions: a module or package of `graftlab/tasks`."""
+
+    Config: type[Section]
+    """Its section of a run file."""
+    BACKBONES: tuple[str, ...]
+    """Kinds of backbone that it fits."""
+    FORMS: Mapping[str, Callable[[Path], Section]] = {}
+    """Further examples for the contract tests, of other forms that it takes, by name."""
+
+    @abstractmethod
+    def problem(self, config: Section) -> Problem:
+        """Return what the model has to put out. `Raises:` DataError: it cannot be told from here."""
+
+    @abstractmethod
+    def check(self, config: Section) -> list[str]:
+        """Return what is wrong with local files and columns; nothing is imported or downloaded."""
+
+    @abstractmethod
+    def read(self, config: Section, paths: Paths, seed: int) -> Data:
+        """Return the rows of each split. `Raises:` ConfigError, DataError, Refused."""
+
+    @abstractmethod
+    def read_inputs(
+        self, config: Section, source: str | Path | Sequence[Any], **of: Any
+    ) -> list[Row]:
+        """Return new inputs as rows without labels. `Raises:` DataError: one cannot be read."""
+
+    @abstractmethod
+    def bind(self, data: Data, backbone: Backbone, config: Section, seed: int) -> Task:
+        """Return the rows bound to the backbone's processor. `Raises:` ConfigError, DataError."""
+
+    @abstractmethod
+    def example(self, folder: Path) -> Section:
+        """Return a section that reads rows of this kind, written into the folder: what `graftlab plan` binds
+        where the data are elsewhere, and what the contract tests bind.
+
+        Eight train rows at least, of which no two are alike, and some of another split.
+        """
+
+    def backbones(self, config: Section) -> tuple[str, ...]:
+        """Return the kinds of backbone that fit this section."""
+        return self.BACKBONES
+
+    def packs(self, config: Section) -> bool:
+        """Say whether several examples stand in one row of tokens."""
+        return False
+
+    tagged: Callable[[Row, str], Row] | None = None
+    """Returns a row that says to which task of a mixture it belongs, where rows can."""
+    with_parts: Callable[[Any, Mapping[str, TaskPart]], Section] | None = None
+    """Of a kind that is made of several tasks: returns the section with them resolved, by name."""
+
+
+class Metric(Protocol):
+    """How good predictions are: a module of `graftlab/metrics`."""
+
+    HIGHER_IS_BETTER: bool
+    """Whether more of it is better."""
+    READS: Literal["classes", "tokens", "texts", "programs"] = "classes"
+    """What of a prediction it needs: `classes` (labels and predictions that are equal or not, or numbers),
+    `tokens` (`loss`, `count` and `correct` of the trained ones), `texts` (what the model wrote, and a
+    reference) or `programs` (whether what it wrote `passed` its tests)."""
+    RANGE: tuple[float, float] = (-1.0, 1.0)
+    """Between what its values lie."""
+    PACKAGE: str | None = None
+    """What must be installed for it beyond graftlab itself."""
+    NUM_CLASSES: int | None = None
+    """It is for so many classes, and for no more."""
+
+    @abstractmethod
+    def score(self, predictions: Sequence[Mapping[str, Any]]) -> "Score":
+        """Return the value with its standard error, or why there is none. `Raises:` DataError."""
+
+    explain: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    """Returns how it came to score one prediction, as JSON."""
+    example: Callable[[], list[Prediction]] | None = None
+    """Returns predictions for the contract tests, ten at least, some right and some wrong; for a metric that
+    wants others than its `READS` stands for."""
+
+
+class LayerScore(Protocol):
+    """How much of the label a layer's states show: a module of `graftlab/selection/scores`."""
+
+    @abstractmethod
+    def score(self, sample: Any, weights_BN: "NDArray[Any]") -> "NDArray[Any]":
+        """Return (B,) values, one for each row of example weights; more is better.
+
+        The sample is a `graftlab.selection.scores.Sample`. `Raises:` its `Undefined`.
+        """
