@@ -366,7 +366,7 @@ WRONG = [
         "  head: shared\n  tasks: [{name: gsm8k}, {name: dialogsum}]",
         "task.head: is for tasks with classes",
     ),
-    ("  head: shared\n  tasks: [{name: qqp}, {name: mnli}]", "binary_f1 is for two classes"),
+    ("  head: shared\n  tasks: [{name: qqp}, {name: mnli}]", "binary_f1 is for 2 classes"),
     ("  weights: [1]\n" + TASKS + "{name: mnli}]", "one number a task"),
     ("  weights: [1, 0]\n" + TASKS + "{name: mnli}]", "above 0"),
     (TASKS + "{as: m, kind: mixture, tasks: []}]", "a mixture is no part of another"),
