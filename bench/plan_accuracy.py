@@ -120,7 +120,7 @@ def measured(file) -> int:
     from graftlab.planning.rehearsal import build_loop, frozen
     from graftlab.runs import attachment
     from graftlab.seeds import mix
-    from graftlab.training import devices, resume
+    from graftlab.training import devices
     from graftlab.training.parallel.processes import Processes
 
     module = file.task.module
@@ -140,7 +140,7 @@ def measured(file) -> int:
         torch.cuda.reset_peak_memory_stats(accelerator.device)
     with Live() as live:
         live.hold([*loop.model.parameters(), *frozen(loop.model)], WEIGHTS)
-        resume.start(loop)
+        loop.begin()
         for step in range(1, loop.num_steps + 1):
             gc.collect()
             loop.stepper.step(step, file.training.learning_rate)

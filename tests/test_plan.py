@@ -16,7 +16,7 @@ from graftlab.planning import advice, blocks, forecast, live_tensors, memory, sh
 from graftlab.planning.rehearsal import build_loop, frozen
 from graftlab.runs import attachment
 from graftlab.seeds import mix
-from graftlab.training import devices, resume
+from graftlab.training import devices
 from graftlab.training.parallel.processes import Processes
 
 
@@ -61,7 +61,7 @@ def loop_of(file):
 
 
 def train(loop):
-    resume.start(loop)
+    loop.begin()
     for step in range(1, loop.num_steps + 1):
         gc.collect()
         loop.stepper.step(step, 1e-3)

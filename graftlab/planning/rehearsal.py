@@ -121,7 +121,7 @@ def rehearse(loop: Loop, live: Live, evaluates: bool = True) -> Measured:
         live.hold(frozen(model), live_tensors.WEIGHTS)
         live.hold(surgery.trainable(model).values(), live_tensors.TRAINED)
         model.train()
-        resume.start(loop)
+        loop.begin()
         if hooks:
             _step(loop, 1)
         else:
@@ -134,7 +134,7 @@ def rehearse(loop: Loop, live: Live, evaluates: bool = True) -> Measured:
         peaks = dict(live.peaks)
         _hold_state(loop, live)
         evaluation = _evaluation(loop, live) if evaluates else peaks["start"]
-        tensors, _ = resume.gather(loop)
+        tensors, _ = resume.gather(loop.state)
         size = sum(tensor.nbytes for group in tensors.values() for tensor in group.values())
     largest = sorted(model.named_parameters(), key=lambda item: -item[1].nbytes)[:3]
     return Measured(peaks, evaluation, size, tuple((name, p.nbytes) for name, p in largest))

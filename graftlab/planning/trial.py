@@ -7,7 +7,6 @@ import torch
 
 from graftlab.planning.rehearsal import build_loop
 from graftlab.runs import attachment, material
-from graftlab.training import resume
 from graftlab.training.parallel.processes import Processes
 
 if TYPE_CHECKING:
@@ -37,8 +36,8 @@ def probe(file: "RunFile", data: "Data", accelerator: "Accelerator", steps: int)
     attached = attachment.attach(file, backbone, task, None, Processes())
     training = file.training.model_copy(update={"workers": 0})
     loop = build_loop(file, training, attached, task, backbone.head, accelerator)
-    loop.model.train()
-    resume.start(loop)
+    loop.learner.begin()
+    loop.begin()
     loaded = time.perf_counter() - began
     seconds = []
     for step in range(1, STEPS + 2):

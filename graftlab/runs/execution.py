@@ -219,24 +219,21 @@ class Execution:
         self, loop: Loop, saved: checkpoint.Checkpoint | None, record: dict[str, Any]
     ) -> None:
         """Bring the loop to where the run stands."""
-        from graftlab.training import resume
 
-        resume.start(loop)
+        loop.begin()
         if saved is None:
             loop.lines.cut(0)
             loop.tell({key: record[key] for key in TRAIN_SIZES if key in record})
             return
-        resume.restore(loop, saved)
+        loop.restore(saved)
         known = loop.position.not_exact  # each once, over all resumes
         known += [note for note in self.not_exact if note not in known]
 
     def _select(self, loop: Loop) -> None:
         """Give the model the weights of the best checkpoint, if that is what was asked for."""
-        from graftlab.training import resume
-
         step = loop.position.best_step
         if self.file.training.select == "best" and step not in (0, loop.position.step):
-            resume.put_back_best(loop, step)
+            loop.restore_best()
 
     def _finish(self, loop: Loop, loaded: Material, began: float) -> None:
         """Write the adapter, the predictions and, last of all, the result."""

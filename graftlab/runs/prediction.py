@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.contracts import Task, Writer, as_writer, parts_of
 from graftlab.errors import DataError, OutOfMemory
 from graftlab.rundir import files
-from graftlab.training.parallel.launch import Share
+from graftlab.training.parallel.share import Share
 
 if TYPE_CHECKING:
     import numpy as np

@@ -128,6 +128,27 @@ def save(
     return target
 
 
+def save_with_room(
+    folder: Path,
+    step: int,
+    tensors: "Mapping[str, Mapping[str, Tensor]]",
+    state: Mapping[str, Any],
+    pinned: set[int],
+) -> Path:
+    """Do as `save`; where the disk is full, delete the oldest checkpoint that is not pinned and try again.
+
+    Raises:
+        DiskError: no room, even where the oldest one has made some.
+    """
+    try:
+        return save(folder, step, tensors, state)
+    except DiskError as error:
+        if not make_room(folder, pinned):
+            raise
+        log.warning("%s The oldest checkpoint was deleted for another try.", error)
+        return save(folder, step, tensors, state)
+
+
 def damage(path: Path) -> dict[str, str]:
     """Return the files of a checkpoint that are `missing`, `unreadable` or `changed` since they were written.
 

@@ -2,20 +2,20 @@
 
 from typing import TYPE_CHECKING
 
+from graftlab.contracts import Batch, Task
+
 if TYPE_CHECKING:
-    from graftlab.training.loop import Loop
+    from accelerate import Accelerator
+    from torch import nn
 
 
-def probe(loop: "Loop") -> float:
-    """Return the mean loss of the first step's examples, as many as go through at once.
+def loss(task: Task, model: "nn.Module", batch: Batch, accelerator: "Accelerator") -> float:
+    """Return the mean loss of a batch, without dropout or label smoothing.
 
-    Without augmentation, dropout or label smoothing. Model and randomness stay as they are.
+    Model and randomness stay as they are.
     """
     import torch
 
-    task, model, accelerator = loop.parts.task, loop.model, loop.parts.accelerator
-    indices = loop.order.batch(1)[: loop.asked_micro_batch_size]
-    batch = task.batch("train", indices, None)
     on_device = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
     training = model.training
     model.eval()
@@ -23,5 +23,4 @@ def probe(loop: "Loop") -> float:
         with torch.no_grad(), accelerator.autocast():
             return float(task.loss(model, on_device)) / task.count(batch)
     finally:
-        loop.parts.processes.sharding.settle(model)
         model.train(training)

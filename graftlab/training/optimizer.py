@@ -72,6 +72,18 @@ def groups(
     return list(found.values())
 
 
+def replace_groups(
+    optimizer: "torch.optim.Optimizer", param_groups: "list[dict[str, Any]]"
+) -> None:
+    """Give an optimizer other groups; the state of parameters that are in both stays."""
+    kept = {id(parameter) for group in param_groups for parameter in group["params"]}
+    for parameter in [p for p in optimizer.state if id(p) not in kept]:
+        del optimizer.state[parameter]
+    optimizer.param_groups.clear()
+    for group in param_groups:
+        optimizer.add_param_group(group)
+
+
 def build(param_groups: "list[dict[str, Any]]", config: Config) -> "torch.optim.Optimizer":
     """Return the optimizer with a learning rate of zero: the loop sets it before each step.
 

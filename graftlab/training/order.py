@@ -1,4 +1,4 @@
-"""Which example when: a function of (seed, epoch), so that a resumed run needs nothing but the step."""
+"""Which examples each step sees, and in which micro-batches: a function of the seed and the step alone."""
 
 import functools
 import itertools
@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graftlab.contracts import Task, as_mixture
+from graftlab.contracts import Batch, Task, as_mixture
 from graftlab.seeds import mix
+from graftlab.training.parallel.share import Share
+from graftlab.training.workers import Ahead
 
 BUCKET = 50  # batches that are sorted together: as transformers' group_by_length, random enough
 
@@ -104,6 +106,13 @@ class Order:
         """Return the examples of one optimizer step over all processes."""
         return self._epoch(self.epoch(step))[(step - 1) % self.steps_per_epoch].tolist()
 
+    def examples(self, steps: int) -> int:
+        """Return how many examples the first `steps` steps see."""
+        epochs, rest = divmod(steps, self.steps_per_epoch)
+        first = epochs * self.steps_per_epoch + 1
+        begun = sum(len(self.batch(step)) for step in range(first, first + rest))
+        return epochs * len(self.lengths) + begun
+
     def micro_batches(self, step: int, size: int, rank: int = 0, world: int = 1) -> list[list[int]]:
         """Cut one step's examples for one of `world` processes; each piece is of one part."""
         indices = self.batch(step)
@@ -120,3 +129,52 @@ def micro_batches(
     """Cut one step's examples for one of `world` processes: rank r takes every world-th example."""
     mine = indices[rank::world]
     return [list(mine[i : i + micro_batch_size]) for i in range(0, len(mine), micro_batch_size)]
+
+
+class Batches:
+    """The micro-batches of each step on this process, whoever makes them and when."""
+
+    def __init__(
+        self, task: Task, order: Order, num_steps: int, share: Share, workers: int
+    ) -> None:
+        """`workers` processes make them ahead of time; 0 for on the spot."""
+        self.task, self.order, self.num_steps, self.share = task, order, num_steps, share
+        self.micro_batch_size = order.batch_size
+        self._ahead = Ahead(self.make, num_steps, workers) if workers else None
+
+    def get(self, step: int) -> list[Batch]:
+        """Return the micro-batches of `step`."""
+        return self._ahead.get(step) if self._ahead else self.make(step)
+
+    def make(self, step: int) -> list[Batch]:
+        """Return the micro-batches of `step`, made here and now."""
+        epoch = self.order.epoch(step)
+        return [self.task.batch("train", indices, epoch) for indices in self._cut(step)]
+
+    def restart(self) -> None:
+        """End the workers, if there are any: the micro-batch has changed, or the run has ended."""
+        if self._ahead:
+            self._ahead.end()
+
+    def _cut(self, step: int) -> list[list[int]]:
+        share = self.share
+        return self.order.micro_batches(step, self.micro_batch_size, share.rank, share.world)
+
+    def count(self, step: int) -> int:
+        """Return in how many micro-batches the examples of `step` go through on this process."""
+        return len(self._cut(step))
+
+    def idle(self, step: int) -> list[Batch]:
+        """Return an example for each micro-batch that this process has less than the one with most."""
+        size, world = self.micro_batch_size, self.share.world
+        counts = [len(self.order.micro_batches(step, size, rank, world)) for rank in range(world)]
+        missing = max(counts) - counts[self.share.rank]
+        if not missing:
+            return []
+        first = self.order.batch(step)[:1]
+        return [self.task.batch("train", first, self.order.epoch(step))] * missing
+
+    def parts(self, step: int) -> list[int]:
+        """Return for each micro-batch, of a task made of several, the number of its task; else nothing."""
+        parts = self.order.parts
+        return [] if parts is None else [int(parts[indices[0]]) for indices in self._cut(step)]

@@ -1,10 +1,10 @@
-"""What the training loop is given, and where it stands."""
+"""What the training loop is given."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graftlab.contracts import Attached, Note, Task, read_notes, written
+from graftlab.contracts import Attached, Task
 from graftlab.rundir.run import Run
 from graftlab.training.parallel.processes import Processes
 from graftlab.training.signals import Signals
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Scalars = dict[str, float | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parts:
     """All that the loop works on."""
 
@@ -39,35 +39,3 @@ class Parts:
     """The resolved run file, kept with each checkpoint to compare on resume."""
     processes: Processes = field(default_factory=Processes)
     """All that train this run together."""
-
-
-@dataclass
-class Position:
-    """Where a run is; with the tensors, all that a resumed run needs."""
-
-    step: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    task_sums: dict[str, list[float]] = field(default_factory=dict)
-    """Of a mixture: each task's `loss_sum` and `loss_count`."""
-    skipped: int = 0
-    skipped_in_row: int = 0
-    best_step: int = 0
-    best_value: float | None = None
-    waited: int = 0
-    ended: bool = False
-    """Early stopping has ended the run."""
-    evaluation_pending: bool = False
-    """A signal came in the evaluation of this step: it is done first after a resume."""
-    micro_batch_size: int = 0
-    not_exact: list[Note] = field(default_factory=list)
-    """Why the run may differ from an uninterrupted one, if it may."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of it."""
-        return asdict(self) | {"not_exact": written(self.not_exact)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Position":
-        """Return what `as_json` was made of."""
-        return cls(**{**values, "not_exact": read_notes(values.get("not_exact", ()))})

@@ -2,21 +2,21 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from graftlab.contracts import Batch, Hook, Task
+from graftlab.contracts import Batch
 from graftlab.errors import OutOfMemory
 from graftlab.seeds import mix, seed_everything
-from graftlab.training.batches import Batches
+from graftlab.training.config import Config
+from graftlab.training.learner import Learner
+from graftlab.training.order import Batches
 from graftlab.training.parallel.processes import Processes
-from graftlab.training.parallel.sharding import Sharding
+from graftlab.training.parts import Parts
 from graftlab.training.tallies import Sums, Tally, joined, names_of
 
 if TYPE_CHECKING:
-    import torch
-    from accelerate import Accelerator
     from torch import Tensor, nn
 
 log = logging.getLogger("graftlab")
@@ -41,150 +41,188 @@ class Done:
     """Of a mixture: each task's loss, summed, and its count."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Passed:
+    """What the passes of one step have come to, but for the gradients."""
+
+    loss_sum: "Tensor"
+    """Of this process's examples."""
+    count: int
+    """Of all processes."""
+    terms: "dict[str, Tensor]"
+    """The hooks' extra losses, on the main process."""
+    tally: Tally | None
+    """Of a mixture."""
+
+
 class Stepper:
     """Makes steps. Its micro-batch halves, for good, when memory runs out."""
 
-    accelerator: "Accelerator"
-    model: "nn.Module"
-    """As the forward pass sees it: compiled, or plain."""
-    optimizer: "torch.optim.Optimizer"
-    task: Task
-    hooks: Sequence[Hook]
-    batches: Batches
-    seed: int
-    clip_norm: float
-    label_smoothing: float
-    processes: Processes
-    measure_every: int = 0
-    """Steps between those in which the gradient of each task of a mixture is measured; 0 means never."""
+    def __init__(self, parts: Parts, config: Config, batches: Batches, learner: Learner) -> None:
+        self.accelerator, self.task, self.seed = parts.accelerator, parts.task, parts.seed
+        self.hooks, self.scaler = parts.attached.hooks, parts.accelerator.scaler
+        self.config, self.batches = config, batches
+        self.learner, self.optimizer = learner, learner.optimizer
+        # None for one process alone, which asks nobody
+        self.others = None if parts.processes.alone else parts.processes
+        self.main, self.rank = parts.processes.main, parts.processes.share.rank
+        self.names = names_of(parts.task)
+
+    @property
+    def model(self) -> "nn.Module":
+        """The model as the forward pass sees it: compiled, wrapped, or plain."""
+        return self.learner.forward
 
     def step(self, step: int, learning_rate: float) -> Done:
         """Make one step at this rate; replay it from its start with a smaller micro-batch if need be."""
         while True:
-            summed, message = None, ""
+            passed, short = None, ""
             try:
-                summed = self._backward(step)
+                passed = self._backward(step)
             except RuntimeError as error:
                 if not _memory_ran_out(error):
                     raise
-                message = str(error)
-                if self.processes.broken:  # the others wait for a shard
-                    raise OutOfMemory(self._no_room(message, f"in step {step}")) from error
+                short = str(error) or type(error).__name__
+                if self.others and self.others.broken:  # the others wait for a shard
+                    raise OutOfMemory(self._no_room(short, f"in step {step}")) from error
             # outside `except`: the traceback holds the tensors
-            short, lacking = self.processes.add(bool(message), self._lacking())
-            if summed is not None and not short:
+            if self.others:
+                short = self._add_gradients(self.others, short)
+            if passed and not short:
                 break
-            said = self.processes.gather(message)
-            self._halve(step, next(message for message in said if message))
-        self.processes.add_gradients(self._parameters(), lacking > 0)
+            self._halve(step, short)
         try:
-            return self._update(step, learning_rate, summed)
+            return self._update(step, learning_rate, passed)
         except RuntimeError as error:
             if not _memory_ran_out(error):
                 raise
             # some weights may have moved already: the last checkpoint is where to go on from
             raise OutOfMemory(self._no_room(str(error), "in the optimizer's step")) from error
 
-    def _backward(self, step: int) -> "tuple[Tensor, int, dict[str, Tensor]]":
-        """Sum the gradients of this process's share; return its loss summed, the count of all processes
-        and, on the main one, the extra losses."""
+    def _backward(self, step: int) -> _Passed:
+        """Sum the gradients of this process's share of a step's examples."""
         import torch
 
         for hook in self.hooks:
             hook.on_step_start(step)
-        micro = self.batches.get(step)
-        counts = [self.task.count(batch) for batch in micro]
-        count = int(self.processes.add(sum(counts))[0])
-        total = torch.zeros((), device=self.accelerator.device)
+        batches = self.batches.get(step)
+        counts = [self.task.count(batch) for batch in batches]
+        count = sum(counts)
+        if self.others:
+            count = int(self.others.add(count)[0])
+        loss_sum = torch.zeros((), device=self.accelerator.device)
         terms: dict[str, Tensor] = {}
-        rank = self.batches.share.rank
-        self._tally = self._new_tally(step)
-        with self.processes.lockstep():
-            for number, batch in enumerate(micro):
-                seed_everything(mix(self.seed, "model", step, number, rank))
+        tally = self._tally(step) if self.names else None
+        with self.others.lockstep() if self.others else nullcontext():
+            for number, batch in enumerate(batches):
+                seed_everything(mix(self.seed, "model", step, number, self.rank))
                 with self.accelerator.autocast():
-                    loss = self.task.loss(self.model, self._on_device(batch), self.label_smoothing)
-                    total += loss.detach()
+                    loss = self._loss(batch)
+                    loss_sum += loss.detach()
                     scaled = loss * (1 / count)
                     # once per effective batch: the main process has an example of every one
-                    if number == len(micro) - 1 and self.processes.main:
-                        terms = {
-                            k: v for hook in self.hooks for k, v in hook.loss_terms(step).items()
-                        }
+                    if number == len(batches) - 1 and self.main:
+                        terms = {k: v for h in self.hooks for k, v in h.loss_terms(step).items()}
                         scaled = sum(terms.values(), start=scaled)
-                    self._sharding.backward(self._scaler.scale(scaled) if self._scaler else scaled)
-                self._tally.add(number, loss.detach(), counts[number])
+                    self._add(scaled)
+                if tally:
+                    tally.add(number, loss.detach(), counts[number])
                 for hook in self.hooks:
                     hook.after_backward(step, number)
-            self._keep_step(step)
-        return total, count, {k: v.detach() for k, v in terms.items()}
+            if self.others and self.others.sharding.lockstep:
+                self._keep_step(step)
+        return _Passed(
+            loss_sum, count, {name: term.detach() for name, term in terms.items()}, tally
+        )
+
+    def _loss(self, batch: Batch) -> "Tensor":
+        device = self.accelerator.device
+        if device.type != "cpu":
+            batch = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
+        return self.task.loss(self.model, batch, self.config.label_smoothing)
+
+    def _add(self, loss: "Tensor") -> None:
+        """Add a loss's gradients to those that are there."""
+        if self.scaler:
+            loss = self.scaler.scale(loss)
+        engine = self.others and self.others.sharding.engine
+        engine.backward(loss) if engine else loss.backward()
 
     def _keep_step(self, step: int) -> None:
-        """Make as many passes as the process with most micro-batches, where shards are exchanged in them."""
-        if not self._sharding.lockstep:
-            return
+        """Make as many passes as the process with most micro-batches: shards are exchanged in them."""
         for batch in self.batches.idle(step):
             with self.accelerator.autocast():
-                loss = self.task.loss(self.model, self._on_device(batch), self.label_smoothing)
-            self._sharding.backward(loss * 0.0)
+                loss = self._loss(batch)
+            self._add(loss * 0.0)
 
-    def _new_tally(self, step: int) -> Tally:
-        due = step == self.batches.num_steps or (
-            self.measure_every and step % self.measure_every == 0
-        )
+    def _tally(self, step: int) -> Tally:
+        every = self.config.logging_every
+        due = step == self.batches.num_steps or (every and step % every == 0)
         # of several processes each has but a share of a task's gradient
-        watched = self._parameters() if due and self.processes.alone else []
-        return Tally(names_of(self.task), self.batches.parts(step), watched)
+        watched = self._parameters() if due and not self.others else []
+        return Tally(self.names, self.batches.parts(step), watched)
 
-    def _update(
-        self, step: int, learning_rate: float, summed: "tuple[Tensor, int, dict[str, Tensor]]"
-    ) -> Done:
+    def _add_gradients(self, others: Processes, short: str) -> str:
+        """Add up the gradients of all processes; or return why one of them has none, if memory ran out."""
+        parameters = self._parameters()
+        # as where this process's share is empty
+        lacking = any(parameter.grad is None for parameter in parameters)
+        num_short, num_lacking = others.add(bool(short), lacking)
+        if num_short:
+            return next(filter(None, others.gather(short)))
+        others.add_gradients(parameters, num_lacking > 0)
+        return ""
+
+    def _update(self, step: int, learning_rate: float, passed: _Passed) -> Done:
         """Clip, then move the weights if everything is finite; the gradients are gone afterwards."""
-        total, count, terms = summed
-        if self._scaler:
-            self._scaler.unscale_(self.optimizer)
-        scalars = {name: float(value) for name, value in terms.items()}
-        scalars |= self._tally.norms(self._scaler.get_scale() if self._scaler else 1.0)
-        sums = joined(self.processes.gather(self._tally.sums())) if names_of(self.task) else {}
+        loss, scalars = passed.loss_sum.item(), {k: float(v) for k, v in passed.terms.items()}
+        sums: Sums = {}
+        if self.scaler:
+            self.scaler.unscale_(self.optimizer)
+        if passed.tally:
+            scalars |= passed.tally.norms(self.scaler.get_scale() if self.scaler else 1.0)
+            sums = passed.tally.sums()
+            if self.others:
+                sums = joined(self.others.gather(sums))
         for hook in self.hooks:
             scalars |= hook.before_optimizer_step(step)
-        loss = self.processes.add(total.item())[0]
+        if self.others:
+            loss = self.others.add(loss)[0]
         learning_rate *= math.prod(hook.rate_factor(step) for hook in self.hooks)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["rate"]
-        with self.processes.lockstep():
-            size, applied = self._sharding.update(
-                self.optimizer, self._scaler, self.clip_norm, math.isfinite(loss)
-            )
+        with self.others.lockstep() if self.others else nullcontext():
+            engine = self.others and self.others.sharding.engine
+            norm, applied = engine.update() if engine else self._move(math.isfinite(loss))
         if applied:
             for hook in self.hooks:
                 scalars |= hook.after_optimizer_step(step)
-        if self._scaler:
-            self._scaler.update()
+        if self.scaler:
+            self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return Done(loss, count, size, applied, learning_rate, scalars, sums)
+        return Done(loss, passed.count, norm, applied, learning_rate, scalars, sums)
 
-    @property
-    def _sharding(self) -> Sharding:
-        return self.processes.sharding
+    def _move(self, finite: bool) -> tuple[float, bool]:
+        """Clip the gradients and make the optimizer's step if all is finite; return their norm and whether
+        the weights have moved."""
+        from torch import nn
 
-    @property
-    def _scaler(self) -> Any:
-        return self.accelerator.scaler  # None unless float16
+        parameters = self._parameters()
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if hasattr(norm, "full_tensor"):  # of shards
+            norm = norm.full_tensor()
+        nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm or math.inf, norm)
+        size = norm.item()
+        if not finite or not math.isfinite(size):
+            return size, False
+        if self.scaler:
+            self.scaler.step(self.optimizer)
+        else:
+            self.optimizer.step()
+        return size, True
 
     def _parameters(self) -> "list[nn.Parameter]":
         return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-    def _lacking(self) -> bool:
-        """Return whether a parameter has no gradient here, as all where this process's share is empty."""
-        return not self.processes.alone and any(p.grad is None for p in self._parameters())
-
-    def _on_device(self, batch: Batch) -> Batch:
-        device = self.accelerator.device
-        if device.type == "cpu":
-            return batch
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
     def _halve(self, step: int, message: str) -> None:
         """Make the micro-batch half as large.

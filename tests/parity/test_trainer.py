@@ -105,8 +105,9 @@ def ours(model, family, config, tmp_path):
     (tmp_path / "ours").mkdir()
     run = Run(tmp_path / "ours")
     parts = Parts(
-        run, Attached(model), Rows(family), Accelerator(cpu=True), lambda _: {"loss": 0.0}, False,
-        "loss", ("classifier",), SEED, Signals(),
+        run=run, attached=Attached(model), task=Rows(family), accelerator=Accelerator(cpu=True),
+        evaluate=lambda _: {"loss": 0.0}, higher_is_better=False, best_by="loss",
+        head=("classifier",), seed=SEED, signals=Signals(),
     )  # fmt: skip
     lines, timing = Lines(run.metrics), Lines(run.timing)
     Loop(parts, config, lines, timing).run()

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graftlab.training.batches import Batches, Share
-from graftlab.training.order import BUCKET, Order, micro_batches
+from graftlab.training.order import BUCKET, Batches, Order, micro_batches
+from graftlab.training.parallel.share import Share
 
 LENGTHS = st.lists(st.integers(1, 200), min_size=1, max_size=300)
 PIECES = st.tuples(st.integers(1, 7), st.integers(1, 5))

@@ -19,6 +19,7 @@ from graftlab.rundir.run import Run
 from graftlab.runs import prediction, session
 from graftlab.training import checkpoint
 from graftlab.training.parallel import launch
+from graftlab.training.parallel.share import Share
 
 pytestmark = pytest.mark.slow  # whole runs in several processes
 
@@ -272,6 +273,7 @@ def exchange():
     from torch import nn
 
     from graftlab.training.parallel import processes as module
+    from graftlab.training.parallel.faults import ProcessError
 
     group = launch.join()
     rank = group.share.rank
@@ -288,7 +290,7 @@ def exchange():
     }  # fmt: skip
     try:
         group.check_same(tensors)
-    except module.ProcessError as error:
+    except ProcessError as error:
         found["differ"] = str(error)
     group.send(tensors)
     group.check_same(tensors)
@@ -303,7 +305,7 @@ def exchange():
     found["gradients"] = [p.grad if p.grad is None else p.grad.tolist() for p in parameters]
     try:
         group.send({"odd": odd[: rank + 1]})
-    except module.ProcessError as error:
+    except ProcessError as error:
         found["shapes"] = str(error)
     return found
 
@@ -360,9 +362,9 @@ def test_mpi_counts_where_the_cpu_is_asked_for(monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
-    assert launch.place() == launch.Share()
+    assert launch.place() == Share()
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    assert launch.place() == launch.Share(1, 4)
+    assert launch.place() == Share(1, 4)
 
 
 def test_accelerate_launches_a_run_that_speaks_once(home, even):

@@ -20,7 +20,7 @@ from graftlab.rundir.run import Run
 from graftlab.runs import prediction
 from graftlab.training import checkpoint
 from graftlab.training import config as training
-from graftlab.training.parallel import sharding
+from graftlab.training.parallel import launch, request
 from graftlab.training.parallel.processes import Processes
 
 pytestmark = pytest.mark.slow  # whole runs in several processes
@@ -272,8 +272,8 @@ def test_accelerate_launches_shards(home, whole, sharded):
 
 def check(kind, settings, steers=False, quantized=False, **fields):
     variables = {**WAYS[kind], **settings}
-    asked = sharding.Asked("fsdp" if kind == "fsdp" else "zero", variables)
-    sharding.make(asked, Processes()).check(training.Config(**fields), steers, quantized)
+    asked = request.Asked("fsdp" if kind == "fsdp" else "zero", variables)
+    launch.sharding(asked, Processes()).check(training.Config(**fields), steers, quantized)
 
 
 REFUSED = [
@@ -323,19 +323,19 @@ def test_what_the_run_file_says_has_no_place_in_deepspeeds_config(tmp_path):
 def test_the_configs_of_deepspeed_are_found_by_their_names(stage):
     name = f"recipes/accelerate/zero{stage}.json"
     settings = WAYS["zero2"] | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": name}
-    made = sharding.make(sharding.Asked("zero", settings), Processes())
+    made = launch.sharding(request.Asked("zero", settings), Processes())
     assert made.name == f"zero{stage}"
 
 
 def test_a_launcher_s_wish_is_read_once_and_taken_out_of_the_environment(monkeypatch):
     for name, value in FSDP.items():
         monkeypatch.setenv(name, value)
-    sharding.asked.cache_clear()
+    request.asked.cache_clear()
     try:
-        assert sharding.asked().kind == sharding.asked().kind == "fsdp"
+        assert request.asked().kind == request.asked().kind == "fsdp"
         assert not any(name in os.environ for name in FSDP)
     finally:
-        sharding.asked.cache_clear()
+        request.asked.cache_clear()
 
 
 WRITES = {  # an example at a time, so that processes write texts of different lengths at the same time

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from graftlab.errors import DataError
-from graftlab.training import batches as module
-from graftlab.training.batches import Batches, Share
-from graftlab.training.order import Order
+from graftlab.training import workers as module
+from graftlab.training.order import Batches, Order
+from graftlab.training.parallel.share import Share
 
 
 class Rows:
@@ -30,11 +30,11 @@ class Rows:
 
 @pytest.fixture
 def made():
-    """Return a function that makes batches by two workers, which are ended afterwards."""
+    """Return a function that makes batches, by two workers unless told otherwise, which end afterwards."""
     kept = []
 
-    def make(task):
-        kept.append(Batches(task, Order(np.arange(1, 24), 5, 7, False), 12, Share(), 2))
+    def make(task, workers=2):
+        kept.append(Batches(task, Order(np.arange(1, 24), 5, 7, False), 12, Share(), workers))
         return kept[-1]
 
     yield make
@@ -53,10 +53,9 @@ def rows(batches, step):
 
 
 def test_killed_workers_begin_again_at_the_same_step(made, caplog):
-    batches, alone = made(Rows()), made(Rows())
-    alone.workers = 0
+    batches, alone = made(Rows()), made(Rows(), workers=0)
     assert rows(batches, 1) == rows(alone, 1)
-    for worker in batches._ahead._workers:
+    for worker in batches._ahead._batches._workers:
         os.kill(worker.pid, signal.SIGKILL)
     assert [rows(batches, step) for step in range(2, 10)] == [rows(alone, s) for s in range(2, 10)]
     assert "the workers that make batches are lost at step" in caplog.text
@@ -81,8 +80,7 @@ def test_a_worker_that_hangs_shows_where_and_begins_again(made, tmp_path: Path, 
             flag.touch()
             time.sleep(60)
 
-    batches, alone = made(Rows(hang)), made(Rows())
-    alone.workers = 0
+    batches, alone = made(Rows(hang)), made(Rows(), workers=0)
     assert [rows(batches, step) for step in (1, 2, 3)] == [rows(alone, step) for step in (1, 2, 3)]
     assert "no batch has come for 1 seconds" in caplog.text
     assert "in hang" in capfd.readouterr().err

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError
 from graftlab.training import optimizer
-from graftlab.training.parallel.sharding import Asked, clipped_step, is_shard
+from graftlab.training.parallel.request import Asked
+from graftlab.training.parallel.sharding import Engine, is_shard
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Fsdp:
 
     name = "fsdp"
     lockstep = True
+    engine: Engine | None = None  # gradients of shards are summed in the backward pass
 
     def __init__(self, asked: Asked, processes: "Processes") -> None:
         """Read the launcher's settings.
@@ -145,16 +147,6 @@ class Fsdp:
     ) -> "nn.Module":
         """Leave the optimizer as it is: torch's work on shards."""
         return model
-
-    def backward(self, loss: "Tensor") -> None:
-        """Add gradients: those of shards are summed over all processes in it."""
-        loss.backward()
-
-    def update(
-        self, made: "torch.optim.Optimizer", scaler: Any, limit: float, finite: bool
-    ) -> tuple[float, bool]:
-        """Clip by the norm over all shards, and make a step if all is finite."""
-        return clipped_step(made, scaler, limit, finite)
 
     def settle(self, model: "nn.Module") -> None:
         """Give up what `reshard_after_forward: false` has kept."""

@@ -5,14 +5,15 @@ import datetime
 import logging
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError
-from graftlab.training.parallel import sharding
+from graftlab.training.parallel import request
+from graftlab.training.parallel.share import Share
 
 if TYPE_CHECKING:
     from graftlab.training.parallel.processes import Processes
+    from graftlab.training.parallel.sharding import Sharding
 
 log = logging.getLogger("graftlab")
 
@@ -30,14 +31,6 @@ MPI = ("PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD")  # prefixes of Intel MPI, Ope
 STOPPED = (130, 143)  # exit codes of SIGINT and SIGTERM, which all processes get
 LINGER_S = 30.0
 WAIT = datetime.timedelta(days=1)  # the others wait as long while the main one scores or saves
-
-
-@dataclass(frozen=True)
-class Share:
-    """This process among all that train together."""
-
-    rank: int = 0
-    world: int = 1
 
 
 def place() -> Share:
@@ -74,9 +67,9 @@ def join() -> "Processes":
     from graftlab.training.parallel.processes import Processes
 
     _refuse()
-    asked = sharding.asked()
+    asked = request.asked()
     if place().world == 1:
-        if asked.kind != sharding.WHOLE:
+        if asked.kind != request.WHOLE:
             log.warning("%s has no effect in one process: it holds the whole model", asked.kind)
         return Processes()
     import torch
@@ -96,9 +89,28 @@ def join() -> "Processes":
     if not kind.startswith("MULTI_"):
         raise ConfigError(_only(kind))
     made = Processes(state.process_index, state.num_processes, state.device)
-    made.sharding = sharding.make(asked, made)
+    made.sharding = sharding(asked, made)
     atexit.register(_part, made)
     return made
+
+
+def sharding(asked: request.Asked, processes: "Processes") -> "Sharding":
+    """Return the way of sharing that a launcher asks for.
+
+    Raises:
+        ConfigError: it asks for a part of it that is not there.
+    """
+    if asked.kind == request.FSDP:
+        from graftlab.training.parallel.fsdp import Fsdp
+
+        return Fsdp(asked, processes)
+    if asked.kind == request.ZERO:
+        from graftlab.training.parallel.zero import Zero
+
+        return Zero(asked, processes)
+    from graftlab.training.parallel.sharding import Whole
+
+    return Whole()
 
 
 def only_one(command: str) -> str | None:
@@ -136,7 +148,7 @@ def _only(name: str) -> str:
 
 
 def _asked(variable: str) -> bool:
-    return sharding.said_yes(os.environ.get(variable, ""))
+    return request.said_yes(os.environ.get(variable, ""))
 
 
 def _part(processes: "Processes") -> None:

@@ -6,14 +6,13 @@ exchange, they first meet in a *round*, a sum of a few numbers of which the firs
 """
 
 import contextlib
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from graftlab import errors
-from graftlab.errors import GraftlabError, Stopped
+from graftlab.errors import Stopped
 from graftlab.training.parallel import sharding
-from graftlab.training.parallel.launch import Share
+from graftlab.training.parallel.faults import ProcessError, connection_lost, described, twin
+from graftlab.training.parallel.share import Share
 
 if TYPE_CHECKING:
     import torch
@@ -23,16 +22,6 @@ T = TypeVar("T")
 BUCKET = 25 * 2**20  # bytes of gradients that are summed at once, as torch's DDP has it
 WIDTH = 3  # numbers of a round, with the first
 INTEGERS = {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}  # by bytes of an element
-
-
-class ProcessError(GraftlabError):
-    """Another process is gone, or has gone another way."""
-
-    exit_code = 1
-
-
-class Elsewhere(Exception):
-    """A fault in another process that is no `GraftlabError`: a bug, or a disk."""
 
 
 class Processes:
@@ -88,7 +77,7 @@ class Processes:
             if error is self._told or isinstance(error, Stopped):  # all stop, or know of it
                 raise
             self.broken = True
-            if _connection_lost(error):
+            if connection_lost(error):
                 self._told = self._gone(error)
                 raise self._told from error
             raise
@@ -255,23 +244,14 @@ class Processes:
         import torch.distributed as dist
 
         told: list[Any] = [None] * self.share.world
-        dist.all_gather_object(told, error and _described(error))
+        dist.all_gather_object(told, error and described(error))
         ranks = [rank for rank, found in enumerate(told) if found]
         first = min(ranks, key=lambda rank: (told[rank][0] == Stopped.__name__, rank))
         if error is None or first != self.share.rank:
-            self._told = _twin(first, *told[first])
+            self._told = twin(first, *told[first])
             raise self._told
         self._told = error
         raise error
-
-
-def _connection_lost(error: Exception) -> bool:
-    """Return whether this is what a collective raises when another process is gone."""
-    import torch.distributed as dist
-
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and "gloo" in str(error)
-    )
 
 
 def _flat(tensor: "Tensor", width: int) -> "Tensor":
@@ -294,23 +274,3 @@ def _buckets(gradients: "Sequence[Tensor]") -> "Iterator[list[Tensor]]":
                 bucket = []
             bucket.append(gradient)
         yield bucket
-
-
-def _described(error: Exception) -> tuple[str, str, int | None, str]:
-    trace = "".join(traceback.format_exception(error))
-    return type(error).__name__, str(error), getattr(error, "exit_code", None), trace
-
-
-def _twin(rank: int, name: str, message: str, exit_code: int | None, trace: str) -> Exception:
-    """Return the error of process `rank` as this process raises it, with its traceback as a note."""
-    kind = getattr(errors, name, ProcessError if name == ProcessError.__name__ else None)
-    made: Exception
-    if kind is Stopped:
-        assert exit_code is not None
-        made = Stopped(message, exit_code)
-    elif kind is None:
-        made = Elsewhere(f"{name}: {message} (in process {rank})")
-    else:
-        made = kind(f"{message} (in process {rank})")
-    made.add_note(f"In process {rank}:\n{trace}")
-    return made

@@ -1,58 +1,34 @@
 """Who of the processes holds which weights: each all of them, or each a shard of every one.
 
-A launcher asks for shards (FSDP, DeepSpeed) by variables of the environment. They are read once and taken
-out of it: accelerate and transformers would each act on them on their own.
+Which way it is, a launcher says: see `request`.
 """
 
-import functools
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graftlab.training import optimizer
+from graftlab.training.parallel.request import WHOLE
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from graftlab.training.config import Config
-    from graftlab.training.parallel.processes import Processes
-
-WHOLE, FSDP, ZERO = "whole", "fsdp", "zero"
-SWITCHES = {"ACCELERATE_USE_FSDP": FSDP, "ACCELERATE_USE_DEEPSPEED": ZERO}
-SETTINGS = ("FSDP_", "ACCELERATE_DEEPSPEED_")  # prefixes of the variables that say how
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a launcher asks for."""
+class Engine(Protocol):
+    """Has the backward pass and the optimizer's step in the place of torch's own."""
 
-    kind: str = WHOLE
-    settings: Mapping[str, str] = field(default_factory=dict)
-    """Variables of the environment that say how."""
+    def backward(self, loss: "Tensor") -> None:
+        """Add a loss's gradients, of which sums over all processes are wanted, not means."""
+        ...
 
-    def on(self, name: str, default: bool = False) -> bool:
-        return said_yes(self.settings.get(name, str(default)))
-
-
-def said_yes(value: str) -> bool:
-    """Return whether accelerate takes the value of a variable for yes."""
-    return value.lower() in ("1", "true", "yes", "y", "on", "t")
-
-
-@functools.cache
-def asked() -> Asked:
-    """Return what this process's launcher asks for, the same at every call."""
-    kinds = [kind for name, kind in SWITCHES.items() if said_yes(os.environ.pop(name, ""))]
-    if not kinds:
-        return Asked()
-    found = {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)}
-    for name in found:
-        del os.environ[name]
-    return Asked(kinds[0], found)
+    def update(self) -> tuple[float, bool]:
+        """Clip the gradients and make a step with the rates that the groups have, if they are finite;
+        return their norm and whether the weights have moved."""
+        ...
 
 
 class Sharding(Protocol):
@@ -64,6 +40,8 @@ class Sharding(Protocol):
     name: str
     lockstep: bool
     """Whether weights are exchanged in forward and backward passes: all must make as many of them."""
+    engine: Engine | None
+    """From `begin` on; None where gradients and steps are torch's own."""
 
     def check(self, config: "Config", steers: bool, quantized: bool) -> None:
         """Refuse what cannot be done, before anything is loaded; `steers` is a method whose hooks decide
@@ -82,17 +60,6 @@ class Sharding(Protocol):
         self, model: "nn.Module", made: "torch.optim.Optimizer", config: "Config"
     ) -> "nn.Module":
         """Take over the optimizer; return the model as training's forward passes see it."""
-        ...
-
-    def backward(self, loss: "Tensor") -> None:
-        """Add a loss's gradients, of which sums over all processes are wanted, not means."""
-        ...
-
-    def update(
-        self, made: "torch.optim.Optimizer", scaler: Any, limit: float, finite: bool
-    ) -> tuple[float, bool]:
-        """Clip the gradients to the norm `limit` and make a step with the rates that the groups have, if the
-        loss was finite and they are; return their norm and whether the weights have moved."""
         ...
 
     def settle(self, model: "nn.Module") -> None:
@@ -125,6 +92,7 @@ class Whole:
 
     name = WHOLE
     lockstep = False
+    engine: Engine | None = None
 
     def check(self, config: "Config", steers: bool, quantized: bool) -> None:
         """Refuse nothing."""
@@ -137,16 +105,6 @@ class Whole:
     ) -> "nn.Module":
         """Leave the optimizer as it is."""
         return model
-
-    def backward(self, loss: "Tensor") -> None:
-        """Add the gradients of this process's share; they are summed once a step."""
-        loss.backward()
-
-    def update(
-        self, made: "torch.optim.Optimizer", scaler: Any, limit: float, finite: bool
-    ) -> tuple[float, bool]:
-        """Clip, and make a step if all is finite."""
-        return clipped_step(made, scaler, limit, finite)
 
     def settle(self, model: "nn.Module") -> None:
         """There are no shards."""
@@ -190,41 +148,3 @@ def shape(tensor: Any) -> "torch.Size":
 def nbytes(tensor: "Tensor") -> int:
     """Return the bytes of the whole tensor."""
     return math.prod(shape(tensor)) * tensor.element_size()
-
-
-def clipped_step(
-    made: "torch.optim.Optimizer", scaler: Any, limit: float, finite: bool
-) -> tuple[float, bool]:
-    """Do what `Sharding.update` says, with gradients that are whole or shards all; 0 is no limit."""
-    import torch
-
-    parameters = [p for group in made.param_groups for p in group["params"]]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if is_shard(norm):
-        norm = norm.full_tensor()  # type: ignore[attr-defined]
-    torch.nn.utils.clip_grads_with_norm_(parameters, limit or math.inf, norm)
-    size = norm.item()
-    if not finite or not math.isfinite(size):
-        return size, False
-    if scaler:
-        scaler.step(made)
-    else:
-        made.step()
-    return size, True
-
-
-def make(found: Asked, processes: "Processes") -> Sharding:
-    """Return the way of sharing that a launcher asks for.
-
-    Raises:
-        ConfigError: it asks for a part of it that is not there.
-    """
-    if found.kind == FSDP:
-        from graftlab.training.parallel.fsdp import Fsdp
-
-        return Fsdp(found, processes)
-    if found.kind == ZERO:
-        from graftlab.training.parallel.zero import Zero
-
-        return Zero(found, processes)
-    return Whole()

@@ -7,12 +7,12 @@ run file says (batch, rates, clipping, optimizer, precision) holds, and its own 
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.errors import ConfigError, missing_extra
-from graftlab.rundir import files
-from graftlab.training.parallel import sharding
+from graftlab.training.parallel import sharding, zero_settings
+from graftlab.training.parallel.request import Asked
+from graftlab.training.parallel.sharding import Engine
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
@@ -23,15 +23,8 @@ if TYPE_CHECKING:
     from graftlab.training.parallel.processes import Processes
 
 log = logging.getLogger("graftlab")
-PREFIX = "ACCELERATE_DEEPSPEED_"
 BY_ELEMENT = ("adadelta", "adam", "adamax", "adamw", "nadam", "radam", "rmsprop", "sgd")
 """Optimizers whose step does the same to flat pieces of all weights as to the weights."""
-OF_THE_RUN = ("optimizer", "scheduler", "fp16", "bf16", "amp", "torch_autocast", "data_types")
-COUNTED = (
-    *("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"),
-    *("gradient_clipping", "steps_per_print"),
-)
-RECIPES = Path(__file__).parents[2]
 
 
 class Piece(NamedTuple):
@@ -46,12 +39,31 @@ class Piece(NamedTuple):
     size: int
 
 
+class _Engine:
+    """DeepSpeed's engine, which has the backward pass and the step."""
+
+    def __init__(self, deepspeed: Any, world: int) -> None:
+        self._deepspeed, self._world = deepspeed, world
+
+    def backward(self, loss: "Tensor") -> None:
+        """Add gradients; they are summed and shared out in it. DeepSpeed makes means of sums."""
+        self._deepspeed.backward(loss * self._world, scale_wrt_gas=False)
+
+    def update(self) -> tuple[float, bool]:
+        """Let DeepSpeed clip and step; it leaves out a step whose gradients are not finite."""
+        # where the loss is not finite, its gradients are not either
+        self._deepspeed.step()
+        applied = not self._deepspeed.optimizer.overflow
+        norm = float(self._deepspeed.get_global_grad_norm()) if applied else float("nan")
+        return norm, applied
+
+
 class Zero:
     """Gradients and optimizer in pieces; at stage 3 also the weights, each whole only while it computes."""
 
     lockstep = True
 
-    def __init__(self, asked: sharding.Asked, processes: "Processes") -> None:
+    def __init__(self, asked: Asked, processes: "Processes") -> None:
         """Read the launcher's settings, and DeepSpeed's own if they name a file.
 
         Raises:
@@ -64,7 +76,8 @@ class Zero:
                 missing_extra("a launcher that asks for DeepSpeed", "deepspeed", "deepspeed")
             )
         self.processes = processes
-        self.settings = _settings(asked.settings)
+        self.engine: Engine | None = None
+        self.settings = zero_settings.read(asked.settings)
         stage = self.settings["zero_optimization"]["stage"]
         if stage not in (2, 3):
             raise ConfigError(f"the launcher asks for DeepSpeed's ZeRO stage {stage}; known: 2, 3.")
@@ -132,22 +145,10 @@ class Zero:
         deepspeed.init_distributed(dist_init_required=False, verbose=False)
         if self.stage == 3:  # weight by weight: the whole model may be too large for one device
             deepspeed.zero.Init(module=model, config_dict_or_path=settings)
-        self.engine, *_ = deepspeed.initialize(model=model, optimizer=made, config=settings)
-        engine: nn.Module = self.engine
-        return engine
-
-    def backward(self, loss: "Tensor") -> None:
-        """Add gradients; they are summed and shared out in it. DeepSpeed makes means of sums."""
-        self.engine.backward(loss * self.processes.share.world, scale_wrt_gas=False)
-
-    def update(
-        self, made: "torch.optim.Optimizer", scaler: Any, limit: float, finite: bool
-    ) -> tuple[float, bool]:
-        """Let the engine clip and step; it leaves out a step whose gradients are not finite."""
-        # where the loss is not finite, its gradients are not either
-        self.engine.step()
-        applied = not self.engine.optimizer.overflow
-        return (float(self.engine.get_global_grad_norm()) if applied else float("nan")), applied
+        self.deepspeed, *_ = deepspeed.initialize(model=model, optimizer=made, config=settings)
+        self.engine = _Engine(self.deepspeed, world)
+        wrapped: nn.Module = self.deepspeed
+        return wrapped
 
     def settle(self, model: "nn.Module") -> None:
         """DeepSpeed does so itself."""
@@ -238,7 +239,7 @@ class Zero:
 
     def _flat(self, parameter: "Tensor") -> "Tensor":
         """Return what the optimizer moves of the weights that this one lies with."""
-        zero: Any = self.engine.optimizer
+        zero: Any = self.deepspeed.optimizer
         if self.stage == 3:
             number = zero.grad_position[zero.get_param_id(parameter)][0]
             flats = zero.fp32_partitioned_groups_flat
@@ -251,7 +252,7 @@ class Zero:
     def _piece(self, parameter: "Tensor") -> Piece | None:
         """Return where this process's part of a weight lies; None where it has none."""
         if self.stage == 3:
-            zero: Any = self.engine.optimizer
+            zero: Any = self.deepspeed.optimizer
             part = _partition(parameter)
             start = zero.grad_position[zero.get_param_id(parameter)][1]
             return part and Piece(self._flat(parameter), start, *part)
@@ -280,46 +281,3 @@ def _partition(parameter: Any) -> tuple[int, int] | None:
     first = width * dist.get_rank()
     count = min(width, parameter.ds_numel - first)
     return (first, count) if count > 0 else None
-
-
-def _settings(variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return DeepSpeed's settings: of its own file, or made of accelerate's.
-
-    Raises:
-        ConfigError: there is no such file, or it says what the run file says, or asks for offloading.
-    """
-    name = variables.get(f"{PREFIX}CONFIG_FILE", "")
-    if name in ("", "none"):
-        found: dict[str, Any] = {
-            "zero_optimization": {
-                "stage": int(variables.get(f"{PREFIX}ZERO_STAGE", "2")),
-                **{
-                    key: {"device": variables.get(f"{PREFIX}{key.upper()}_DEVICE", "none")}
-                    for key in ("offload_optimizer", "offload_param")
-                },
-            }
-        }
-    else:
-        path = next((p for p in (Path(name), RECIPES / name) if p.is_file()), None)
-        if path is None:
-            raise ConfigError(f"deepspeed_config_file: there is no {name}.")
-        try:
-            found = files.read_json(path)
-        except ValueError as error:
-            raise ConfigError(f"{path} is no JSON: {error}.") from error
-    for key in OF_THE_RUN:
-        section = found.pop(key, {})
-        if section and section.get("enabled", True) is True:
-            raise ConfigError(
-                f"DeepSpeed's config has a section {key!r}, but the run file says that: see training. "
-                f"Leave it out."
-            )
-    zero = {k: v for k, v in found.get("zero_optimization", {}).items() if v != "auto"}
-    for key in ("offload_optimizer", "offload_param"):
-        if zero.pop(key, {}).get("device", "none") != "none":
-            raise ConfigError(
-                f"DeepSpeed's {key} is not supported. Leave it out, and use more processes or gradient "
-                f"checkpointing."
-            )
-    kept = {k: v for k, v in found.items() if k not in COUNTED and v != "auto"}
-    return kept | {"zero_optimization": zero}

@@ -1,4 +1,4 @@
-"""The micro-batches of each step, made on the spot or ahead of time by worker processes."""
+"""Batches made ahead of time by worker processes, which may be killed or hang."""
 
 import contextlib
 import faulthandler
@@ -8,84 +8,43 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from graftlab.contracts import Batch, Task
+from graftlab.contracts import Batch
 from graftlab.errors import DataError
-from graftlab.training.order import Order
-from graftlab.training.parallel.launch import Share
 
-__all__ = ["Batches", "Share"]
+Make = Callable[[int], list[Batch]]
 
 log = logging.getLogger("graftlab")
 POLL = 5.0  # seconds after which it is looked whether the workers live
 PATIENCE = 600.0  # seconds without a batch after which they are taken to hang
 
 
-class Batches:
-    """What each step sees: a function of the step alone, whoever computes it and when."""
+class Ahead:
+    """What `make` returns for each step, made by worker processes while the steps before it train."""
 
-    def __init__(
-        self, task: Task, order: Order, num_steps: int, share: Share, workers: int
-    ) -> None:
-        self.task, self.order, self.num_steps = task, order, num_steps
-        self.share, self.workers = share, workers
-        self.micro_batch_size = order.batch_size
-        self._ahead: Any = None  # a DataLoader's iterator
-
-    def make(self, step: int) -> list[Batch]:
-        """Return the micro-batches of `step` for this process."""
-        epoch = self.order.epoch(step)
-        return [self.task.batch("train", indices, epoch) for indices in self._cut(step)]
-
-    def _cut(self, step: int) -> list[list[int]]:
-        share = self.share
-        return self.order.micro_batches(step, self.micro_batch_size, share.rank, share.world)
-
-    def count(self, step: int) -> int:
-        """Return in how many micro-batches the examples of `step` go through on this process."""
-        return len(self._cut(step))
-
-    def idle(self, step: int) -> list[Batch]:
-        """Return an example for each micro-batch that this process has less than the one with most."""
-        share = self.share
-        counts = [
-            len(self.order.micro_batches(step, self.micro_batch_size, rank, share.world))
-            for rank in range(share.world)
-        ]
-        missing = max(counts) - counts[share.rank]
-        if not missing:
-            return []
-        first = self.order.batch(step)[:1]
-        return [self.task.batch("train", first, self.order.epoch(step))] * missing
-
-    def parts(self, step: int) -> list[int]:
-        """Return for each micro-batch, of a task made of several, the number of its task; else nothing."""
-        parts = self.order.parts
-        return [] if parts is None else [int(parts[indices[0]]) for indices in self._cut(step)]
+    def __init__(self, make: Make, num_steps: int, workers: int) -> None:
+        self.make, self.num_steps, self.workers = make, num_steps, workers
+        self._batches: Any = None  # a DataLoader's iterator
 
     def get(self, step: int) -> list[Batch]:
-        """Return what `make` would, from the workers if there are any and they are at this step.
-
-        Workers that are killed or hang begin again at this step, once.
+        """Return what `make` would. Workers that are killed or hang begin again at this step, once.
 
         Raises:
             DataError: they are lost again.
         """
-        if not self.workers:
-            return self.make(step)
         lost = ""
         for _ in range(2):
-            if self._ahead is None:
+            if self._batches is None:
                 with _sigchld_left_alone():
-                    self._ahead = iter(self._loader(step))
+                    self._batches = iter(self._loader(step))
             try:
                 made, batches = self._next()
             except _Lost as error:
                 lost = str(error)
                 log.warning("the workers that make batches are lost at step %d: %s", step, lost)
-                self.restart()
+                self.end()
                 continue
             assert made == step, (made, step)
             return batches
@@ -100,7 +59,7 @@ class Batches:
         waited = 0.0
         while True:
             try:
-                found: tuple[int, list[Batch]] = next(self._ahead)
+                found: tuple[int, list[Batch]] = next(self._batches)
                 return found
             except (RuntimeError, OSError, EOFError) as error:
                 text = str(error)
@@ -118,29 +77,28 @@ class Batches:
 
     def _show_stacks(self) -> None:
         """Have each worker write where it is to standard error."""
-        for worker in self._ahead._workers:
+        for worker in self._batches._workers:
             if worker.is_alive():
                 os.kill(worker.pid, signal.SIGUSR1)
         time.sleep(0.5)  # for them to write
 
-    def restart(self) -> None:
-        """End the workers and what they have made: the micro-batch has changed, or the run has ended."""
-        if self._ahead is not None:
+    def end(self) -> None:
+        """End the workers and what they have made; the next step that is wanted begins new ones."""
+        if self._batches is not None:
             # at once and not with the last reference, which a traceback may hold
-            self._ahead._shutdown_workers()
-            for worker in self._ahead._workers:  # one that hangs has not heard
+            self._batches._shutdown_workers()
+            for worker in self._batches._workers:  # one that hangs has not heard
                 worker.kill()
                 worker.join()
-        self._ahead = None
+        self._batches = None
 
     def _loader(self, first: int) -> Any:
         from torch.utils.data import DataLoader
 
         # The tokenizer has done its work; its threads must not be carried into a fork.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        steps = _Steps(self)
         return DataLoader(
-            steps,  # type: ignore[arg-type]
+            _Steps(self.make),  # type: ignore[arg-type]
             batch_size=None,
             sampler=range(first, self.num_steps + 1),
             num_workers=self.workers,
@@ -155,11 +113,11 @@ class Batches:
 class _Steps:
     """The mapping from step to batches that a DataLoader's workers read."""
 
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
+    def __init__(self, make: Make) -> None:
+        self.make = make
 
     def __getitem__(self, step: int) -> tuple[int, list[Batch]]:
-        return step, self.batches.make(step)
+        return step, self.make(step)
 
 
 class _Lost(Exception):
