@@ -10,10 +10,12 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -69,24 +71,38 @@ def _processor() -> str:
     return models[0] if models else platform.machine()
 
 
-def run_child(command: Sequence[str], threads: int) -> Figures:
+def run_child(command: Sequence[str], threads: int, limit: float | None = None) -> Figures:
     """Run one turn and return its figures with `seconds` (start to exit) and `peak memory (MiB)`.
 
+    After `limit` seconds the child is killed with all that it has started.
+
     Raises:
-        SystemExit: the child failed; the end of its error output is shown.
+        SystemExit: the child failed or was killed; the end of its error output is shown.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
-        child = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
-        # Not child.wait(): only wait4 gives the usage of this child (and of what it waited for).
-        _, status, usage = os.wait4(child.pid, 0)
+        child = subprocess.Popen(
+            command, stdout=output, stderr=errors, env=environment, start_new_session=True
+        )
+        timer = threading.Timer(limit or 0, os.killpg, (child.pid, signal.SIGKILL))
+        try:
+            if limit is not None:
+                timer.start()
+            # Not child.wait(): only wait4 gives the usage of this child (and of what it waited for).
+            _, status, usage = os.wait4(child.pid, 0)
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)  # Ctrl-C does not reach another session
+            raise
+        finally:
+            timer.cancel()
         seconds = time.perf_counter() - start
         child.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0), errors.seek(0)
         if child.returncode:
-            end = errors.read()[-3000:]
-            raise SystemExit(f"{' '.join(command)}\nended with {child.returncode}:\n{end}")
+            late = limit is not None and seconds >= limit
+            ended = f"was killed after {limit:g} s" if late else f"ended with {child.returncode}"
+            raise SystemExit(f"{' '.join(command)}\n{ended}:\n{errors.read()[-3000:]}")
         lines = output.read().splitlines()
     printed = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes there, KiB on Linux
@@ -126,8 +142,12 @@ def write(
         "goals": [goal._asdict() for goal in goals],
         "turns": turns,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    return keep(result, RESULTS / f"{name}.json")
+
+
+def keep(result: Mapping[str, Any], path: Path) -> Path:
+    """Write a result to a file and show it as the page will."""
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print("\n" + markdown(json.loads(path.read_text(encoding="utf-8"))))
     return path
@@ -138,6 +158,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     turns = result["turns"]
     figures = list(dict.fromkeys(figure for rows in turns.values() for figure in rows[0]))
     goals = [_goal_row(Goal(**goal), turns) for goal in result["goals"]]
+    failed = result.get("failed", {})
     lines = [f"## {result['name']}", "", result["claim"], ""]
     lines += [line for row in goals if row[-1] == "no" for line in (_missed(row), "")]
     lines += [f"| | {' | '.join(figures)} |", "|---" * (len(figures) + 1) + "|"]
@@ -146,11 +167,20 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines.append(f"| {label} | {' | '.join(cells)} |")
     lines += ["", "| goal | measured | wanted | reached |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in goals]
+    if failed:
+        lines += ["", "Not measured:", ""]
+        lines += [f"- {label}: {in_short(cause)}" for label, cause in failed.items()]
     rounds = len(next(iter(turns.values())))
     settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
     lines += ["", f"Median (lowest to highest) of {rounds} rounds in turns. Settings: {settings}."]
     lines += [f"Machine: {_machine_line(result['machine'])}.", ""]
     return "\n".join(lines)
+
+
+def in_short(cause: str) -> str:
+    """Return how a part ended and what it said last."""
+    ended, *said = cause.splitlines()
+    return f"{ended}, `{said[-1].strip()}`" if said else ended
 
 
 def _missed(row: tuple[str, str, str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The contestants of sft_throughput.py: one fine-tuning of a Llama with LoRA each, at the same settings.
+"""The contestants of sft_throughput.py and on_gpu.py: a Llama fine-tuned with LoRA, at the same settings.
 
 python bench/sft_contestants.py CONTESTANT '{"model": ..., "data": ..., ...}' prints figures as JSON.
 
@@ -14,32 +14,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PROMPT, COMPLETION = "Question: {question}\nAnswer:", " {answer}"
-LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-HELD_OUT = 100
-
-
-@dataclass(frozen=True)
-class Settings:
-    model: str
-    """Folder of a Llama."""
-    data: str
-    """Folder with train.jsonl and validation.jsonl: `question`, `answer`."""
-    rows: int = 600
-    batch_size: int = 8
-    max_length: int = 512
-    learning_rate: float = 1e-3
-    rank: int = 8
-    alpha: int = 16
-    seed: int = 0
-
-    def public(self) -> dict[str, Any]:
-        """Return the settings without folders, which are the machine's own affair."""
-        return {key: v for key, v in asdict(self).items() if key not in ("model", "data")}
+from sft_settings import COMPLETION, LAYERS, PROMPT, Settings, run_file
 
 
 class Tokens(NamedTuple):
@@ -52,56 +30,74 @@ class Tokens(NamedTuple):
 
 def graftlab(settings: Settings, packing: str = "none") -> dict[str, float]:
     """`graftlab run`, with everything said that could differ from the peers."""
-    run_file = {
-        "seed": settings.seed,
-        "backbone": {"kind": "decoder", "model": settings.model, "dtype": "float32"},
-        "task": {
-            "kind": "generation",
-            "data_dir": settings.data,
-            "prompt": PROMPT,
-            "completion": COMPLETION,
-            "max_length": settings.max_length,
-            "packing": packing,
-            "metrics": ["perplexity"],
-        },
-        "method": {
-            "name": "lora",
-            "rank": settings.rank,
-            "alpha": settings.alpha,
-            "dropout": 0.0,
-            "targets": list(LAYERS),
-        },
-        "training": {
-            "epochs": 1,
-            "batch_size": settings.batch_size,
-            "learning_rate": settings.learning_rate,
-            "schedule": {"name": "linear", "warmup": 0},
-            "optimizer": {"weight_decay": 0.0},
-            "precision": "fp32",
-            "logging_every": 1,  # so that timing.jsonl has every step; others write far less
-        },
-    }
     with tempfile.TemporaryDirectory() as folder:
         file, run = Path(folder) / "run.yaml", Path(folder) / "run"
-        file.write_text(json.dumps(run_file), encoding="utf-8")  # JSON is YAML
+        file.write_text(json.dumps(run_file(settings, packing)), encoding="utf-8")  # JSON is YAML
         command = [sys.executable, "-m", "graftlab", "run", str(file), "--out", str(run)]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        if code := subprocess.run(command, stdout=sys.stderr).returncode:
+            sys.exit(code)  # it has said why
         timing = (run / "timing.jsonl").read_text(encoding="utf-8").splitlines()
         steps = [line for line in map(json.loads, timing) if "examples" in line]
+        peak = json.loads((run / "result.json").read_text(encoding="utf-8"))["peak_memory_bytes"]
         from peft import PeftModel
 
         model, tokenizer = loaded(settings)
         adapted = PeftModel.from_pretrained(model, str(run / "adapter"))
-        return figures(settings, adapted, tokenizer, sum(line["seconds"] for line in steps))
+        seconds = sum(line["seconds"] for line in steps)
+        return figures(settings, adapted, tokenizer, Spent(seconds, peak))
 
 
 def loaded(settings: Settings) -> tuple[Any, Any]:
-    """Return the Llama in float32 and its tokenizer."""
+    """Return the Llama as the settings say, where it computes, and its tokenizer."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    model = AutoModelForCausalLM.from_pretrained(settings.model, dtype=torch.float32)
-    return model, AutoTokenizer.from_pretrained(settings.model)
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    options: dict[str, Any] = {"dtype": dtype}
+    if settings.attention:
+        options["attn_implementation"] = settings.attention
+    if settings.bits:
+        options["device_map"] = {"": device()}
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    model = AutoModelForCausalLM.from_pretrained(settings.model, **options)
+    placed = model if settings.bits else model.to(device())
+    return placed, AutoTokenizer.from_pretrained(settings.model)
+
+
+def device() -> Any:
+    """Return the GPU, or the CPU where there is none."""
+    import torch
+
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def autocast(settings: Settings) -> Any:
+    """Return the context in which the settings' precision is computed in."""
+    import torch
+
+    return torch.autocast(device().type, torch.bfloat16, enabled=settings.precision == "bf16")
+
+
+class Spent(NamedTuple):
+    """What a training took; `peak` is of the GPU's memory in bytes, where there is one."""
+
+    seconds: float
+    peak: int
+
+    @classmethod
+    def since(cls, start: float) -> "Spent":
+        """Return what was spent since `start`, once the GPU has done all that it was given."""
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            return cls(time.perf_counter() - start, torch.cuda.max_memory_allocated())
+        return cls(time.perf_counter() - start, 0)
 
 
 def lora(settings: Settings) -> Any:
@@ -148,13 +144,13 @@ def padded(examples: Sequence[Tokens]) -> dict[str, Any]:
         row[: example.start] = -100
     mask = [torch.ones_like(row) for row in ids]
     return {
-        "input_ids": pad_sequence(ids, batch_first=True),
-        "attention_mask": pad_sequence(mask, batch_first=True),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+        "input_ids": pad_sequence(ids, batch_first=True).to(device()),
+        "attention_mask": pad_sequence(mask, batch_first=True).to(device()),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=-100).to(device()),
     }
 
 
-def figures(settings: Settings, model: Any, tokenizer: Any, seconds: float) -> dict[str, float]:
+def figures(settings: Settings, model: Any, tokenizer: Any, spent: Spent) -> dict[str, float]:
     """Return what every contestant prints."""
     import torch
 
@@ -162,34 +158,33 @@ def figures(settings: Settings, model: Any, tokenizer: Any, seconds: float) -> d
     held_out = tokenized(settings, tokenizer, "validation")
     model.eval()
     loss = count = 0.0
-    with torch.no_grad():
+    with torch.no_grad(), autocast(settings):
         for i in range(0, len(held_out), settings.batch_size):
             batch = padded(held_out[i : i + settings.batch_size])
             labels = batch["labels"][:, 1:]
             logits = model(**batch).logits[:, :-1].flatten(0, 1)
-            loss += torch.nn.functional.cross_entropy(logits, labels.flatten(), reduction="sum")
+            targets = labels.flatten()
+            loss += torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
             count += (labels != -100).sum()
-    return {"tokens/s": total / seconds, "held-out loss": float(loss / count)}
+    found = {"tokens/s": total / spent.seconds, "held-out loss": float(loss / count)}
+    return found | ({"GPU memory (GiB)": spent.peak / 2**30} if torch.cuda.is_available() else {})
 
 
 def trl(settings: Settings, **arguments: Any) -> dict[str, float]:
     """trl's SFTTrainer with a `peft_config`, as its guide sets it up, on prompts and completions.
 
-    https://huggingface.co/docs/trl/sft_trainer. Without gradient checkpointing and bfloat16, which it takes
-    by itself and which are slower here.
+    https://huggingface.co/docs/trl/sft_trainer. Without gradient checkpointing, which it takes by itself.
     """
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     class Clock(TrainerCallback):
-        seconds = 0.0
-
         def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
             self.start = time.perf_counter()
 
         def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
-            self.seconds += time.perf_counter() - self.start
+            self.spent = Spent.since(self.start)
 
     clock = Clock()
     model, tokenizer = loaded(settings)
@@ -205,7 +200,8 @@ def trl(settings: Settings, **arguments: Any) -> dict[str, float]:
                 output_dir=folder,
                 num_train_epochs=1,
                 learning_rate=settings.learning_rate,
-                bf16=False,
+                bf16=settings.precision == "bf16",
+                use_cpu=device().type == "cpu",
                 gradient_checkpointing=False,
                 save_strategy="no",
                 report_to="none",
@@ -218,12 +214,14 @@ def trl(settings: Settings, **arguments: Any) -> dict[str, float]:
             callbacks=[clock],
         )
         trainer.train()
-    return figures(settings, trainer.model, tokenizer, clock.seconds)
+    return figures(settings, trainer.model, tokenizer, clock.spent)
 
 
 def trl_packed(settings: Settings) -> dict[str, float]:
     """The same with packing, in batches of as many rows as hold the tokens of an unpacked batch."""
-    _, tokenizer = loaded(settings)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(settings.model)
     lengths = [len(example.ids) for example in tokenized(settings, tokenizer, "train")]
     rows = round(settings.batch_size * sum(lengths) / len(lengths) / settings.max_length)
     return trl(settings, packing=True, per_device_train_batch_size=max(1, rows))
@@ -245,12 +243,14 @@ def bare(settings: Settings, group: bool = False) -> dict[str, float]:
     model.train()
     start = time.perf_counter()
     for indices in batches:
-        model(**padded([examples[i] for i in indices])).loss.backward()
+        with autocast(settings):
+            loss = model(**padded([examples[i] for i in indices])).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    return figures(settings, model, tokenizer, time.perf_counter() - start)
+    return figures(settings, model, tokenizer, Spent.since(start))
 
 
 def _batches(
@@ -278,6 +278,7 @@ CONTESTANTS = {
     "graftlab_padding_free": lambda settings: graftlab(settings, "padding_free"),
     "trl": trl,
     "trl_packed": trl_packed,
+    "trl_padding_free": lambda settings: trl(settings, padding_free=True),
     "trl_grouped": lambda settings: trl(settings, train_sampling_strategy="group_by_length"),
     "bare": bare,
     "bare_grouped": lambda settings: bare(settings, group=True),

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness import Goal, in_turns, write
-from sft_contestants import HELD_OUT, Settings
+from sft_settings import HELD_OUT, Settings
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -48,13 +48,13 @@ GOALS = [
 ]
 
 
-def write_rows(folder: Path, source: Path | None, count: int) -> None:
+def write_rows(folder: Path, source: Path | None, count: int, held_out: int = HELD_OUT) -> None:
     """Write train.jsonl and validation.jsonl: rows of GSM8K, or sums in words."""
     if source is not None:
         with gzip.open(source / "train.jsonl.gz", "rt", encoding="utf-8") as stream:
-            rows = [json.loads(line) for line in stream][: count + HELD_OUT]
+            rows = [json.loads(line) for line in stream][: count + held_out]
     else:
-        rows = [_sum(random.Random(i)) for i in range(count + HELD_OUT)]
+        rows = [_sum(random.Random(i)) for i in range(count + held_out)]
     for name, part in (("train", rows[:count]), ("validation", rows[count:])):
         text = "".join(json.dumps(row) + "\n" for row in part)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")

@@ -1,8 +1,10 @@
 """The benchmarks' own arithmetic, and that the page of results says what was measured."""
 
+import contextlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,77 @@ def test_a_child_that_fails_ends_the_benchmark_with_its_own_words():
 
     with pytest.raises(SystemExit, match="no such flag"):
         run_child([sys.executable, "-c", "raise SystemExit('no such flag')"], 1)
+
+
+def test_a_child_that_is_late_is_killed_with_all_that_it_has_started(tmp_path):
+    import fcntl
+
+    from harness import run_child
+
+    lock = tmp_path / "lock"
+    hold = (
+        f"import fcntl, time; f = open({str(lock)!r}, 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print(flush=True); time.sleep(600)"
+    )
+    start = (
+        "import subprocess, sys, time; "
+        f"child = subprocess.Popen([sys.executable, '-c', {hold!r}], stdout=subprocess.PIPE); "
+        "child.stdout.readline(); time.sleep(600)"
+    )
+    with pytest.raises(SystemExit, match="was killed after 3 s"):
+        run_child([sys.executable, "-c", start], 1, limit=3)
+    with lock.open("w") as stream:
+        for _ in range(100):  # the kernel takes a moment to let go of what the dead have held
+            with contextlib.suppress(BlockingIOError):
+                return fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            time.sleep(0.05)
+    pytest.fail("what the child has started lives on")
+
+
+def test_a_part_for_which_no_time_is_left_is_recorded_and_not_begun():
+    import on_gpu
+    from sft_settings import Settings
+
+    found = on_gpu.measure(on_gpu.PARTS, Settings("", ""), time.monotonic(), threads=1)
+    assert found == ({}, dict.fromkeys(on_gpu.PARTS, "no time was left"))
+
+
+def test_a_cause_tells_what_was_said_last_and_no_folder_of_the_machine():
+    import on_gpu
+
+    noise = "noise\n" * 20
+    said = f"python x\nended with 3:\n{noise}graftlab: /home/me/a/run.yaml:3: ~/b.csv is odd"
+    assert on_gpu.cause(said).splitlines()[0] == "ended with 3"
+    assert on_gpu.cause(said).splitlines()[-1] == "graftlab: run.yaml:3: b.csv is odd"
+    assert len(on_gpu.cause(said).splitlines()) == 9
+
+
+@pytest.mark.slow
+def test_what_is_prepared_for_a_gpu_runs_on_a_cpu_and_goes_on_after_a_part_that_fails(tmp_path):
+    import on_gpu
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("flash attention is to fail, which it does without a GPU")
+    labels = [on_gpu.OURS_FLASH, on_gpu.BARE, on_gpu.OURS, on_gpu.PLANS[0], on_gpu.RESUMED]
+    out = tmp_path / "on_gpu.json"
+    command = [sys.executable, str(ROOT / "bench" / "on_gpu.py"), "--tiny", "--out", str(out)]
+    subprocess.run([*command, "--only", *labels], check=True, capture_output=True)
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert list(result["failed"]) == [on_gpu.OURS_FLASH]
+    assert set(result["turns"]) == set(labels) - {on_gpu.OURS_FLASH}
+    assert result["turns"][on_gpu.RESUMED][0]["same bytes"] == 1
+    assert result["turns"][on_gpu.PLANS[0]][0]["error (%)"] <= 10
+    ours, bare = (result["turns"][label][0] for label in (on_gpu.OURS, on_gpu.BARE))
+    # the same batches from the same start; the adapter's random half is drawn otherwise
+    assert ours["held-out loss"] == pytest.approx(bare["held-out loss"], rel=0.02)
+    assert {(goal["figure"], goal["ours"]) for goal in result["goals"]} == {
+        ("tokens/s", on_gpu.OURS),
+        ("error (%)", on_gpu.PLANS[0]),
+        ("same bytes", on_gpu.RESUMED),
+    }
+    assert result["machine"]["gpu"] == "none"
+    assert str(tmp_path) not in out.read_text(encoding="utf-8")
 
 
 def test_contestants_take_turns_and_the_order_moves_on(tmp_path):
