@@ -213,7 +213,8 @@ class Execution:
         self.trackers.start(facts, start)
         if shown := chosen_layer.shown(self.run.selection):
             self.trackers.show(shown)
-        return progress.update, self.trackers.log
+        shows: tuple[Callable[..., None], ...] = () if self.options.quiet else (progress.update,)
+        return (*shows, self.trackers.log) if self.file.tracking.to else shows
 
     def _begin(
         self, loop: Loop, saved: checkpoint.Checkpoint | None, record: dict[str, Any]
