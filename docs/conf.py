@@ -19,6 +19,7 @@ NAVIGATION = {
         "/docs/generation",
         "/docs/backbones",
         "/docs/metrics",
+        "/docs/hooks",
         "/docs/runs",
         "/docs/commands",
     ),

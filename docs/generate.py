@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from graftlab import cli, contracts, registry
 from graftlab.config import Paths, Section
+from graftlab.contracts import Hook
 from graftlab.data.section import DataSection, Files, Hub
 from graftlab.runfile import Root, catalogue
 from graftlab.training import config as training
@@ -34,6 +35,7 @@ PAGES = (
     "docs/add-a-method.md",
     "docs/add-a-part.md",
     "docs/commands.md",
+    "docs/hooks.md",
     "docs/architecture.md",
 )
 BLOCK = re.compile(r"(<!-- (\w[\w-]*): begin[^>]*-->\n).*?(<!-- \2: end -->)", re.S)
@@ -123,6 +125,23 @@ def methods() -> str:
         )
         parts.append(f"### {name}\n\n{registry.describe('methods', name)}\n\n{text}")
     return "\n".join(parts)
+
+
+def hooks() -> str:
+    parts = []
+    for name in registry.own("hooks"):
+        module = registry.find("hooks", name)
+        about = inspect.cleandoc(module.__doc__ or "")
+        kind = "It observes." if module.OBSERVES else "It changes the training."
+        parts.append(f"## {name}\n\n{about} {kind}\n\n{fields(module.Config)}")
+    return "\n".join(parts)
+
+
+def moments() -> str:
+    """Return what a hook may override, in the order in which the loop comes by."""
+    written = {name: value for name, value in vars(Hook).items() if name[0] != "_"}
+    rows = ((f"`{name}`", inspect.cleandoc(value.__doc__ or "")) for name, value in written.items())
+    return table(("moment", "what"), rows)
 
 
 def backbones() -> str:
@@ -345,6 +364,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "backbone": backbones,
     "task": tasks,
     "method": methods,
+    "hooks": hooks,
+    "moments": moments,
     "training": lambda: fields(training.Config),
     "tracking": lambda: fields(trackers.Config),
     "paths": lambda: fields(Paths),

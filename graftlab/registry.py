@@ -14,14 +14,18 @@ import pkgutil
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from graftlab.contracts import BackboneKind, LayerScore, Method, Metric, Plot, TaskKind
+from graftlab.contracts import BackboneKind, HookKind, LayerScore, Method, Metric, Plot, TaskKind
 from graftlab.contracts.modules import provided
 from graftlab.errors import ConfigError, unknown
 
-KINDS = ("analyses", "backbones", "commands", "methods", "metrics", "plots", "scores", "tasks")
+KINDS = (
+    *("analyses", "backbones", "commands", "hooks", "methods", "metrics"),
+    *("plots", "scores", "tasks"),
+)
 FOLDERS = {"scores": "selection/scores"}  # of kinds that belong to one part
 CONTRACTS: dict[str, type] = {
     "backbones": BackboneKind,
+    "hooks": HookKind,
     "methods": Method,
     "metrics": Metric,
     "plots": Plot,
@@ -74,6 +78,8 @@ def own(kind: str) -> list[str]:
 
 @overload
 def find(kind: Literal["backbones"], name: str) -> BackboneKind: ...
+@overload
+def find(kind: Literal["hooks"], name: str) -> HookKind: ...
 @overload
 def find(kind: Literal["methods"], name: str) -> Method: ...
 @overload

@@ -30,6 +30,7 @@ LADDER = (
         "adapters": "what all methods on PEFT share: attach, save, load, turn off",
         "selection": "which layer of a large model: streamed, scored, chosen",
         "training": "the loop, and all that it needs: batches, steps, checkpoints, several processes",
+        "hooks": "what a run file brings between the loop's steps; one file a hook",
         "report": "a comparison as a page that needs nothing beside itself",
     },
     {

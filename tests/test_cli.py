@@ -170,7 +170,16 @@ def test_check_with_the_model_names_the_layers_that_the_targets_are(run_file):
 
 def test_list_names_everything_with_what_it_is():
     found = json.loads(invoke("list", "--json").stdout)
-    assert list(found) == ["methods", "tasks", "backbones", "metrics", "recipes", "runs"]
+    assert list(found) == [
+        "methods",
+        "hooks",
+        "tasks",
+        "backbones",
+        "metrics",
+        "plots",
+        "recipes",
+        "runs",
+    ]
     assert set(found["methods"]) == set(registry.names("methods"))
     assert set(found["recipes"]) == set(config.recipes())
     assert all(about for what in ("methods", "tasks", "metrics") for about in found[what].values())

@@ -38,7 +38,7 @@ from graftlab.training import trackers
 
 pytestmark = pytest.mark.slow  # every field of every part
 
-SECTIONS = {"backbone", "task", "method", "training", "tracking", "paths"}
+SECTIONS = {"backbone", "task", "method", "hooks", "training", "tracking", "paths"}
 CLASSES = rig.CLASSES
 ROWS = {"train": 12, "validation": 6, "test": 6}
 

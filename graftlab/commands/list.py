@@ -1,4 +1,4 @@
-"""List methods, tasks, backbones, metrics, plots, recipes and runs, each with what it is."""
+"""List methods, hooks, tasks, backbones, metrics, plots, recipes and runs, each with what it is."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ def command(
         str | None,
         typer.Argument(
             metavar="[WHAT]",
-            help="methods, tasks, backbones, metrics, plots, recipes or runs.",
+            help="methods, hooks, tasks, backbones, metrics, plots, recipes or runs.",
         ),
     ] = None,
     folder: Annotated[
@@ -22,11 +22,12 @@ def command(
     ] = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """List methods, tasks, backbones, metrics, plots, recipes and runs, each with what it is."""
+    """List methods, hooks, tasks, backbones, metrics, plots, recipes and runs, each with what it is."""
     from graftlab.errors import ConfigError, unknown
 
     lists: dict[str, Callable[[], dict[str, str]]] = {
         "methods": lambda: _modules("methods"),
+        "hooks": lambda: _modules("hooks"),
         "tasks": _tasks,
         "backbones": _backbones,
         "metrics": lambda: _modules("metrics"),

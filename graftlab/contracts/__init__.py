@@ -4,6 +4,7 @@ from graftlab.contracts.hook import Hook, Training
 from graftlab.contracts.note import Note, read_notes, written
 from graftlab.contracts.parts import (
     BackboneKind,
+    HookKind,
     LayerChoice,
     LayerScore,
     Method,
@@ -33,7 +34,7 @@ from graftlab.contracts.records import (
 
 __all__ = [
     "OF_TASK", "Attached", "Backbone", "BackboneKind", "Batch", "Compared", "Data", "Excused", "Hook",
-    "LayerChoice", "LayerScore", "Method", "Metric", "Mixture", "Note", "Plot", "Prediction", "Problem",
-    "Promises", "Row", "Selected", "Setting", "Task", "TaskKind", "TaskPart", "Training", "Writer",
-    "as_mixture", "as_writer", "parts_of", "read_notes", "written",
+    "HookKind", "LayerChoice", "LayerScore", "Method", "Metric", "Mixture", "Note", "Plot", "Prediction",
+    "Problem", "Promises", "Row", "Selected", "Setting", "Task", "TaskKind", "TaskPart", "Training",
+    "Writer", "as_mixture", "as_writer", "parts_of", "read_notes", "written",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from graftlab.config import Paths, Section
+from graftlab.contracts.hook import Hook
 from graftlab.contracts.promises import Excused, Promise, Promises
 from graftlab.contracts.records import (
     Attached,
@@ -137,6 +138,21 @@ class Method(Protocol):
 def _cannot(what: str, kept: Promise) -> ModelError:
     assert isinstance(kept, Excused), f"it promises to be {what}, and has no function for it"
     return ModelError(f"this method cannot be {what}: {kept.reason}.")
+
+
+class HookKind(Protocol):
+    """What a run file brings between the loop's steps: a module of `graftlab/hooks`."""
+
+    Config: type[Section]
+    """The fields of its entry in `hooks:`, beside `name`."""
+    OBSERVES: bool
+    """It changes neither weights nor randomness: all that a run leaves is the same but for its scalars."""
+    example: Callable[[Path], Section] | None = None
+    """Returns a section for the contract tests, where the defaults want files from elsewhere."""
+
+    @abstractmethod
+    def make(self, config: Any, setting: Setting) -> Hook:
+        """Return the hook for a run; `setting` has a seed of its own. Its scalars are named `NAME/...`."""
 
 
 class BackboneKind(Protocol):

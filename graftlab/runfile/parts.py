@@ -8,7 +8,7 @@ from typing import Any
 from graftlab import registry
 from graftlab.config import Document, Problems, build, closest, merge, read_yaml
 from graftlab.config.parser import Location
-from graftlab.contracts import BackboneKind, Method, TaskKind
+from graftlab.contracts import BackboneKind, HookKind, Method, TaskKind
 from graftlab.errors import GraftlabError, unknown
 from graftlab.runfile.records import Part
 from graftlab.weights import pretrained
@@ -42,7 +42,7 @@ def _part(
 ) -> Part[Any] | None:
     """Return the module that a section, at `where`, names, with its fields."""
     section = registry.singular(kind)
-    key = "name" if kind == "methods" else "kind"
+    key = "name" if kind in ("hooks", "methods") else "kind"
     name, place, said = values[key], document.place(*where, key), _dotted((*where, key))
     if name not in registry.names(kind):
         problems.add(place, f"{said}: {unknown(section, str(name), registry.names(kind))}")
@@ -73,6 +73,31 @@ def method(document: Document, problems: Problems) -> Part[Method] | None:
         problems.add(place, f"method.name is missing.{hint} Known: {known}.")
         return None
     return _part("methods", values, ("method",), document, problems)
+
+
+def hooks(document: Document, problems: Problems, finished: bool) -> tuple[Part[HookKind], ...]:
+    """Return the hooks that are right, in the order of the file; that it is a list of them, Root says.
+
+    Of a run that is `finished` those that are not installed are left out.
+    """
+    given = document.values.get("hooks")
+    found: dict[str, Part[HookKind]] = {}
+    for number, item in enumerate(given if isinstance(given, list) else ()):
+        where = ("hooks", number)
+        values = {"name": item} if isinstance(item, str) else item
+        if not isinstance(values, dict):
+            continue  # Root says so
+        if "name" not in values:
+            known = ", ".join(registry.names("hooks"))
+            problems.add(document.place(*where), f"hooks.{number}.name is missing. Known: {known}.")
+        elif values["name"] in found:
+            said = f"hooks.{number}: {values['name']!r} is there already: each hook once."
+            problems.add(document.place(*where), said)
+        elif finished and values["name"] not in registry.names("hooks"):
+            continue
+        elif part := _part("hooks", values, where, document, problems):
+            found[part.name] = part
+    return tuple(found.values())
 
 
 def task(document: Document, problems: Problems) -> Part[TaskKind] | None:

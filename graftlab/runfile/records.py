@@ -8,13 +8,13 @@ from pydantic import Field, field_validator
 
 from graftlab.config import Paths, Section
 from graftlab.config.section import MAX_NAME
-from graftlab.contracts import BackboneKind, Method, Note, TaskKind
+from graftlab.contracts import BackboneKind, HookKind, Method, Note, TaskKind
 
 if TYPE_CHECKING:
     from graftlab.training.config import Config as Training
     from graftlab.training.trackers import Config as Tracking
 
-Kind = TypeVar("Kind", BackboneKind, Method, TaskKind)
+Kind = TypeVar("Kind", BackboneKind, HookKind, Method, TaskKind)
 
 
 class Root(Section):
@@ -28,6 +28,8 @@ class Root(Section):
     """Data and metrics: `name` of a catalogue entry, or `kind` and where the data are."""
     method: dict[str, Any]
     """How the backbone is adapted: `name`, and the method's own fields."""
+    hooks: tuple[str | dict[str, Any], ...] = ()
+    """What else happens between the loop's steps: names of hooks, or `{name: ..., field: ...}`."""
     training: dict[str, Any] | None = None
     """How it is trained; the same for every method."""
     tracking: dict[str, Any] | None = None
@@ -63,7 +65,7 @@ class Part(Generic[Kind]):
     """What one section of a run file names, with its fields."""
 
     name: str
-    """Of the module: a task's and a backbone's kind, a method's name."""
+    """Of the module: a task's and a backbone's kind, a method's or a hook's name."""
     module: Kind
     config: Any
     """The module's `Config`."""
@@ -86,5 +88,7 @@ class RunFile:
     deterministic: bool
     resolved: dict[str, Any]
     """Every field with its value and every path absolute, to be written as config.yaml."""
+    hooks: tuple[Part[HookKind], ...] = ()
+    """What the run brings beside its method, in this order."""
     notes: tuple[Note, ...] = ()
     """Keys that are given and have no effect here."""

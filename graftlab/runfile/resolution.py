@@ -6,19 +6,23 @@ Nothing heavy is imported here, so that a wrong file is refused in the time that
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
 from graftlab.config import Document, Paths, Problems, Section, build, expand, read
 from graftlab.config import given as given_values
-from graftlab.contracts import TaskKind
+from graftlab.contracts import BackboneKind, HookKind, Method, TaskKind
 from graftlab.errors import ConfigError, unknown
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runfile import checks, parts
 from graftlab.runfile.records import Part, Root, RunFile
 from graftlab.weights import pretrained
+
+if TYPE_CHECKING:
+    from graftlab.training.config import Config as Training
+    from graftlab.training.trackers import Config as Tracking
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -46,34 +50,81 @@ def resolve_task(task: str, overrides: Sequence[str] = ()) -> Part[TaskKind]:
 
 
 def resolve(document: Document, finished: bool = False) -> RunFile:
-    """Return the run that a document describes; of a `finished` one the files it began from may be gone.
+    """Return the run that a document describes; of a `finished` one the files it began from may be gone, and
+    hooks that are not installed here are left out: they have done their work.
 
     Raises:
         ConfigError: something in it is wrong; all of it is said at once.
         DataError, ModelError: only the task's files, or only the model's, are wrong.
     """
-    from graftlab.training import config as training
-    from graftlab.training import trackers
-
-    problems = Problems()
     given = document.values
     if "base" in given and not {"backbone", "task", "method"} & given.keys():
         raise ConfigError(
             f"{document.place('base')}: this is a study (base:, methods:, ...), not one run. "
             f"Use graftlab compare {document.path}."
         )
+    problems = Problems()
     root = build(Root, given, document, (), problems)
-    task = parts.task(document, problems)
-    backbone = parts.backbone(document, problems)
-    method = parts.method(document, problems)
+    found = _sections(document, problems, finished)
+    _check(found, document, problems, finished)
+    problems.raise_if_any()
+    assert root, "what makes it None is a problem"
+    assert found.task and found.backbone and found.method  # noqa: PT018
+    assert found.training and found.tracking  # noqa: PT018
+    file = RunFile(
+        name=root.name or document.path.stem,
+        backbone=found.backbone,
+        task=found.task,
+        method=found.method,
+        hooks=found.hooks,
+        training=found.training,
+        tracking=found.tracking,
+        paths=root.paths or Paths(),
+        seed=root.seed,
+        deterministic=root.deterministic,
+        resolved={},
+        notes=tuple(checks.notes(document, found.training, found.tracking)),
+    )
+    return replace(file, resolved=_resolved(file))
+
+
+class _Sections(NamedTuple):
+    """What a document's sections are; None for one that is wrong, which the problems then say."""
+
+    task: Part[TaskKind] | None
+    backbone: Part[BackboneKind] | None
+    method: Part[Method] | None
+    hooks: tuple[Part[HookKind], ...]
+    training: "Training | None"
+    tracking: "Tracking | None"
+
+
+def _sections(document: Document, problems: Problems, finished: bool) -> _Sections:
+    from graftlab.training import config as training
+    from graftlab.training import trackers
+
+    return _Sections(
+        task=parts.task(document, problems),
+        backbone=parts.backbone(document, problems),
+        method=parts.method(document, problems),
+        hooks=parts.hooks(document, problems, finished),
+        training=_section(training.Config, "training", document, problems),
+        tracking=_section(trackers.Config, "tracking", document, problems),
+    )
+
+
+def _check(found: _Sections, document: Document, problems: Problems, finished: bool) -> None:
+    """Add what is wrong within sections and between them."""
+    from graftlab.training import config as training
+    from graftlab.training import trackers
+
+    task, backbone, method, loop = found.task, found.backbone, found.method, found.training
     if backbone:
         checks.add(problems, document, "backbone", backbone.module.check(backbone.config))
-    loop = _section(training.Config, "training", document, problems)
-    tracking = _section(trackers.Config, "tracking", document, problems)
     if loop is not None:
         checks.add(problems, document, "training", training.check(loop))
-    if tracking is not None:
-        checks.add(problems, document, "tracking", trackers.check(tracking))
+    if found.tracking is not None:
+        checks.add(problems, document, "tracking", trackers.check(found.tracking))
     if task and backbone and loop is not None:
         checks.check_task(task, backbone, loop, document, problems)
         if not finished:
@@ -82,36 +133,24 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
         checks.check_method(method, backbone, loop, document, problems)
     if task and method:
         checks.check_packing(task, method, document, problems)
-    problems.raise_if_any()
-    assert root, "what makes it None is a problem"
-    assert task and backbone and method  # noqa: PT018
-    assert loop and tracking  # noqa: PT018
-    name = root.name or document.path.stem
-    paths = root.paths or Paths()
-    resolved = {
-        "name": name,
-        "backbone": {"kind": backbone.name, **_local(_plain(backbone.config))},
-        "task": _task(task),
-        "method": {"name": method.name, **_plain(method.config)},
-        "training": _plain(loop),
-        "tracking": _plain(tracking),
-        "paths": _plain(paths),
-        "seed": root.seed,
-        "deterministic": root.deterministic,
+
+
+def _resolved(file: RunFile) -> dict[str, Any]:
+    """Return every field with its value. Hooks stand there where there are some: config.yaml of a run without
+    is what it was before there were any, so that old runs are gone on with."""
+    hooks = [{"name": part.name, **_plain(part.config)} for part in file.hooks]
+    return {
+        "name": file.name,
+        "backbone": {"kind": file.backbone.name, **_local(_plain(file.backbone.config))},
+        "task": _task(file.task),
+        "method": {"name": file.method.name, **_plain(file.method.config)},
+        **({"hooks": hooks} if hooks else {}),
+        "training": _plain(file.training),
+        "tracking": _plain(file.tracking),
+        "paths": _plain(file.paths),
+        "seed": file.seed,
+        "deterministic": file.deterministic,
     }
-    return RunFile(
-        name=name,
-        backbone=backbone,
-        task=task,
-        method=method,
-        training=loop,
-        tracking=tracking,
-        paths=paths,
-        seed=root.seed,
-        deterministic=root.deterministic,
-        resolved=resolved,
-        notes=tuple(checks.notes(document, loop, tracking)),
-    )
 
 
 def of_run(run: Run) -> RunFile:

@@ -1,7 +1,7 @@
 """The JSON Schema of a run file, a union over the installed names, so that editors complete."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -26,7 +26,7 @@ def schema() -> dict[str, Any]:
 
     configs = {
         (kind, name): registry.find(kind, name).Config
-        for kind in UNIONS.values()
+        for kind in (*UNIONS.values(), "hooks")
         for name in registry.names(kind)
     }
     sections: list[type[BaseModel]] = [Root, training.Config, trackers.Config, *configs.values()]
@@ -52,6 +52,7 @@ def schema() -> dict[str, Any]:
             for names in _identities(kind, name)
         ]
         properties[section] = _either(properties[section], variants)
+    properties["hooks"]["items"] = {"anyOf": _hooks(configs, inlined)}
     properties["training"] = _either(properties["training"], [inlined(training.Config)])
     properties["tracking"] = _either(properties["tracking"], [inlined(trackers.Config)])
     required = root.pop("required")
@@ -62,6 +63,16 @@ def schema() -> dict[str, Any]:
         "anyOf": [{"required": ["extends"]}, {"required": required}],
         "$defs": _used(root, definitions["$defs"]),
     }
+
+
+def _hooks(
+    configs: Mapping[tuple[str, str], type[BaseModel]],
+    inlined: Callable[[type[BaseModel]], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return what an item of `hooks` may be: a name, or a name with the hook's fields."""
+    names = registry.names("hooks")
+    wholes = [_named(inlined(configs["hooks", n]), {"name": {"const": n}}) for n in names]
+    return [{"enum": names}, *({**whole, "required": ["name"]} for whole in wholes)]
 
 
 def _identities(kind: str, name: str) -> Iterator[dict[str, Any]]:

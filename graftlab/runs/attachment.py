@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from graftlab.contracts import OF_TASK, Attached, Backbone, Batch, Setting, Task
+from graftlab.contracts import OF_TASK, Attached, Backbone, Batch, Hook, Setting, Task
 from graftlab.errors import ConfigError
 from graftlab.seeds import mix
 from graftlab.training import resume
@@ -24,7 +25,8 @@ Restored = Mapping[str, Any] | None
 def attach(
     file: "RunFile", backbone: Backbone, task: Task, restored: Restored, processes: Processes
 ) -> Attached:
-    """Put the adapter on; `restored` is its record where a run is resumed.
+    """Put the adapter on; `restored` is its record where a run is resumed. Hooks of the run file follow the
+    method's.
 
     What is computed or drawn at a run's start, from data or not, the main process computes and sends.
 
@@ -76,7 +78,14 @@ def _attach(file: "RunFile", backbone: Backbone, task: Task, restored: Restored)
     with packages.kept_in(file.paths.cache):
         attached: Attached = file.method.module.attach(backbone, file.method.config, setting)
     _check_room(file.method.name, attached, task, backbone)
-    return attached
+    return replace(attached, hooks=(*attached.hooks, *_brought(file, setting)))
+
+
+def _brought(file: "RunFile", setting: Setting) -> Iterator[Hook]:
+    """Yield the hooks of the run file, each with a seed of its own."""
+    for part in file.hooks:
+        seed = mix(file.seed, "hook", part.name)
+        yield part.module.make(part.config, replace(setting, seed=seed, restored=None))
 
 
 def _check_room(method: str, attached: Attached, task: Task, backbone: Backbone) -> None:

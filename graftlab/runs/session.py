@@ -92,7 +92,7 @@ def resume(path: Path, options: Options = DEFAULT) -> Run:
 
 
 def _check_sharding(file: RunFile, processes: Processes) -> None:
-    steers = file.method.module.PROMISES.steers
+    steers = file.method.module.PROMISES.steers or bool(file.hooks)
     quantized = getattr(file.backbone.config, "quantization", None) is not None
     processes.sharding.check(file.training, steers, quantized)
 

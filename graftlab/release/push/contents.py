@@ -52,6 +52,8 @@ class Shared:
         values = {k: file.resolved[k] for k in ("name", "training", "seed", "deterministic")}
         values["backbone"] = {"kind": file.backbone.name, **_portable(file.backbone.config)}
         values["task"] = {**_portable(file.task.config), "kind": file.task.name}
+        if file.hooks:
+            values["hooks"] = [{"name": h.name, **_portable(h.config)} for h in file.hooks]
         values["method"] = {"name": file.method.name, **_portable(file.method.config)}
         return config.dump({key: values[key] for key in file.resolved if key in values})
 

@@ -88,7 +88,7 @@ class Zero:
         """Refuse methods that read gradients, and what would not be the same on flat pieces."""
         wrong = None
         if steers:
-            wrong = "the method decides from gradients, which no process has whole. Use FSDP"
+            wrong = "the method, or a hook, reads gradients, which no process has whole. Use FSDP"
         elif config.optimizer.name not in BY_ELEMENT:
             wrong = (
                 f"training.optimizer.name {config.optimizer.name}: known: {', '.join(BY_ELEMENT)}"

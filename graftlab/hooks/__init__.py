@@ -1,0 +1,1 @@
+"""What a run file brings between the loop's steps, whatever its method: one file a hook."""
