@@ -47,8 +47,8 @@ bench: .venv/dev  ## measure again what docs/benchmarks.md claims (an hour or so
 	for script in startup resume_cost training_throughput sst2_parity jelly_step pifi_load selection_memory plan_accuracy sft_throughput; do $(BIN)/python bench/$$script.py; done
 	$(BIN)/python bench/table.py
 
-clean:  ## remove .venv and the caches of the tools
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove .venv, the site and the caches of the tools
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # torch by itself and first, so that no other package's wish brings another build of it.
 .venv/torch: pyproject.toml constraints.txt

@@ -115,3 +115,10 @@ def test_the_check_of_a_fresh_clone_can_be_run():
 def test_the_changelog_has_a_place_for_what_comes_next():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## .*$", text, re.M)[0] == "## [Unreleased]"
+
+
+def test_a_version_of_the_changelog_has_each_kind_of_change_once():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    for version in re.split(r"^## ", text, flags=re.M)[1:]:
+        kinds = re.findall(r"^### (\w+)$", version, re.M)
+        assert len(set(kinds)) == len(kinds), version.splitlines()[0]

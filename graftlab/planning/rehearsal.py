@@ -35,8 +35,8 @@ class Longest:
         self._lengths = task.lengths("train")
         order = sorted(range(len(self._lengths)), key=lambda index: -self._lengths[index])
         self._chosen = [order[place % len(order)] for place in range(count)]
-        self.draws = None  # of a mixture: each of them comes once
         if (parts := parts_of(task, "train")) is not None:
+            self.draws = None  # each of them comes once
             self.parts = lambda _: parts[self._chosen]
 
     def __getattr__(self, name: str) -> Any:
