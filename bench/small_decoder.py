@@ -98,7 +98,7 @@ def figures(scores: dict[str, Any], loss: float | None) -> dict[str, float]:
 
 def constant(file: Path) -> dict[str, float]:
     """Return what the likeliest single answer scores."""
-    from graftlab import config, registry, runfile
+    from graftlab import config, runfile
     from graftlab.runs import evaluation
 
     resolved = runfile.resolve(config.read(file))
@@ -113,7 +113,7 @@ def constant(file: Path) -> dict[str, float]:
         for i, row in enumerate(data.splits["test"])
     ]
     names = [n for n in part.config.metrics if n not in ("token_accuracy", "perplexity")]
-    return figures(evaluation.score(rows, names, lambda n: registry.find("metrics", n)), None)
+    return figures(evaluation.score(rows, names), None)
 
 
 def _number(train: list[str]) -> str:
@@ -125,19 +125,19 @@ def _number(train: list[str]) -> str:
 
 def _summary(train: list[str]) -> str:
     """Return the summary that is most like others."""
-    from graftlab.metrics import rougeL
+    from graftlab.runfile.measures import measure
 
-    some = train[:NEIGHBOURS]
+    some, rouge = train[:NEIGHBOURS], measure("rougeL")
 
     def likeness(text: str) -> float:
-        return rougeL.score([{"label": other, "prediction": text} for other in some]).value or 0.0
+        return rouge.score([{"label": other, "prediction": text} for other in some]).value or 0.0
 
     return max(some, key=likeness)
 
 
 def untrained(file: Path) -> dict[str, float]:
     """Return what the model scores as it is."""
-    from graftlab import config, registry, runfile
+    from graftlab import config, runfile
     from graftlab.runs import evaluation, prediction
 
     resolved = runfile.resolve(config.read(file))
@@ -147,7 +147,7 @@ def untrained(file: Path) -> dict[str, float]:
     task = part.module.bind(data, backbone, part.config, 0)
     rows = prediction.predict(backbone.model, task, "test", 8, complete=True)
     names = evaluation.metrics_at_end(task, "test")
-    scores = evaluation.score(rows, names, lambda n: registry.find("metrics", n))
+    scores = evaluation.score(rows, names)
     return figures(scores, evaluation.mean_loss(rows))
 
 

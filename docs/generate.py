@@ -6,6 +6,7 @@ A table stands between `<!-- NAME: begin ... -->` and `<!-- NAME: end -->`; a te
 import ast
 import dataclasses
 import inspect
+import json
 import re
 import runpy
 import types
@@ -20,7 +21,7 @@ from graftlab import cli, contracts, registry
 from graftlab.config import Paths, Section
 from graftlab.contracts import Hook
 from graftlab.data.section import DataSection, Files, Hub
-from graftlab.runfile import Root, catalogue
+from graftlab.runfile import Root, catalogue, measures
 from graftlab.training import config as training
 from graftlab.training import trackers
 from graftlab.weights import pretrained
@@ -224,20 +225,30 @@ def aliases() -> str:
 
 
 def metrics() -> str:
-    """Return what each metric is, what it reads, and the package that it is computed by."""
-    modules = {name: registry.find("metrics", name) for name in registry.own("metrics")}
-    return table(
-        ("name", "what", "reads", "package"),
+    """Return what each metric is, what it reads, and the package that it is computed by; then settings."""
+    entries, modules = measures.catalogue(), registry.own("metrics")
+    named = {n: e for n, e in entries.items() if e.module in modules}
+    rows = (
         (
-            (
-                f"`{name}`",
-                registry.describe("metrics", name),
-                module.READS,
-                (module.PACKAGE or "").replace("_", "-"),
-            )
-            for name, module in modules.items()
-        ),
+            f"`{name}`",
+            named[name].about if name in named else registry.describe("metrics", name),
+            f"`{_asked(named[name])}`" if name in named else "",
+            measures.measure(name).module.READS,
+            (measures.measure(name).module.PACKAGE or "").replace("_", "-"),
+        )
+        for name in sorted({*named, *modules})
     )
+    parts = [table(("name", "what", "the same as", "reads", "package"), rows)]
+    for name in modules:
+        if config := registry.find("metrics", name).Config:
+            parts.append(f"### {name}\n\n{registry.describe('metrics', name)}\n\n{fields(config)}")
+    return "\n".join(parts)
+
+
+def _asked(entry: measures.Entry) -> str:
+    """Return a name of the catalogue as the mapping that it stands for."""
+    settings = ", ".join(f"{key}: {json.dumps(v)}" for key, v in entry.settings.items())
+    return f"{{name: {entry.module}, {settings}}}".replace('"', "")
 
 
 def excuses() -> str:
@@ -378,6 +389,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "contract-task": lambda: contract(contracts.TaskKind),
     "contract-backbone": lambda: contract(contracts.BackboneKind),
     "contract-metric": lambda: contract(contracts.Metric),
+    "contract-plot": lambda: contract(contracts.Plot),
     "contract-score": lambda: contract(contracts.LayerScore),
     "ladder": ladder,
     "tree": tree,

@@ -12,7 +12,6 @@ LADDER = (
     {
         "config": "YAML with the place of every key, and frozen sections that refuse unknown ones",
         "rundir": "the run directory: its files, written whole or not at all, and where they came from",
-        "metrics": "one file a metric: predictions in, a score with its error out",
         "programs": "generated programs against their tests, in a sandbox",
     },
     {
@@ -20,6 +19,7 @@ LADDER = (
     },
     {"registry": "a part found by its name, as what its kind provides"},
     {
+        "metrics": "one file a metric: predictions in, a score with its error out",
         "weights": "pretrained weights: found, fetched, quantized, taken apart, or one layer at a time",
         "data": "rows: read from wherever they are, checked and split",
         "plots": "one file a plot: one function computes, another draws",

@@ -1,15 +1,11 @@
 """A method from outside: one module and an entry point, as docs/add-a-method.md shows it."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+from outside_packages import install, run
 
 OUTSIDE = Path(__file__).with_name("outside")
 DOCS = Path(__file__).parents[1] / "docs" / "add-a-method.md"
@@ -18,34 +14,7 @@ FILES = {"python": "graftlab_ia3.py", "toml": "pyproject.toml", "yaml": "run.yam
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """Return a folder that holds the package as pip installs it: the module, and its entry points."""
-    folder = tmp_path_factory.mktemp("site")
-    project = tomllib.loads((OUTSIDE / "pyproject.toml").read_text(encoding="utf-8"))
-    name, version = project["project"]["name"], project["project"]["version"]
-    shutil.copy(OUTSIDE / "graftlab_ia3.py", folder)
-    record = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-    record.mkdir()
-    (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    lines = []
-    for group, points in project["project"]["entry-points"].items():
-        lines += [f"[{group}]", *(f"{key} = {value}" for key, value in points.items())]
-    (record / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def run(installed, *command):
-    """Return what `python -m ...` says where the package is installed."""
-    paths = [str(installed), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, command)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        cwd=installed,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return install(OUTSIDE, tmp_path_factory.mktemp("site"))
 
 
 def test_the_files_of_the_page_are_the_files_that_are_tested():

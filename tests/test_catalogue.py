@@ -14,7 +14,7 @@ from graftlab import registry, runfile
 from graftlab.config import Paths, read_yaml
 from graftlab.config import read as config_of
 from graftlab.errors import ConfigError
-from graftlab.runfile import catalogue
+from graftlab.runfile import catalogue, measures
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 SHARED_NAMES = {
@@ -196,7 +196,7 @@ def test_the_last_rows_of_mnli_are_as_many_as_its_mismatched_validation() -> Non
 
 def test_metrics_of_every_entry_exist() -> None:
     for name in NUM_CLASSES:
-        assert set(entry(name)[1].metrics) <= set(registry.names("metrics")), name
+        assert set(entry(name)[1].metrics) <= set(measures.names()), name
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,9 @@ def test_list_names_everything_with_what_it_is():
     ]
     assert set(found["methods"]) == set(registry.names("methods"))
     assert set(found["recipes"]) == set(config.recipes())
-    assert all(about for what in ("methods", "tasks", "metrics") for about in found[what].values())
+    assert all(
+        about for what in ("methods", "tasks", "metrics", "plots") for about in found[what].values()
+    )
     assert "Did you mean 'methods'?" in invoke("list", "method").stderr
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from graftlab import registry
 from graftlab.errors import DataError, OutOfMemory
 from graftlab.runs import prediction
 from graftlab.runs.evaluation import mean_loss, score
@@ -151,9 +150,7 @@ def test_other_errors_of_the_model_are_not_taken_for_memory():
 
 def test_scores_are_those_of_the_named_metrics():
     predictions = prediction.predict(Parity(), Counting(), "test", 4)
-    found = score(
-        predictions, ["accuracy", "macro_f1"], lambda name: registry.find("metrics", name)
-    )
+    found = score(predictions, ["accuracy", "macro_f1"])
     assert list(found) == ["accuracy", "macro_f1"]
     assert found["accuracy"].value == 5 / 11  # 1, 3, 5, 7, 9 of 0..10
 

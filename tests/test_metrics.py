@@ -11,15 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from graftlab import registry
 from graftlab.errors import DataError
 from graftlab.metrics import Score
+from graftlab.runfile import measures
 
-EVERY = [
-    name
-    for name in registry.names("metrics")
-    if getattr(registry.find("metrics", name), "READS", "classes") == "classes"
-]
+EVERY = sorted(
+    {
+        found.name
+        for name in measures.names()
+        if (found := measures.measure(name)).module.READS == "classes"
+    }
+)
 CORRELATIONS = {
     "pearson": lambda x, y: scipy.stats.pearsonr(x, y).statistic,
     "spearman": lambda x, y: scipy.stats.spearmanr(x, y).statistic,
@@ -34,6 +36,7 @@ CLASSES = {
         (sklearn_metrics.accuracy_score(x, y) + sklearn_metrics.f1_score(x, y)) / 2
     ),
     "macro_f1": lambda x, y: sklearn_metrics.f1_score(x, y, average="macro"),
+    "weighted_f1": lambda x, y: sklearn_metrics.f1_score(x, y, average="weighted"),
     "matthews": sklearn_metrics.matthews_corrcoef,
 }
 OF_TWO = {"binary_f1", "accuracy_and_f1"}
@@ -44,7 +47,7 @@ def score(name, labels, predicted) -> Score:
         {"index": i, "label": label, "prediction": guess}
         for i, (label, guess) in enumerate(zip(labels, predicted, strict=True))
     ]
-    return registry.find("metrics", name).score(rows)
+    return measures.measure(name).score(rows)
 
 
 def drawn(name, num_examples, seed):
@@ -72,7 +75,7 @@ def test_values_are_those_of_the_reference(name, seed):
         (CORRELATIONS | CLASSES)[name](labels, predicted), abs=1e-12
     )
     assert found.reason is None
-    assert registry.find("metrics", name).HIGHER_IS_BETTER
+    assert measures.measure(name).module.HIGHER_IS_BETTER
 
 
 @settings(max_examples=40, deadline=None)

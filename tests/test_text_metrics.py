@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graftlab import registry
 from graftlab.errors import DataError
 from graftlab.metrics import Score, _final_answers
+from graftlab.runfile import measures
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 TEXTS = (  # written, reference
@@ -27,7 +27,7 @@ TEXTS = (  # written, reference
 
 def score(name, rows) -> Score:
     rows = [{"index": i, "label": gold, "prediction": text} for i, (text, gold) in enumerate(rows)]
-    return registry.find("metrics", name).score(rows)
+    return measures.measure(name).score(rows)
 
 
 def rows_of(name, split):
@@ -91,7 +91,7 @@ def test_gsm8k_counts_equal_numbers_and_nothing_near():
 
 def test_each_answer_says_which_rule_found_it():
     row = {"index": 0, "label": "#### 1,000", "prediction": ["= 1000", "#### 2"]}
-    assert registry.find("metrics", "gsm8k_accuracy").explain(row) == {
+    assert measures.measure("gsm8k_accuracy").explain(row) == {
         "answer": ["1000", "2"], "rule": ["last number", "####"], "right": [True, False]
     }  # fmt: skip
 
@@ -259,6 +259,40 @@ def test_bleu_is_sacrebleus_and_its_error_the_jackknife_of_it():
     assert score("bleu", several).value == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("asked", "settings"),
+    [
+        ("bleu(lowercase=true)", {"lowercase": True}),
+        ("bleu(max_order=2)", {"max_ngram_order": 2}),
+        ("bleu(tokenize=char)", {"tokenize": "char"}),
+        ("bleu(smooth=none)", {"smooth_method": "none"}),
+        (
+            "bleu(tokenize=none,smooth=add-k,smooth_value=2.0)",
+            {"tokenize": "none", "smooth_method": "add-k", "smooth_value": 2.0, "force": True},
+        ),
+    ],
+)
+def test_bleu_with_settings_is_sacrebleus_with_them(asked, settings):
+    library = pytest.importorskip("sacrebleu.metrics.bleu").BLEU(**settings)
+    rows = [("The Police killed him.", "the police killed them"), ("no like", "nothing alike")]
+    texts, golds = map(list, zip(*rows, strict=True))
+    expected = library.corpus_score(texts, [golds]).score / 100
+    assert expected != score("bleu", rows).value
+    assert score(asked, rows).value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "stemmer"),
+    [("rouge(n=3)", "rouge3", False), ("rouge(n=Lsum)", "rougeLsum", False),
+     ("rouge(n=1,stemmer=true)", "rouge1", True)],
+)  # fmt: skip
+def test_rouge_with_settings_is_the_librarys_with_them(asked, kind, stemmer):
+    scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer([kind], stemmer)
+    rows = [("he jumps\nand runs far", "they ran and jumped\nfar and wide"), *TEXTS]
+    expected = [scorer.score(gold, text)[kind].fmeasure for text, gold in rows]
+    assert score(asked, rows).value == pytest.approx(np.mean(expected))
+
+
 def test_the_ngrams_of_codebleu_are_smoothed_as_in_nltk():
     nltk = pytest.importorskip("nltk.translate.bleu_score")
     rows = [
@@ -295,12 +329,12 @@ def tokens(rows):
 
 def test_tokens_count_alike_however_they_lie_in_examples():
     rows = tokens([(2 * math.log(2), 2, 2), (6 * math.log(4), 6, 1)])
-    perplexity = registry.find("metrics", "perplexity").score(rows)
+    perplexity = measures.measure("perplexity").score(rows)
     assert perplexity.value == pytest.approx(2 ** (14 / 8))  # not the mean of 2 and 4
-    assert registry.find("metrics", "token_accuracy").score(rows).value == pytest.approx(3 / 8)
+    assert measures.measure("token_accuracy").score(rows).value == pytest.approx(3 / 8)
     # Left without one example each: 4 and 2; 1/6 and 1. The jackknife of two values is half their gap.
     assert perplexity.standard_error == pytest.approx(1)
-    found = registry.find("metrics", "token_accuracy").score(rows)
+    found = measures.measure("token_accuracy").score(rows)
     assert found.standard_error == pytest.approx((1 - 1 / 6) / 2)
 
 
@@ -310,13 +344,13 @@ def test_perplexity_is_that_of_a_softmax_over_all_tokens():
     draws = np.random.default_rng(0)
     shares_N = softmax(draws.normal(size=(12, 7)), axis=1)[range(12), draws.integers(7, size=12)]
     rows = [(-np.log(shares_N[i : i + 3]).sum(), 3, 0) for i in range(0, 12, 3)]
-    found = registry.find("metrics", "perplexity").score(tokens(rows))
+    found = measures.measure("perplexity").score(tokens(rows))
     assert found.value == pytest.approx(np.prod(shares_N) ** (-1 / 12))
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 1e6])
 def test_a_loss_that_gives_no_number_gives_no_perplexity(loss):
-    found = registry.find("metrics", "perplexity").score(tokens([(loss, 2, 1), (1.0, 2, 1)]))
+    found = measures.measure("perplexity").score(tokens([(loss, 2, 1), (1.0, 2, 1)]))
     assert found[:2] == (None, None)
     assert "finite" in found.reason or "too large" in found.reason
 
@@ -325,7 +359,7 @@ def test_answers_that_were_cut_off_are_left_out_and_counted():
     cut = {"index": 2, "label": "gone", "prediction": None, "loss": None, "count": 0, "correct": 0}
     rows = tokens([(2 * math.log(2), 2, 2), (6 * math.log(4), 6, 1)])
     for name in ("perplexity", "token_accuracy"):
-        metric = registry.find("metrics", name)
+        metric = measures.measure(name)
         found = metric.score([*rows, cut])
         assert found[:2] == metric.score(rows)[:2]
         assert found.details["left_out"] == 1
@@ -342,7 +376,7 @@ def test_metrics_of_tokens_refuse_predictions_of_classes():
 
 @pytest.mark.parametrize(("n", "c", "k"), [(5, 2, 1), (5, 2, 3), (7, 0, 2), (7, 6, 2), (4, 4, 4)])
 def test_pass_at_k_is_the_share_of_draws_with_a_program_that_passes(n, c, k):
-    from graftlab.metrics._programs import pass_at
+    from graftlab.metrics.pass_at import pass_at
 
     draws = list(combinations([True] * c + [False] * (n - c), k))
     assert pass_at(k, n, c) == pytest.approx(sum(map(any, draws)) / len(draws))
@@ -350,13 +384,13 @@ def test_pass_at_k_is_the_share_of_draws_with_a_program_that_passes(n, c, k):
 
 @pytest.mark.parametrize("k", [1, 10, 100])
 def test_pass_at_k_is_the_mean_over_problems(k):
-    from graftlab.metrics._programs import pass_at
+    from graftlab.metrics.pass_at import pass_at
 
     rows = [
         {"index": i, "label": {}, "prediction": [], "passed": [j < i for j in range(200)]}
         for i in (0, 3, 200)
     ]
-    found = registry.find("metrics", f"pass_at_{k}").score(rows)
+    found = measures.measure(f"pass_at_{k}").score(rows)
     # The product of Chen et al., figure 3.
     product = 1 - np.prod(1 - k / np.arange(200 - 3 + 1, 200 + 1))
     assert found.value == pytest.approx((0 + product + 1) / 3)
@@ -365,11 +399,11 @@ def test_pass_at_k_is_the_mean_over_problems(k):
 
 def test_programs_that_were_not_run_or_are_too_few_have_no_score():
     row = {"index": 0, "label": {}, "prediction": ["", ""], "passed": [True, False]}
-    assert registry.find("metrics", "pass_at_1").score([row]).value == 0.5
-    few = registry.find("metrics", "pass_at_10").score([row])
+    assert measures.measure("pass_at_1").score([row]).value == 0.5
+    few = measures.measure("pass_at_10").score([row])
     assert few.value is None
     assert "task.generation.samples" in few.reason
-    not_run = registry.find("metrics", "pass_at_1").score([{**row, "passed": None}, row])
+    not_run = measures.measure("pass_at_1").score([{**row, "passed": None}, row])
     assert not_run.value is None
     assert "--execute-code" in not_run.reason
 
@@ -399,14 +433,11 @@ def test_what_is_no_text_is_refused(text, gold):
 
 
 def test_readers_are_counted():
-    kinds = Counter(
-        getattr(registry.find("metrics", name), "READS", "classes")
-        for name in registry.names("metrics")
-    )
+    kinds = Counter(measures.measure(name).module.READS for name in measures.names())
     assert kinds["tokens"] == 2
-    assert kinds["programs"] == 3
+    assert kinds["programs"] == 4
 
 
 def test_bleu_says_nothing_of_sentences(caplog: pytest.LogCaptureFixture) -> None:
-    registry.find("metrics", "bleu").score([{"label": "a b c d", "prediction": "a b d"}] * 2)
+    measures.measure("bleu").score([{"label": "a b c d", "prediction": "a b d"}] * 2)
     assert not caplog.records

@@ -30,7 +30,7 @@ def command(
         "hooks": lambda: _modules("hooks"),
         "tasks": _tasks,
         "backbones": _backbones,
-        "metrics": lambda: _modules("metrics"),
+        "metrics": _metrics,
         "plots": lambda: _modules("plots"),
         "recipes": _recipes,
         "runs": lambda: _runs(folder),
@@ -57,6 +57,19 @@ def _tasks() -> dict[str, str]:
 
     entries = {entry["name"]: entry.get("about", "") for entry in catalogue().values()}
     return entries | {f"kind: {name}": about for name, about in _modules("tasks").items()}
+
+
+def _metrics() -> dict[str, str]:
+    """Return metrics with the keys of their settings, then the names of the catalogue for some settings."""
+    from graftlab import registry
+    from graftlab.runfile import measures
+
+    entries = {}
+    for name, about in _modules("metrics").items():
+        config = registry.find("metrics", name).Config
+        settings = f" Settings: {', '.join(config.model_fields)}." if config else ""
+        entries[name] = about + settings
+    return entries | {name: entry.about for name, entry in measures.catalogue().items()}
 
 
 def _backbones() -> dict[str, str]:

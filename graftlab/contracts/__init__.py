@@ -24,17 +24,19 @@ from graftlab.contracts.records import (
     Prediction,
     Problem,
     Row,
+    Score,
     Setting,
     Task,
     Writer,
     as_mixture,
     as_writer,
+    inputs_of,
     parts_of,
 )
 
 __all__ = [
     "OF_TASK", "Attached", "Backbone", "BackboneKind", "Batch", "Compared", "Data", "Excused", "Hook",
     "HookKind", "LayerChoice", "LayerScore", "Method", "Metric", "Mixture", "Note", "Plot", "Prediction",
-    "Problem", "Promises", "Row", "Selected", "Setting", "Task", "TaskKind", "TaskPart", "Training",
-    "Writer", "as_mixture", "as_writer", "parts_of", "read_notes", "written",
+    "Problem", "Promises", "Row", "Score", "Selected", "Setting", "Task", "TaskKind", "TaskPart", "Training",
+    "Writer", "as_mixture", "as_writer", "inputs_of", "parts_of", "read_notes", "written",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ from graftlab.contracts.records import (
     Prediction,
     Problem,
     Row,
+    Score,
     Setting,
     Task,
 )
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from graftlab.metrics import Score
 
 C = TypeVar("C", bound=Section)
 
@@ -249,15 +249,23 @@ class Metric(Protocol):
     """Between what its values lie."""
     PACKAGE: str | None = None
     """What must be installed for it beyond graftlab itself."""
-    NUM_CLASSES: int | None = None
-    """It is for so many classes, and for no more."""
+    READS_INPUTS: bool = False
+    """Each prediction has `inputs` besides: what the model was asked, as the task reads it (`text` and
+    `pair`; `fields` or `messages`; `question` and `choices`; `image`)."""
+    Config: type[Section] | None = None
+    """Its settings, if it takes some: numbers, texts and truths, each with a usual value."""
 
     @abstractmethod
-    def score(self, predictions: Sequence[Mapping[str, Any]]) -> "Score":
-        """Return the value with its standard error, or why there is none. `Raises:` DataError."""
+    def score(self, predictions: Sequence[Mapping[str, Any]], *config: Any) -> Score:
+        """Return the value with its standard error, or why there is none; of a metric with settings `score(
+        predictions, config)`, and so for its other functions. `Raises:` DataError."""
 
-    explain: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
-    """Returns how it came to score one prediction, as JSON."""
+    def num_classes(self, *config: Any) -> int | None:
+        """Return for how many classes it is, and no more; None for any number."""
+        return None
+
+    explain: Callable[..., dict[str, Any]] | None = None
+    """Returns how it came to score one prediction, `explain(row)`, as JSON."""
     example: Callable[[], list[Prediction]] | None = None
     """Returns predictions for the contract tests, ten at least, some right and some wrong; for a metric that
     wants others than its `READS` stands for."""

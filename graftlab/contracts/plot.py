@@ -30,12 +30,12 @@ class Plot(Protocol):
     """What stands above the figure, before what it was drawn of."""
 
     @abstractmethod
-    def data(self, source: Any, /) -> Any:
+    def data(self, source: Any) -> Any:
         """Return a NamedTuple of arrays: all that is drawn."""
         ...
 
     @abstractmethod
-    def draw(self, data: Any, /) -> "Figure":
+    def draw(self, data: Any) -> "Figure":
         """Return the figure of what `data` has returned; nothing is decided here."""
         ...
 

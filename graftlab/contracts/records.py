@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from graftlab.contracts.hook import Hook
 
@@ -18,6 +18,11 @@ Row = dict[str, Any]
 """One example before it becomes tensors: `index` (its row in the source), the inputs, and `label`."""
 Prediction = dict[str, Any]
 """What `Task.predict` returns of one example."""
+
+
+def inputs_of(row: Row) -> dict[str, Any]:
+    """Return what of a row is asked, without what it is known by."""
+    return {name: value for name, value in row.items() if name not in ("index", "label", "task")}
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,10 @@ class Task(Protocol):
     def batch(self, split: str, indices: Sequence[int], epoch: int | None) -> Batch:
         """Return examples as CPU tensors. Draws (augmentation) come from (seed, epoch, index);
         `epoch=None` draws nothing, as evaluation wants."""
+        ...
+
+    def inputs(self, split: str, index: int) -> dict[str, Any]:
+        """Return what an example asks, as the row that it was made of has it: without `index` and `label`."""
         ...
 
     def count(self, batch: Batch) -> int:
@@ -209,3 +218,16 @@ class Attached:
     """JSON facts that a resumed run needs to attach alike (EVA's ranks)."""
     positions: int = 0
     """How many of the model's positions the method takes for itself (virtual tokens)."""
+
+
+class Score(NamedTuple):
+    """A metric's value and how far chance may have moved it."""
+
+    value: float | None
+    """None where the metric is not defined."""
+    standard_error: float | None
+    """Of sampling the examples; None where it is not defined."""
+    reason: str | None
+    """Why the value, or else the standard error, is None."""
+    details: Mapping[str, Any] | None = None
+    """What else there is to say, as JSON: examples left out, how often each rule found an answer."""

@@ -65,7 +65,8 @@ class DataSection(Section):
     drop_labels: tuple[str, ...] = ()
     """Rows with these labels (as in the data) are left out of every split, and counted."""
     metrics: tuple[str, ...] = ()
-    """Names of metrics; the first one chooses the best checkpoint. Left out: what fits the problem."""
+    """Names of metrics, or mappings of a `name` and its settings; the first one chooses the best checkpoint.
+    Left out: what fits the problem."""
     overlap: Literal["drop", "refuse"] = "drop"
     """Drop a train row that stands in validation or test, and a validation row that stands in test; or
     stop and name the rows."""

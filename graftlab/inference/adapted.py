@@ -1,6 +1,7 @@
 """A finished run put to use: its adapter on its backbone, for new inputs or a split of its task."""
 
 import contextlib
+import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from graftlab import runfile
-from graftlab.contracts import Backbone, Data, Problem, Task
+from graftlab.contracts import Backbone, Data, Problem, Score, Task
 from graftlab.errors import ConfigError, DataError, ModelError, unknown
-from graftlab.metrics import Score
 from graftlab.rundir import files
 from graftlab.rundir import run as rundir
 from graftlab.rundir.run import Run
@@ -214,13 +214,25 @@ class Adapted:
             ConfigError: the other task wants something else of the model.
             DataError: the split has no examples, or the data are gone or have changed since the run.
         """
+        task, predictions = self.predictions(split, batch_size, other)
+        names = evaluation.metrics_at_end(task, split)
+        inputs = functools.partial(task.inputs, split)
+        return predictions, evaluation.score(predictions, names, inputs)
+
+    def predictions(
+        self, split: str, batch_size: int | None = None, other: Part | None = None
+    ) -> tuple[Task, list[dict[str, Any]]]:
+        """Return the run's task, or another one, and the predictions on a split of it.
+
+        Raises:
+            ConfigError: the other task wants something else of the model.
+            DataError: the split has no examples, or the data are gone or have changed since the run.
+        """
         task, data = self._other(other) if other else self._own()
         if split not in data.splits or not task.size(split):
             known = ", ".join(name for name in data.splits if data.splits[name])
             raise DataError(f"the task has no split {split!r}. It has: {known}.")
-        predictions = self._predict(task, split, batch_size)
-        names = evaluation.metrics_at_end(task, split)
-        return predictions, evaluation.score(predictions, names, evaluation.metric)
+        return task, self._predict(task, split, batch_size)
 
     def _own(self) -> tuple[Task, Data]:
         data = material.read_again(self.file, self.run)

@@ -1,13 +1,14 @@
 """A finished run scored again; its predictions are kept, or compared with those that are there."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from graftlab import programs
+from graftlab.contracts import Score
 from graftlab.inference.adapted import Adapted
-from graftlab.metrics import Score
 from graftlab.runfile import Part
 from graftlab.runs import evaluation, prediction
 from graftlab.runs.prediction import Prediction
@@ -61,11 +62,11 @@ def score(
         ConfigError: the other task wants something else of the model.
         DataError: the split has no examples, or the data are gone or have changed since the run.
     """
-    rows, scores = adapted.evaluate(split, batch_size, other)
-    if execute_code:
-        rows = programs.run(rows)
-        scores = evaluation.score(rows, list(scores), evaluation.metric)
-    rows = evaluation.explained(rows, list(scores), evaluation.metric)
+    task, rows = adapted.predictions(split, batch_size, other)
+    rows = programs.run(rows) if execute_code else rows
+    names, inputs = evaluation.metrics_at_end(task, split), functools.partial(task.inputs, split)
+    scores = evaluation.score(rows, names, inputs)
+    rows = evaluation.explained(rows, names, inputs)
     named = f"{other.config.name or other.name}-{split}" if other else split
     path, difference = keep(adapted.run.predictions(named), rows)
     return Scored(split, scores, evaluation.mean_loss(rows), rows, path, difference)

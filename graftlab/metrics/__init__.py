@@ -1,30 +1,22 @@
 """Metrics of whole prediction sets: one module a metric, as `graftlab.contracts.Metric` has it.
 
+Names for some of the settings of a metric stand in `catalogue/MODULE.yaml`.
+
 A metric that is not defined for the predictions at hand (one class only, constant predictions, no
 examples) has no value and says why; it never turns into a 0 that a mean would count.
 """
 
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from graftlab.contracts import Score
 from graftlab.errors import DataError
+
+__all__ = ["Predictions", "Score", "pairs"]
 
 Predictions = Sequence[Mapping[str, Any]]
 """One mapping per example, with at least `label` and `prediction`."""
-
-
-class Score(NamedTuple):
-    """A metric's value and how far chance may have moved it."""
-
-    value: float | None
-    """None where the metric is not defined."""
-    standard_error: float | None
-    """Of sampling the examples; None where it is not defined."""
-    reason: str | None
-    """Why the value, or else the standard error, is None."""
-    details: Mapping[str, Any] | None = None
-    """What else there is to say, as JSON: examples left out, how often each rule found an answer."""
 
 
 def pairs(predictions: Predictions) -> tuple[list[Any], list[Any]]:

@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from graftlab import registry
 from graftlab.config import Document, Problems, Section
 from graftlab.config.parser import Location
 from graftlab.contracts import BackboneKind, Method, Note, TaskKind
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError, GraftlabError, missing_extra, unknown
+from graftlab.runfile import measures
 from graftlab.runfile.records import Part
 from graftlab.weights import pretrained
 
@@ -53,12 +53,9 @@ def _check_metrics(
     metrics = task.config.metrics if isinstance(task.config, DataSection) else ()
     said = ".".join(map(str, where))
     for metric in metrics:
-        if metric not in registry.names("metrics"):
-            message = unknown("metric", metric, registry.names("metrics"))
-            problems.add(document.place(*where, "metrics"), f"{said}.metrics: {message}")
-        elif lacking := _not_installed(metric):
+        if lacking := _not_installed(metric, said):
             problems.add(document.place(*where, "metrics"), lacking)
-    return {*(metrics or registry.names("metrics"))}
+    return {*(metrics or measures.names())}
 
 
 def _check_two_classes(task: Part[TaskKind], document: Document, problems: Problems) -> None:
@@ -68,7 +65,7 @@ def _check_two_classes(task: Part[TaskKind], document: Document, problems: Probl
     outputs = {name: len(own.labels) for name, own in task.module.problem(task.config).parts}
     for number, (name, part) in enumerate(task.parts.items()):
         for metric in part.config.metrics if isinstance(part.config, DataSection) else ():
-            most = registry.find("metrics", metric).NUM_CLASSES
+            most = measures.measure(metric).num_classes
             if most is not None and outputs[name] > most:
                 problems.add(
                     document.place("task", "tasks", number, "metrics"),
@@ -78,12 +75,12 @@ def _check_two_classes(task: Part[TaskKind], document: Document, problems: Probl
                 )
 
 
-def _not_installed(metric: str) -> str | None:
+def _not_installed(metric: str, task: str) -> str | None:
     """Return what to do where the package that a metric is computed by is not there; it runs last of all."""
-    package = registry.find("metrics", metric).PACKAGE
+    package = measures.measure(metric).module.PACKAGE
     if package is None or importlib.util.find_spec(package):
         return None
-    return missing_extra(f"task.metrics: {metric}", package, "text")
+    return missing_extra(f"{task}.metrics: {metric}", package, "text")
 
 
 def check_data(task: Part[TaskKind], document: Document, problems: Problems) -> None:

@@ -10,6 +10,7 @@ from graftlab.config import Document, Problems, build, closest, merge, read_yaml
 from graftlab.config.parser import Location
 from graftlab.contracts import BackboneKind, HookKind, Method, TaskKind
 from graftlab.errors import GraftlabError, unknown
+from graftlab.runfile import measures
 from graftlab.runfile.records import Part
 from graftlab.weights import pretrained
 
@@ -125,6 +126,9 @@ def _task(
         said = f"{_dotted(where)}.name is missing (or {_dotted(where)}.kind, one of: {kinds})."
         problems.add(document.place(*where, "name"), said)
         return None
+    if isinstance(metrics := values.get("metrics"), list):
+        found = measures.read(metrics, (*where, "metrics"), document, problems)
+        values = {**values, "metrics": found}
     part = _part("tasks", values, where, document, problems)
     return _of_several(part, where, document, problems) if part and several else part
 

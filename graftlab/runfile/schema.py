@@ -8,6 +8,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from graftlab import registry
+from graftlab.config import Section
+from graftlab.runfile import measures
 from graftlab.runfile.parts import catalogue
 from graftlab.runfile.records import Root
 from graftlab.weights import pretrained
@@ -29,7 +31,12 @@ def schema() -> dict[str, Any]:
         for kind in (*UNIONS.values(), "hooks")
         for name in registry.names(kind)
     }
-    sections: list[type[BaseModel]] = [Root, training.Config, trackers.Config, *configs.values()]
+    of_metrics = {
+        name: registry.find("metrics", name).Config or Section for name in registry.names("metrics")
+    }
+    sections: list[type[BaseModel]] = [
+        Root, training.Config, trackers.Config, *configs.values(), *of_metrics.values(),
+    ]  # fmt: skip
     references, definitions = models_json_schema(
         [(model, "validation") for model in dict.fromkeys(sections)],
         ref_template=PREFIX + "{model}",
@@ -39,6 +46,7 @@ def schema() -> dict[str, Any]:
     def inlined(model: type[BaseModel]) -> dict[str, Any]:
         return copy.deepcopy(definitions["$defs"][defined[model].removeprefix(PREFIX)])
 
+    metrics = [_named(inlined(model), {"name": {"const": n}}) for n, model in of_metrics.items()]
     root = inlined(Root)
     properties = root["properties"]
     properties["extends"] = {
@@ -47,7 +55,7 @@ def schema() -> dict[str, Any]:
     }
     for section, kind in UNIONS.items():
         variants = [
-            _named(inlined(configs[kind, name]), names)
+            _with_metrics(_named(inlined(configs[kind, name]), names), metrics)
             for name in registry.names(kind)
             for names in _identities(kind, name)
         ]
@@ -94,6 +102,15 @@ def _named(variant: dict[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: {**_described(own.get(key)), **value} for key, value in names.items()}
     variant.pop("required", None)
     return {**variant, "properties": {**given, **{k: v for k, v in own.items() if k not in given}}}
+
+
+def _with_metrics(variant: dict[str, Any], metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a part's schema in which each metric is a name, or a mapping of one and its settings."""
+    if "metrics" in (own := variant["properties"]):
+        known = {"enum": measures.names()}
+        spelled = {"type": "string", "pattern": measures.SPELLED.pattern}
+        own["metrics"] = {**own["metrics"], "items": {"anyOf": [known, spelled, *metrics]}}
+    return variant
 
 
 def _described(field: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,22 +1,19 @@
 """Metrics of a split's predictions, and what is best of them."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from graftlab import registry
-from graftlab.contracts import Metric, Task
+from graftlab.contracts import Score, Task
 from graftlab.errors import ConfigError
-from graftlab.metrics import Score
+from graftlab.runfile.measures import measure
 from graftlab.runs.prediction import Prediction, writer_of
 
 MEAN = "mean"
 """The metric of a mixture that is the mean of its tasks'."""
-
-
-def metric(name: str) -> Metric:
-    """Return the module behind a metric's name."""
-    return registry.find("metrics", name)
+Inputs = Callable[[int], Mapping[str, Any]]
+"""Returns what the model was asked in an example of the split, as `Task.inputs` does."""
 
 
 def metrics_at_end(task: Task, split: str) -> tuple[str, ...]:
@@ -28,9 +25,9 @@ def metrics_at_end(task: Task, split: str) -> tuple[str, ...]:
 def score(
     predictions: Sequence[Prediction],
     names: Sequence[str],
-    find: Callable[[str], Metric],
+    inputs: Inputs | None = None,
 ) -> dict[str, Score]:
-    """Return each metric's score by name; `find` returns the module behind a metric's name.
+    """Return each metric's score by name; `inputs` are needed where one of them reads inputs.
 
     `TASK/METRIC` scores the examples of one task of a mixture, and `TASK/loss` is their mean loss; `mean` is
     that of each task's first metric.
@@ -38,23 +35,40 @@ def score(
     Raises:
         DataError: an example has no label.
     """
-    found = {name: _score(predictions, name, find) for name in names if name != MEAN}
+    found = {name: _score(predictions, name, inputs) for name in names if name != MEAN}
     if MEAN in names:
-        found[MEAN] = _mean(found, find)
+        found[MEAN] = _mean(found)
     return {name: found[name] for name in names}
 
 
-def _score(predictions: Sequence[Prediction], name: str, find: Callable[[str], Metric]) -> Score:
+def _score(predictions: Sequence[Prediction], name: str, inputs: Inputs | None) -> Score:
     task, slash, metric = name.rpartition("/")
     rows = [row for row in predictions if row["task"] == task] if slash else predictions
     if metric == "loss":
         loss = mean_loss(rows)
         return Score(loss, None, None if loss is not None else "no example has a label")
-    module = find(metric)
-    written = slash and module.READS in ("texts", "programs")
+    found = measure(metric)
+    written = slash and found.module.READS in ("texts", "programs")
     if written and all(row["prediction"] is None for row in rows):
         return Score(None, None, "this task has written no texts")
-    return module.score(rows)
+    return found.score(_Asked(rows, inputs) if found.module.READS_INPUTS else rows)
+
+
+class _Asked(Sequence[Prediction]):
+    """Predictions of which each has its `inputs` beside it while it is looked at: they are kept once."""
+
+    def __init__(self, predictions: Sequence[Prediction], inputs: Inputs | None) -> None:
+        assert inputs is not None, "a metric reads inputs, and none are at hand"
+        self._predictions, self._inputs = predictions, inputs
+
+    def __len__(self) -> int:
+        return len(self._predictions)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return _Asked(self._predictions[place], self._inputs)
+        row = self._predictions[place]
+        return {**row, "inputs": self._inputs(row["index"])}
 
 
 def _firsts(names: Iterable[str]) -> list[str]:
@@ -67,9 +81,9 @@ def _firsts(names: Iterable[str]) -> list[str]:
     return list(firsts.values())
 
 
-def _mean(scores: Mapping[str, Score], find: Callable[[str], Metric]) -> Score:
+def _mean(scores: Mapping[str, Score]) -> Score:
     firsts = _firsts(scores)
-    if len({higher_is_better(name, firsts, find) for name in firsts}) > 1:
+    if len({higher_is_better(name, firsts) for name in firsts}) > 1:
         return Score(None, None, "of one task more is better, of another less")
     values = [scores[name].value for name in firsts]
     errors = [scores[name].standard_error for name in firsts]
@@ -83,7 +97,7 @@ def _mean(scores: Mapping[str, Score], find: Callable[[str], Metric]) -> Score:
     return Score(math.fsum(known) / len(known), error, reason)
 
 
-def higher_is_better(name: str, names: Sequence[str], find: Callable[[str], Metric]) -> bool:
+def higher_is_better(name: str, names: Sequence[str]) -> bool:
     """Return whether more of a metric, one of a task's `names`, is better.
 
     Raises:
@@ -91,7 +105,7 @@ def higher_is_better(name: str, names: Sequence[str], find: Callable[[str], Metr
     """
     if name == MEAN:
         firsts = _firsts(names)
-        ways = {first: higher_is_better(first, names, find) for first in firsts}
+        ways = {first: higher_is_better(first, names) for first in firsts}
         if len(set(ways.values())) > 1:
             said = ", ".join(f"{first} ({'high' if up else 'low'})" for first, up in ways.items())
             raise ConfigError(
@@ -100,12 +114,10 @@ def higher_is_better(name: str, names: Sequence[str], find: Callable[[str], Metr
             )
         return next(iter(ways.values()), True)
     metric = name.rpartition("/")[2]
-    return metric != "loss" and find(metric).HIGHER_IS_BETTER
+    return metric != "loss" and measure(metric).module.HIGHER_IS_BETTER
 
 
-def rehearse(
-    task: Task, data: Mapping[str, Sequence[Mapping[str, Any]]], find: Callable[[str], Metric]
-) -> None:
+def rehearse(task: Task, data: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Score empty texts, so that labels which a metric cannot read are found before the training.
 
     `data` are the rows of each split. Metrics of the tasks of a mixture are not tried.
@@ -121,25 +133,23 @@ def rehearse(
                     {"index": place, "label": row["label"], "prediction": ""}
                     for place, row in enumerate(rows)
                 ]
-                find(name).score(empty)
+                score(empty, [name], functools.partial(task.inputs, split))
 
 
 def explained(
     predictions: Sequence[Prediction],
     names: Sequence[str],
-    find: Callable[[str], Metric],
+    inputs: Inputs | None = None,
 ) -> list[Prediction]:
     """Return the predictions with `explained`: by metric, how it came to score what was written."""
     metrics = [(name, *name.rpartition("/")) for name in names if name != MEAN]
-    known = [(name, task, find(metric)) for name, task, _, metric in metrics if metric != "loss"]
+    known = [(name, task, measure(metric)) for name, task, _, metric in metrics if metric != "loss"]
     rows = []
     for row in predictions:
         said = {
-            name: module.explain(row)
-            for name, task, module in known
-            if module.explain is not None
-            and row["prediction"] is not None
-            and task in ("", row.get("task"))
+            name: measure.explain(row)
+            for name, task, measure in known
+            if measure.explains and row["prediction"] is not None and task in ("", row.get("task"))
         }
         rows.append({**row, "explained": said} if said else row)
     return rows

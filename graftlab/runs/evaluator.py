@@ -1,5 +1,6 @@
 """The scores of the model that a run trains, made by all of its processes in shares."""
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,11 @@ class Evaluator:
             Stopped: on every process, where a signal came.
         """
         rows = self._predict(model, "validation", complete=False)
+        inputs = functools.partial(self.task.inputs, "validation")
 
         def scores() -> Scalars:
             with self.signals.interruptible():
-                found = evaluation.score(rows, self.task.metrics, evaluation.metric)
+                found = evaluation.score(rows, self.task.metrics, inputs)
             values = {name: score.value for name, score in found.items()}
             return {"loss": evaluation.mean_loss(rows), **values}
 
@@ -48,12 +50,13 @@ class Evaluator:
     def record(self, model: "nn.Module", split: str, run: Run) -> dict[str, dict[str, Any]]:
         """Write the predictions of a split, texts among them, into the run; return its scores."""
         rows = self._predict(model, split, complete=True)
+        inputs = functools.partial(self.task.inputs, split)
 
         def write() -> dict[str, dict[str, Any]]:
             names = evaluation.metrics_at_end(self.task, split)
-            explained = evaluation.explained(rows, names, evaluation.metric)
+            explained = evaluation.explained(rows, names, inputs)
             prediction.write(run.predictions(split), explained)
-            scores = evaluation.score(rows, names, evaluation.metric)
+            scores = evaluation.score(rows, names, inputs)
             loss = evaluation.mean_loss(rows)
             finite = loss is not None and math.isfinite(loss)
             found = {name: dict(score._asdict()) for name, score in scores.items()}

@@ -121,7 +121,7 @@ class Execution:
         for record in (loaded.backbone.record, loaded.data.record):
             for note in read_notes(record.get("notes", ())):
                 log.warning("%s", note)
-        evaluation.rehearse(loaded.task, loaded.data.splits, evaluation.metric)
+        evaluation.rehearse(loaded.task, loaded.data.splits)
         log.info("data: %s", loaded.record.get("sizes"))
         now: dict[str, Any] = {
             **provenance.record(self.accelerator.device),
@@ -187,7 +187,7 @@ class Execution:
             task=task,
             accelerator=self.accelerator,
             evaluate=self.evaluator.validate,
-            higher_is_better=evaluation.higher_is_better(best_by, task.metrics, evaluation.metric),
+            higher_is_better=evaluation.higher_is_better(best_by, task.metrics),
             best_by=best_by,
             head=loaded.backbone.head,
             seed=file.seed,

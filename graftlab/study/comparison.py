@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graftlab import registry
-from graftlab.contracts import Metric, read_notes
+from graftlab.contracts import read_notes
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runs.evaluation import higher_is_better
@@ -200,12 +199,8 @@ def _metric(results: Iterable[Mapping[str, Any]]) -> tuple[str | None, bool]:
     for result in results:
         for scores in result["metrics"].values():
             for name in scores:
-                return name, higher_is_better(name, [*scores], metric_named)
+                return name, higher_is_better(name, [*scores])
     return None, True
-
-
-def metric_named(name: str) -> Metric:
-    return registry.find("metrics", name)
 
 
 def _score(result: Mapping[str, Any], split: str, metric: str | None) -> Mapping[str, Any]:

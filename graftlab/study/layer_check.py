@@ -99,7 +99,7 @@ def carry_out(
 def compare(selection: Mapping[str, Any], found: Results, plan: Plan) -> LayerCheck:
     """Return how the scores of a selection agree with what training at its layers has given."""
     scored = {layer["layer"]: layer for layer in selection["layers"]}
-    higher = evaluation.higher_is_better(found.metric, [found.metric], evaluation.metric)
+    higher = evaluation.higher_is_better(found.metric, [found.metric])
     values = [value if higher else -value for value in found.values.values()]
     by_score = {
         name: agreement(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab.contracts import Batch, Data, Row
+from graftlab.contracts import Batch, Data, Row, inputs_of
 from graftlab.tasks._logits import cross_entropy
 from graftlab.tasks._outputs import UNKNOWN
 
@@ -140,6 +140,7 @@ class LikelihoodTask:
 
         self.problem = data.problem
         self.metrics = options.metrics
+        self._rows = data.splits
         self._keeps_last = options.keeps_last
         self._sequences = {
             split: Sequences(found, len(data.problem.labels), tokenizer, max_length)
@@ -190,6 +191,9 @@ class LikelihoodTask:
         if self._normalise == "tokens":
             return (labels_NCL != UNKNOWN).sum(-1)
         return self._characters[split][chosen] * 0 + 1
+
+    def inputs(self, split: str, index: int) -> dict[str, Any]:
+        return inputs_of(self._rows[split][index])
 
     def count(self, batch: Batch) -> int:
         return int((right_choices(batch)["labels"] != UNKNOWN).sum())

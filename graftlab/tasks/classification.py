@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from graftlab.config import Paths, Section
-from graftlab.contracts import Backbone, Batch, Data, Problem, Row
+from graftlab.contracts import Backbone, Batch, Data, Problem, Row, inputs_of
 from graftlab.data import readers, sources, splits
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
@@ -238,6 +238,7 @@ class TextTask:
     ) -> None:
         self.problem = data.problem
         self.metrics = metrics
+        self._rows = data.splits
         self._texts = {
             split: Texts(
                 [row["text"] for row in rows], [row["pair"] for row in rows], tokenizer, max_length
@@ -266,6 +267,9 @@ class TextTask:
         arrays = self._texts[split].pad(indices)
         arrays["labels"] = self._labels[split][list(indices)]
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def inputs(self, split: str, index: int) -> dict[str, Any]:
+        return inputs_of(self._rows[split][index])
 
     def count(self, batch: Batch) -> int:
         return len(batch["labels"])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from graftlab.config import Paths, Section
-from graftlab.contracts import Backbone, Batch, Data, Problem, Row
+from graftlab.contracts import Backbone, Batch, Data, Problem, Row, inputs_of
 from graftlab.data import pictures, readers, sources
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
@@ -199,6 +199,9 @@ class ImageTask:
                 f"{split} row {row['index'] + 1}: {reason}. Take it out of the data."
             ) from None
         return image if epoch is None else augment(image, self._augment, (self._seed, epoch, index))
+
+    def inputs(self, split: str, index: int) -> dict[str, Any]:
+        return inputs_of(self._rows[split][index])
 
     def count(self, batch: Batch) -> int:
         return len(batch["labels"])

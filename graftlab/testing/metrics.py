@@ -1,25 +1,29 @@
-"""The promises of every metric, over all registered names.
+"""The promises of every metric, over all registered names and those of the catalogue.
 
 A metric is tried on predictions of the form that its `READS` names (`graftlab.metrics`): classes, tokens,
-texts or programs. One that wants others (ranks) has a function `example() -> list[dict]` in its module: at
-least ten predictions as `Task.predict` returns them, some right and some wrong. `RANGE`, a pair, stands
-there if it is not (-1, 1).
+texts or programs; one that reads inputs finds a `text` among them. One that wants others (ranks) has a
+function `example() -> list[dict]` in its module: at least ten predictions as `Task.predict` returns them,
+some right and some wrong. `RANGE`, a pair, stands there if it is not (-1, 1).
 """
 
+import contextlib
 import copy
 import json
 import math
 import random
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from pydantic import ValidationError
 
-from graftlab import registry
-from graftlab.contracts import Metric
+from graftlab.config import Problems, Section
+from graftlab.config import given as document
+from graftlab.contracts import Score
 from graftlab.errors import DataError
-from graftlab.metrics import Score
+from graftlab.runfile import measures
 
-every = pytest.mark.parametrize("name", registry.names("metrics"))
+every = pytest.mark.parametrize("name", measures.names())
 WRONG = 7  # every seventh example below is predicted wrong
 
 
@@ -65,7 +69,7 @@ WITHOUT_LABEL = {"label": None, "loss": None, "correct": None}
 
 def _right(row: dict[str, Any]) -> dict[str, Any]:
     if row["label"] in (0, 1) and "probabilities" in row:
-        return _predicted(row["index"], row["label"], row["label"])
+        return {**row, **_predicted(row["index"], row["label"], row["label"])}
     if "correct" in row:
         return {**row, "loss": 0.0, "correct": row["count"]}
     if "passed" in row:
@@ -73,11 +77,14 @@ def _right(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "prediction": row["label"]}
 
 
-def _case(name: str) -> tuple[Metric, list[dict[str, Any]]]:
-    metric = registry.find("metrics", name)
-    if metric.PACKAGE:
-        pytest.importorskip(metric.PACKAGE)
-    return metric, (metric.example or EXAMPLES[metric.READS])()
+def _case(name: str) -> tuple[measures.Measure, list[dict[str, Any]]]:
+    metric = measures.measure(name)
+    if metric.module.PACKAGE:
+        pytest.importorskip(metric.module.PACKAGE)
+    rows = (metric.module.example or EXAMPLES[metric.module.READS])()
+    if metric.module.READS_INPUTS:
+        rows = [{"inputs": {"text": f"{row['label']} it is"}, **row} for row in rows]
+    return metric, rows
 
 
 def _equal(one: Score, other: Score) -> None:
@@ -91,7 +98,7 @@ def _equal(one: Score, other: Score) -> None:
 def test_a_score_is_finite_in_its_range_and_knows_its_error(name: str) -> None:
     metric, predictions = _case(name)
     score = metric.score(predictions)
-    low, high = metric.RANGE
+    low, high = metric.module.RANGE
     assert isinstance(score, Score)
     assert isinstance(score.value, float)
     assert low <= score.value <= high
@@ -124,10 +131,10 @@ def test_right_predictions_score_best(name: str) -> None:
     metric, predictions = _case(name)
     right = [_right(row) for row in predictions]
     best, value = metric.score(right).value, metric.score(predictions).value
-    assert isinstance(metric.HIGHER_IS_BETTER, bool)
+    assert isinstance(metric.module.HIGHER_IS_BETTER, bool)
     assert best is not None
     assert value is not None
-    assert best > value if metric.HIGHER_IS_BETTER else best < value
+    assert best > value if metric.module.HIGHER_IS_BETTER else best < value
 
 
 @every
@@ -163,7 +170,7 @@ def test_an_example_without_a_label_is_refused_not_scored(name: str) -> None:
 @every
 def test_what_it_reads_is_known_and_its_details_are_json(name: str) -> None:
     metric, predictions = _case(name)
-    assert metric.READS in EXAMPLES
+    assert metric.module.READS in EXAMPLES
     details = metric.score(predictions).details
     assert json.loads(json.dumps(details)) == details
 
@@ -171,8 +178,53 @@ def test_what_it_reads_is_known_and_its_details_are_json(name: str) -> None:
 @every
 def test_what_it_explains_of_a_prediction_is_json(name: str) -> None:
     metric, predictions = _case(name)
-    if metric.explain is None:
+    if metric.module.explain is None:
         pytest.skip(f"{name} explains nothing")
     found = metric.explain(predictions[1])
     assert found
     assert json.loads(json.dumps(found)) == found
+
+
+def _others(annotation: Any, value: Any) -> Iterator[Any]:
+    """Yield some other values that a setting may have: of each of its types."""
+    if get_origin(annotation) is Literal:
+        yield from (other for other in get_args(annotation) if other != value)
+    elif get_args(annotation):
+        for inner in get_args(annotation):
+            yield from _others(inner, value)
+    elif annotation in (int, float):
+        yield annotation((value if isinstance(value, int | float) else 0) + 1)
+    elif annotation is bool:
+        yield not value
+    elif annotation is str:
+        yield 'other, "quoted" (words) / and=more'
+
+
+def _settings(config: type[Section]) -> Iterator[Section]:
+    """Yield the usual settings, and those with one field changed, where that is allowed by itself."""
+    usual = config()
+    yield usual
+    for field, about in config.model_fields.items():
+        for other in _others(about.annotation, getattr(usual, field)):
+            with contextlib.suppress(ValidationError):
+                yield config(**{field: other})
+
+
+@every
+def test_settings_are_plain_have_usual_values_and_are_told_by_the_name(name: str) -> None:
+    config = measures.measure(name).module.Config
+    if config is None:
+        pytest.skip(f"{name} has no settings")
+    module = measures.catalogue()[name].module if name in measures.catalogue() else name
+    names = set()
+    for settings in _settings(config):
+        given = settings.model_dump(exclude_defaults=True)
+        assert all(isinstance(value, str | int | float | bool) for value in given.values())
+        problems = Problems()
+        read = measures.read([{"name": module, **given}], (), document({}, name), problems)
+        problems.raise_if_any()
+        assert measures.measure(read[0]).config == settings
+        assert measures.measure(read[0]).name == read[0]
+        assert "/" not in read[0]
+        names.add(read[0])
+    assert len(names) == len(list(_settings(config)))

@@ -19,6 +19,7 @@ from graftlab.backbones import tiny
 from graftlab.config import Paths
 from graftlab.contracts import Backbone, Data, as_writer
 from graftlab.errors import ConfigError
+from graftlab.runfile import measures
 from graftlab.testing import examples
 
 FORMS = {
@@ -104,7 +105,7 @@ def test_metrics_are_named_and_registered(name: str, example: Example) -> None:
     own = set(example.task.metrics)
     if example.data.problem.parts:  # of several tasks: each one's metrics and loss, and their mean
         own = {name.rpartition("/")[2] for name in own} - {"mean", "loss"}
-    assert own <= set(registry.names("metrics"))
+    assert own <= set(measures.names())
 
 
 @every
@@ -116,6 +117,17 @@ def test_every_row_is_an_example_once_and_has_a_cost(name: str, example: Example
         sources = [row["index"] for row in rows]
         assert sorted(set(sources)) == sorted(sources)
     assert example.task.size("no such split") == 0
+
+
+@every
+def test_what_an_example_asks_is_that_of_its_row(name: str, example: Example) -> None:
+    """A mixture may put a task's name in front of a text; what an example is known by is no input."""
+    for split, rows in example.data.splits.items():
+        for index, row in enumerate(rows):
+            asked = example.task.inputs(split, index)
+            assert asked
+            assert not asked.keys() & {"index", "label", "task"}
+            assert all(str(row[key]) in str(value) for key, value in asked.items())
 
 
 @every

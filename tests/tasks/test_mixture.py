@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from graftlab import config, registry, runfile
+from graftlab import config, runfile
 from graftlab.backbones import tiny
 from graftlab.config import Paths
 from graftlab.errors import ConfigError, DataError, GraftlabError
@@ -20,10 +20,6 @@ from graftlab.testing import examples
 from graftlab.training.order import Order
 
 SIZES = (900, 300, 60)
-
-
-def find(name):
-    return registry.find("metrics", name)
 
 
 # Sampling
@@ -266,7 +262,7 @@ def prediction(task, label, said):
 def test_the_mean_is_of_each_tasks_first_metric():
     rows = [prediction("a", 0, 0)] * 4 + [prediction("b", 1, 1)] + [prediction("b", 0, 1)] * 3
     names = ("mean", "a/accuracy", "a/loss", "b/accuracy", "b/macro_f1")
-    found = evaluation.score(rows, names, find)
+    found = evaluation.score(rows, names)
     assert list(found) == list(names)
     assert found["a/accuracy"].value == 1
     assert found["b/accuracy"].value == 0.25
@@ -278,12 +274,12 @@ def test_the_mean_is_of_each_tasks_first_metric():
 
 def test_a_mean_of_metrics_that_point_in_two_directions_is_none():
     names = ("mean", "a/accuracy", "b/loss")
-    found = evaluation.score([prediction(t, 0, 0) for t in "ab"], names, find)
+    found = evaluation.score([prediction(t, 0, 0) for t in "ab"], names)
     assert found["mean"].value is None
     with pytest.raises(ConfigError, match="some are better high and some low"):
-        evaluation.higher_is_better("mean", names, find)
-    assert evaluation.higher_is_better("a/accuracy", names, find)
-    assert not evaluation.higher_is_better("b/loss", names, find)
+        evaluation.higher_is_better("mean", names)
+    assert evaluation.higher_is_better("a/accuracy", names)
+    assert not evaluation.higher_is_better("b/loss", names)
 
 
 # New inputs
@@ -371,7 +367,7 @@ WRONG = [
     ("  weights: [1, 0]\n" + TASKS + "{name: mnli}]", "above 0"),
     (TASKS + "{as: m, kind: mixture, tasks: []}]", "a mixture is no part of another"),
     (TASKS + "{name: mnli, as: a/b}]", "'a/b' is no name"),
-    (TASKS + "{name: mnli, metrics: [acuracy]}]", "task.tasks.1.metrics: .*accuracy"),
+    (TASKS + "{name: mnli, metrics: [acuracy]}]", "task.tasks.1.metrics.0: .*accuracy"),
     (TASKS + "{name: mnli}]\ntraining: {best_by: accuracy}", "Did you mean .*/accuracy"),
     (TASKS + "{kind: images, as: i, data_dir: .}]", "task.tasks.1: "),
 ]

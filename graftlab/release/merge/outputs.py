@@ -1,5 +1,6 @@
 """What a model puts out for a sample of its run's data, and how much two models differ there."""
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -62,20 +63,23 @@ class MadeUp:
         if backbone.max_length is None:
             size, channels = model.config.image_size, model.config.num_channels
             pixels = torch.randn((rows, channels, size, size), generator=generator)
-            self.inputs: Batch = {"pixel_values": pixels}
+            self._batch: Batch = {"pixel_values": pixels}
             return
         tokenizer = backbone.processor
         special = set(tokenizer.all_special_ids)
         known = torch.tensor([i for i in range(len(tokenizer)) if i not in special])
         shape = (rows, min(LENGTH, backbone.max_length))
         ids_NL = known[torch.randint(len(known), shape, generator=generator)]
-        self.inputs = {"input_ids": ids_NL, "attention_mask": torch.ones_like(ids_NL)}
+        self._batch = {"input_ids": ids_NL, "attention_mask": torch.ones_like(ids_NL)}
+
+    def inputs(self, split: str, index: int) -> dict[str, Any]:
+        return {name: tensor[index] for name, tensor in self._batch.items()}
 
     def lengths(self, split: str) -> Sequence[int]:
-        return [1] * len(next(iter(self.inputs.values())))
+        return [1] * len(next(iter(self._batch.values())))
 
     def batch(self, split: str, indices: Sequence[int], epoch: int | None) -> Batch:
-        return {name: tensor[list(indices)] for name, tensor in self.inputs.items()}
+        return {name: tensor[list(indices)] for name, tensor in self._batch.items()}
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
         model(**batch)
@@ -112,7 +116,9 @@ def look(model: "nn.Module", taken: Sample, batch_size: int) -> Seen:
         predictions = prediction.predict(
             model, taken.task, taken.split, batch_size, num_rows=taken.rows
         )
-    scores = evaluation.score(predictions, taken.task.metrics, evaluation.metric)
+    scores = evaluation.score(
+        predictions, taken.task.metrics, functools.partial(taken.task.inputs, taken.split)
+    )
     seen.scores = {"loss": evaluation.mean_loss(predictions)}
     seen.scores |= {name: score.value for name, score in scores.items()}
     return seen

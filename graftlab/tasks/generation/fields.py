@@ -100,9 +100,9 @@ class Config(DataSection):
     """How the examples of a step lie in tensors while training: a row each, several in rows of at most
     `max_length` tokens, or all in one row; no example sees another. The steps are the same."""
     metrics: tuple[str, ...] = ()
-    """Names of metrics. perplexity and token_accuracy come of every evaluation, and the first of them chooses
-    the best checkpoint (perplexity where neither is named); the others come of answers that are written at
-    the end, where any is named."""
+    """Names of metrics, or mappings of a `name` and its settings. perplexity and token_accuracy come of every
+    evaluation, and the first of them chooses the best checkpoint (perplexity where neither is named); the
+    others come of answers that are written at the end, where any is named."""
     generation: Generation = Generation()
     """How answers are written."""
     execute_code: bool = False
@@ -136,7 +136,7 @@ class Config(DataSection):
             )
         if self.template == "text" and self.loss_on == "completion":
             raise ValueError("loss_on: a plain text has no completion; all of it trains")
-        if self.execute_code and not any(name.startswith("pass_at_") for name in self.metrics):
+        if self.execute_code and not any(name.startswith("pass_at") for name in self.metrics):
             raise ValueError("execute_code is for pass_at_1 and its like; metrics names none")
         known = self.known_columns
         for column in self.cut or ():

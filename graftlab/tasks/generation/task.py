@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab import programs
-from graftlab.contracts import Backbone, Batch, Data, Row
+from graftlab.contracts import Backbone, Batch, Data, Row, inputs_of
 from graftlab.errors import ConfigError, DataError
 from graftlab.tasks import _packing
 from graftlab.tasks._logits import at_labels, cross_entropy, has_virtual_tokens
@@ -138,6 +138,10 @@ class GenerationTask:
         if epoch is None:
             arrays["rows"] = np.asarray(indices, dtype=np.int64) + self._offsets[split]
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def inputs(self, split: str, index: int) -> dict[str, Any]:
+        found = self._splits[split]
+        return inputs_of(found.rows[found.kept[index]])
 
     def count(self, batch: Batch) -> int:
         return int((batch["labels"][:, 1:] != UNKNOWN).sum())

@@ -146,6 +146,11 @@ class MixtureTask:
     def _model(self, name: str, model: "nn.Module") -> Any:
         return Own(model, self.heads[name]) if self.heads else model
 
+    def inputs(self, split: str, index: int) -> dict[str, Any]:
+        places = self.places[split]
+        name = self.names[places.parts[index]]
+        return self.tasks[name].inputs(split, int(places.own[index]))
+
     def count(self, batch: Batch) -> int:
         return sum(self.tasks[name].count(own) for name, own, _ in self._split(batch))
 

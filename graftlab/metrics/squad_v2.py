@@ -1,20 +1,27 @@
-"""SQuAD's way of comparing answers (Rajpurkar et al., Know What You Don't Know, 2018), and no-answers.
+"""SQuAD v2 answers beside their best reference, once normalised; no answer where there is none.
 
-Normalisation and F1 are those of the official evaluation script: lower case, no punctuation, no articles,
-white space collapsed; the best of the references counts; where a side has no token left, equality does.
+Rajpurkar et al., Know What You Don't Know, 2018. Normalisation and F1 are those of the official evaluation
+script: lower case, no punctuation, no articles, white space collapsed; the best of the references counts;
+where a side has no token left, equality does.
 
 The official predictions leave an unanswerable question empty. A model that writes says so in words:
 `NO_ANSWER` lists the spellings that count as empty, in predictions and in references alike.
+
+References: a text, a list of texts, or SQuAD's own dict with a list under `text`; none, or the empty text,
+for a question without an answer. Standard error: of the mean.
 """
 
 import re
 import string
 from collections import Counter
-from collections.abc import Callable
+from typing import Literal
 
+from graftlab.config import Section
 from graftlab.metrics import Predictions, Score, _texts
 from graftlab.metrics._means import mean
 
+HIGHER_IS_BETTER = True
+READS = "texts"
 NO_ANSWER = frozenset(
     {
         "",
@@ -37,6 +44,13 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
+class Config(Section):
+    """Settings of SQuAD v2."""
+
+    figure: Literal["exact", "f1"] = "f1"
+    """What of an answer counts: whether it is equal, or the F1 of its words; the official script's names."""
+
+
 def normalised(answer: str) -> str:
     """Return an answer as the official script compares it; empty where it says that there is none."""
     bare = " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
@@ -57,10 +71,15 @@ def f1(text: str, gold: str) -> float:
     return 2 * common / (len(texts) + len(golds))
 
 
-def scored(predictions: Predictions, figure: Callable[[str, str], float]) -> Score:
-    """Return the mean of `figure`; apart for questions with and without an answer in the details."""
+FIGURES = {"exact": exact, "f1": f1}
+
+
+def score(predictions: Predictions, config: Config) -> Score:
+    """Return the mean in 0..1, the official script's / 100; questions with and without an answer apart in the
+    details."""
     if (nothing := _texts.unwritten(predictions)) is not None:
         return nothing
+    figure = FIGURES[config.figure]
     values: list[float] = []
     by_kind: dict[str, list[float]] = {"has_answer": [], "no_answer": []}
     for texts, references in _texts.examples(predictions):

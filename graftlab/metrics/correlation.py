@@ -1,19 +1,29 @@
-"""Delete-one jackknife of correlations, exact."""
+"""Correlation of labels and predictions, for regression: Pearson's, Spearman's of ranks, or their mean.
+
+Standard error: delete-one jackknife, exact.
+"""
 
 # Shapes: N examples.
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from graftlab.config import Section
 from graftlab.metrics import Predictions, Score, pairs
 from graftlab.metrics._confusion import standard_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Left = Callable[["NDArray[Any]", "NDArray[Any]"], "NDArray[Any]"]
-"""The correlations of what is left without each example in turn."""
+HIGHER_IS_BETTER = True
+
+
+class Config(Section):
+    """Settings of the correlation."""
+
+    of: Literal["values", "ranks", "both"] = "values"
+    """Of the values themselves (Pearson), of their ranks (Spearman), or the mean of these two, GLUE's figure
+    for STS-B."""
 
 
 def pearson_left(x_N: "NDArray[Any]", y_N: "NDArray[Any]") -> "NDArray[Any]":
@@ -51,10 +61,13 @@ def spearman_left(x_N: "NDArray[Any]", y_N: "NDArray[Any]") -> "NDArray[Any]":
     return left_N
 
 
-def scored(predictions: Predictions, compute: Callable[..., float], left: Left) -> Score:
-    """Return `compute(labels, predictions)` with the jackknife of `left`."""
+def score(predictions: Predictions, config: Config) -> Score:
+    """Return the correlation in -1..1; undefined for constant labels or predictions."""
     import numpy as np
+    from scipy.stats import pearsonr, spearmanr
 
+    whole = [pearsonr] * (config.of != "ranks") + [spearmanr] * (config.of != "values")
+    without = [pearson_left] * (config.of != "ranks") + [spearman_left] * (config.of != "values")
     labels, predicted = pairs(predictions)
     x_N, y_N = np.array(labels, dtype=float), np.array(predicted, dtype=float)
     if len(x_N) < 2:
@@ -65,8 +78,9 @@ def scored(predictions: Predictions, compute: Callable[..., float], left: Left) 
         if np.ptp(values_N) == 0:
             return Score(None, None, f"all {what} are the same")
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = standard_error(left(x_N, y_N), np.ones(len(x_N)))
-    value = float(compute(x_N, y_N))
+        left_N = np.mean([left(x_N, y_N) for left in without], axis=0)
+        error = standard_error(left_N, np.ones(len(x_N)))
+    value = float(np.mean([correlate(x_N, y_N).statistic for correlate in whole]))
     if not math.isfinite(value):
         return Score(None, None, "labels or predictions are the same but for rounding")
     reason = None if error is not None else "no standard error: it hangs on a single example"
