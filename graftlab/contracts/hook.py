@@ -1,8 +1,8 @@
 """What a method may do between the loop's steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -48,10 +48,47 @@ class Training:
     """Return in how many micro-batches a step's examples go through on this process."""
 
 
+@dataclass(frozen=True)
+class MicroBatch:
+    """What has just gone through the model at once: after its forward pass, before its backward pass."""
+
+    step: int
+    number: int
+    """Of the step's micro-batches on this process, from 0."""
+    batch: "Mapping[str, Tensor]"
+    """What the task was given, labels among it, on the model's device."""
+    outputs: Any
+    """What the model has returned for it, with its graph; of a language model that is trained on some
+    tokens, `logits` may be of those only."""
+    total: int
+    """By what the losses summed over the effective batch are divided: examples, or trained tokens."""
+    examples: int
+    """How many examples the effective batch has, over all micro-batches and processes."""
+
+    def per_example(self, summed: "Tensor") -> "Tensor":
+        """Return a sum over examples as a loss that comes to a mean over examples, whatever the task's own
+        loss is divided by."""
+        return summed * (self.total / self.examples)
+
+
+@runtime_checkable
+class AddsLosses(Protocol):
+    """A task, or a hook, that adds losses which read what goes through the model."""
+
+    def micro_batch_losses(self, micro: MicroBatch) -> "dict[str, Tensor]":
+        """Return extra losses of one micro-batch by name: each a sum over it, as the task's own loss is.
+
+        They are divided by what that is divided by and added to it; each is logged apart, under its name,
+        as its mean since the last line. So they come to the same under any accumulation, and of several
+        processes each is asked for its own micro-batches.
+        """
+        ...
+
+
 class Hook:
     """The loop's moments; each does nothing unless a method overrides it.
 
-    A base class with bodies, against the house rule, because most hooks need two moments of nine.
+    A base class with bodies, against the house rule, because most hooks need two moments of eleven.
     Steps count from 1. Scalars that a moment returns are logged under their names.
     """
 
@@ -66,6 +103,12 @@ class Hook:
 
         Of several processes only the main one is asked: gradients are summed over them.
         """
+        return {}
+
+    def micro_batch_losses(self, micro: MicroBatch) -> "dict[str, Tensor]":
+        """Return extra losses that read a micro-batch and what the model has made of it: each a sum over it,
+        as the task's own loss is. They are divided by what that is divided by, on every process, and logged
+        apart. What else of the forward pass they need, forward hooks on modules of `Training.model` keep."""
         return {}
 
     def after_backward(self, step: int, micro_step: int) -> None:
@@ -97,3 +140,9 @@ class Hook:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
+
+
+def adding(hooks: Sequence[Hook], task: object) -> tuple[AddsLosses, ...]:
+    """Return those that add losses which read micro-batches: hooks in their order, then the task."""
+    own = [h for h in hooks if type(h).micro_batch_losses is not Hook.micro_batch_losses]
+    return (*own, task) if isinstance(task, AddsLosses) else tuple(own)

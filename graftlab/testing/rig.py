@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from graftlab import registry
 from graftlab.config import Section
-from graftlab.contracts import Attached, Backbone, Problem, Setting, Training
+from graftlab.contracts import Attached, Backbone, MicroBatch, Problem, Setting, Training, adding
 from graftlab.seeds import mix
 from graftlab.testing import examples
 from graftlab.weights import quantized, surgery
@@ -237,7 +237,16 @@ def train(
         extra = [term for hook in attached.hooks for term in hook.loss_terms(step).values()]
         with torch.random.fork_rng():
             torch.manual_seed(step)
-            sum(extra, loss(model, family, step)).backward()
+            outputs: list[Any] = []
+            handle = model.register_forward_hook(lambda _, __, made, o=outputs: o.append(made))
+            mean = loss(model, family, step)
+            handle.remove()
+            given = batch(family, step)
+            count = len(given["labels"])
+            micro = MicroBatch(step, 0, given, outputs[-1], count, count)
+            for part in adding(attached.hooks, None):
+                extra += [term / count for term in part.micro_batch_losses(micro).values()]
+            sum(extra, mean).backward()
         for hook in attached.hooks:
             hook.after_backward(step, 1)
             hook.before_optimizer_step(step)

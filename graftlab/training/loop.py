@@ -140,9 +140,9 @@ class Loop:
         position.skipped_in_row = 0
         position.loss_sum += done.loss
         position.loss_count += done.count
-        for name, sums in done.sums.items():
-            before = position.task_sums.get(name, (0.0, 0))
-            position.task_sums[name] = [was + new for was, new in zip(before, sums, strict=True)]
+        if done.sums or done.added:
+            tallies.add(position.task_sums, done.sums)
+            tallies.add(position.added_sums, done.added)
 
     def _skip(self, step: int, done: Done) -> None:
         position = self.position
@@ -173,11 +173,14 @@ class Loop:
             "gradient_norm": done.gradient_norm,
             **done.scalars,
         }
-        if position.task_sums:
-            scalars |= tallies.means(position.task_sums)
+        if position.task_sums or position.added_sums:
+            tasks = tallies.means(position.task_sums)
+            scalars |= {f"{name}/loss": value for name, value in tasks.items()}
+            scalars |= tallies.means(position.added_sums)
         if position.step <= self.config.logging_every and done.gradient_norm == 0.0:
             log.warning("the gradient is zero: nothing is trained")
-        position.loss_sum, position.loss_count, position.task_sums = 0.0, 0, {}
+        position.loss_sum, position.loss_count = 0.0, 0
+        position.task_sums, position.added_sums = {}, {}
         self.tell(scalars)
 
     def tell(self, scalars: Scalars) -> None:

@@ -24,6 +24,8 @@ class Position:
     loss_count: int = 0
     task_sums: dict[str, list[float]] = field(default_factory=dict)
     """Of a mixture: each task's `loss_sum` and `loss_count`."""
+    added_sums: dict[str, list[float]] = field(default_factory=dict)
+    """Of the losses that hooks or the task add: the same, by name."""
     skipped: int = 0
     skipped_in_row: int = 0
     best_step: int = 0

@@ -2,13 +2,15 @@
 
 import logging
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from graftlab.contracts import Batch
+from graftlab.contracts import Batch, MicroBatch, adding
 from graftlab.errors import OutOfMemory
 from graftlab.seeds import mix, seed_everything
+from graftlab.training import memory
 from graftlab.training.config import Config
 from graftlab.training.learner import Learner
 from graftlab.training.order import Batches
@@ -39,20 +41,24 @@ class Done:
     scalars: dict[str, float]
     sums: Sums = field(default_factory=dict)
     """Of a mixture: each task's loss, summed, and its count."""
+    added: Sums = field(default_factory=dict)
+    """Of losses that hooks or the task add: each, summed, and `count`."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Passed:
-    """What the passes of one step have come to, but for the gradients."""
+    """What the passes of one step come to, but for the gradients."""
 
     loss_sum: "Tensor"
     """Of this process's examples."""
     count: int
     """Of all processes."""
-    terms: "dict[str, Tensor]"
-    """The hooks' extra losses, on the main process."""
     tally: Tally | None
     """Of a mixture."""
+    terms: "dict[str, Tensor]" = field(default_factory=dict)
+    """The hooks' extra losses of the whole step, on the main process."""
+    added: "dict[str, Tensor]" = field(default_factory=dict)
+    """Extra losses of this process's micro-batches, summed."""
 
 
 class Stepper:
@@ -67,6 +73,7 @@ class Stepper:
         self.others = None if parts.processes.alone else parts.processes
         self.main, self.rank = parts.processes.main, parts.processes.share.rank
         self.names = names_of(parts.task)
+        self.adding = adding(parts.attached.hooks, parts.task)
 
     @property
     def model(self) -> "nn.Module":
@@ -80,11 +87,11 @@ class Stepper:
             try:
                 passed = self._backward(step)
             except RuntimeError as error:
-                if not _memory_ran_out(error):
+                if not memory.ran_out(error):
                     raise
                 short = str(error) or type(error).__name__
                 if self.others and self.others.broken:  # the others wait for a shard
-                    raise OutOfMemory(self._no_room(short, f"in step {step}")) from error
+                    raise self._no_room(short, f"in step {step}") from error
             # outside `except`: the traceback holds the tensors
             if self.others:
                 short = self._add_gradients(self.others, short)
@@ -94,10 +101,10 @@ class Stepper:
         try:
             return self._update(step, learning_rate, passed)
         except RuntimeError as error:
-            if not _memory_ran_out(error):
+            if not memory.ran_out(error):
                 raise
             # some weights may have moved already: the last checkpoint is where to go on from
-            raise OutOfMemory(self._no_room(str(error), "in the optimizer's step")) from error
+            raise self._no_room(str(error), "in the optimizer's step") from error
 
     def _backward(self, step: int) -> _Passed:
         """Sum the gradients of this process's share of a step's examples."""
@@ -111,35 +118,48 @@ class Stepper:
         if self.others:
             count = int(self.others.add(count)[0])
         loss_sum = torch.zeros((), device=self.accelerator.device)
-        terms: dict[str, Tensor] = {}
-        tally = self._tally(step) if self.names else None
+        passed = _Passed(loss_sum, count, self._tally(step) if self.names else None)
         with self.others.lockstep() if self.others else nullcontext():
             for number, batch in enumerate(batches):
                 seed_everything(mix(self.seed, "model", step, number, self.rank))
                 with self.accelerator.autocast():
-                    loss = self._loss(batch)
-                    loss_sum += loss.detach()
-                    scaled = loss * (1 / count)
+                    loss, more = self._losses(batch, (step, number), count)
+                    scaled = sum((term for _, term in more), start=loss) * (1 / count)
                     # once per effective batch: the main process has an example of every one
                     if number == len(batches) - 1 and self.main:
-                        terms = {k: v for h in self.hooks for k, v in h.loss_terms(step).items()}
-                        scaled = sum(terms.values(), start=scaled)
+                        for hook in self.hooks:
+                            passed.terms |= hook.loss_terms(step)
+                        scaled = sum(passed.terms.values(), start=scaled)
                     self._add(scaled)
-                if tally:
-                    tally.add(number, loss.detach(), counts[number])
+                passed.loss_sum += loss.detach()
+                for name, term in more:
+                    passed.added[name] = passed.added.get(name, 0.0) + term.detach()
+                if passed.tally:
+                    passed.tally.add(number, loss.detach(), counts[number])
                 for hook in self.hooks:
                     hook.after_backward(step, number)
             if self.others and self.others.sharding.lockstep:
-                self._keep_step(step)
-        return _Passed(
-            loss_sum, count, {name: term.detach() for name, term in terms.items()}, tally
-        )
+                self._keep_step(step, len(batches), count)
+        return passed
 
-    def _loss(self, batch: Batch) -> "Tensor":
-        device = self.accelerator.device
+    def _losses(
+        self, batch: Batch, place: tuple[int, int], total: int
+    ) -> "tuple[Tensor, list[tuple[str, Tensor]]]":
+        """Return a micro-batch's loss, and what hooks or the task add to it by name, each summed over it.
+
+        `place` is its step and its number in that, and `total` what the sums will be divided by.
+        """
+        device, smoothing = self.accelerator.device, self.config.label_smoothing
         if device.type != "cpu":
             batch = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
-        return self.task.loss(self.model, batch, self.config.label_smoothing)
+        if not self.adding:
+            return self.task.loss(self.model, batch, smoothing), []
+        with _outputs(self.model) as outputs:
+            loss = self.task.loss(self.model, batch, smoothing)
+        examples = len(self.batches.order.batch(place[0]))
+        micro = MicroBatch(*place, batch, outputs[-1], total, examples)
+        more = [part.micro_batch_losses(micro) for part in self.adding]
+        return loss, [item for losses in more for item in losses.items()]
 
     def _add(self, loss: "Tensor") -> None:
         """Add a loss's gradients to those that are there."""
@@ -148,12 +168,12 @@ class Stepper:
         engine = self.others and self.others.sharding.engine
         engine.backward(loss) if engine else loss.backward()
 
-    def _keep_step(self, step: int) -> None:
+    def _keep_step(self, step: int, done: int, count: int) -> None:
         """Make as many passes as the process with most micro-batches: shards are exchanged in them."""
-        for batch in self.batches.idle(step):
+        for number, batch in enumerate(self.batches.idle(step), start=done):
             with self.accelerator.autocast():
-                loss = self._loss(batch)
-            self._add(loss * 0.0)
+                loss, more = self._losses(batch, (step, number), count)
+            self._add(sum((term for _, term in more), start=loss) * 0.0)
 
     def _tally(self, step: int) -> Tally:
         every = self.config.logging_every
@@ -177,6 +197,7 @@ class Stepper:
         """Clip, then move the weights if everything is finite; the gradients are gone afterwards."""
         loss, scalars = passed.loss_sum.item(), {k: float(v) for k, v in passed.terms.items()}
         sums: Sums = {}
+        added: Sums = {}
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if passed.tally:
@@ -184,6 +205,11 @@ class Stepper:
             sums = passed.tally.sums()
             if self.others:
                 sums = joined(self.others.gather(sums))
+        if self.adding:
+            added = {name: (float(value), 0) for name, value in passed.added.items()}
+            if self.others:
+                added = joined(self.others.gather(added))
+            added = {name: (value, passed.count) for name, (value, _) in added.items()}
         for hook in self.hooks:
             scalars |= hook.before_optimizer_step(step)
         if self.others:
@@ -200,7 +226,7 @@ class Stepper:
         if self.scaler:
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return Done(loss, passed.count, norm, applied, learning_rate, scalars, sums)
+        return Done(loss, passed.count, norm, applied, learning_rate, scalars, sums, added)
 
     def _move(self, finite: bool) -> tuple[float, bool]:
         """Clip the gradients and make the optimizer's step if all is finite; return their norm and whether
@@ -221,6 +247,9 @@ class Stepper:
             self.optimizer.step()
         return size, True
 
+    def _no_room(self, message: str, where: str) -> OutOfMemory:
+        return memory.no_room(self.model, self._parameters(), message, where)
+
     def _parameters(self) -> "list[nn.Parameter]":
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
@@ -237,7 +266,7 @@ class Stepper:
         largest = -(-len(self.batches.order.batch(step)) // self.batches.share.world)
         size = min(self.batches.micro_batch_size, largest)
         if size == 1:
-            raise OutOfMemory(self._no_room(message, "with a single example"))
+            raise self._no_room(message, "with a single example")
         self.batches.micro_batch_size = -(-size // 2)
         self.batches.restart()
         log.warning(
@@ -248,21 +277,13 @@ class Stepper:
             self.batches.micro_batch_size,
         )
 
-    def _no_room(self, message: str, where: str) -> str:
-        largest = sorted(self.model.named_parameters(), key=lambda item: -item[1].nbytes)[:3]
-        names = ", ".join(f"{name} ({p.nbytes / 2**20:.0f} MiB)" for name, p in largest)
-        weights = sum(p.nbytes for p in self.model.parameters()) / 2**20
-        trained = sum(p.nbytes for p in self._parameters()) / 2**20
-        return (
-            f"out of memory {where} ({message.partition(chr(10))[0]}). Weights take "
-            f"{weights:.0f} MiB, gradients and optimizer about {3 * trained:.0f} MiB; largest: {names}. "
-            "Options: task.max_length smaller; training.gradient_checkpointing: true; "
-            "backbone.dtype: bfloat16 (or a smaller backbone)."
-        )
 
-
-def _memory_ran_out(error: RuntimeError) -> bool:
-    import torch
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+@contextmanager
+def _outputs(model: "nn.Module") -> "Iterator[list[Any]]":
+    """Yield a list that gets what the model returns inside."""
+    found: list[Any] = []
+    handle = model.register_forward_hook(lambda _, __, output: found.append(output))
+    try:
+        yield found
+    finally:
+        handle.remove()

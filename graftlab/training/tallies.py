@@ -75,6 +75,13 @@ class Tally:
         }
 
 
+def add(sums: dict[str, list[float]], new: Mapping[str, Sequence[float]]) -> None:
+    """Add each sum and its count to those of the same name."""
+    for name, (value, count) in new.items():
+        before = sums.get(name, (0.0, 0))
+        sums[name] = [before[0] + value, before[1] + count]
+
+
 def joined(several: Sequence[Sums]) -> Sums:
     """Return the sums of all processes together."""
     found: Sums = {}
@@ -86,5 +93,5 @@ def joined(several: Sequence[Sums]) -> Sums:
 
 
 def means(sums: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
-    """Return the mean loss of each task under the name that it is logged by."""
-    return {f"{name}/loss": loss / count for name, (loss, count) in sums.items() if count}
+    """Return each mean under its name."""
+    return {name: value / count for name, (value, count) in sums.items() if count}
