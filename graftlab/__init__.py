@@ -31,12 +31,15 @@ def run(
     return session.run(resolved, Path(out) if out is not None else None, new)
 
 
-def load(path: str | Path, device: str | None = None) -> "Adapted":
+def load(path: str | Path, device: str | None = None, step: int | None = None) -> "Adapted":
     """Return the adapted model of a finished run: `load(path).predict(["a text"])`.
+
+    `device` is a GPU where there is one, unless given. With `step` it is the model as it was at that step,
+    whose checkpoint the run has kept.
 
     Raises:
         graftlab.errors.GraftlabError: no run, or its backbone cannot be had.
     """
     from graftlab import inference
 
-    return inference.load(path, device)
+    return inference.load(path, device, step)

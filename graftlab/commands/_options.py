@@ -11,6 +11,12 @@ WIDEST = 24  # of a first column
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="A run file, or the name of a recipe.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+Step = Annotated[
+    int | None,
+    typer.Option(
+        "--step", metavar="N", min=0, help="The model as it was at a step whose checkpoint is kept."
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graftlab.commands import _harness
-from graftlab.commands._options import Json, RunFolder
+from graftlab.commands._options import Json, RunFolder, Step
 from graftlab.commands._report import print_json, score_text
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def command(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Of --task, as in task.data_dir=FOLDER."),
     ] = None,
+    step: Step = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="As the run's, unless given.")
     ] = None,
@@ -75,12 +76,12 @@ def command(
         sandbox.check()
     _check_options(harness, (split, task), overrides, execute_code, (fewshot, limit, harness_tasks))
     other = runfile.resolve_task(task, overrides or ()) if task else None
-    adapted = inference.load(run)
+    adapted = inference.load(run, step=step)
     if harness:
         names = tuple(name.strip() for name in harness.split(",") if name.strip())
         asked = lm_eval.Options(names, fewshot, limit, harness_tasks)
         found = lm_eval.evaluate(adapted, asked, batch_size or adapted.batch_size)
-        _harness.show(found, lm_eval.keep(adapted.run, asked, found), as_json)
+        _harness.show(found, lm_eval.keep(adapted, asked, found), as_json)
         return
     _show(
         scores.score(adapted, split or "test", batch_size, other, execute_code=execute_code),

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from graftlab.commands._options import Json, RunFolder
+from graftlab.commands._options import Json, RunFolder, Step
 from graftlab.commands._writer_options import (
     MaxNewTokens,
     RepetitionPenalty,
@@ -42,6 +42,7 @@ def command(
         Path | None,
         typer.Option("--output", metavar="FILE", help="Write JSONL here; must not be there yet."),
     ] = None,
+    step: Step = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="As the run's, unless given.")
     ] = None,
@@ -90,9 +91,9 @@ def command(
         seed=seed,
         samples=samples,
     )
-    inference.check(run, raw, written)  # a slip is told before the input is read
+    inference.check(run, raw, written, step)  # a slip is told before the input is read
     with _opened(source) as inputs:
-        answers = inference.load(run).predict(inputs, batch_size, raw, task, **written)
+        answers = inference.load(run, step=step).predict(inputs, batch_size, raw, task, **written)
     if output is not None:
         try:
             files.write_text(output, "".join(files.dump_json(a, indent=None) for a in answers))

@@ -18,7 +18,7 @@ from graftlab.rundir import files
 from graftlab.rundir import run as rundir
 from graftlab.rundir.run import Run
 from graftlab.runfile import Part, RunFile
-from graftlab.runs import evaluation, material, prediction
+from graftlab.runs import evaluation, kept_step, material, prediction
 from graftlab.weights import packages
 
 if TYPE_CHECKING:
@@ -29,18 +29,20 @@ LOWER = {"bf16": "bfloat16", "fp16": "float16"}
 """Values of `training.precision` that evaluate in another number format than the weights'."""
 
 
-def load(path: str | Path, device: str | None = None) -> "Adapted":
-    """Return the adapted model of a finished run, in eval mode, as training left it.
+def load(path: str | Path, device: str | None = None, step: int | None = None) -> "Adapted":
+    """Return the adapted model of a finished run, in eval mode, as training left it; with `step` as it was at
+    that one of the steps whose checkpoints are kept, of a run that is not finished too.
 
     The data that it was trained on are not needed. `device` is a GPU where there is one, unless given.
 
     Raises:
-        ConfigError: `path` is no run, or one without an adapter.
+        ConfigError: `path` is no run, or one without an adapter, or the step's checkpoint is not kept.
+        CheckpointError: it is damaged.
         ModelError: the backbone is not the one that the adapter was trained on, or cannot be loaded.
     """
     import torch
 
-    run = rundir.find(Path(path))
+    run = rundir.find(Path(path)) if step is None else kept_step.find(Path(path), step)
     file = runfile.of_run(run)
     before = files.read_json(run.environment)
     problem = _problem(file, before["data"])
@@ -51,19 +53,23 @@ def load(path: str | Path, device: str | None = None) -> "Adapted":
             f"{path} was trained on other weights than {backbone.record.get('source')} holds now: "
             f"sha256 {old}, now {new}. Pin backbone.revision, or put the weights back."
         )
-    with packages.kept_in(file.paths.cache):
-        model = file.method.module.load(backbone, file.method.config, run.adapter_folder)
+    if step is not None:
+        model = kept_step.load(run, file, problem, backbone, step)
+    else:
+        with packages.kept_in(file.paths.cache):
+            model = file.method.module.load(backbone, file.method.config, run.adapter_folder)
     used = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Adapted(run, file, problem, backbone, model.to(used).eval())
+    return Adapted(run, file, problem, backbone, model.to(used).eval(), step)
 
 
-def check(path: Path, raw: bool, changed: Mapping[str, Any]) -> None:
+def check(path: Path, raw: bool, changed: Mapping[str, Any], step: int | None = None) -> None:
     """Refuse settings that a run's model cannot write with, before anything is loaded.
 
     Raises:
-        ConfigError: `path` is no run; its task writes no texts, or a value is not allowed.
+        ConfigError: `path` is no run, or does not keep the step; its task writes no texts, or a value is not
+            allowed.
     """
-    run = rundir.find(path)
+    run = rundir.find(path) if step is None else kept_step.find(path, step)
     if raw or changed:
         settings(runfile.of_run(run), raw, changed)
 
@@ -144,6 +150,12 @@ class Adapted:
     problem: Problem
     backbone: Backbone
     model: "nn.Module"
+    step: int | None = None
+    """Of the checkpoint that its weights are from; None: what the run has come to."""
+
+    def named(self, what: str) -> str:
+        """Return the name of a file about this model: of a step it says so."""
+        return what if self.step is None else f"{what}-step-{self.step:06d}"
 
     @property
     def batch_size(self) -> int:

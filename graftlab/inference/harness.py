@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.errors import ConfigError, DataError, missing_extra, unknown
 from graftlab.rundir import files
-from graftlab.rundir.run import Run
 
 if TYPE_CHECKING:
     from graftlab.inference import Adapted
@@ -77,11 +76,12 @@ def evaluate(adapted: "Adapted", options: Options, batch_size: int) -> dict[str,
     }
 
 
-def keep(run: Run, options: Options, found: Mapping[str, Any]) -> Path:
+def keep(adapted: "Adapted", options: Options, found: Mapping[str, Any]) -> Path:
     """Write what the harness has found into the run's folder `harness/`; return the file."""
     shots = f"-{options.fewshot}shot" if options.fewshot is not None else ""
     first = f"-first{options.limit}" if options.limit else ""
-    path = run.path / "harness" / f"{'-'.join(options.tasks)[:LONGEST]}{shots}{first}.json"
+    name = adapted.named(f"{'-'.join(options.tasks)[:LONGEST]}{shots}{first}")
+    path = adapted.run.path / "harness" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     files.write_json(path, found)
     return path

@@ -68,7 +68,7 @@ def score(
     scores = evaluation.score(rows, names, inputs)
     rows = evaluation.explained(rows, names, inputs)
     named = f"{other.config.name or other.name}-{split}" if other else split
-    path, difference = keep(adapted.run.predictions(named), rows)
+    path, difference = keep(adapted.run.predictions(adapted.named(named)), rows)
     return Scored(split, scores, evaluation.mean_loss(rows), rows, path, difference)
 
 

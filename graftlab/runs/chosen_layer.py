@@ -39,9 +39,13 @@ def choose(file: RunFile, out: Path, loaded: Material) -> int:
     """
     if not (out / results.NAME).is_file():
         select(file, loaded, out)
-    found = files.read_json(out / results.NAME)
-    log.info("%s", found["statement"])
-    return int(found["best_llm_layer"])
+    log.info("%s", files.read_json(out / results.NAME)["statement"])
+    return chosen(out)
+
+
+def chosen(out: Path) -> int:
+    """Return the layer that a selection has chosen."""
+    return int(files.read_json(out / results.NAME)["best_llm_layer"])
 
 
 def with_layer(file: RunFile, layer: int) -> RunFile:

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from graftlab import config, registry, runfile
+from graftlab import config, inference, registry, runfile
 from graftlab.config import merge
 from graftlab.rundir.run import Run
-from graftlab.runs import session
+from graftlab.runs import evaluation, session
 from graftlab.testing import rig
 from graftlab.training.step import Stepper
 
@@ -115,3 +115,22 @@ def test_killed_and_resumed_equals_never_killed(name: str, tmp_path: Path) -> No
     assert outcome(Run(path)) == outcome(Run(whole))
     result = Run(path).read_result()
     assert result["exact"], result["not_exact"]
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_a_kept_step_opens_as_the_run_evaluated_it(name: str, tmp_path: Path) -> None:
+    """The validation scores that metrics.jsonl has of the step, to the last bit."""
+    if why := registry.find("methods", name).PROMISES.misfit("tiny"):
+        pytest.skip(f"{name} does not fit the tiny backbone: {why}")
+    fields = rig.config(name).model_dump(mode="json")
+    changes = {
+        "method": {**fields, "name": name},
+        "training": {"keep_checkpoints": 99, "save_every": 4},
+    }
+    run = session.run(run_file(tmp_path, changes), options=OPTIONS)
+    recorded = {line["step"]: line for line in run.read_metrics() if "validation/loss" in line}
+    for step in (4, 8, 12):
+        rows, scores = inference.load(run.path, "cpu", step).evaluate("validation")
+        found = {f"validation/{metric}": score.value for metric, score in scores.items()}
+        found |= {"step": step, "validation/loss": evaluation.mean_loss(rows)}
+        assert found == recorded[step]

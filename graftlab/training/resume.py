@@ -7,18 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graftlab.contracts import Attached
 from graftlab.errors import CheckpointError
 from graftlab.rundir import files
 from graftlab.training import checkpoint
 from graftlab.training.checkpoint import Checkpoint, pack, unpack
 from graftlab.training.config import Config
-from graftlab.training.parallel.sharding import nbytes, shape
+from graftlab.training.parallel.sharding import Sharding, Whole, nbytes, shape
 from graftlab.training.state import Position, State
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+WHOLE = Whole()  # of one process alone
 MOMENTS = 3  # a checkpoint holds each trainable weight with AdamW's two moments, float32 all
 AGAIN = "Put it back, or run config.yaml again in a directory of its own."
 
@@ -92,16 +94,7 @@ def restore(state: State, saved: Checkpoint, folder: Path) -> None:
     Raises:
         CheckpointError: it belongs to another run, or the first one is gone.
     """
-    computed = _computed(folder) if state.attached.computed else {}
-    where = f"the checkpoint of step {saved.step}"
-    _restore_hooks(state, saved)  # may change which parameters train, so it comes first
-    missing = set(surgery.trainable(state.attached.model)) - set(saved.tensors["trainable"])
-    if missing:
-        raise CheckpointError(f"{where} lacks {', '.join(sorted(missing)[:3])}: another method's.")
-    _put_back(state, computed, where)
-    _put_back(state, saved.tensors["trainable"], where)
-    # what may be missing is missing only where --allow-inexact let it through
-    _put_back(state, saved.tensors.get("buffers", {}), where)
+    restore_model(state.attached, saved, folder, state.sharding)
     if "optimizer" in saved.tensors:
         moments = unpack(saved.state["optimizer"], saved.tensors["optimizer"])
         state.sharding.put_moments(state.optimizer, moments)
@@ -111,29 +104,61 @@ def restore(state: State, saved: Checkpoint, folder: Path) -> None:
     state.position = Position.from_json(saved.state["position"])
 
 
+def restore_model(
+    attached: Attached, saved: Checkpoint, folder: Path, sharding: Sharding = WHOLE
+) -> None:
+    """Give the model the weights, and its hooks the state, that `gather` returned.
+
+    `folder` holds the checkpoints, the first among them.
+
+    Raises:
+        CheckpointError: it belongs to another run, or the first one is gone.
+    """
+    computed = _computed(folder) if attached.computed else {}
+    where = f"the checkpoint of step {saved.step}"
+    _restore_hooks(attached, saved)  # may change which parameters train, so it comes first
+    missing = set(surgery.trainable(attached.model)) - set(saved.tensors["trainable"])
+    if missing:
+        raise CheckpointError(f"{where} lacks {', '.join(sorted(missing)[:3])}: another method's.")
+    # buffers may be missing only where --allow-inexact let it through
+    for group in (computed, saved.tensors["trainable"], saved.tensors.get("buffers", {})):
+        _put_back(attached.model, sharding, group, where)
+
+
 def restore_best(state: State, folder: Path) -> None:
     """Give the model the weights, and the hooks the state, of the best checkpoint: training is over."""
-    path = folder / checkpoint.name(state.position.best_step)
+    best = read(folder, state.position.best_step)
+    where = f"the best checkpoint, step {best.step}"
+    _restore_hooks(state.attached, best)
+    for group in ("trainable", "buffers"):
+        _put_back(state.attached.model, state.sharding, best.tensors[group], where)
+
+
+def read(folder: Path, step: int) -> Checkpoint:
+    """Return what a model needs of the checkpoint of that step: all but the optimizer's state.
+
+    Raises:
+        CheckpointError: something in it is damaged.
+    """
+    path = folder / checkpoint.name(step)
     damage = checkpoint.damage(path)
-    damage.pop("optimizer.safetensors", None)  # training is over
+    damage.pop("optimizer.safetensors", None)
     if damage:
         raise CheckpointError(
-            f"the best checkpoint in {path.parent} cannot be used: "
+            f"a checkpoint in {path.parent} cannot be used: "
             f"{checkpoint.damaged(path, damage)}. {AGAIN}"
         )
-    best = checkpoint.load(path, ["optimizer.safetensors"])
-    _restore_hooks(state, best)
-    _put_back(state, best.tensors["trainable"], f"the best checkpoint, step {best.step}")
-    _put_back(state, best.tensors["buffers"], f"the best checkpoint, step {best.step}")
+    return checkpoint.load(path, ["optimizer.safetensors"])
 
 
-def _put_back(state: State, tensors: "Mapping[str, Tensor]", what: str) -> None:
+def _put_back(
+    model: "nn.Module", sharding: Sharding, tensors: "Mapping[str, Tensor]", what: str
+) -> None:
     """Copy tensors into the model's parameters and buffers of the same names.
 
     Raises:
         CheckpointError: a name or shape is not the model's: it belongs to another run.
     """
-    model = state.attached.model
     own = dict(model.named_parameters()) | dict(model.named_buffers())
     for name, tensor in tensors.items():
         if name not in own or shape(own[name]) != tensor.shape:
@@ -142,7 +167,7 @@ def _put_back(state: State, tensors: "Mapping[str, Tensor]", what: str) -> None:
                 f"{what}: {name} with shape {tuple(tensor.shape)} does not fit; in this run's model "
                 f"it {found}. The checkpoint is of another backbone or method."
             )
-        state.sharding.put(own[name], tensor)
+        sharding.put(own[name], tensor)
 
 
 def _computed(checkpoints: Path) -> "Mapping[str, Tensor]":
@@ -159,13 +184,18 @@ def _computed(checkpoints: Path) -> "Mapping[str, Tensor]":
     return files.load_tensors(path)
 
 
-def _restore_hooks(state: State, saved: Checkpoint) -> None:
-    hooks = state.attached.hooks
-    if hooks and "hooks" not in saved.tensors:
+def _restore_hooks(attached: Attached, saved: Checkpoint) -> None:
+    """Give hooks their state. There may be states of more: those of a run file, which come last."""
+    if attached.hooks and "hooks" not in saved.tensors:
         raise CheckpointError(
             f"the checkpoint of step {saved.step} lacks hooks.safetensors, without which this "
             f"method cannot go on."
         )
     states = unpack(saved.state["hooks"], saved.tensors.get("hooks", {}))
-    for hook, own in zip(hooks, states, strict=True):
+    if len(states) < len(attached.hooks):
+        raise CheckpointError(
+            f"the checkpoint of step {saved.step} has the state of {len(states)} hooks, and the run now "
+            f"has {len(attached.hooks)}: hooks cannot join a run that has begun."
+        )
+    for hook, own in zip(attached.hooks, states, strict=False):
         hook.load_state_dict(own)
