@@ -10,7 +10,7 @@ import graftlab
 from graftlab.contracts import Note, read_notes, written
 from graftlab.contracts.note import fields_of
 from graftlab.contracts.words import WORDS
-from graftlab.training.parts import Position
+from graftlab.training.state import Position
 
 
 def test_a_note_comes_back_from_json_as_it_was():
