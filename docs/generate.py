@@ -269,7 +269,8 @@ def members(kind: type) -> Iterator[tuple[str, str]]:
     for node, after in zip(body, [*body[1:], None], strict=True):
         match node, after:
             case ast.FunctionDef(), _:
-                arguments = [a.arg for a in node.args.args if a.arg != "self"]
+                given = [*node.args.posonlyargs, *node.args.args]
+                arguments = [a.arg for a in given if a.arg != "self"]
                 yield (
                     f"{node.name}({', '.join(arguments)})",
                     (ast.get_docstring(node) or "").partition("\n\n")[0],
@@ -387,6 +388,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "promises": promises,
     "contract-method": lambda: contract(contracts.Method),
     "contract-task": lambda: contract(contracts.TaskKind),
+    "contract-hook": lambda: contract(contracts.HookKind),
     "contract-backbone": lambda: contract(contracts.BackboneKind),
     "contract-metric": lambda: contract(contracts.Metric),
     "contract-plot": lambda: contract(contracts.Plot),

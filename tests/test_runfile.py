@@ -65,7 +65,8 @@ def complete_recipes():
     """Return the recipes of a run; the others are what recipes extend, and studies."""
     found = {name: config.read_yaml(path) for name, path in config.recipes().items()}
     bases = {name for name in found if name.rpartition("/")[2].split("-")[0] == "base"}
-    return [name for name in found if name not in bases and "base" not in found[name]]
+    whole = {name for name, values in found.items() if {"backbone", "extends"} & values.keys()}
+    return [name for name in found if name in whole - bases and "base" not in found[name]]
 
 
 @pytest.mark.parametrize("name", complete_recipes())
