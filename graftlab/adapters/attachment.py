@@ -1,6 +1,7 @@
 """Put a PEFT adapter on a backbone, and turn it off for a while."""
 
 import contextlib
+import copy
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,12 +58,36 @@ def make_config(cls: Any, fields: Mapping[str, Any], further: Mapping[str, Any])
     """Return a PEFT config of class `cls`.
 
     Raises:
-        ConfigError: PEFT refuses the values.
+        ConfigError: PEFT refuses the values, or no target stands in `layers_to_transform`.
     """
     try:
-        return cls(**fields, **further)
+        config = cls(**fields, **further)
     except (ValueError, TypeError, AssertionError) as error:
         raise ConfigError(f"peft refuses method.peft {dict(further)}: {error}") from error
+    if further.get("layers_to_transform") is not None:
+        config.target_modules = _in_layers(config)
+    return config
+
+
+def _in_layers(config: Any) -> set[str]:
+    """Return the targets that stand in `layers_to_transform`, by peft's own rule.
+
+    peft applies it to the last names of layers alone, and ours are full ones.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    by_last_name = copy.copy(config)
+    by_last_name.target_modules = {name.rpartition(".")[2] for name in config.target_modules}
+    kept = {n for n in config.target_modules if check_target_module_exists(by_last_name, n)}
+    if not kept:
+        raise ConfigError(
+            f"method.peft.layers_to_transform {config.layers_to_transform}: none of the "
+            f"{len(config.target_modules)} layers that method.targets match stands there."
+        )
+    return kept
 
 
 def attach(backbone: Backbone, config: "PeftConfig", seed: int) -> "PeftModel":

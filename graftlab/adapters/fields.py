@@ -29,6 +29,7 @@ OWN_FIELDS = {
     "lora_dropout": "method.dropout",
     "use_rslora": "method.rslora",
     "init_lora_weights": "method.init",
+    "eva_config": "method.init",
     "use_dora": "method.name",
     "num_virtual_tokens": "method.num_tokens",
     "num_transformer_submodules": "the backbone",
@@ -36,6 +37,13 @@ OWN_FIELDS = {
     "num_layers": "the backbone",
     "token_dim": "the backbone",
 }
+
+
+UNFIT = {
+    "monteclora_config": "peft leaves it to the training script to add its variational loss, which no loop "
+    "here does"
+}
+"""Fields that can be tried without a fault and do not do what they say."""
 
 
 class PeftFields(Section):
@@ -58,6 +66,8 @@ class PeftFields(Section):
                 raise ValueError(f"peft.{name} is set from {key}; change that instead")
             if name not in known:
                 raise ValueError(unknown("field of peft's config", name, known))
+            if why := UNFIT.get(name):
+                raise ValueError(f"peft.{name} is refused: {why}")
         return given
 
 

@@ -26,14 +26,22 @@ def command(
     from graftlab.contracts import written
 
     run = runfile.resolve(config.read(file, overrides or ()))
-    found: dict[str, Any] = {"ok": True, "config": run.resolved, "notes": written(run.notes)}
+    notes = [*run.notes]
+    if getattr(run.method.config, "peft", None):
+        from graftlab.runs import trials
+
+        notes += trials.of_fields(run)
+    found: dict[str, Any] = {"ok": True, "config": run.resolved}
     rows = _summary(run)
     if model:
         from graftlab.planning.outline import outline
 
-        found["model"] = outline(run).as_json()
+        built = outline(run)
+        notes += [built.note] if built.note else []
+        found["model"] = built.as_json()
         rows += [(key, str(value)) for key, value in found["model"].items()]
-    lines = [aligned(rows), *(f"note: {note}" for note in run.notes), f"{file} can be run."]
+    found["notes"] = written(notes)
+    lines = [aligned(rows), *(f"note: {note}" for note in notes), f"{file} can be run."]
     emit(found, as_json, "\n".join(lines))
 
 

@@ -129,5 +129,12 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
     "only_at_the_end": "training.{key} is {every}, and the run has {steps} steps: only its end is {done}",
     "long_warmup": "the learning rate rises for more than half of the run's {steps} steps",
     "few_steps": "the run has {steps} steps: too few to compare methods by",
+    "peft_not_tried": "method.peft {given} could not be tried on a small model: {error}",
+    "peft_no_effect": "method.peft.{field} has no effect in this run: a small model does the same without it",
+    "peft_not_merged": "with method.peft {given} the adapter cannot be merged: {error}",
+    "linear_left_out": (
+        "method.targets all-linear leaves out {weights}: they are no linear layers, and {share:.0%} of the "
+        "weights. method.peft: {{target_parameters: [...]}} adapts them by name"
+    ),
     "part_of_an_epoch": "training.max_steps ends the run after {share:.0%} of an epoch",
 }

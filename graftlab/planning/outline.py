@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftlab import adapters
+from graftlab.contracts import Note
 from graftlab.runfile import RunFile
 from graftlab.runs import material
 from graftlab.weights import surgery
@@ -17,11 +18,13 @@ class Outline:
     parameters: int
     targets: Any | None
     """The layers that the method's `targets` are: names, or the rank of each; None where it has none."""
-    note: str | None = None
+    note: Note | None = None
     """What `all-linear` leaves out."""
 
     def as_json(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if value is not None}
+        """Return the figures; the note is said with others."""
+        known = {key: value for key, value in vars(self).items() if value is not None}
+        return {key: value for key, value in known.items() if key != "note"}
 
 
 def outline(file: RunFile) -> Outline:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from graftlab import config, runfile
@@ -9,6 +10,7 @@ from graftlab.errors import LOGGED, ConfigError, DiskError, GraftlabError
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
+from graftlab.runs import trials
 from graftlab.runs.execution import Execution, Options
 from graftlab.training import checkpoint
 from graftlab.training.parallel import launch
@@ -67,6 +69,8 @@ def run(
     with processes.together():
         _check_sharding(file, processes)
         made = Run(processes.on_main(lambda: directory(file, out, new)))
+        tried = processes.on_main(lambda: trials.of_fields(file))
+        file = replace(file, notes=(*file.notes, *tried))
         _carry_out(made, file, options, processes, begin_with=config.dump(file.resolved))
     return made
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graftlab.contracts import Note
 from graftlab.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -102,16 +103,13 @@ def left_out(model: "nn.Module", outside: Sequence[str] = ()) -> "dict[str, int]
     return found
 
 
-def unreached(model: "nn.Module", targets: Any, outside: Sequence[str] = ()) -> str | None:
-    """Return the sentence that names what `all-linear` leaves out of a model; None where that is nothing."""
+def unreached(model: "nn.Module", targets: Any, outside: Sequence[str] = ()) -> Note | None:
+    """Return the note that names what `all-linear` leaves out of a model; None where that is nothing."""
     found = left_out(model, outside) if targets == ALL_LINEAR else {}
     share = sum(found.values()) / max(1, sum(p.numel() for p in model.parameters()))
     if share < WORTH_SAYING:
         return None
-    return (
-        f"method.targets all-linear leaves out {', '.join(found)}: they are no linear layers, and "
-        f"{share:.0%} of the weights. method.peft: {{target_parameters: [...]}} adapts them by name."
-    )
+    return Note.of("linear_left_out", weights=", ".join(found), share=share)
 
 
 def _ends(name: str, target: str) -> bool:

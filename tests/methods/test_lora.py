@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from graftlab.adapters import files
+from graftlab.adapters import files, low_rank
 from graftlab.errors import ConfigError, ModelError, Refused
 from graftlab.methods import lora
 from graftlab.testing import rig
@@ -223,3 +223,11 @@ def test_a_truncated_adapter_is_refused(attach, encoder, tmp_path: Path):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="cannot be read"):
         lora.load(rig.backbone(encoder), lora.Config(), tmp_path)
+
+
+def test_layers_to_transform_picks_layers_by_their_number(attach):
+    """peft heeds the field for last names of layers alone, and the targets that it is given are full ones."""
+    model = attach("lora", peft={"layers_to_transform": [1]}).model
+    adapted = list(low_rank.lora_layers(model))
+    assert adapted
+    assert {name.split(".layer.")[1].split(".")[0] for name in adapted} == {"1"}

@@ -135,7 +135,15 @@ def _write(adapted: Adapted, folder: Path, dtype: str) -> None:
     """
     import torch
 
-    merged: Any = adapted.file.method.module.merge(unquantized(adapted, dtype))
+    plain = unquantized(adapted, dtype)
+    try:
+        merged: Any = adapted.file.method.module.merge(plain)
+    except (
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # of peft, for fields of method.peft
+        raise _unmergeable(adapted, error) from error
     processor = adapted.backbone.processor
     prompts = adapted.run.adapter_folder / "template.json"
     if prompts.is_file():  # what prompts it was trained on
@@ -146,8 +154,16 @@ def _write(adapted: Adapted, folder: Path, dtype: str) -> None:
         with _pretrained.quiet():
             merged.to(getattr(torch, dtype)).save_pretrained(folder)
             processor.save_pretrained(folder)
-    except ValueError as error:
-        raise ModelError(f"transformers cannot write the merged model: {error}") from error
+    except (ValueError, RuntimeError) as error:
+        raise _unmergeable(adapted, error) from error
+
+
+def _unmergeable(adapted: Adapted, error: Exception) -> ModelError:
+    text = str(error).strip().split("\n")[0]
+    return ModelError(
+        f"the adapter of {adapted.run.path} cannot be folded into a plain model: {text} Use the run itself, "
+        f"with `graftlab predict {adapted.run.path}`."
+    )
 
 
 def reload(adapted: Adapted, folder: Path, dtype: str) -> "nn.Module":
