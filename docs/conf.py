@@ -25,7 +25,7 @@ NAVIGATION = {
     ),
     "Methods": ("/docs/methods", "/docs/methods/*"),
     "Several runs, several tasks": ("/docs/studies", "/docs/mixtures", "/docs/selection"),
-    "After a run": ("/docs/inference", "/docs/merging", "/docs/sharing"),
+    "After a run": ("/docs/inference", "/docs/analysis", "/docs/merging", "/docs/sharing"),
     "Machines": ("/docs/plan", "/docs/several-processes", "/docs/faults", "/docs/benchmarks"),
     "Python": ("/docs/python", "/docs/add-a-method", "/docs/add-a-part"),
     "About": ("/docs/coming-from", "/docs/architecture", "/CONTRIBUTING", "/CHANGELOG"),

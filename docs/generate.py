@@ -18,6 +18,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from graftlab import cli, contracts, registry
+from graftlab.analyses import columns
 from graftlab.config import Paths, Section
 from graftlab.contracts import Hook
 from graftlab.data.section import DataSection, Files, Hub
@@ -32,6 +33,7 @@ PAGES = (
     "docs/tasks.md",
     "docs/backbones.md",
     "docs/metrics.md",
+    "docs/analysis.md",
     "docs/methods.md",
     "docs/add-a-method.md",
     "docs/add-a-part.md",
@@ -307,6 +309,19 @@ def promises() -> str:
     )
 
 
+def analyses() -> str:
+    """Return the columns of the tables that analyses make."""
+    parts = []
+    for name in registry.own("analyses"):
+        row = registry.find("analyses", name).Row
+        about = dict(members(row))
+        found = ((f"`{c}`", NOUNS[kind], about.get(c, "")) for c, kind in columns(row))
+        parts.append(
+            f"{registry.describe('analyses', name)}\n\n{table(('column', 'value', 'what'), found)}"
+        )
+    return "\n".join(parts)
+
+
 def commands() -> str:
     """Return a section for each command: how it is typed, what it says of itself, its options."""
     group = typer.main.get_command(cli.app)
@@ -392,6 +407,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "contract-backbone": lambda: contract(contracts.BackboneKind),
     "contract-metric": lambda: contract(contracts.Metric),
     "contract-plot": lambda: contract(contracts.Plot),
+    "contract-analysis": lambda: contract(contracts.Analysis),
+    "analyses": analyses,
     "contract-score": lambda: contract(contracts.LayerScore),
     "ladder": ladder,
     "tree": tree,

@@ -14,7 +14,16 @@ import pkgutil
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from graftlab.contracts import BackboneKind, HookKind, LayerScore, Method, Metric, Plot, TaskKind
+from graftlab.contracts import (
+    Analysis,
+    BackboneKind,
+    HookKind,
+    LayerScore,
+    Method,
+    Metric,
+    Plot,
+    TaskKind,
+)
 from graftlab.contracts.modules import provided
 from graftlab.errors import ConfigError, unknown
 
@@ -24,6 +33,7 @@ KINDS = (
 )
 FOLDERS = {"scores": "selection/scores"}  # of kinds that belong to one part
 CONTRACTS: dict[str, type] = {
+    "analyses": Analysis,
     "backbones": BackboneKind,
     "hooks": HookKind,
     "methods": Method,
@@ -76,6 +86,8 @@ def own(kind: str) -> list[str]:
     return [name for name in names(kind) if _modules(kind)[name].startswith("graftlab.")]
 
 
+@overload
+def find(kind: Literal["analyses"], name: str) -> Analysis: ...
 @overload
 def find(kind: Literal["backbones"], name: str) -> BackboneKind: ...
 @overload

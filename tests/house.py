@@ -22,6 +22,7 @@ LADDER = (
         "metrics": "one file a metric: predictions in, a score with its error out",
         "weights": "pretrained weights: found, fetched, quantized, taken apart, or one layer at a time",
         "data": "rows: read from wherever they are, checked and split",
+        "analyses": "questions asked of trained weights; one file an analysis, one table each",
         "plots": "one file a plot: one function computes, another draws",
     },
     {

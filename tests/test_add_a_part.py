@@ -10,7 +10,7 @@ from outside_packages import install, run
 OUTSIDE = Path(__file__).with_name("outside") / "part"
 DOCS = Path(__file__).parents[1] / "docs" / "add-a-part.md"
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
-PARTS = {"metrics": "long_accuracy", "plots": "score_bars"}
+PARTS = {"analyses": "largest_entry", "metrics": "long_accuracy", "plots": "score_bars"}
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,22 @@ def test_they_are_listed_and_a_run_file_may_ask_for_the_metric(installed):
     (name, _) = out["metrics"]["validation"]
     assert name == "long_accuracy(words=3)"
     assert out["metrics"]["validation"][name]["value"] is not None
+
+
+def test_the_analysis_is_asked_about_every_run(installed):
+    (installed / "digits.yaml").write_text(
+        "backbone: {kind: tiny, modality: images}\ntask: {name: digits}\nmethod: {name: lora}\n"
+        "training: {max_steps: 2}\n"
+    )
+    run(installed, "graftlab", "run", "digits.yaml", "--out", "digits")
+    found = json.loads(run(installed, "graftlab", "analyse", "digits", "--json"))["analyses"]
+    assert set(found) == {"largest_entry", "weight_change"}
+    for one, other in zip(
+        found["largest_entry"]["rows"], found["weight_change"]["rows"], strict=True
+    ):
+        assert one["weight"] == other["weight"]
+        assert 0 < one["largest"] <= other["spectral"]
+    assert (installed / "digits" / "analysis" / "largest_entry.csv").is_file()
 
 
 @pytest.mark.parametrize("kind", PARTS)

@@ -177,6 +177,7 @@ def test_list_names_everything_with_what_it_is():
         "backbones",
         "metrics",
         "plots",
+        "analyses",
         "recipes",
         "runs",
     ]

@@ -1,4 +1,4 @@
-"""List methods, hooks, tasks, backbones, metrics, plots, recipes and runs, each with what it is."""
+"""List methods, hooks, tasks, backbones, metrics, plots, analyses, recipes and runs, each with what it is."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ def command(
         str | None,
         typer.Argument(
             metavar="[WHAT]",
-            help="methods, hooks, tasks, backbones, metrics, plots, recipes or runs.",
+            help="methods, hooks, tasks, backbones, metrics, plots, analyses, recipes or runs.",
         ),
     ] = None,
     folder: Annotated[
@@ -22,7 +22,10 @@ def command(
     ] = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """List methods, hooks, tasks, backbones, metrics, plots, recipes and runs, each with what it is."""
+    """List methods, hooks, tasks, backbones, metrics, plots, analyses, recipes and runs.
+
+    Each with what it is.
+    """
     from graftlab.errors import ConfigError, unknown
 
     lists: dict[str, Callable[[], dict[str, str]]] = {
@@ -32,6 +35,7 @@ def command(
         "backbones": _backbones,
         "metrics": _metrics,
         "plots": lambda: _modules("plots"),
+        "analyses": lambda: _modules("analyses"),
         "recipes": _recipes,
         "runs": lambda: _runs(folder),
     }

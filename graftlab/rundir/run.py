@@ -29,6 +29,7 @@ class Run:
     selection/         why this layer of a large model, where the method has asked for `layer: auto`
     adapter/           what users load: PEFT format where the method has one
     predictions/       one JSONL a split
+    analysis/          what `graftlab analyse` has found, where it was asked
     result.json        the scores, written last: a run without it did not finish
     """
 

@@ -15,7 +15,8 @@ import pytest
 
 from graftlab import plots, registry
 from graftlab.contracts import Compared, Selected
-from graftlab.contracts.plot import COMPARISON, MIXED, SELECTION
+from graftlab.contracts.plot import COMPARISON, MIXED, RUN, SELECTION
+from graftlab.testing import analyses
 
 every = pytest.mark.parametrize("name", registry.names("plots"))
 STRANGE = "$a_b$ & <c>"
@@ -74,15 +75,25 @@ def _selections(folder: Path) -> Iterator[Selected]:
     yield one._replace(scores=undefined)
 
 
+def _runs(folder: Path) -> Iterator[Path]:
+    for compared in _comparisons(folder):
+        yield from (paths[0] for paths in compared.runs.values())
+
+
 SOURCES: Mapping[str, Callable[[Path], Iterator[Any]]] = {
     COMPARISON: _comparisons,
+    RUN: _runs,
     SELECTION: _selections,
 }
 
 
 def _case(name: str, folder: Path) -> tuple[Any, list[Any]]:
     plot = registry.find("plots", name)
-    assert plot.DRAWS_FROM in SOURCES, f"{name} draws from one of {', '.join(SOURCES)}"
+    if plot.DRAWS_FROM in registry.names("analyses"):
+        subjects = analyses.PLANTED, analyses.NOTHING
+        return plot, [analyses.table(plot.DRAWS_FROM, subject)[1] for subject in subjects]
+    known = (*SOURCES, *registry.names("analyses"))
+    assert plot.DRAWS_FROM in SOURCES, f"{name} draws from one of {', '.join(known)}"
     return plot, list(SOURCES[plot.DRAWS_FROM](folder))
 
 

@@ -1,0 +1,42 @@
+"""Questions asked of trained weights: one file an analysis, found by name, answered as one table."""
+
+import csv
+import io
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftlab.rundir import files
+
+
+def columns(row: type[Any]) -> Iterator[tuple[str, type]]:
+    """Yield the name and the type of each column of a table: str, int, float or bool."""
+    for name, annotation in typing.get_type_hints(row).items():
+        united = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+        kinds = set(typing.get_args(annotation)) if united else {annotation}
+        (kind,) = kinds - {type(None)}
+        yield name, kind
+
+
+def write(rows: Sequence[Any], row: type[Any], folder: Path, name: str) -> list[Path]:
+    """Write a table as NAME.csv and NAME.parquet, each whole or not at all; return where they are.
+
+    An undefined cell is empty in the one and null in the other.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    stream = io.StringIO()
+    out = csv.writer(stream, lineterminator="\n")
+    out.writerow([column for column, _ in columns(row)])
+    out.writerows(rows)
+    files.write_text(folder / f"{name}.csv", stream.getvalue())
+    arrow = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    schema = pa.schema([(column, arrow[kind]) for column, kind in columns(row)])
+    path = folder / f"{name}.parquet"
+    partial = path.with_name(path.name + files.PARTIAL)
+    parquet.write_table(pa.Table.from_pylist([r._asdict() for r in rows], schema), partial)
+    partial.replace(path)
+    return [folder / f"{name}.csv", path]

@@ -1,0 +1,67 @@
+"""Size of each weight's change beside the weight itself, by layer and module; blank where there is none."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+# Shapes: L layers, M modules.
+
+DRAWS_FROM = "weight_change"
+TITLE = "Change of the weights"
+WIDEST, TALLEST = 14.0, 12.0  # inches
+
+
+class Heat(NamedTuple):
+    """What is drawn."""
+
+    layers: tuple[str, ...]
+    """Numbers, and one without for weights outside of layers."""
+    modules: tuple[str, ...]
+    values: "Array"  # (M, L), NaN where there is no such weight, or no value
+    measure: str
+    """What the values are."""
+
+
+def data(rows: Sequence[Any]) -> Heat:
+    """Return the change relative to the weight where that is known of all, else its Frobenius norm.
+
+    Weights that share a layer and a module's name (a matrix and its bias) add up as squares do.
+    """
+    import numpy as np
+
+    known = [row for row in rows if row.frobenius is not None]
+    relative = bool(known) and all(row.relative is not None for row in known)
+    numbers = sorted({row.layer for row in rows if row.layer is not None})
+    layers: list[int | None] = [*numbers, *([None] if any(r.layer is None for r in rows) else [])]
+    modules = list(dict.fromkeys(row.module for row in rows))
+    squares_ML = np.full((len(modules), len(layers)), np.nan)
+    for row in known:
+        place = modules.index(row.module), layers.index(row.layer)
+        value = row.relative if relative else row.frobenius
+        squares_ML[place] = np.nansum([squares_ML[place], value**2])
+    names = tuple("-" if layer is None else str(layer) for layer in layers)
+    measure = "|change| / |weight|" if relative else "|change|"
+    return Heat(names, tuple(modules), np.sqrt(squares_ML), measure)
+
+
+def draw(heat: Heat) -> "Figure":
+    """Return the values as an image, one row a module."""
+    from matplotlib.figure import Figure
+
+    width, height = 3 + 0.35 * len(heat.layers), 1.5 + 0.35 * len(heat.modules)
+    figure = Figure(figsize=(min(WIDEST, width), min(TALLEST, height)), layout="constrained")
+    axes = figure.subplots()
+    if not heat.modules:
+        axes.text(0.5, 0.5, "no weight was changed", ha="center", transform=axes.transAxes)
+        return figure
+    image = axes.imshow(heat.values, aspect="auto", cmap="viridis", vmin=0)
+    axes.set_yticks(range(len(heat.modules)), heat.modules, parse_math=False)
+    axes.set_xticks(range(len(heat.layers)), heat.layers)
+    axes.set_xlabel("layer")
+    figure.colorbar(image, ax=axes, label=heat.measure)
+    return figure

@@ -1,0 +1,109 @@
+"""The promises of every analysis, over all registered names.
+
+An analysis is asked about `PLANTED`: changes as factors and whole, of a vector, none, and one that is not
+finite; some have no weight from before.
+"""
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from pyarrow import parquet
+from torch import Tensor
+
+from graftlab import analyses, registry
+from graftlab.contracts import Change
+
+every = pytest.mark.parametrize("name", registry.names("analyses"))
+
+
+class Planted(NamedTuple):
+    """A subject whose changes are given."""
+
+    name: str
+    given: tuple[Change, ...]
+    before: dict[str, Tensor]
+
+    def changes(self) -> Iterator[Change]:
+        yield from self.given
+
+    def base(self, name: str) -> Tensor | None:
+        return self.before.get(name)
+
+
+def _planted() -> Planted:
+    draws = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draws)
+
+    changes = (
+        Change("model.layers.0.q_proj.weight", drawn(12, 2), drawn(2, 8)),
+        Change("model.layers.0.v_proj.weight", drawn(12, 8), None),
+        Change("model.layers.1.q_proj.weight", torch.zeros(12, 2), drawn(2, 8)),
+        Change("model.layers.1.v_proj.weight", torch.full((12, 2), torch.nan), drawn(2, 8)),
+        Change("model.layers.1.q_proj.bias", drawn(12), None),
+        Change("model.embed.weight", drawn(5, 16), drawn(16, 8)),
+    )
+    before = {change.name: drawn(12, 8) for change in changes[:3]}
+    return Planted("planted $x_1$", changes, before)
+
+
+PLANTED = _planted()
+NOTHING = Planted("nothing", (), {})
+
+
+def table(name: str, subject: Planted = PLANTED) -> tuple[Any, list[Any]]:
+    """Return the class of an analysis's lines, and those of a subject."""
+    analysis = registry.find("analyses", name)
+    return analysis.Row, list(analysis.rows(subject))
+
+
+@every
+def test_lines_are_of_one_kind_and_columns_of_one_type(name: str) -> None:
+    row, rows = table(name)
+    kinds = dict(analyses.columns(row))
+    assert rows
+    for line in rows:
+        assert isinstance(line, row)
+        for column, value in line._asdict().items():
+            assert value is None or type(value) is kinds[column], column
+            assert not (isinstance(value, float) and math.isnan(value)), column
+
+
+@every
+def test_asking_changes_nothing_and_comes_out_alike(name: str) -> None:
+    before = [
+        tensor.clone() for change in PLANTED.given for tensor in change[1:] if tensor is not None
+    ]
+    first, second = (table(name)[1] for _ in range(2))
+    assert first == second
+    after = [tensor for change in PLANTED.given for tensor in change[1:] if tensor is not None]
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+@every
+def test_a_subject_without_changes_has_a_table_without_lines(name: str) -> None:
+    assert table(name, NOTHING)[1] == []
+
+
+@every
+def test_both_files_hold_the_table(name: str, tmp_path: Path) -> None:
+    row, rows = table(name)
+    written, table_file = analyses.write(rows, row, tmp_path, name)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".parquet"}
+    assert parquet.read_table(table_file).to_pylist() == [line._asdict() for line in rows]
+    kinds = dict(analyses.columns(row))
+    with written.open(newline="", encoding="utf-8") as file:
+        for line, read in zip(rows, csv.DictReader(file), strict=True):
+            found = {
+                column: None if text == "" else kinds[column](text)
+                for column, text in read.items()
+                if kinds[column] is not bool
+            }
+            assert found == {c: v for c, v in line._asdict().items() if kinds[c] is not bool}
