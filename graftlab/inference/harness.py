@@ -15,7 +15,7 @@ from graftlab.rundir import files
 if TYPE_CHECKING:
     from graftlab.inference import Adapted
 
-SEED = 0
+SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
 LONGEST = 80  # of the tasks' names in that of the file
 
 
@@ -57,10 +57,7 @@ def evaluate(adapted: "Adapted", options: Options, batch_size: int) -> dict[str,
             task_manager=manager,
             log_samples=False,
             bootstrap_iters=1000,
-            random_seed=SEED,
-            numpy_random_seed=SEED,
-            torch_random_seed=SEED,
-            fewshot_random_seed=SEED,
+            **dict.fromkeys(SEEDS, 0),
         )
     except (OSError, ValueError) as error:  # of `datasets`, which the harness does not explain
         raise DataError(

@@ -1,7 +1,7 @@
 """The JSON Schema of a run file, a union over the installed names, so that editors complete."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -26,27 +26,7 @@ def schema() -> dict[str, Any]:
     from graftlab.training import config as training
     from graftlab.training import trackers
 
-    configs = {
-        (kind, name): registry.find(kind, name).Config
-        for kind in (*UNIONS.values(), "hooks")
-        for name in registry.names(kind)
-    }
-    of_metrics = {
-        name: registry.find("metrics", name).Config or Section for name in registry.names("metrics")
-    }
-    sections: list[type[BaseModel]] = [
-        Root, training.Config, trackers.Config, *configs.values(), *of_metrics.values(),
-    ]  # fmt: skip
-    references, definitions = models_json_schema(
-        [(model, "validation") for model in dict.fromkeys(sections)],
-        ref_template=PREFIX + "{model}",
-    )
-    defined = {model: reference["$ref"] for (model, _), reference in references.items()}
-
-    def inlined(model: type[BaseModel]) -> dict[str, Any]:
-        return copy.deepcopy(definitions["$defs"][defined[model].removeprefix(PREFIX)])
-
-    metrics = [_named(inlined(model), {"name": {"const": n}}) for n, model in of_metrics.items()]
+    inlined, definitions = _inlined([Root, training.Config, trackers.Config, *_configs()])
     root = inlined(Root)
     properties = root["properties"]
     properties["extends"] = {
@@ -54,13 +34,8 @@ def schema() -> dict[str, Any]:
         "description": "A run file (relative to this one) or recipe that this file is laid over.",
     }
     for section, kind in UNIONS.items():
-        variants = [
-            _with_metrics(_named(inlined(configs[kind, name]), names), metrics)
-            for name in registry.names(kind)
-            for names in _identities(kind, name)
-        ]
-        properties[section] = _either(properties[section], variants)
-    properties["hooks"]["items"] = {"anyOf": _hooks(configs, inlined)}
+        properties[section] = _either(properties[section], _variants(kind, inlined))
+    properties["hooks"]["items"] = {"anyOf": _hooks(inlined)}
     properties["training"] = _either(properties["training"], [inlined(training.Config)])
     properties["tracking"] = _either(properties["tracking"], [inlined(trackers.Config)])
     required = root.pop("required")
@@ -69,18 +44,49 @@ def schema() -> dict[str, Any]:
         **root,
         "title": "graftlab run file",
         "anyOf": [{"required": ["extends"]}, {"required": required}],
-        "$defs": _used(root, definitions["$defs"]),
+        "$defs": _used(root, definitions),
     }
 
 
-def _hooks(
-    configs: Mapping[tuple[str, str], type[BaseModel]],
-    inlined: Callable[[type[BaseModel]], dict[str, Any]],
-) -> list[dict[str, Any]]:
+Inline = Callable[[type[BaseModel]], dict[str, Any]]
+"""Returns a section's schema, of which the other sections are references."""
+
+
+def _configs() -> Iterator[type[BaseModel]]:
+    for kind in (*UNIONS.values(), "hooks", "metrics"):
+        yield from (registry.find(kind, name).Config or Section for name in registry.names(kind))
+
+
+def _inlined(sections: Iterable[type[BaseModel]]) -> tuple[Inline, dict[str, Any]]:
+    """Return what gives a section's schema, and the definitions that it refers to."""
+    references, definitions = models_json_schema(
+        [(model, "validation") for model in dict.fromkeys(sections)],
+        ref_template=PREFIX + "{model}",
+    )
+    named = {m: reference["$ref"].removeprefix(PREFIX) for (m, _), reference in references.items()}
+    return lambda model: copy.deepcopy(definitions["$defs"][named[model]]), definitions["$defs"]
+
+
+def _variants(kind: str, inlined: Inline) -> list[dict[str, Any]]:
+    """Return the schema of a section of each part that it may name."""
+    metrics = _wholes("metrics", inlined)
+    return [
+        _with_metrics(_named(inlined(registry.find(kind, name).Config), names), metrics)
+        for name in registry.names(kind)
+        for names in _identities(kind, name)
+    ]
+
+
+def _wholes(kind: str, inlined: Inline) -> list[dict[str, Any]]:
+    """Return the schema of a mapping of a name and its fields, for each part of a kind."""
+    found = {name: registry.find(kind, name).Config or Section for name in registry.names(kind)}
+    return [_named(inlined(model), {"name": {"const": n}}) for n, model in found.items()]
+
+
+def _hooks(inlined: Inline) -> list[dict[str, Any]]:
     """Return what an item of `hooks` may be: a name, or a name with the hook's fields."""
-    names = registry.names("hooks")
-    wholes = [_named(inlined(configs["hooks", n]), {"name": {"const": n}}) for n in names]
-    return [{"enum": names}, *({**whole, "required": ["name"]} for whole in wholes)]
+    wholes = [{**whole, "required": ["name"]} for whole in _wholes("hooks", inlined)]
+    return [{"enum": registry.names("hooks")}, *wholes]
 
 
 def _identities(kind: str, name: str) -> Iterator[dict[str, Any]]:

@@ -79,15 +79,18 @@ def predict(
                 found |= rows
                 continue
             if len(indices) == 1:
-                raise OutOfMemory(
-                    f"example {indices[0]} of {split} (length {lengths[indices[0]]}) does not fit "
-                    f"into the memory of {device}, though it is alone. Use a shorter "
-                    f"task.max_length, a smaller backbone, or a device with more memory."
-                )
+                raise _no_room(f"example {indices[0]} of {split}", lengths[indices[0]], device)
             half = len(indices) // 2
             waiting = [piece for batch in [indices, *waiting] for piece in _cut(batch, half)]
             logger.warning("out of memory in evaluation: its batch is now %d examples", half)
     return [found[index] for index in sorted(found)]
+
+
+def _no_room(which: str, length: int, device: "torch.device | str") -> OutOfMemory:
+    return OutOfMemory(
+        f"{which} (length {length}) does not fit into the memory of {device}, though it is alone. Use a "
+        f"shorter task.max_length, a smaller backbone, or a device with more memory."
+    )
 
 
 def predict_in_lockstep(

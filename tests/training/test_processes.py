@@ -30,6 +30,10 @@ RECIPES = Path(graftlab.__file__).parent / "recipes" / "accelerate"
 EVEN = {
     "backbone": {"dropout": 0.0},
     "method": {"name": "lora", "dropout": 0.0},
+    "hooks": [
+        {"name": "norms", "every": 3, "of": ["gradient", "weight", "update", "distance"]},
+        {"name": "anchor", "strength": 0.1},
+    ],
     "training": {
         "batch_size": 13, "micro_batch_size": 3, "max_steps": 8, "label_smoothing": 0.1,
         "clip_norm": 0.5,

@@ -288,7 +288,7 @@ REFUSED = [
     ("fsdp", {}, {"precision": "fp16"}, "Use bf16"),
     ("fsdp", {}, {"compile": True}, "training.compile"),
     ("fsdp", {}, {"quantized": True}, "backbone.quantization"),
-    ("zero2", {}, {"steers": True}, "decides from gradients"),
+    ("zero2", {}, {"steers": True}, "gradients"),
     ("zero2", {}, {"optimizer": {"name": "adagrad"}}, "known: adadelta, adam"),
     ("fsdp", {"FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params, which is not supported"),
     ("zero2", {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, {}, "stage 1; known: 2, 3"),
