@@ -1,6 +1,7 @@
 """Which example when: once an epoch, whatever makes the batches, and like lengths together."""
 
 import multiprocessing
+import random
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graftlab.seeds import mix, seed_everything
 from graftlab.training.order import BUCKET, Batches, Order, micro_batches
 from graftlab.training.parallel.share import Share
 
@@ -95,3 +97,15 @@ def test_workers_make_the_batches_of_the_step_also_after_a_restart(workers):
     finally:
         batches.restart()
     assert not multiprocessing.active_children()
+
+
+def test_seeding_everything_gives_the_draws_of_each_library_s_own_seed():
+
+    seed = mix(7, "model", 3, 1, 0)
+    seed_everything(seed)
+    found = random.random(), np.random.random(), torch.rand(3).tolist(), torch.initial_seed()
+    torch.manual_seed(seed)
+    expected = torch.rand(3).tolist(), torch.initial_seed()
+    assert found[2:] == expected
+    assert found[0] == random.Random(seed).random()
+    assert found[1] == np.random.RandomState(seed % 2**32).random()
