@@ -100,11 +100,12 @@ def build(param_groups: "list[dict[str, Any]]", config: Config) -> "torch.optim.
         make = getattr(torch.optim, TORCH[config.name])
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in config.arguments.items()}
     try:
-        return make(param_groups, lr=1e-8, **arguments)
+        made: torch.optim.Optimizer = make(param_groups, lr=1e-8, **arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"training.optimizer.arguments {config.arguments} do not fit {make.__name__}: {error}."
         ) from error
+    return made
 
 
 def state(optimizer: "torch.optim.Optimizer") -> dict[str, Any]:

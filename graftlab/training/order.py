@@ -104,7 +104,9 @@ class Order:
 
     def batch(self, step: int) -> list[int]:
         """Return the examples of one optimizer step over all processes."""
-        return self._epoch(self.epoch(step))[(step - 1) % self.steps_per_epoch].tolist()
+        epoch = self._epoch(self.epoch(step))
+        indices: list[int] = epoch[(step - 1) % self.steps_per_epoch].tolist()
+        return indices
 
     def examples(self, steps: int) -> int:
         """Return how many examples the first `steps` steps see."""

@@ -72,7 +72,8 @@ def peak_memory() -> int:
     """Return the bytes held at most so far: of the GPU where one is in use, else of this process."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        return max(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count()))
+        devices = range(torch.cuda.device_count())
+        return max(int(torch.cuda.max_memory_allocated(i)) for i in devices)
     try:
         import resource
     except ImportError:  # Windows has no such count

@@ -7,7 +7,7 @@ exchange, they first meet in a *round*, a sum of a few numbers of which the firs
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from graftlab.errors import Stopped
 from graftlab.training.parallel import sharding
@@ -87,8 +87,8 @@ class Processes:
         if self.alone:
             return work()
         with self.together():
-            done: Any = work() if self.main else None
-        return self.broadcast(done)
+            done = work() if self.main else None
+        return cast("T", self.broadcast(done))
 
     def add(self, *values: float) -> list[float]:
         """Return the sum of each number over all processes: two at most, exact up to float64."""
