@@ -100,7 +100,6 @@ def test_workers_make_the_batches_of_the_step_also_after_a_restart(workers):
 
 
 def test_seeding_everything_gives_the_draws_of_each_library_s_own_seed():
-
     seed = mix(7, "model", 3, 1, 0)
     seed_everything(seed)
     found = random.random(), np.random.random(), torch.rand(3).tolist(), torch.initial_seed()
