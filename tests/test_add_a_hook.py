@@ -13,8 +13,8 @@ PAGE = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text(encoding="utf
 
 
 def block(language):
-    [found] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S)
-    return found
+    """Return the page's first block of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S)[0]
 
 
 @pytest.fixture(scope="module")

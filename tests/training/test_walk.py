@@ -71,7 +71,7 @@ def test_a_run_passes_through_what_the_walk_names(tmp_path):
     for name in sorted({*names()} - NOT_PASSED):
         thing = found(name)
         if isinstance(thing, type):
-            thing = thing.__init__
+            thing = vars(thing).get("__init__")  # a Section is made by pydantic
         code = getattr(getattr(thing, "__func__", thing), "__code__", None)
         if code is not None and code not in entered:
             missed.append(name)
