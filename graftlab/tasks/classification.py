@@ -234,11 +234,17 @@ class TextTask:
     """Texts as padded token batches, with cross-entropy or squared error."""
 
     def __init__(
-        self, data: Data, tokenizer: Any, max_length: int, metrics: tuple[str, ...]
+        self,
+        data: Data,
+        tokenizer: Any,
+        max_length: int,
+        metrics: tuple[str, ...],
+        asked: Mapping[str, Sequence[Row]] | None = None,
     ) -> None:
+        """`asked` are the rows that the texts were made of, where these are not the data's own."""
         self.problem = data.problem
         self.metrics = metrics
-        self._rows = data.splits
+        self._rows = data.splits if asked is None else asked
         self._texts = {
             split: Texts(
                 [row["text"] for row in rows], [row["pair"] for row in rows], tokenizer, max_length

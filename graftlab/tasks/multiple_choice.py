@@ -237,7 +237,8 @@ def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> Task:
         tokenizer = copy.copy(backbone.processor)
         tokenizer.truncation_side = "left"  # the choices stand at the end
         rendered = {split: _rendered(rows) for split, rows in data.splits.items()}
-        return TextTask(Data(rendered, data.problem), tokenizer, max_length, metrics)
+        as_texts = Data(rendered, data.problem)
+        return TextTask(as_texts, tokenizer, max_length, metrics, data.splits)
     from graftlab.tasks._likelihood import LikelihoodTask, Options
 
     accepted = inspect.signature(backbone.model.forward).parameters

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from graftlab import config, runfile
 from graftlab.errors import ConfigError, DataError
+from graftlab.rundir import files
 from graftlab.runs import chosen_layer, layer_request, material, session
 from graftlab.selection import hidden_states, results, survey
 from graftlab.weights import layers, pretrained
@@ -215,8 +216,8 @@ def test_a_selection_that_was_killed_goes_on_and_comes_to_the_same(selected, tmp
 WAITING = """
 import sys
 from pathlib import Path
-from graftlab.runs import chosen_layer, material
-with chosen_layer._alone(Path(sys.argv[1])):
+from graftlab.rundir import files
+with files.alone(Path(sys.argv[1]) / "lock"):
     print("in")
 """
 
@@ -225,7 +226,7 @@ def test_two_processes_do_not_select_in_one_folder_at_once(tmp_path):
     import threading
 
     order = []
-    with chosen_layer._alone(tmp_path / "a"):
+    with files.alone(tmp_path / "a" / "lock"):
         command = [sys.executable, "-c", WAITING, tmp_path / "a"]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         waiting = threading.Thread(target=lambda: order.append(child.stdout.readline()))
