@@ -195,7 +195,10 @@ class Stepper:
 
     def _update(self, step: int, learning_rate: float, passed: _Passed) -> Done:
         """Clip, then move the weights if everything is finite; the gradients are gone afterwards."""
-        loss, scalars = passed.loss_sum.item(), {k: float(v) for k, v in passed.terms.items()}
+        loss, scalars = (
+            passed.loss_sum.item(),
+            {k: float(v.detach()) for k, v in passed.terms.items()},
+        )
         sums: Sums = {}
         added: Sums = {}
         if self.scaler:
