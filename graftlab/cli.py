@@ -19,7 +19,10 @@ import contextlib
 import io
 import json
 import logging
+import shlex
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -27,11 +30,14 @@ from typer.core import TyperCommand, TyperGroup
 
 import graftlab
 from graftlab import registry
-from graftlab.errors import LOGGED, ConfigError, GraftlabError, nearest
+from graftlab.errors import LOGGED, Argument, ConfigError, GraftlabError, nearest
 from graftlab.training.parallel import launch
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 UNEXPECTED = 1
+OPTIONS = {"overrides": "set", "source": "input", "form": "format"}
+"""Arguments whose option has another name."""
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Commands(TyperGroup):
@@ -73,7 +79,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except GraftlabError as error:
-            _fail(type(error).__name__, str(error), error.exit_code, ctx.obj["json"])
+            _refuse(error, ctx.obj["json"])
         except KeyboardInterrupt:
             _fail("KeyboardInterrupt", "interrupted", INTERRUPTED, ctx.obj["json"])
         except (typer.Exit, typer.Abort):
@@ -112,12 +118,30 @@ def visible(text: str) -> str:
     )
 
 
-def _fail(kind: str, message: str, exit_code: int, as_json: bool) -> NoReturn:
+def option(argument: Argument) -> str:
+    """Spell an argument as the command line has it: `--out`, `--new`, `--override KEY`."""
+    name = "--" + OPTIONS.get(argument.name, argument.name).replace("_", "-")
+    if argument.value is None or argument.value is True:
+        return name
+    several = isinstance(argument.value, tuple | list)
+    values = argument.value if several else [argument.value]
+    return " ".join(f"{name} {shlex.quote(str(value))}" for value in values)
+
+
+def _refuse(error: GraftlabError, as_json: bool) -> NoReturn:
+    problems = [problem.as_json(option) for problem in error.problems]
+    words = error.words(option)
+    _fail(type(error).__name__, words, error.exit_code, as_json, {"problems": problems})
+
+
+def _fail(
+    kind: str, message: str, exit_code: int, as_json: bool, more: Mapping[str, Any] = EMPTY
+) -> NoReturn:
     if launch.said_elsewhere(exit_code):
         raise typer.Exit(exit_code)
     if as_json:
-        error = {"type": kind, "message": message, "exit_code": exit_code}
-        print(json.dumps({"error": error}, ensure_ascii=False))
+        error = {"type": kind, "message": message, "exit_code": exit_code, **more}
+        print(json.dumps({"error": error}, ensure_ascii=False, default=str))
     else:
         print(visible(f"graftlab: {message}"), file=sys.stderr)
     raise typer.Exit(exit_code)

@@ -1,19 +1,161 @@
 """Errors that a user can cause and fix. Everything else is a bug and stays an `assert`.
 
-Each says what, where (file:key, line or row) and what to do; `exit_code` is what the command returns.
+An error carries problems, which are records: what is wrong, where (file, line and key, row, or argument of a
+call), what was given and is allowed, and what to do. Words are made of them at the very end, for whoever
+called: Python is told of `new=True`, the command line of `--new`. `exit_code` is what the command returns.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 LOGGED = "The full traceback is in "
 """What a note on an exception begins with (`add_note`) once it stands in a run's log: not shown again."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a call that words speak of, with what to give it where that is known."""
+
+    name: str
+    value: Any = None
+
+
+Spelling = Callable[[Argument], str]
+"""Says an argument as whoever called would write it."""
+Words = tuple[str | Argument, ...]
+"""A sentence in parts: texts, and the arguments that it speaks of."""
+
+
+def in_python(argument: Argument) -> str:
+    """Spell an argument as a call in Python has it."""
+    if argument.value is None:
+        return f"{argument.name}=..."
+    return f"{argument.name}={argument.value!r}"
+
+
+def spelled(words: Words, spell: Spelling = in_python) -> str:
+    """Return a sentence, its arguments spelled."""
+    return "".join(spell(part) if isinstance(part, Argument) else part for part in words)
+
+
+OUT = Argument("out")
+NEW = Argument("new", True)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something is wrong: in a file, or in an argument; and the run file's key that it is about."""
+
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+    argument: Argument | None = None
+    key: tuple[str | int, ...] = ()
+
+    def words(self, spell: Spelling = in_python) -> str:
+        """Return `file:line:column`, or the argument; nothing where only a key is known."""
+        numbers = [str(number) for number in (self.line, self.column) if number is not None]
+        start = spell(self.argument) if self.argument else self.file
+        return ":".join([start, *numbers]) if start else ""
+
+    def __str__(self) -> str:
+        return self.words()
+
+    def __bool__(self) -> bool:
+        return self.file is not None or self.argument is not None
+
+
+NOWHERE = Place()
+
+
+def overriding(override: str) -> Place:
+    """Return the place of a key that an override sets, or of the override."""
+    return Place(argument=Argument("overrides", override))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong."""
+
+    said: str
+    """What, in words, without its place and without what to do."""
+    kind: str = "refused"
+    """To go by: `unknown`, `missing`, `not_allowed`, `taken`, ...; `refused` where there is no finer word."""
+    place: Place = NOWHERE
+    given: Any = None
+    allowed: Any = None
+    """What may stand there: in words, or a list of names."""
+    remedies: tuple[Words, ...] = ()
+    """What to do about it, a sentence each."""
+
+    def words(self, spell: Spelling = in_python) -> str:
+        """Return the place, what is wrong and what to do."""
+        remedies = [spelled(remedy, spell) for remedy in self.remedies]
+        where = [self.place.words(spell)] if self.place else []
+        return ": ".join([*where, " ".join([self.said, *remedies])])
+
+    def as_json(self, spell: Spelling = in_python) -> dict[str, Any]:
+        """Return what `--json` shows of it."""
+        place, argument = self.place, self.place.argument
+        return {
+            "kind": self.kind,
+            "message": self.words(spell),
+            "file": place.file,
+            "line": place.line,
+            "column": place.column,
+            "argument": spell(argument) if argument else None,
+            "key": ".".join(map(str, place.key)) or None,
+            "given": self.given,
+            "allowed": self.allowed,
+            "remedies": [spelled(remedy, spell) for remedy in self.remedies],
+        }
+
+    def within(self, *above: str | int) -> "Fault":
+        """Return the problem with a key below `above`."""
+        return replace(self, place=replace(self.place, key=(*above, *self.place.key)))
+
+    def at(self, place: Place) -> "Fault":
+        """Return the problem at a place, if it has none of its own."""
+        return (
+            self
+            if self.place
+            else replace(self, place=replace(place, key=self.place.key or place.key))
+        )
+
+
+def wrong(key: str | int | tuple[str | int, ...], said: str, **fields: Any) -> Fault:
+    """Return what a part has found in its section of a run file, at a key in it; () is the whole section."""
+    return Fault(said, place=Place(key=key if isinstance(key, tuple) else (key,)), **fields)
 
 
 class GraftlabError(Exception):
     """Base class: `except GraftlabError` catches what a user can fix."""
 
     exit_code = 2
+    problems: tuple[Fault, ...]
+
+    def __init__(
+        self, said: str | Fault | Sequence[Fault], *remedies: Words, **fields: Any
+    ) -> None:
+        """Raise for a text, with what to do about it and further fields of `Fault`; or for problems."""
+        if isinstance(said, str):
+            self.problems = (Fault(said, remedies=remedies, **fields),)
+        else:
+            self.problems = (said,) if isinstance(said, Fault) else tuple(said)
+        super().__init__(self.words())
+
+    def at(self, place: Place) -> "GraftlabError":
+        """Return the error with a place for what has none."""
+        return type(self)([problem.at(place) for problem in self.problems])
+
+    def words(self, spell: Spelling = in_python) -> str:
+        """Say all of it, arguments spelled as `spell` does."""
+        said = [problem.words(spell) for problem in self.problems]
+        if len(said) == 1:
+            return said[0]
+        return "\n  ".join((f"{len(said)} problems:", *said))
 
 
 class ConfigError(GraftlabError, ValueError):
@@ -73,8 +215,8 @@ class StudyIncomplete(GraftlabError):
 class Stopped(GraftlabError):
     """A signal ended the run after its state was saved."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
+    def __init__(self, said: str, exit_code: int) -> None:
+        super().__init__(said)
         self.exit_code = exit_code  # 130 SIGINT, 143 SIGTERM
 
 

@@ -162,7 +162,9 @@ def test_a_wrong_column_is_answered_with_the_right_one(tmp_path: Path) -> None:
     config = classification.Config(
         data_dir=tmp_path, columns={"text": "sentence", "label": "lable"}
     )
-    assert "Did you mean 'label'" in classification.check(config)[0]
+    (fault,) = classification.check(config)
+    assert (fault.kind, fault.given, fault.place.key) == ("no_column", "lable", ("data_dir",))
+    assert "Did you mean 'label'" in fault.said
 
 
 def test_a_folder_without_train_says_what_it_holds(tmp_path: Path) -> None:

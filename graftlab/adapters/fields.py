@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from graftlab.config import Section
+from graftlab.config import Conflict, Section
 from graftlab.errors import unknown
 from graftlab.weights import surgery
 
@@ -110,7 +110,7 @@ class LowRank(LinearAdapter):
     @model_validator(mode="after")
     def _head_of_what(self) -> "LowRank":
         if not self.start_head and self.start_from is None:
-            raise ValueError("start_head does nothing without start_from")
+            raise Conflict("start_head", "start_head does nothing without start_from")
         return self
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from graftlab.backbones import _pretrained
-from graftlab.config import Section
-from graftlab.errors import missing_extra
+from graftlab.config import Conflict, Section
+from graftlab.errors import Fault, missing_extra, wrong
 from graftlab.weights import quantized, surgery
 
 if TYPE_CHECKING:
@@ -44,14 +44,15 @@ class Quantization(Section):
         names = ("type", "double", "compute_dtype")
         idle = [name for name in names if getattr(self, name) != fields[name].default]
         if self.bits == 8 and idle:
-            raise ValueError(f"{', '.join(idle)} does nothing with bits 8; it needs bits 4")
+            raise Conflict(idle[0], f"{', '.join(idle)} does nothing with bits 8; it needs bits 4")
         return self
 
 
-def check(quantization: Quantization | None) -> list[str]:
+def check(quantization: Quantization | None) -> list[Fault]:
     """Return what is missing, without importing it."""
     if quantization is not None and find_spec("bitsandbytes") is None:
-        return [missing_extra("backbone.quantization", "bitsandbytes", "quantized")]
+        said = missing_extra("backbone.quantization", "bitsandbytes", "quantized")
+        return [wrong("quantization", said, kind="not_installed")]
     return []
 
 

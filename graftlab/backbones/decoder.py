@@ -6,7 +6,7 @@ from pydantic import Field
 
 from graftlab.backbones import _pretrained, _quantization, _tokenizer
 from graftlab.contracts import Backbone, Problem
-from graftlab.errors import ConfigError, ModelError
+from graftlab.errors import ConfigError, Fault, ModelError
 from graftlab.weights.pretrained import ENCODERS, Located, locate, read_config
 
 
@@ -17,7 +17,7 @@ class Config(_pretrained.Source):
     """Hold the frozen weights in 4 or 8 bits: `{bits: 4}` is QLoRA's. Needs the extra `quantized`."""
 
 
-def check(config: Config) -> list[str]:
+def check(config: Config) -> list[Fault]:
     """Return what is wrong, before anything is loaded."""
     return _quantization.check(config.quantization)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from graftlab.backbones import _pretrained
-from graftlab.config import Section
+from graftlab.config import Conflict, Section
 from graftlab.contracts import Backbone, Note, Problem, written
 from graftlab.errors import ConfigError
 from graftlab.seeds import mix
@@ -45,13 +45,15 @@ class Config(Section):
     @model_validator(mode="after")
     def _divides(self) -> "Config":
         if self.width % (2 * self.heads):
-            raise ValueError(
+            raise Conflict(
+                "width",
                 f"width {self.width} is no multiple of 2 x heads ({self.heads}): rotary positions "
-                f"turn pairs of values"
+                f"turn pairs of values",
             )
         if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}"
+            raise Conflict(
+                "image_size",
+                f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}",
             )
         return self
 

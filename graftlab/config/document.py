@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graftlab.config.parser import Location, Parsed, parse_file, parse_value
 from graftlab.config.section import expand
-from graftlab.errors import ConfigError, nearest
+from graftlab.errors import Argument, ConfigError, Place, nearest, overriding
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 IDENTITY = ("name", "kind")  # what says which part a section belongs to
@@ -20,15 +20,18 @@ class Document:
 
     path: Path
     values: dict[str, Any]
-    places: Mapping[Location, str]
-    """Where each key stands: `file:line:column`, or `--set key`."""
+    places: Mapping[Location, Place]
+    """Where each key stands: in a file, or among the overrides."""
+    argument: Argument | None = None
+    """What the values were given by, where they stand in no file."""
 
-    def place(self, *location: str | int) -> str:
+    def place(self, *location: str | int) -> Place:
         """Return where a key stands, or else the nearest key around it, or else the file."""
         for length in range(len(location), 0, -1):
             if location[:length] in self.places:
-                return self.places[location[:length]]
-        return str(self.path)
+                return replace(self.places[location[:length]], key=location)
+        whole = Place(str(self.path)) if self.argument is None else Place(argument=self.argument)
+        return replace(whole, key=location)
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
@@ -47,8 +50,8 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     return Document(file, parsed.values, _only_existing(parsed).places)
 
 
-def given(values: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Document:
-    """Return values that stand in no file as a document; `where` is what messages call their place.
+def given(values: Mapping[str, Any], argument: Argument, overrides: Sequence[str] = ()) -> Document:
+    """Return values that stand in no file, but were given by an argument, as a document.
 
     Raises:
         ConfigError: an override cannot be read.
@@ -56,7 +59,7 @@ def given(values: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) 
     parsed = Parsed({**values}, {})
     for override in overrides:
         parsed = _overridden(parsed, override)
-    return Document(Path(where), parsed.values, parsed.places)
+    return Document(Path(), parsed.values, parsed.places, argument)
 
 
 def recipes() -> dict[str, Path]:
@@ -125,14 +128,15 @@ def _with_bases(file: Path, chain: tuple[Path, ...]) -> Parsed:
     name = parsed.values.pop("extends")
     place = parsed.places[("extends",)]
     if not isinstance(name, str) or not name:
-        raise ConfigError(f"{place}: extends is {name!r}; a file or a recipe's name is wanted.")
+        said = f"extends is {name!r}; a file or a recipe's name is wanted."
+        raise ConfigError(said, place=place, kind="not_allowed", given=name)
     try:
         base = _locate(name, file.parent)
     except ConfigError as error:
-        raise ConfigError(f"{place}: {error}") from None
+        raise error.at(place) from None
     if base.resolve() in chain:
         circle = " -> ".join(map(str, (*chain, base.resolve())))
-        raise ConfigError(f"{place}: files extend each other in a circle: {circle}.")
+        raise ConfigError(f"files extend each other in a circle: {circle}.", place=place)
     return lay_over(_with_bases(base, (*chain, base.resolve())), parsed)
 
 
@@ -153,8 +157,10 @@ def _locate(name: str, folder: Path) -> Path:
     close = nearest(name, shipped)
     hint = f" Did you mean the recipe {close!r}?" if close else ""
     raise ConfigError(
-        f"there is no file {str(file)!r} and no recipe {name!r}.{hint} "
-        f"All recipes: graftlab list recipes."
+        f"there is no file {str(file)!r} and no recipe {name!r}.{hint}",
+        ("All recipes: graftlab list recipes.",),
+        kind="unknown",
+        given=name,
     )
 
 
@@ -166,7 +172,7 @@ def _overridden(parsed: Parsed, override: str) -> Parsed:
     try:
         file = _locate(override[1:], Path())
     except ConfigError as error:
-        raise ConfigError(f"--set {override}: {error}") from None
+        raise error.at(overriding(override)) from None
     return lay_over(parsed, _with_bases(file, (file.resolve(),)))
 
 
@@ -174,32 +180,35 @@ def _apply(override: str, parsed: Parsed) -> None:
     """Set one `key.key=value`, creating sections on the way."""
     dotted, equals, text = (part.strip() for part in override.partition("="))
     if not equals or not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", dotted):
-        raise ConfigError(
-            f"--set {override!r}: write key.key=value, as in training.epochs=3, or @FILE."
-        )
+        said = "write key.key=value, as in training.epochs=3, or @FILE."
+        raise ConfigError(said, place=overriding(override), kind="syntax", given=override)
     if dotted == "extends":
-        raise ConfigError(
-            "--set extends: only a file can say what it extends. To set the keys of a file or recipe, "
-            "write --set @NAME."
+        remedy = (
+            "To set the keys of a file or recipe, write ",
+            Argument("overrides", "@NAME"),
+            ".",
         )
+        said = "only a file can say what it extends."
+        raise ConfigError(said, remedy, place=overriding(dotted))
     if not text:
         raise ConfigError(
-            f"--set {override!r} has no value: write {dotted}=null for nothing, {dotted}='\"\"' "
-            f"for empty text."
+            "it has no value.",
+            (f"Write {dotted}=null for nothing, {dotted}='\"\"' for empty text.",),
+            place=overriding(override),
+            kind="missing",
         )
     *sections, last = dotted.split(".")
     values = parsed.values
     for depth, key in enumerate(sections, start=1):
         if values.get(key) is None:
             values[key] = {}
-            parsed.places.setdefault((*sections[:depth],), f"--set {dotted}")
+            parsed.places.setdefault((*sections[:depth],), overriding(dotted))
         values = values[key]
         if not isinstance(values, dict):
-            raise ConfigError(
-                f"--set {override!r}: {'.'.join(sections[:depth])} is {values!r}, not a section."
-            )
+            said = f"{'.'.join(sections[:depth])} is {values!r}, not a section."
+            raise ConfigError(said, place=overriding(override), given=values)
     location = (*sections, last)
     for at in [at for at in parsed.places if at[: len(location)] == location]:
         del parsed.places[at]
-    values[last] = parse_value(text, f"--set {override}")
-    parsed.places[location] = f"--set {dotted}"
+    values[last] = parse_value(text, overriding(override))
+    parsed.places[location] = overriding(dotted)

@@ -9,6 +9,7 @@ import functools
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, Place
 
 Location = tuple[str | int, ...]
 """Keys and list indices from the top of a file to a value."""
@@ -45,8 +46,8 @@ class Parsed(NamedTuple):
     """A YAML mapping with where each key stands."""
 
     values: dict[str, Any]
-    places: dict[Location, str]
-    """`file:line:column` of each key and list item, counted from 1."""
+    places: dict[Location, Place]
+    """Line and column of each key and list item, counted from 1."""
 
 
 def scalar(text: str) -> Any:
@@ -81,22 +82,25 @@ def file_text(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder; a YAML file is wanted.") from None
+        raise _refused(path, "this is a folder; a YAML file is wanted.") from None
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path} (looked in {Path.cwd()}).") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}.") from None
+        raise _refused(path, f"it cannot be read: {error}.") from None
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes: is it a run file?")
+        raise _refused(path, f"it is larger than {MAX_BYTES} bytes: is it a run file?")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError(f"{path} is UTF-16. Save it as UTF-8.")
+        raise _refused(path, "it is UTF-16. Save it as UTF-8.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ConfigError(
-            f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8. Save the file as UTF-8."
-        ) from None
+        said = f"byte 0x{data[error.start]:02x} is not UTF-8. Save the file as UTF-8."
+        raise ConfigError(said, place=Place(str(path), line)) from None
+
+
+def _refused(path: Path, said: str) -> ConfigError:
+    return ConfigError(said, place=Place(str(path)))
 
 
 def parse(text: str, source: str) -> Parsed:
@@ -105,29 +109,31 @@ def parse(text: str, source: str) -> Parsed:
     Raises:
         ConfigError: it is not.
     """
-    node = _compose(text, source)
+    whole = Place(source)
+    node = _compose(text, whole)
     if node is None:
-        raise ConfigError(f"{source} is empty: it has no keys.")
+        raise ConfigError("the file is empty: it has no keys.", place=whole)
     if not isinstance(node, MappingNode):
         kind = "text" if isinstance(node, ScalarNode) else "a list"
-        raise ConfigError(f"{_place(node, source)}: the file is {kind}; 'key: value' is wanted.")
-    places: dict[Location, str] = {}
-    walk = _Walk(source, places)
+        said = f"the file is {kind}; 'key: value' is wanted."
+        raise ConfigError(said, place=_place(node, whole))
+    places: dict[Location, Place] = {}
+    walk = _Walk(whole, places)
     return Parsed(walk.value(node, ()), places)
 
 
-def parse_value(text: str, source: str) -> Any:
-    """Return the value of a YAML text of any shape, as `--set key=text` has it."""
+def parse_value(text: str, source: Place) -> Any:
+    """Return the value of a YAML text of any shape, as an override `key=text` has it."""
     node = _compose(text, source)
     return None if node is None else _Walk(source, {}).value(node, ())
 
 
-def _compose(text: str, source: str) -> Node | None:
+def _compose(text: str, source: Place) -> Node | None:
     try:
         return YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        where = replace(source, line=mark.line + 1, column=mark.column + 1) if mark else source
         problem = error.problem or error.context
         hint = ""
         if problem and "'\\t'" in problem:
@@ -136,21 +142,22 @@ def _compose(text: str, source: str) -> Node | None:
             hint = " Is the indentation right, or does a text with ': ' lack quotes?"
         elif problem and "another document" in problem:
             hint = " Only one document a file: remove the second '---'."
-        raise ConfigError(f"{where}: {problem}.{hint}") from None
+        raise ConfigError(f"{problem}.{hint}", place=where, kind="syntax") from None
     except YAMLError as error:
-        raise ConfigError(f"{source}: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).split())
+        raise ConfigError(said, place=source, kind="syntax") from None
     except RecursionError:
-        raise ConfigError(f"{source} is nested more than {MAX_DEPTH} deep.") from None
+        raise ConfigError(f"it is nested more than {MAX_DEPTH} deep.", place=source) from None
 
 
-def _place(node: Node, source: str) -> str:
-    return f"{source}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+def _place(node: Node, source: Place) -> Place:
+    return replace(source, line=node.start_mark.line + 1, column=node.start_mark.column + 1)
 
 
 class _Walk:
     """Turns nodes into values, noting places, within limits on size and depth."""
 
-    def __init__(self, source: str, places: dict[Location, str]) -> None:
+    def __init__(self, source: Place, places: dict[Location, Place]) -> None:
         self._place = functools.partial(_place, source=source)
         self._places = places
         self._count = 0
@@ -159,11 +166,12 @@ class _Walk:
         self._count += 1
         if self._count > MAX_NODES or len(location) > MAX_DEPTH:
             raise ConfigError(
-                f"{self._place(node)}: more than {MAX_NODES} values or {MAX_DEPTH} levels, "
-                f"counting what aliases (*name) repeat."
+                f"more than {MAX_NODES} values or {MAX_DEPTH} levels, counting what aliases (*name) repeat.",
+                place=self._place(node),
             )
         if not re.fullmatch(TAGS, str(node.tag)):
-            raise ConfigError(f"{self._place(node)}: tags such as {node.tag} are not allowed.")
+            said = f"tags such as {node.tag} are not allowed."
+            raise ConfigError(said, place=self._place(node))
         if isinstance(node, ScalarNode):
             plain = node.style is None and node.tag != TEXT_TAG
             return scalar(node.value) if plain else node.value
@@ -179,18 +187,15 @@ class _Walk:
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, ScalarNode):
-                raise ConfigError(f"{self._place(key_node)}: a key must be one word.")
+                raise ConfigError("a key must be one word.", place=self._place(key_node))
             key = str(key_node.value)
             if key == "<<":
-                raise ConfigError(
-                    f"{self._place(key_node)}: merge keys (<<) are not YAML 1.2. Use 'extends:'."
-                )
+                said = "merge keys (<<) are not YAML 1.2. Use 'extends:'."
+                raise ConfigError(said, place=self._place(key_node))
             if key in mapping:
                 first = self._places[(*location, key)]
-                raise ConfigError(
-                    f"{self._place(key_node)}: the key {key!r} stands here and at {first}. "
-                    f"Keep one of them."
-                )
+                said = f"the key {key!r} stands here and at {first}. Keep one of them."
+                raise ConfigError(said, place=self._place(key_node))
             self._places[(*location, key)] = self._place(key_node)
             mapping[key] = self.value(value_node, (*location, key))
         return mapping

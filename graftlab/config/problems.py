@@ -1,9 +1,17 @@
 """All that is wrong with a run file, said at once, each with its place and what is allowed."""
 
-import re
 from collections.abc import Iterable
+from typing import Any
 
-from graftlab.errors import ConfigError, GraftlabError, nearest
+from graftlab.errors import (
+    NOWHERE,
+    ConfigError,
+    Fault,
+    GraftlabError,
+    Place,
+    in_python,
+    nearest,
+)
 
 ELSEWHERE = {  # what transformers, peft and other trainers call our keys
     "alpha_pattern": "peft",
@@ -40,17 +48,26 @@ class Problems:
     """Collects what is wrong until `raise_if_any` says it all in one error."""
 
     def __init__(self) -> None:
-        self._messages: list[tuple[str, str]] = []
+        self._problems: list[Fault] = []
         self._errors: set[type[GraftlabError]] = set()
 
-    def add(self, place: str, message: str, error: type[GraftlabError] = ConfigError) -> None:
+    def add(self, problem: Fault, error: type[GraftlabError] = ConfigError) -> None:
         """Note a problem and what kind of error it is; the same one twice counts once."""
         self._errors.add(error)
-        if (place, message) not in self._messages:
-            self._messages.append((place, message))
+        if problem not in self._problems:
+            self._problems.append(problem)
+
+    def say(self, place: Place, said: str, **fields: Any) -> None:
+        """Note what is wrong with a run file, in words, with further fields of `Fault`."""
+        self.add(Fault(said, place=place, **fields))
+
+    def include(self, error: GraftlabError, place: Place = NOWHERE) -> None:
+        """Note all that an error has found, at `place` where it names no other."""
+        for problem in error.problems:
+            self.add(problem.at(place), type(error))
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._problems)
 
     def raise_if_any(self) -> None:
         """Raise one error that lists every problem; a ConfigError unless all are of another kind.
@@ -58,20 +75,16 @@ class Problems:
         Raises:
             GraftlabError: at least one problem was added.
         """
-        if not self._messages:
-            return
-        messages = [f"{place}: {message}" for place, message in sorted(self._messages, key=_order)]
-        error = self._errors.pop() if len(self._errors) == 1 else ConfigError
-        if len(messages) == 1:
-            raise error(messages[0])
-        raise error("\n  ".join((f"{len(messages)} problems:", *messages)))
+        if self._problems:
+            error = self._errors.pop() if len(self._errors) == 1 else ConfigError
+            raise error(sorted(self._problems, key=_order))
 
 
-def _order(item: tuple[str, str]) -> tuple[str, list[int]]:
+def _order(problem: Fault) -> tuple[str, int, int]:
     """Sort by file, then line and column; what comes from no line goes first."""
-    numbers = re.search(r"^(.*?)((?::\d+)*)$", item[0], re.DOTALL)
-    assert numbers is not None
-    return numbers[1], [int(number) for number in numbers[2].split(":")[1:]]
+    place = problem.place
+    start = in_python(place.argument) if place.argument else place.file or ""
+    return start, place.line or 0, place.column or 0
 
 
 def unknown_key(section: str, key: str, known: Iterable[str]) -> str:

@@ -27,6 +27,14 @@ def expand(path: Path) -> Path:
     return Path(text).expanduser()
 
 
+class Conflict(ValueError):
+    """What a validator of several keys raises: `key`, one of them, is where the problem is shown."""
+
+    def __init__(self, key: str, said: str) -> None:
+        super().__init__(said)
+        self.key = key
+
+
 class Section(BaseModel):
     """A frozen part of a run file that refuses unknown keys; docstrings stand under fields."""
 

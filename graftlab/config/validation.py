@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from graftlab.config.document import Document
 from graftlab.config.parser import Location
 from graftlab.config.problems import Problems, unknown_key
-from graftlab.config.section import Section
+from graftlab.config.section import Conflict, Section
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -74,8 +74,8 @@ class _Sayer(typing.NamedTuple):
     where: Location
     problems: Problems
 
-    def say(self, location: Location, message: str) -> None:
-        self.problems.add(self.document.place(*self.where, *location), message)
+    def say(self, location: Location, message: str, **fields: Any) -> None:
+        self.problems.say(self.document.place(*self.where, *location), message, **fields)
 
     def dotted(self, location: Location) -> str:
         return ".".join(map(str, (*self.where, *location)))
@@ -89,14 +89,16 @@ def _explain(section: type[Section], error: ValidationError, values: Any, sayer:
             case "extra_forbidden":
                 known = [name for model in _models(section, location[:-1]) for name in model]
                 *inside, key = location
-                sayer.say(location, unknown_key(sayer.dotted(tuple(inside)), str(key), known))
+                said = unknown_key(sayer.dotted(tuple(inside)), str(key), known)
+                sayer.say(location, said, kind="unknown", given=str(key), allowed=sorted(known))
             case "missing":
-                name = sayer.dotted((*location, detail["loc"][-1]))
-                sayer.say(location, f"{name} is missing.")
+                whole = (*location, detail["loc"][-1])
+                sayer.say(whole, f"{sayer.dotted(whole)} is missing.", kind="missing")
             case "value_error" | "assertion_error":
-                message = str(detail["ctx"]["error"]).rstrip(".")
-                named = _named(message, section, location)
-                sayer.say(named, f"{sayer.dotted(location) or 'the file'}: {message}.")
+                raised = detail["ctx"]["error"]
+                at = (*location, raised.key) if isinstance(raised, Conflict) else location
+                said = f"{sayer.dotted(location) or 'the file'}: {str(raised).rstrip('.')}."
+                sayer.say(at, said, kind="conflict" if at != location else "refused")
             case _:  # a type or a range; a union gives one detail for each of its members
                 wrong.setdefault(location, []).append(detail)
     for location, details in wrong.items():
@@ -107,7 +109,8 @@ def _explain(section: type[Section], error: ValidationError, values: Any, sayer:
         given = details[0]["input"]
         hint = _hint(given, wanted)
         name = sayer.dotted(location) or "the file"
-        sayer.say(location, f"{name} is {_shown(given)}; allowed: {wanted}.{hint}")
+        said = f"{name} is {_shown(given)}; allowed: {wanted}.{hint}"
+        sayer.say(location, said, kind="not_allowed", given=given, allowed=wanted)
 
 
 def _real(loc: tuple[Any, ...], values: Any) -> Location:
@@ -118,15 +121,6 @@ def _real(loc: tuple[Any, ...], values: Any) -> Location:
         if is_item or (isinstance(values, dict) and key in values):
             values = values[key]
             location = (*location, key)
-    return location
-
-
-def _named(message: str, section: type[Section], location: Location) -> Location:
-    """Return the location of the first key that a validator's message names, or of the section."""
-    fields = {name for model in _models(section, location) for name in model}
-    for word in re.findall(r"\w+", message):
-        if word in fields:
-            return (*location, word)
     return location
 
 

@@ -26,7 +26,10 @@ from graftlab.contracts.records import (
     Setting,
     Task,
 )
-from graftlab.errors import ModelError
+from graftlab.errors import (
+    Fault,
+    ModelError,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,8 +124,8 @@ class Method(Protocol):
         backbone_kind: str,
         model_type: str | None,
         gradient_checkpointing: bool,
-    ) -> list[str]:
-        """Return problems that can be found before anything is loaded."""
+    ) -> list[Fault]:
+        """Return problems (`graftlab.errors.wrong`) that can be found before anything is loaded."""
         return []
 
     def on_quantized(self, config: Section, bits: int) -> str | None:
@@ -168,7 +171,7 @@ class BackboneKind(Protocol):
         """Return the model, with a head for `problem` that depends on the seed alone. `meta` builds it on the
         meta device, without weights."""
 
-    def check(self, config: Section) -> list[str]:
+    def check(self, config: Section) -> list[Fault]:
         """Return problems that can be found before anything is loaded."""
         return []
 
@@ -197,7 +200,7 @@ class TaskKind(Protocol):
         """Return what the model has to put out. `Raises:` DataError: it cannot be told from here."""
 
     @abstractmethod
-    def check(self, config: Section) -> list[str]:
+    def check(self, config: Section) -> list[Fault]:
         """Return what is wrong with local files and columns; nothing is imported or downloaded."""
 
     @abstractmethod

@@ -49,9 +49,9 @@ def _cut(examples: int, of: int, sampled: bool) -> str:
     return f"{examples} training examples (of {whole}) are longer than allowed, and are cut"
 
 
-def _no_effect(place: str, key: str, because: str, value: Any) -> str:
+def _no_effect(place: str | None, key: str, because: str, value: Any) -> str:
     why = f"{because} ({value}) decides" if value is not None else f"{because} names no tracker"
-    return f"{place}: {key} has no effect: {why}."
+    return f"{f'{place}: ' if place else ''}{key} has no effect: {why}."
 
 
 DAMAGE = {

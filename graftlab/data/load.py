@@ -1,13 +1,14 @@
 """A task's data from its section: opened, read, labelled, split and counted."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from graftlab.config import Paths
 from graftlab.contracts import Data, Note, Problem, Row, written
 from graftlab.data import labels, readers, sources, splits
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DataError, GraftlabError
+from graftlab.errors import ConfigError, DataError, Fault, GraftlabError, Place, wrong
 
 
 def no_figures(rows: Sequence[Row]) -> dict[str, int]:
@@ -50,29 +51,32 @@ def task_labels(config: DataSection, label: str) -> tuple[str, ...]:
     return labels.infer(split.labels, config.drop_labels, split.where)
 
 
-def check_local(config: DataSection, columns: Sequence[str], label: str) -> list[str]:
+def check_local(config: DataSection, columns: Sequence[str], label: str) -> list[Fault]:
     """Return what is wrong with local files and their columns, read as far as their first row."""
     try:
         files = sources.local_files(config)
     except GraftlabError as error:
-        return [str(error)]
-    found = []
+        return list(error.problems)
+    found: list[Fault] = []
     if files and "train" not in files:
         assert config.data_dir is not None
-        found.append(str(sources.no_train(config.data_dir)))
+        found += sources.no_train(config.data_dir).problems
     if not files and config.hub and config.hub.train is None:
-        found.append(f"task.hub.train: {config.hub.path} has none: it is for evaluation alone.")
+        said = f"task.hub.train: {config.hub.path} has none: it is for evaluation alone."
+        found.append(wrong(("hub", "train"), said, kind="missing"))
     for split, path in files.items():
-        key = f"task.files.{split}" if config.files else f"task.data_dir ({split})"
+        key, at = f"task.data_dir ({split})", Place(key=("data_dir",))
+        if config.files:
+            key, at = f"task.files.{split}", Place(key=("files", split))
         wanted = [*columns, label] if split == "train" else columns
         try:
             row = sources.first_row(path, (columns[0], label))
             if row is None:
-                found.append(f"{key}: {path} has no row that can be read.")
+                found.append(Fault(f"{key}: {path} has no row that can be read.", "no_rows", at))
             else:
                 sources.check_columns(row, wanted, str(path))
         except GraftlabError as error:
-            found.append(f"{key}: {error}")
+            found += [replace(p, said=f"{key}: {p.said}", place=at) for p in error.problems]
     return found
 
 

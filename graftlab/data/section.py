@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from graftlab.config import Section
+from graftlab.config import Conflict, Section
 from graftlab.data.expressions import PATTERN
 
 
@@ -97,21 +97,25 @@ class DataSection(Section):
     @model_validator(mode="after")
     def _one_source(self) -> "DataSection":
         if self.data_dir and self.files:
-            raise ValueError("data_dir and files are both given; keep one of them")
+            raise Conflict("data_dir", "data_dir and files are both given; keep one of them")
         if self.hub and self.source:
-            raise ValueError("hub and source are both given; keep one of them")
+            raise Conflict("hub", "hub and source are both given; keep one of them")
         if not (self.data_dir or self.files or self.hub or self.source):
-            raise ValueError("no data: give one of data_dir, files, hub or source (or a name)")
+            raise Conflict(
+                "data_dir", "no data: give one of data_dir, files, hub or source (or a name)"
+            )
         if self.options and (not self.source or self.data_dir or self.files):
-            raise ValueError(
-                "options are the arguments of source, but the rows come from elsewhere"
+            raise Conflict(
+                "options", "options are the arguments of source, but the rows come from elsewhere"
             )
         if isinstance(self.labels, tuple) and len(set(self.labels)) < len(self.labels):
-            raise ValueError("labels: a class name stands twice")
+            raise Conflict("labels", "labels: a class name stands twice")
         if self.labels is None and self.hub and not (self.data_dir or self.files):
             self._labels_unknown()
         return self
 
     def _labels_unknown(self) -> None:
         """Kinds whose problem has no class names override this."""
-        raise ValueError("labels: the class names of a hub data set must be given, in their order")
+        raise Conflict(
+            "labels", "labels: the class names of a hub data set must be given, in their order"
+        )

@@ -12,7 +12,7 @@ from graftlab.data.labels import Classes, Dropped, Scores, Unusable
 from graftlab.data.readers import Numbered
 from graftlab.data.rows import Rows
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DataError, nearest
+from graftlab.errors import ConfigError, DataError, Place, nearest
 
 SPLITS = ("train", "validation", "test")
 MAX_SHOWN = 10  # rows named in one message
@@ -61,7 +61,9 @@ def no_train(folder: Path) -> DataError:
     held = ", ".join(sorted(path.name for path in folder.iterdir())[:20]) or "nothing"
     return DataError(
         f"{folder} has no train.jsonl.gz (or train.jsonl, train.csv, train.parquet, ..., "
-        f"or a folder train). It holds: {held}."
+        f"or a folder train). It holds: {held}.",
+        place=Place(key=("data_dir",)),
+        kind="missing",
     )
 
 
@@ -131,7 +133,10 @@ def check_columns(row: Mapping[str, Any], wanted: Iterable[str], where: str) -> 
             known = ", ".join(map(str, row))
             raise DataError(
                 f"{where} has no column {column!r}.{hint} Its columns: {known} "
-                f"(task.columns says which is which)."
+                f"(task.columns says which is which).",
+                kind="no_column",
+                given=column,
+                allowed=list(map(str, row)),
             )
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from graftlab import adapters
 from graftlab.adapters.low_rank import lora_layers
+from graftlab.config import Conflict
 from graftlab.contracts import Attached, Backbone, Excused, Promises, Setting, hook
 from graftlab.errors import ModelError
 from graftlab.weights import surgery
@@ -67,12 +68,14 @@ class Config(adapters.LinearAdapter):
     @model_validator(mode="after")
     def _falls(self) -> "Config":
         if self.target_rank >= self.initial_rank:
-            raise ValueError(
-                f"target_rank {self.target_rank} is not below initial_rank {self.initial_rank}"
+            raise Conflict(
+                "target_rank",
+                f"target_rank {self.target_rank} is not below initial_rank {self.initial_rank}",
             )
         if self.warmup_share + self.final_share >= 1:
-            raise ValueError(
-                "warmup_share and final_share leave no steps for the budget to fall in"
+            raise Conflict(
+                "warmup_share",
+                "warmup_share and final_share leave no steps for the budget to fall in",
             )
         return self
 

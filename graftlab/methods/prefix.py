@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from graftlab import adapters
+from graftlab.config import Conflict
 from graftlab.contracts import Attached, Backbone, Excused, Promises, Setting
-from graftlab.errors import ConfigError
+from graftlab.errors import (
+    ConfigError,
+    Fault,
+    wrong,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,22 +47,23 @@ class Config(adapters.PeftFields):
     @model_validator(mode="after")
     def _no_words_behind_a_projection(self) -> "Config":
         if self.init == "words" and self.peft.get("prefix_projection"):
-            raise ValueError(
-                "init words and peft.prefix_projection exclude each other; set init random"
+            raise Conflict(
+                "init", "init words and peft.prefix_projection exclude each other; set init random"
             )
         return self
 
 
 def check(
     config: Config, backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
-) -> list[str]:
+) -> list[Fault]:
     """Return why the method does not fit the run, before anything is loaded."""
     if not gradient_checkpointing:
         return []
-    return [
+    said = (
         "method prefix does not work with training.gradient_checkpointing: keys and values are handed over "
         "in a cache, which checkpointing drops. Turn it off, or choose another method."
-    ]
+    )
+    return [wrong("name", said, kind="conflict")]
 
 
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
@@ -77,7 +83,7 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
             f"method prefix does not fit this model: {why}. Choose another method, such as lora."
         )
     if problems := check(config, backbone.kind, model_type, setting.gradient_checkpointing):
-        raise ConfigError(problems[0])
+        raise ConfigError(problems)
     fields = {
         "num_virtual_tokens": config.num_tokens,
         **_shape(backbone),

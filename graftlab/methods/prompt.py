@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from graftlab import adapters
+from graftlab.config import Conflict
 from graftlab.contracts import Attached, Backbone, Excused, Promises, Setting
 from graftlab.errors import ConfigError
 
@@ -47,9 +48,9 @@ class Config(adapters.PeftFields):
     @model_validator(mode="after")
     def _one_start(self) -> "Config":
         if self.init_text is not None and self.init == "random":
-            raise ValueError("init random and init_text exclude each other")
+            raise Conflict("init", "init random and init_text exclude each other")
         if self.init_text is not None and not self.init_text.strip():
-            raise ValueError("init_text is empty")
+            raise Conflict("init_text", "init_text is empty")
         return self
 
 

@@ -1,15 +1,15 @@
 """Conflicts between sections, found before anything is loaded."""
 
 import importlib.util
-import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graftlab.config import Document, Problems, Section
 from graftlab.config.parser import Location
 from graftlab.contracts import BackboneKind, Method, Note, TaskKind
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DataError, GraftlabError, missing_extra, unknown
+from graftlab.errors import ConfigError, DataError, Fault, GraftlabError, missing_extra, unknown
 from graftlab.runfile import measures
 from graftlab.runfile.records import Part
 from graftlab.weights import pretrained
@@ -28,10 +28,11 @@ def check_task(
 ) -> None:
     fits = task.module.backbones(task.config)
     if backbone.name not in fits:
-        problems.add(
+        problems.say(
             document.place("task"),
             f"a task of kind {task.name!r} fits backbones of kind {_any_of(fits)}; "
             f"{_model(backbone)} is of kind {backbone.name!r}.",
+            kind="conflict",
         )
     known = {"loss"}
     for number, (name, part) in enumerate(task.parts.items()):
@@ -41,7 +42,9 @@ def check_task(
         known |= _check_metrics(task, ("task",), document, problems)
     if training.best_by is not None and training.best_by not in known:
         message = unknown("metric", training.best_by, known)
-        problems.add(document.place("training", "best_by"), f"training.best_by: {message}")
+        place = document.place("training", "best_by")
+        what = {"kind": "unknown", "given": training.best_by, "allowed": sorted(known)}
+        problems.say(place, f"training.best_by: {message}", **what)
     if task.parts and not len(problems):
         _check_two_classes(task, document, problems)
 
@@ -54,7 +57,7 @@ def _check_metrics(
     said = ".".join(map(str, where))
     for metric in metrics:
         if lacking := _not_installed(metric, said):
-            problems.add(document.place(*where, "metrics"), lacking)
+            problems.say(document.place(*where, "metrics"), lacking, kind="not_installed")
     return {*(metrics or measures.names())}
 
 
@@ -67,11 +70,12 @@ def _check_two_classes(task: Part[TaskKind], document: Document, problems: Probl
         for metric in part.config.metrics if isinstance(part.config, DataSection) else ():
             most = measures.measure(metric).num_classes
             if most is not None and outputs[name] > most:
-                problems.add(
+                problems.say(
                     document.place("task", "tasks", number, "metrics"),
                     f"task.tasks.{number}.metrics: {metric} is for {most} classes, and with head: shared "
                     f"{name} may be answered with one of {outputs[name]}. Set its metrics to accuracy, "
                     f"macro_f1; or take head: shared_masked.",
+                    kind="conflict",
                 )
 
 
@@ -100,17 +104,19 @@ def check_method(
     promised = method.module.PROMISES
     if (why := promised.misfit(backbone.name, model_type)) is not None:
         what = f"kind {backbone.name}" + (f", {model_type}" if model_type else "")
-        problems.add(
+        problems.say(
             place,
             f"the method {method.name!r} does not fit {_model(backbone)} ({what}): {why}. Choose another "
             f"method, such as lora.",
+            kind="conflict",
         )
     unfit = _not_on_quantized(method, backbone)
     if unfit is not None:
-        problems.add(
+        problems.say(
             document.place("backbone", "quantization"),
             f"the method {method.name!r} does not fit backbone.quantization: {unfit}. "
             f"Remove the section, or choose another method, such as lora.",
+            kind="conflict",
         )
     found = method.module.check(
         method.config, backbone.name, model_type, training.gradient_checkpointing
@@ -123,10 +129,11 @@ def check_packing(
 ) -> None:
     """Refuse several examples in one row for a method that puts tokens of its own in front of each row."""
     if method.module.PROMISES.virtual_tokens and task.module.packs(task.config):
-        problems.add(
+        problems.say(
             document.place("task", "packing"),
             f"task.packing: the method {method.name!r} puts virtual tokens before each row, not before "
             f"each of the examples in it. Set task.packing: none.",
+            kind="conflict",
         )
 
 
@@ -143,7 +150,7 @@ def notes(document: Document, training: "Training", tracking: "Tracking") -> Ite
     if training.max_steps and _differs(document, "training", training, "epochs"):
         yield Note.of(
             "no_effect",
-            place=document.place("training", "epochs"),
+            place=_where(document, "training", "epochs"),
             key="training.epochs",
             because="training.max_steps",
             value=training.max_steps,
@@ -152,11 +159,17 @@ def notes(document: Document, training: "Training", tracking: "Tracking") -> Ite
         if not tracking.to and _differs(document, "tracking", tracking, field):
             yield Note.of(
                 "no_effect",
-                place=document.place("tracking", field),
+                place=_where(document, "tracking", field),
                 key=f"tracking.{field}",
                 because="tracking.to",
                 value=None,
             )
+
+
+def _where(document: Document, *location: str) -> str | None:
+    """Return where in a file a key stands; None where an override sets it."""
+    place = document.place(*location)
+    return str(place) if place.file else None
 
 
 def _differs(document: Document, section: str, config: Section, field: str) -> bool:
@@ -169,20 +182,14 @@ def add(
     problems: Problems,
     document: Document,
     section: str,
-    found: Iterable[str],
+    found: Iterable[Fault],
     error: type[GraftlabError] = ConfigError,
 ) -> None:
-    """Add what a part has found, each at the key of its section that it names, as far down as it does."""
-    for message in found:
-        words = re.split(r"[:.\s]+", message.replace(f"{section}.", ""))
-        path: list[str | int] = []
-        for word in words:
-            key = int(word) if path and word.isdigit() else word
-            if (section, *path, key) in document.places:
-                path.append(key)
-            elif path:
-                break
-        problems.add(document.place(section, *path), message, error)
+    """Add what a part has found in its section, each where its key stands."""
+    for problem in found:
+        placed = problem.within(section)
+        place = placed.place or document.place(*placed.place.key)
+        problems.add(replace(placed, place=place), error)
 
 
 def _any_of(names: Iterable[str]) -> str:

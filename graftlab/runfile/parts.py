@@ -46,12 +46,14 @@ def _part(
     key = "name" if kind in ("hooks", "methods") else "kind"
     name, place, said = values[key], document.place(*where, key), _dotted((*where, key))
     if name not in registry.names(kind):
-        problems.add(place, f"{said}: {unknown(section, str(name), registry.names(kind))}")
+        known = registry.names(kind)
+        what = {"kind": "unknown", "given": name, "allowed": list(known)}
+        problems.say(place, f"{said}: {unknown(section, str(name), known)}", **what)
         return None
     try:
         module = registry.find(kind, name)
     except ImportError as error:
-        problems.add(place, f"{said} {name!r} needs a package that is not there: {error}.")
+        problems.say(place, f"{said} {name!r} needs a package that is not there: {error}.")
         return None
     own = {k: v for k, v in values.items() if k != key or k in module.Config.model_fields}
     config = build(module.Config, own, document, where, problems)
@@ -71,7 +73,7 @@ def method(document: Document, problems: Problems) -> Part[Method] | None:
         near = [key for key in values if closest(key, ["name"])]
         hint = f" Did you mean 'name' by {near[0]!r}?" if near else ""
         place = document.place("method", *near[:1])
-        problems.add(place, f"method.name is missing.{hint} Known: {known}.")
+        problems.say(place, f"method.name is missing.{hint} Known: {known}.", kind="missing")
         return None
     return _part("methods", values, ("method",), document, problems)
 
@@ -90,10 +92,14 @@ def hooks(document: Document, problems: Problems, finished: bool) -> tuple[Part[
             continue  # Root says so
         if "name" not in values:
             known = ", ".join(registry.names("hooks"))
-            problems.add(document.place(*where), f"hooks.{number}.name is missing. Known: {known}.")
+            problems.say(
+                document.place(*where),
+                f"hooks.{number}.name is missing. Known: {known}.",
+                kind="missing",
+            )
         elif values["name"] in found:
             said = f"hooks.{number}: {values['name']!r} is there already: each hook once."
-            problems.add(document.place(*where), said)
+            problems.say(document.place(*where), said)
         elif finished and values["name"] not in registry.names("hooks"):
             continue
         elif part := _part("hooks", values, where, document, problems):
@@ -118,13 +124,13 @@ def _task(
                 "task", str(name), {e["name"] for e in catalogue().values()} | set(_near(name))
             )
             said = f"{_dotted(where)}.name: {hint} Or give task.kind and the data's place."
-            problems.add(document.place(*where, "name"), said)
+            problems.say(document.place(*where, "name"), said, kind="unknown", given=name)
             return None
         values = {**merge(_without_about(entry), values), "name": entry["name"]}
     if "kind" not in values:
         kinds = ", ".join(registry.names("tasks"))
         said = f"{_dotted(where)}.name is missing (or {_dotted(where)}.kind, one of: {kinds})."
-        problems.add(document.place(*where, "name"), said)
+        problems.say(document.place(*where, "name"), said, kind="missing")
         return None
     if isinstance(metrics := values.get("metrics"), list):
         found = measures.read(metrics, (*where, "metrics"), document, problems)
@@ -154,14 +160,14 @@ def _of_several(
         name = str(given.get("as") or entry.get("name") or given.get("kind"))
         place = document.place(*at, "as")
         if not re.fullmatch(r"\w[\w.+-]*", name):
-            problems.add(
+            problems.say(
                 place, f"{_dotted(at)}.as: {name!r} is no name: letters, digits, . + - and _."
             )
         elif name in found:
             said = f"{_dotted(at)}: two tasks are named {name!r}. Give one of them another by `as`."
-            problems.add(place, said)
+            problems.say(place, said)
         elif _is_of_several(given.get("kind")):
-            problems.add(place, f"{_dotted(at)}: a {whole.name} is no part of another.")
+            problems.say(place, f"{_dotted(at)}: a {whole.name} is no part of another.")
         else:
             own = {key: value for key, value in given.items() if key != "as"}
             values = merge(dict(whole.config.each), own)
@@ -203,25 +209,29 @@ def backbone(document: Document, problems: Problems) -> Part[BackboneKind] | Non
     kind, model = values.get("kind"), values.get("model")
     kinds = ", ".join(registry.names("backbones"))
     if kind is None and not isinstance(model, str):
-        problems.add(
+        problems.say(
             document.place("backbone", "model"),
             f"backbone.model is {'missing' if model is None else repr(model)}; allowed: an alias, a "
             f"hub id or a folder, as text. Aliases: graftlab list backbones.",
+            kind="missing" if model is None else "not_allowed",
+            given=model,
         )
         return None
     if kind is None:
         try:
             kind = pretrained.kind_of(str(model))
         except GraftlabError as error:
-            problems.add(document.place("backbone", "model"), str(error), type(error))
+            problems.include(error, document.place("backbone", "model"))
             return None
     if kind is None:
         close = closest(str(model), pretrained.aliases())
         hint = f" Did you mean {close!r}?" if close else ""
-        problems.add(
+        problems.say(
             document.place("backbone", "model"),
             f"backbone.model {model!r} is neither a known alias nor a local folder, so its kind is "
             f"not known.{hint} Else give backbone.kind (one of: {kinds}).",
+            kind="unknown",
+            given=model,
         )
         return None
     return _part("backbones", {**values, "kind": kind}, ("backbone",), document, problems)

@@ -13,7 +13,12 @@ from pydantic import BaseModel
 from graftlab.config import Document, Paths, Problems, Section, build, expand, read
 from graftlab.config import given as given_values
 from graftlab.contracts import BackboneKind, HookKind, Method, TaskKind
-from graftlab.errors import ConfigError, unknown
+from graftlab.errors import (
+    Argument,
+    ConfigError,
+    Place,
+    unknown,
+)
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runfile import checks, parts
@@ -33,19 +38,22 @@ def resolve_task(task: str, overrides: Sequence[str] = ()) -> Part[TaskKind]:
     Raises:
         ConfigError: there is none, or something in it is wrong.
     """
-    problems = Problems()
+    problems, argument = Problems(), Argument("task", task)
     if task in parts.catalogue():
-        document = given_values({"task": {"name": task}}, f"--task {task}", overrides)
+        document = given_values({"task": {"name": task}}, argument, overrides)
     else:
         try:
             document = read(task, overrides)
         except ConfigError as error:
             hint = unknown("task", task, (e["name"] for e in parts.catalogue().values()))
-            raise ConfigError(f"--task: {hint} And as a run file: {error}") from None
+            said = f"{hint} And as a run file: {error}"
+            raise ConfigError(said, place=Place(argument=argument), kind="unknown") from None
     found = parts.task(document, problems)
     problems.raise_if_any()
     if found is None:
-        raise ConfigError(f"--task {task}: it has no section `task`.")
+        raise ConfigError(
+            "it has no section `task`.", place=Place(argument=argument), kind="missing"
+        )
     return found
 
 
@@ -60,8 +68,10 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
     given = document.values
     if "base" in given and not {"backbone", "task", "method"} & given.keys():
         raise ConfigError(
-            f"{document.place('base')}: this is a study (base:, methods:, ...), not one run. "
-            f"Use graftlab compare {document.path}."
+            "this is a study (base:, methods:, ...), not one run.",
+            (f"Use graftlab compare {document.path}.",),
+            place=document.place("base"),
+            kind="study",
         )
     problems = Problems()
     root = build(Root, given, document, (), problems)

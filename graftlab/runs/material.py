@@ -61,7 +61,7 @@ def read_again(file: RunFile, run: Run) -> Data:
         DataError: they are gone, or have changed since.
     """
     if wrong := file.task.module.check(file.task.config):
-        raise DataError(" ".join(wrong))
+        raise DataError(wrong)
     data = read(file)
     before = files.read_json(run.environment)["data"].get("fingerprint")
     if data.record.get("fingerprint") != before:

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from graftlab import registry
-from graftlab.config import Section
+from graftlab.config import Conflict, Section
 from graftlab.errors import unknown
 
 
@@ -72,7 +72,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _top_of_components(self) -> "Config":
         if self.top_components > self.components:
-            raise ValueError(
-                f"top_components ({self.top_components}) is more than components ({self.components})"
+            raise Conflict(
+                "top_components",
+                f"top_components ({self.top_components}) is more than components ({self.components})",
             )
         return self

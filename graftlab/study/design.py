@@ -12,7 +12,7 @@ from pydantic import Field
 from graftlab import config, runfile
 from graftlab.config import Document, Parsed, Problems, Section, lay_over
 from graftlab.config.parser import Location
-from graftlab.errors import ConfigError, GraftlabError, unknown
+from graftlab.errors import ConfigError, GraftlabError, Place, unknown
 from graftlab.runfile import Root, RunFile
 
 NAMED_BY = {"method": "name", "task": "name", "backbone": "model"}
@@ -135,13 +135,13 @@ def _check(study: Study, document: Document, problems: Problems) -> None:
         place = document.place("vary", key)
         section = key.partition(".")[0]
         if section not in known:
-            problems.add(place, f"vary: {unknown('section', section, known)} {_whole_key(key)}")
+            problems.say(place, f"vary: {unknown('section', section, known)} {_whole_key(key)}")
         if not values or len({*map(repr, values)}) < len(values):
-            problems.add(place, f"vary.{key}: give one value or more, each once.")
+            problems.say(place, f"vary.{key}: give one value or more, each once.")
     if len({*study.seeds}) < len(study.seeds) or any(seed < 0 for seed in study.seeds):
-        problems.add(document.place("seeds"), "seeds: each once, none below 0.")
+        problems.say(document.place("seeds"), "seeds: each once, none below 0.")
     if study.choose and not study.vary:
-        problems.add(
+        problems.say(
             document.place("choose"), "choose: there is nothing to choose from; give vary."
         )
 
@@ -161,7 +161,7 @@ def _base(base: str | dict[str, Any], document: Document) -> Parsed:
         try:
             found = config.read(beside if beside.is_file() else base)
         except ConfigError as error:
-            raise ConfigError(f"{document.place('base')}: {error}") from None
+            raise error.at(document.place("base")) from None
         return Parsed(found.values, dict(found.places))
     own = _moved(document, ("base",), ())
     values = {key: value for key, value in base.items() if key != "extends"}
@@ -172,7 +172,7 @@ def _base(base: str | dict[str, Any], document: Document) -> Parsed:
     )
 
 
-def _moved(document: Document, above: Location, below: Location) -> dict[Location, str]:
+def _moved(document: Document, above: Location, below: Location) -> dict[Location, Place]:
     """Return the places of what stands below `above`, as if it stood below `below`."""
     return {
         (*below, *at[len(above) :]): place
@@ -193,7 +193,7 @@ def _entries(document: Document, key: str, base: Parsed) -> list[_Entry]:
         at = (f"{key}s", index)
         if isinstance(item, str):
             where = document.place(*at)
-            places: dict[Location, str] = {(key,): where, (key, NAMED_BY[key]): where}
+            places: dict[Location, Place] = {(key,): where, (key, NAMED_BY[key]): where}
             laid.append(Parsed({key: {NAMED_BY[key]: item}}, places))
         elif isinstance(item.get(key), dict):
             laid.append(Parsed(item, _moved(document, at, ())))
@@ -203,7 +203,8 @@ def _entries(document: Document, key: str, base: Parsed) -> list[_Entry]:
     labels = _labels([entry.values for entry in laid], key, base)
     for index, label in enumerate(labels):
         if label in labels[:index]:
-            raise ConfigError(f"{document.place(f'{key}s', index)}: {label!r} stands twice.")
+            place = document.place(f"{key}s", index)
+            raise ConfigError(f"{label!r} stands twice.", place=place, kind="twice", given=label)
     return [_Entry(label, entry) for label, entry in zip(labels, laid, strict=True)]
 
 
@@ -244,7 +245,7 @@ def _settings(study: Study, document: Document) -> Iterator[_Entry]:
             place = document.place("vary", dotted)
             for key in reversed(keys):
                 value = {key: value}
-            places: dict[Location, str] = {keys[:n]: place for n in range(1, len(keys) + 1)}
+            places: dict[Location, Place] = {keys[:n]: place for n in range(1, len(keys) + 1)}
             laid = Parsed(config.merge(laid.values, value), {**laid.places, **places})
         yield _Entry("", laid)
 
@@ -273,8 +274,5 @@ def _resolve(document: Document, problems: Problems) -> RunFile | None:
     try:
         return runfile.resolve(document)
     except GraftlabError as error:
-        lines = str(error).split("\n  ")
-        for line in lines[1:] if re.fullmatch(r"\d+ problems:", lines[0]) else lines:
-            place, _, message = line.partition(": ")
-            problems.add(place, message, type(error))
+        problems.include(error)
         return None

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from graftlab.config import Paths, Section
+from graftlab.config import Conflict, Paths, Section
 from graftlab.contracts import Backbone, Batch, Data, Problem, Row, inputs_of
 from graftlab.data import readers, sources, splits
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DataError
+from graftlab.errors import ConfigError, DataError, Fault
 from graftlab.tasks._outputs import forward, label_array, losses, predictions
 from graftlab.tasks._tokens import Texts
 
@@ -57,7 +57,7 @@ class Config(DataSection):
     @model_validator(mode="after")
     def _scores_have_no_names(self) -> "Config":
         if self.regression and (self.labels or self.drop_labels):
-            raise ValueError("labels and drop_labels are for classes; regression has none")
+            raise Conflict("labels", "labels and drop_labels are for classes; regression has none")
         return self
 
     def _labels_unknown(self) -> None:
@@ -86,7 +86,7 @@ def problem(config: Config) -> Problem:
     return Problem("classes", task_labels(config, config.columns.label))
 
 
-def check(config: Config) -> list[str]:
+def check(config: Config) -> list[Fault]:
     """Return what is wrong with local files and columns; nothing is imported or downloaded."""
     return check_local(config, _columns(config), config.columns.label)
 

@@ -10,7 +10,7 @@ from graftlab.data import pictures, readers, sources
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DataError
+from graftlab.errors import ConfigError, DataError, Fault
 from graftlab.seeds import mix
 from graftlab.tasks._outputs import forward, label_array, losses, predictions
 
@@ -62,7 +62,7 @@ def problem(config: Config) -> Problem:
     return Problem("classes", task_labels(config, config.columns.label))
 
 
-def check(config: Config) -> list[str]:
+def check(config: Config) -> list[Fault]:
     """Return what is wrong with local files and columns; nothing is imported or downloaded."""
     return check_local(config, [config.columns.image], config.columns.label)
 

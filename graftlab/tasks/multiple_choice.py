@@ -6,19 +6,20 @@ import inspect
 import json
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from graftlab.config import Paths, Section
+from graftlab.config import Conflict, Paths, Section
 from graftlab.contracts import Backbone, Data, Problem, Row, Task
 from graftlab.data import readers, sources
 from graftlab.data.labels import Classes, Dropped, Unusable, names_of
 from graftlab.data.load import Form, check_local, read_splits
 from graftlab.data.rows import Rows
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DataError
+from graftlab.errors import ConfigError, DataError, Fault
 from graftlab.tasks import _questions
 from graftlab.tasks._questions import ANSWER, INSTRUCTION, lettered, question_columns
 from graftlab.tasks.classification import TextTask, longest_input
@@ -80,11 +81,12 @@ class Config(DataSection):
     @model_validator(mode="after")
     def _labels_are_given(self) -> "Config":
         if self.labels is None:
-            raise ValueError(
-                "labels: give the right answers as the data spell them, in the order of the choices"
+            raise Conflict(
+                "labels",
+                "labels: give the right answers as the data spell them, in the order of the choices",
             )
         if not 2 <= len(names_of(self.labels)) <= len(string.ascii_uppercase):
-            raise ValueError("labels: there must be 2 to 26 choices")
+            raise Conflict("labels", "labels: there must be 2 to 26 choices")
         return self
 
 
@@ -120,12 +122,17 @@ def problem(config: Config) -> Problem:
     return Problem("classes" if config.form == "classify" else "tokens", names_of(config.labels))
 
 
-def check(config: Config) -> list[str]:
+def check(config: Config) -> list[Fault]:
     """Return what is wrong with local files and columns; nothing is imported or downloaded."""
     found = check_local(config, _columns(config), _label(config))
     other = "instruction" if config.layout == "columns" else "columns"
-    missing = f"has no column {_columns(config)[0]!r}"
-    return [f"{m} Or is it task.layout: {other}?" if missing in m else m for m in found]
+    hint = (f"Or is it task.layout: {other}?",)
+    return [
+        replace(problem, remedies=(*problem.remedies, hint))
+        if problem.kind == "no_column" and problem.given == _columns(config)[0]
+        else problem
+        for problem in found
+    ]
 
 
 def read(config: Config, paths: Paths, seed: int) -> Data:

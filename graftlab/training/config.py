@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from graftlab.config import Section
-from graftlab.errors import ConfigError, unknown
+from graftlab.errors import ConfigError, Fault, unknown, wrong
 from graftlab.training.optimizer import Config as Optimizer
 from graftlab.training.optimizer import check as check_optimizer
 from graftlab.training.schedule import Config as Schedule
@@ -76,29 +76,35 @@ class Config(Section):
     """Steps in a row without a finite loss and gradient after which the run stops."""
 
 
-def check(config: Config) -> list[str]:
+def check(config: Config) -> list[Fault]:
     """Return conflicts within the section, without importing torch."""
     problems = check_optimizer(config.optimizer)
     for name in ("evaluate_every", "save_every"):
         value = getattr(config, name)
         if isinstance(value, int) and value < 0:
-            problems.append(f"training.{name} must be 0 (never), a number of steps or 'epoch'.")
+            allowed = "0 (never), a number of steps or 'epoch'"
+            said = f"training.{name} must be {allowed}."
+            problems.append(wrong(name, said, kind="not_allowed", given=value, allowed=allowed))
     if config.micro_batch_size > config.batch_size:
-        problems.append(
+        said = (
             f"training.micro_batch_size ({config.micro_batch_size}) is larger than "
             f"training.batch_size ({config.batch_size}), which it is a part of."
         )
+        problems.append(wrong("micro_batch_size", said, kind="conflict"))
     warmup = config.schedule.warmup
     if config.max_steps and warmup >= 1 and warmup > config.max_steps:
-        problems.append(
+        said = (
             f"training.schedule.warmup ({warmup:g} steps) is longer than "
             f"training.max_steps ({config.max_steps})."
         )
+        problems.append(wrong(("schedule", "warmup"), said, kind="conflict"))
     never = config.evaluate_every == 0
     if never and config.early_stopping.patience:
-        problems.append("training.early_stopping needs evaluations: training.evaluate_every is 0.")
+        said = "training.early_stopping needs evaluations: training.evaluate_every is 0."
+        problems.append(wrong("early_stopping", said, kind="conflict"))
     if never and config.schedule.name == "plateau":
-        problems.append("the schedule 'plateau' needs evaluations: training.evaluate_every is 0.")
+        said = "the schedule 'plateau' needs evaluations: training.evaluate_every is 0."
+        problems.append(wrong("schedule", said, kind="conflict"))
     return problems
 
 

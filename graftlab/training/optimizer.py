@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from graftlab.config import Section
-from graftlab.errors import ConfigError, missing_extra, unknown
+from graftlab.errors import ConfigError, Fault, missing_extra, unknown, wrong
 
 if TYPE_CHECKING:
     import torch
@@ -40,14 +40,13 @@ class Config(Section):
         return name
 
 
-def check(config: Config) -> list[str]:
+def check(config: Config) -> list[Fault]:
     """Return what is wrong, without importing torch."""
     import importlib.util
 
     if config.name in EIGHT_BIT and importlib.util.find_spec("bitsandbytes") is None:
-        return [
-            missing_extra(f"training.optimizer.name: {config.name}", "bitsandbytes", "quantized")
-        ]
+        said = missing_extra(f"training.optimizer.name: {config.name}", "bitsandbytes", "quantized")
+        return [wrong(("optimizer", "name"), said, kind="not_installed", given=config.name)]
     return []
 
 

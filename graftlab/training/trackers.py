@@ -15,7 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from graftlab.errors import missing_extra
+from graftlab.errors import (
+    Fault,
+    missing_extra,
+    wrong,
+)
 from graftlab.training.progress import redact
 from graftlab.training.tracker_sinks import (
     OPENERS,
@@ -36,10 +40,10 @@ Scalars = Mapping[str, float | None]
 MAX_WAITING = 10_000  # records a tracker may lag behind; a record is under a kilobyte
 
 
-def check(config: Config) -> list[str]:
+def check(config: Config) -> list[Fault]:
     """Return what stands in the way of the named trackers, before anything is loaded."""
     return [
-        missing_extra(f"tracking.to: {name}", name, name)
+        wrong("to", missing_extra(f"tracking.to: {name}", name, name), kind="not_installed")
         for name in config.to
         if find_spec(name) is None
     ]

@@ -436,13 +436,17 @@ def test_base_needs_no_donor() -> None:
 def test_a_donor_that_is_no_decoder_is_refused_before_anything_is_read(
     llm: str, words: str
 ) -> None:
-    assert words in pifi.check(pifi.Config(llm=llm), "encoder", "bert", False)[0]
+    (fault,) = pifi.check(pifi.Config(llm=llm), "encoder", "bert", False)
+    assert (fault.kind, fault.place.key, fault.given) == ("conflict", ("llm",), llm)
+    assert words in fault.said
     assert pifi.check(pifi.Config(llm="qwen2_0.5b"), "encoder", "bert", False) == []
 
 
 def test_a_layer_out_of_range_is_told_the_range(donor: Path) -> None:
     found = pifi.check(section(donor, layer=[1, 3]), "encoder", "bert", False)
-    assert found == [f"method.layer 3: {donor} has layers 0 to 2."]
+    assert [(f.kind, f.place.key, f.given, f.allowed) for f in found] == [
+        ("not_allowed", ("layer",), 3, "0 to 2")
+    ]
     with pytest.raises(ModelError, match="layers 0 to 2"):
         attach(donor, layer=3)
 

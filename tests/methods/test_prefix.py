@@ -20,7 +20,8 @@ def test_architectures_that_it_does_not_fit_are_named_before_loading(model_type)
 
 def test_images_and_gradient_checkpointing_are_refused_before_loading():
     assert prefix.PROMISES.misfit("vision", "swin")
-    assert "gradient_checkpointing" in prefix.check(prefix.Config(), "encoder", "bert", True)[0]
+    (fault,) = prefix.check(prefix.Config(), "encoder", "bert", True)
+    assert "gradient_checkpointing" in fault.said
     assert prefix.check(prefix.Config(), "encoder", "bert", False) == []
     assert prefix.PROMISES.misfit("encoder", "bert") is None
 

@@ -406,7 +406,11 @@ def test_a_column_that_is_not_there_is_named_with_the_nearest(tmp_path: Path) ->
     write(tmp_path / "train.jsonl", [{"question": "a", "answer": "b"}] * 2)
     config = Config(data_dir=tmp_path, prompt="{qestion}", completion="{answer}")
     [found] = generation.check(config)
-    assert "no column 'qestion'. Did you mean 'question'?" in found
+    assert (found.kind, found.given, found.allowed) == (
+        "no_column",
+        "qestion",
+        ["question", "answer"],
+    )
     with pytest.raises(DataError, match="Did you mean 'question'"):
         generation.read(config, Paths(), 0)
 

@@ -129,12 +129,12 @@ def test_real_rows_are_read(name: str, tmp_path: Path) -> None:
 
 def test_a_set_for_evaluation_alone_says_so_before_a_run(tmp_path: Path) -> None:
     module, config = entry("humaneval")
-    (said,) = module.check(config)
-    assert "openai/openai_humaneval has none: it is for evaluation alone" in said
+    (fault,) = module.check(config)
+    assert (fault.kind, fault.place.key) == ("missing", ("hub", "train"))
     write(tmp_path, test=[ROWS["humaneval"][0]])
     module, config = entry("humaneval", data_dir=tmp_path)
-    (said,) = module.check(config)
-    assert "has no train.jsonl.gz" in said
+    (fault,) = module.check(config)
+    assert (fault.kind, fault.place.key) == ("missing", ("data_dir",))
     (tmp_path / "test.jsonl").unlink()
     with pytest.raises(DataError, match="holds: nothing"):
         module.read(config, Paths(cache=tmp_path / "cache"), 0)

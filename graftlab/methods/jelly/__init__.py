@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from graftlab import adapters
+from graftlab.config import Conflict
 from graftlab.contracts import Attached, Backbone, Promises, Setting
 from graftlab.errors import ConfigError
 from graftlab.methods.jelly.switch import Plan
@@ -94,12 +95,12 @@ class Config(adapters.OnLinear):
             idle = (*SWITCHING, "nonsquare")
             _refuse(given, idle, f"{self.mode} from the start", "sequential, seq2par or dynamic")
         if self.switch_epoch is not None and self.switch_step is not None:
-            raise ValueError("switch_epoch and switch_step exclude each other")
+            raise Conflict("switch_epoch", "switch_epoch and switch_step exclude each other")
         for name in ("warmup", "minimum", "latest"):
             value = getattr(self, name)
             if isinstance(value, float) and value > 1:
-                raise ValueError(
-                    f"{name} {value}: write a whole number of steps, or a share from 0 to 1"
+                raise Conflict(
+                    name, f"{name} {value}: write a whole number of steps, or a share from 0 to 1"
                 )
         return self
 
@@ -120,7 +121,9 @@ class Config(adapters.OnLinear):
 def _refuse(given: set[str], names: tuple[str, ...], mode: str, other: str) -> None:
     idle = [name for name in names if name in given]
     if idle:
-        raise ValueError(f"{', '.join(idle)} does nothing with mode {mode}; it needs mode {other}")
+        raise Conflict(
+            idle[0], f"{', '.join(idle)} does nothing with mode {mode}; it needs mode {other}"
+        )
 
 
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:

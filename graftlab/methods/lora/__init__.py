@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from graftlab import adapters
 from graftlab.adapters import low_rank
+from graftlab.config import Conflict
 from graftlab.contracts import Attached, Backbone, Setting
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ class Config(adapters.LowRank):
     @model_validator(mode="after")
     def _even_rank(self) -> "Config":
         if self.init == "orthogonal" and self.rank % 2:
-            raise ValueError(f"rank {self.rank} is odd; init orthogonal needs an even one")
+            raise Conflict("rank", f"rank {self.rank} is odd; init orthogonal needs an even one")
         if self.init == "eva" and self.start_from is not None:
-            raise ValueError("start_from and init eva exclude each other: both say where A starts")
+            raise Conflict(
+                "start_from", "start_from and init eva exclude each other: both say where A starts"
+            )
         return self
 
 

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.contracts import Attached, Backbone, Batch, Excused, LayerChoice, Promises, Setting
-from graftlab.errors import ConfigError, ModelError
+from graftlab.errors import (
+    ConfigError,
+    Fault,
+    ModelError,
+    wrong,
+)
 from graftlab.methods.pifi import donors
 from graftlab.methods.pifi.config import Config, numbers
 from graftlab.weights import pretrained
@@ -48,7 +53,7 @@ REGISTERS = f"{__name__}.model"
 
 def check(
     config: Config, backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
-) -> list[str]:
+) -> list[Fault]:
     """Return why the donor cannot be one, before anything is read but its config.json."""
     if config.llm is None:
         return []
@@ -56,13 +61,24 @@ def check(
         kind, folder = pretrained.kind_of(config.llm), donors.local(config.llm)
         known = pretrained.read_config(folder) if folder else {}
     except ModelError as error:
-        return [f"method.llm: {error}"]
+        return [wrong("llm", f"method.llm: {error}", kind="unreadable")]
     if kind not in (None, "decoder"):
         what = "made on the spot, and has no files" if kind == "tiny" else f"of kind {kind}"
-        return [f"method.llm {config.llm!r} is {what}; a decoder such as llama3.1 is wanted."]
+        said = f"method.llm {config.llm!r} is {what}; a decoder such as llama3.1 is wanted."
+        return [wrong("llm", said, kind="conflict", given=config.llm)]
     count = known.get("num_hidden_layers") or known.get("n_layer") or 0
     beyond = [number for number in numbers(config.layer) if 0 < count <= number]
-    return [f"method.layer {n}: {config.llm} has layers 0 to {count - 1}." for n in beyond]
+    allowed = f"0 to {count - 1}"
+    return [
+        wrong(
+            "layer",
+            f"method.layer {number}: {config.llm} has layers {allowed}.",
+            kind="not_allowed",
+            given=number,
+            allowed=allowed,
+        )
+        for number in beyond
+    ]
 
 
 def _wanted(config: Config) -> bool:

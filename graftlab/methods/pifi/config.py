@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from graftlab.config import Section
+from graftlab.config import Conflict, Section
 from graftlab.methods.pifi import donors
 from graftlab.selection import Config as Selection
 from graftlab.weights import surgery
@@ -80,42 +80,51 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _nothing_is_idle(self) -> "Config":
-        if problem := next(_problems(self), None):
-            raise ValueError(problem)
+        for conflict in _conflicts(self):
+            raise conflict
         return self
 
 
-def _problems(config: Config) -> Iterator[str]:
+def _conflicts(config: Config) -> Iterator[Conflict]:
     """Yield what contradicts itself, or would have no effect."""
     plug, base = config.plug, is_base(vars(config))
     if plug in ("mlp", "none"):
         for name, default in (("layer", "last"), ("dtype", "float32")):
             if getattr(config, name) != default:
-                yield f"{name} has no effect: there is no layer in plug {plug}"
+                yield Conflict(name, f"{name} has no effect: there is no layer in plug {plug}")
     if base:
         idle = {"revision": None, "residual": False, "plug_mode": "pooled"}
         for name, without in idle.items():
             if getattr(config, name) != without:
-                yield f"{name} has no effect without projections: nothing is plugged in"
+                yield Conflict(
+                    name, f"{name} has no effect without projections: nothing is plugged in"
+                )
     elif not config.projections:
-        yield f"projections false is for plug none; {plug} needs them"
+        yield Conflict("projections", f"projections false is for plug none; {plug} needs them")
     elif not config.llm:
-        yield "llm is missing; its width is that of the projections"
+        yield Conflict("llm", "llm is missing; its width is that of the projections")
     if config.train_layer and plug != "layer":
-        yield f"train_layer has no effect: plug {plug} has no layer that has learned something"
+        yield Conflict(
+            "train_layer",
+            f"train_layer has no effect: plug {plug} has no layer that has learned something",
+        )
     if config.train_layer and config.dtype != "float32":
-        yield "dtype must be float32 where train_layer is true"
+        yield Conflict("dtype", "dtype must be float32 where train_layer is true")
     if config.layer == ():
-        yield "layer is empty; name one or more"
+        yield Conflict("layer", "layer is empty; name one or more")
     if config.plug_mode == "sequence" and config.pooling == "cls":
-        yield (
+        yield Conflict(
+            "pooling",
             "pooling cls with plug_mode sequence is the same as plug_mode pooled: in a causal layer the "
-            "first token sees no other. Choose pooling mean"
+            "first token sees no other. Choose pooling mean",
         )
     if (config.pooling == "mean_with_padding") != (config.pad_to is not None):
-        yield "pad_to and pooling mean_with_padding go together: the mean must not depend on the batch"
+        yield Conflict(
+            "pad_to",
+            "pad_to and pooling mean_with_padding go together: the mean must not depend on the batch",
+        )
     if config.encoder != "lora" and config.lora != Lora():
-        yield f"lora has no effect with encoder {config.encoder}"
+        yield Conflict("lora", f"lora has no effect with encoder {config.encoder}")
 
 
 def numbers(layer: Any) -> tuple[int, ...]:

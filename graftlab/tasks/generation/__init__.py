@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 from graftlab.config import Paths
 from graftlab.contracts import Backbone, Data, Problem, Row
 from graftlab.data.load import check_local
-from graftlab.errors import ConfigError
+from graftlab.errors import (
+    ConfigError,
+    Fault,
+)
 from graftlab.programs import sandbox
 from graftlab.tasks.generation import fields as configs
 from graftlab.tasks.generation import rows
@@ -55,7 +58,7 @@ def packs(config: Config) -> bool:
     return config.packing != "none"
 
 
-def check(config: Config) -> list[str]:
+def check(config: Config) -> list[Fault]:
     """Return what is wrong with local files and columns; nothing is imported or downloaded.
 
     Raises:

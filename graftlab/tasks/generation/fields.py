@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from graftlab.config import Section
+from graftlab.config import Conflict, Section
 from graftlab.data.section import DataSection
 from graftlab.tasks.generation import templates
 from graftlab.tasks.generation.templates import Template
@@ -52,12 +52,12 @@ class Generation(Section):
     @model_validator(mode="after")
     def _draws(self) -> "Generation":
         if "" in self.stop:
-            raise ValueError("stop: an empty text would end every answer at once")
+            raise Conflict("stop", "stop: an empty text would end every answer at once")
         if self.temperature:
             return self
         for name in ("top_p", "top_k", "samples"):
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} has no effect at temperature 0: give a temperature")
+                raise Conflict(name, f"{name} has no effect at temperature 0: give a temperature")
         return self
 
 
@@ -118,30 +118,37 @@ class Config(DataSection):
     @model_validator(mode="after")
     def _one_form(self) -> "Config":
         if self.labels or self.drop_labels:
-            raise ValueError("labels and drop_labels are for classes; generation has none")
+            raise Conflict("labels", "labels and drop_labels are for classes; generation has none")
         if self.template in ("chat", "text"):
             if self.prompt is not None or self.completion is not None:
-                raise ValueError(f"template {self.template} has no prompt and no completion")
+                raise Conflict(
+                    "template", f"template {self.template} has no prompt and no completion"
+                )
         elif self.template is None and (self.prompt is None or self.completion is None):
-            raise ValueError("give a template, or a prompt and a completion")
+            raise Conflict("template", "give a template, or a prompt and a completion")
         if self.template == "chat" and self.chat_template:
-            raise ValueError(
-                "chat_template is for prompt and completion; template chat has its own"
+            raise Conflict(
+                "chat_template",
+                "chat_template is for prompt and completion; template chat has its own",
             )
         if self.template == "text" and self.chat_template:
-            raise ValueError("chat_template: a plain text has no turns")
+            raise Conflict("chat_template", "chat_template: a plain text has no turns")
         if not self.chats and (self.system is not None or self.chat_template_file):
-            raise ValueError(
-                "system and chat_template_file need chat_template: true or template: chat"
+            raise Conflict(
+                "system", "system and chat_template_file need chat_template: true or template: chat"
             )
         if self.template == "text" and self.loss_on == "completion":
-            raise ValueError("loss_on: a plain text has no completion; all of it trains")
+            raise Conflict("loss_on", "loss_on: a plain text has no completion; all of it trains")
         if self.execute_code and not any(name.startswith("pass_at") for name in self.metrics):
-            raise ValueError("execute_code is for pass_at_1 and its like; metrics names none")
+            raise Conflict(
+                "execute_code", "execute_code is for pass_at_1 and its like; metrics names none"
+            )
         known = self.known_columns
         for column in self.cut or ():
             if column not in known:
-                raise ValueError(f"cut: {column!r} stands in no prompt; it has {', '.join(known)}")
+                raise Conflict(
+                    "cut", f"cut: {column!r} stands in no prompt; it has {', '.join(known)}"
+                )
         return self
 
     def _labels_unknown(self) -> None:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,12 @@ from graftlab.contracts import (
     written,
 )
 from graftlab.contracts.modules import provided
-from graftlab.errors import ConfigError, GraftlabError
+from graftlab.errors import (
+    ConfigError,
+    Fault,
+    GraftlabError,
+    wrong,
+)
 from graftlab.seeds import mix
 from graftlab.tasks.mixture import draws
 from graftlab.tasks.mixture.inputs import read_inputs
@@ -71,42 +77,48 @@ def packs(config: Config) -> bool:
     return any(part.module.packs(part.config) for part in config.parts.values())
 
 
-def check(config: Config) -> list[str]:
+def check(config: Config) -> list[Fault]:
     """Return what is wrong with the tasks' files and columns, and why they do not go together."""
-    found, kinds = [], {}
+    found: list[Fault] = []
+    kinds: dict[str, str] = {}
     for number, (name, part) in enumerate(config.parts.items()):
         said = part.module.check(part.config)
-        found += [f"task.tasks.{number}: {message}" for message in said]
+        found += [_of_part(number, fault) for fault in said]
         try:
             kinds[name] = part.module.problem(part.config).kind
         except GraftlabError as error:
-            found += [] if said else [f"task.tasks.{number}: {error}"]
+            found += [] if said else [_of_part(number, fault) for fault in error.problems]
     try:
         _check_kinds(config, kinds)
     except ConfigError as error:
-        found.append(str(error))
+        found += error.problems
     return found
+
+
+def _of_part(number: int, fault: Fault) -> Fault:
+    """Return what is wrong with one of the tasks as what is wrong with the mixture."""
+    return replace(fault, said=f"task.tasks.{number}: {fault.said}").within("tasks", number)
 
 
 def _check_kinds(config: Config, kinds: Mapping[str, str]) -> None:
     """Raise a ConfigError where the tasks do not go together."""
     said = ", ".join(f"{name} has {kind}" for name, kind in kinds.items())
     if "regression" in kinds.values():
-        raise ConfigError(f"task.tasks: a mixture has no regression; here {said}. Leave it out.")
+        wanted = f"task.tasks: a mixture has no regression; here {said}. Leave it out."
+        raise ConfigError(wrong("tasks", wanted, kind="conflict"))
     if len(set(kinds.values())) > 1:
-        raise ConfigError(
+        wanted = (
             f"task.tasks: a mixture is of classes all or of tokens all, for a model has one kind of head; "
             f"here {said}. Make two runs of it."
         )
+        raise ConfigError(wrong("tasks", wanted, kind="conflict"))
     if "tokens" in kinds.values() and (config.head or config.tag):
         given = "head" if config.head else "tag"
-        raise ConfigError(
-            f"task.{given}: is for tasks with classes; these put out tokens. Leave it out."
-        )
+        wanted = f"task.{given}: is for tasks with classes; these put out tokens. Leave it out."
+        raise ConfigError(wrong(given, wanted, kind="conflict"))
     if config.tag and (lacking := [n for n, p in config.parts.items() if not _tagger(p, n)]):
-        raise ConfigError(
-            f"task.tag: {lacking[0]!r} has no text that could say its task. Leave it out."
-        )
+        wanted = f"task.tag: {lacking[0]!r} has no text that could say its task. Leave it out."
+        raise ConfigError(wrong("tag", wanted, kind="conflict"))
 
 
 def _tagger(part: TaskPart, name: str) -> Callable[[Row], Row] | None:

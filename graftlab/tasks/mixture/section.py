@@ -7,7 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from graftlab.config import Section
+from graftlab.config import (
+    Conflict,
+    Section,
+)
 from graftlab.contracts import TaskKind, TaskPart
 from graftlab.tasks.mixture.draws import Sampling
 
@@ -52,13 +55,14 @@ class Config(Section):
     @model_validator(mode="after")
     def _weights_fit(self) -> "Config":
         if self.weights is not None and len(self.weights) != len(self.tasks):
-            raise ValueError(
+            raise Conflict(
+                "weights",
                 f"weights: one number a task is wanted; these are {len(self.weights)} for "
-                f"{len(self.tasks)} tasks"
+                f"{len(self.tasks)} tasks",
             )
         if self.weights is not None and min(self.weights) <= 0:
-            raise ValueError(
-                "weights: each must be above 0; leave out a task that is not to be drawn"
+            raise Conflict(
+                "weights", "weights: each must be above 0; leave out a task that is not to be drawn"
             )
         return self
 

@@ -1,9 +1,12 @@
 """An error of one process, told to the others: each raises its twin."""
 
 import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from graftlab import errors
-from graftlab.errors import GraftlabError, Stopped
+from graftlab.errors import Fault, GraftlabError, Stopped
 
 
 class ProcessError(GraftlabError):
@@ -25,21 +28,34 @@ def connection_lost(error: Exception) -> bool:
     )
 
 
-def described(error: Exception) -> tuple[str, str, int | None, str]:
+class Told(NamedTuple):
+    """An error as one process tells it to the others."""
+
+    name: str
+    message: str
+    problems: Sequence[Fault]
+    """Of an error of ours."""
+    exit_code: int | None
+    trace: str
+
+
+def described(error: Exception) -> Told:
     trace = "".join(traceback.format_exception(error))
-    return type(error).__name__, str(error), getattr(error, "exit_code", None), trace
+    problems, code = getattr(error, "problems", ()), getattr(error, "exit_code", None)
+    return Told(type(error).__name__, str(error), problems, code, trace)
 
 
-def twin(rank: int, name: str, message: str, exit_code: int | None, trace: str) -> Exception:
+def twin(rank: int, told: Told) -> Exception:
     """Return the error of process `rank` as this process raises it, with its traceback as a note."""
+    name, where = told.name, f"(in process {rank})"
     kind = getattr(errors, name, ProcessError if name == ProcessError.__name__ else None)
     made: Exception
     if kind is Stopped:
-        assert exit_code is not None
-        made = Stopped(message, exit_code)
+        assert told.exit_code is not None
+        made = Stopped(told.message, told.exit_code)
     elif kind is None:
-        made = Elsewhere(f"{name}: {message} (in process {rank})")
+        made = Elsewhere(f"{name}: {told.message} {where}")
     else:
-        made = kind(f"{message} (in process {rank})")
-    made.add_note(f"In process {rank}:\n{trace}")
+        made = kind([replace(fault, said=f"{fault.said} {where}") for fault in told.problems])
+    made.add_note(f"In process {rank}:\n{told.trace}")
     return made

@@ -248,7 +248,7 @@ class Processes:
         ranks = [rank for rank, found in enumerate(told) if found]
         first = min(ranks, key=lambda rank: (told[rank][0] == Stopped.__name__, rank))
         if error is None or first != self.share.rank:
-            self._told = twin(first, *told[first])
+            self._told = twin(first, told[first])
             raise self._told
         self._told = error
         raise error

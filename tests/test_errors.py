@@ -1,0 +1,106 @@
+"""Errors carry problems: records that words are made of, in the spelling of whoever called."""
+
+import pickle
+
+import pytest
+
+from graftlab import config
+from graftlab.cli import option
+from graftlab.config import Problems
+from graftlab.errors import (
+    NEW,
+    OUT,
+    Argument,
+    ConfigError,
+    DataError,
+    Fault,
+    Place,
+    in_python,
+    wrong,
+)
+
+
+def test_a_text_alone_is_one_problem():
+    error = ConfigError("the lock is held.", ("Wait, or choose another with ", OUT, "."))
+    (problem,) = error.problems
+    assert problem.said == "the lock is held."
+    assert str(error) == "the lock is held. Wait, or choose another with out=...."
+
+
+@pytest.mark.parametrize(
+    ("argument", "python", "command"),
+    [
+        (OUT, "out=...", "--out"),
+        (NEW, "new=True", "--new"),
+        (Argument("allow_inexact", True), "allow_inexact=True", "--allow-inexact"),
+        (Argument("task", "sst2"), "task='sst2'", "--task sst2"),
+        (Argument("override", ("a:b", "c d")), "override=('a:b', 'c d')", "--override a:b --override 'c d'"),
+        (Argument("overrides", "seed"), "overrides='seed'", "--set seed"),
+    ],
+)  # fmt: skip
+def test_an_argument_is_spelled_as_the_caller_writes_it(argument, python, command):
+    assert in_python(argument) == python
+    assert option(argument) == command
+
+
+def test_problems_are_sorted_by_place_and_each_is_there_once():
+    problems = Problems()
+    for line in (12, 3, 12):
+        problems.say(Place("a.yaml", line, 1), "wrong.")
+    problems.say(Place(argument=Argument("overrides", "seed")), "wrong.")
+    with pytest.raises(ConfigError) as caught:
+        problems.raise_if_any()
+    assert [problem.place.line for problem in caught.value.problems] == [3, 12, None]
+
+
+def test_what_is_wrong_with_the_data_alone_is_a_data_error_and_with_more_a_config_error():
+    problems = Problems()
+    problems.include(DataError("no rows."), Place("a.yaml", 1, 1))
+    with pytest.raises(DataError):
+        problems.raise_if_any()
+    problems.include(ConfigError("no key."))
+    with pytest.raises(ConfigError):
+        problems.raise_if_any()
+
+
+def test_an_inner_place_is_kept():
+    inner = Fault("wrong.", place=Place("base.yaml", 2, 3))
+    (problem,) = ConfigError(inner).at(Place("top.yaml", 1, 1)).problems
+    assert problem.place == inner.place
+
+
+def test_a_problem_of_a_part_stands_below_its_section():
+    assert wrong(("columns", "text"), "gone.").within("task").place.key == (
+        "task",
+        "columns",
+        "text",
+    )
+
+
+def test_json_has_place_key_given_and_allowed(tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        "training: {epochs: 1}\ntask:\n  name: x\n", encoding="utf-8"
+    )
+    document = config.read(tmp_path / "run.yaml")
+    fault = Fault(
+        "wrong.", "not_allowed", document.place("task", "name"), "x", ["y"], (("Take ", NEW),)
+    )
+    assert fault.as_json(option) == {
+        "kind": "not_allowed",
+        "message": f"{tmp_path}/run.yaml:3:3: wrong. Take --new",
+        "file": f"{tmp_path}/run.yaml",
+        "line": 3,
+        "column": 3,
+        "argument": None,
+        "key": "task.name",
+        "given": "x",
+        "allowed": ["y"],
+        "remedies": ["Take --new"],
+    }
+
+
+def test_an_error_goes_through_a_pipe_with_its_problems():
+    error = DataError("no rows.", ("Give some with ", OUT), kind="no_rows")
+    again = pickle.loads(pickle.dumps(error))  # its own bytes
+    assert again.problems == error.problems
+    assert str(again) == str(error)
