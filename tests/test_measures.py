@@ -9,7 +9,7 @@ import pytest
 
 from graftlab import config, runfile
 from graftlab.contracts import Score
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, Place
 from graftlab.runfile import measures
 from graftlab.runs import evaluation, session
 
@@ -78,7 +78,9 @@ def test_a_metric_has_one_name_however_it_is_asked_for(resolved, asked, name):
     file = resolved(f"[perplexity, {asked}]")
     assert file.task.config.metrics == ("perplexity", name)
     assert file.resolved["task"]["metrics"] == ["perplexity", name]
-    again = runfile.resolve(config.given(file.resolved, "config.yaml"))  # as a run is gone on with
+    again = runfile.resolve(
+        config.given(file.resolved, Place("config.yaml"))
+    )  # as a run is gone on with
     assert again.resolved == file.resolved
     assert measures.measure(name).name == name
 
@@ -202,7 +204,7 @@ def test_a_metric_that_reads_inputs_has_those_of_each_row_in_training_and_after_
         "method": {"name": "head"},
         "training": {"max_steps": 2, "evaluate_every": 1, "batch_size": 4},
     }  # fmt: skip
-    file = runfile.resolve(config.given(values, "run.yaml"))
+    file = runfile.resolve(config.given(values, Place("run.yaml")))
     run = session.run(file, tmp_path / "run", options=session.Options(quiet=True))
     scores = run.read_result()["metrics"]
     assert scores["test"]["echo"]["value"] == 0.5

@@ -8,7 +8,7 @@ from typing import Any
 
 from graftlab.config.parser import Location, Parsed, parse_file, parse_value
 from graftlab.config.section import expand
-from graftlab.errors import Argument, ConfigError, Place, nearest, overriding
+from graftlab.errors import NOWHERE, Argument, ConfigError, Place, nearest, overriding
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 IDENTITY = ("name", "kind")  # what says which part a section belongs to
@@ -22,15 +22,15 @@ class Document:
     values: dict[str, Any]
     places: Mapping[Location, Place]
     """Where each key stands: in a file, or among the overrides."""
-    argument: Argument | None = None
-    """What the values were given by, where they stand in no file."""
+    origin: Place | None = None
+    """What the values were given by, if they stand in no file."""
 
     def place(self, *location: str | int) -> Place:
         """Return where a key stands, or else the nearest key around it, or else the file."""
         for length in range(len(location), 0, -1):
             if location[:length] in self.places:
                 return replace(self.places[location[:length]], key=location)
-        whole = Place(str(self.path)) if self.argument is None else Place(argument=self.argument)
+        whole = Place(str(self.path)) if self.origin is None else self.origin
         return replace(whole, key=location)
 
 
@@ -50,8 +50,10 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     return Document(file, parsed.values, _only_existing(parsed).places)
 
 
-def given(values: Mapping[str, Any], argument: Argument, overrides: Sequence[str] = ()) -> Document:
-    """Return values that stand in no file, but were given by an argument, as a document.
+def given(
+    values: Mapping[str, Any], origin: Place = NOWHERE, overrides: Sequence[str] = ()
+) -> Document:
+    """Return values that stand in no file as a document; `origin` is what they were given by.
 
     Raises:
         ConfigError: an override cannot be read.
@@ -59,7 +61,7 @@ def given(values: Mapping[str, Any], argument: Argument, overrides: Sequence[str
     parsed = Parsed({**values}, {})
     for override in overrides:
         parsed = _overridden(parsed, override)
-    return Document(Path(), parsed.values, parsed.places, argument)
+    return Document(Path(origin.file or ""), parsed.values, parsed.places, origin)
 
 
 def recipes() -> dict[str, Path]:

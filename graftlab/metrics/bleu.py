@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from graftlab.config import Section
+from graftlab.config import Conflict, Section
 from graftlab.metrics import Predictions, Score
 from graftlab.metrics._confusion import standard_error
 from graftlab.metrics._texts import examples, unwritten
@@ -41,7 +41,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _value_is_of_a_smoothing(self) -> "Config":
         if self.smooth_value is not None and self.smooth not in ("floor", "add-k"):
-            raise ValueError("smooth_value has no effect unless smooth is floor or add-k")
+            raise Conflict(
+                "smooth_value", "smooth_value has no effect unless smooth is floor or add-k"
+            )
         return self
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from graftlab.config import Section
+from graftlab.config import Conflict, Section
 from graftlab.errors import DataError
 from graftlab.metrics import Predictions, Score, pairs
 from graftlab.metrics._confusion import Margins, accuracy, f1, scored
@@ -32,7 +32,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _is_glues(self) -> "Config":
         if self.with_accuracy and self.average != "binary":
-            raise ValueError("with_accuracy is for average: binary")
+            raise Conflict("with_accuracy", "with_accuracy is for average: binary")
         return self
 
 

@@ -95,7 +95,7 @@ def measure(name: str) -> Measure:
         ConfigError: there is none, or its settings are wrong.
     """
     problems = Problems()
-    found = _built(_parted(name), (), given({}, name), problems)
+    found = _built(_parted(name), (name,), given({}), problems)
     problems.raise_if_any()
     assert found is not None
     return found
@@ -139,20 +139,20 @@ def _built(
     if "name" not in asked:
         near = closest("name", settings)
         hint = f" Did you mean 'name' by {near!r}?" if near else ""
-        problems.add(place, f"{said}.name is missing.{hint} Known: {', '.join(names())}.")
+        text = f"{said}.name is missing.{hint} Known: {', '.join(names())}."
+        problems.say(place, text, kind="missing", allowed=names())
         return None
     name = str(asked["name"])
     if name not in names():
         message = unknown("metric", name, names())
-        problems.add(place, f"{said}: {message}" if said else message)
+        problems.say(place, f"{said}: {message}", kind="unknown", given=name, allowed=names())
         return None
     entry = catalogue().get(name, Entry(name, "", {}))
     module = registry.find("metrics", entry.module)
     if module.Config is None:
         for key in settings:
-            problems.add(
-                document.place(*where, key), f"{said}.{key}: the metric {name} has no settings."
-            )
+            text = f"{said}.{key}: the metric {name} has no settings."
+            problems.say(document.place(*where, key), text, kind="unknown", given=key)
         return None if settings else Measure(name, module, None)
     config = build(module.Config, {**entry.settings, **settings}, document, where, problems)
     return None if config is None else Measure(_named(entry.module, config), module, config)

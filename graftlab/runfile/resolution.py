@@ -40,7 +40,7 @@ def resolve_task(task: str, overrides: Sequence[str] = ()) -> Part[TaskKind]:
     """
     problems, argument = Problems(), Argument("task", task)
     if task in parts.catalogue():
-        document = given_values({"task": {"name": task}}, argument, overrides)
+        document = given_values({"task": {"name": task}}, Place(argument=argument), overrides)
     else:
         try:
             document = read(task, overrides)

@@ -221,7 +221,7 @@ def test_settings_are_plain_have_usual_values_and_are_told_by_the_name(name: str
         given = settings.model_dump(exclude_defaults=True)
         assert all(isinstance(value, str | int | float | bool) for value in given.values())
         problems = Problems()
-        read = measures.read([{"name": module, **given}], (), document({}, name), problems)
+        read = measures.read([{"name": module, **given}], (), document({}), problems)
         problems.raise_if_any()
         assert measures.measure(read[0]).config == settings
         assert measures.measure(read[0]).name == read[0]

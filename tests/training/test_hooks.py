@@ -8,7 +8,7 @@ import tiny_runs
 from safetensors.torch import load_file
 
 from graftlab import config, inference, runfile
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, Place
 from graftlab.rundir.run import Run
 from graftlab.runs import attachment, material, session
 from graftlab.testing import resume
@@ -116,7 +116,7 @@ def test_hooks_stand_in_the_config_in_their_order_and_old_runs_have_none(tmp_pat
     plain = tiny_runs.run_file(tmp_path)
     assert "hooks" not in plain.resolved
     both = tiny_runs.run_file(tmp_path, {"hooks": ["norms", {"name": "anchor", "strength": 2.0}]})
-    again = runfile.resolve(config.given(both.resolved, "config.yaml"))
+    again = runfile.resolve(config.given(both.resolved, Place("config.yaml")))
     assert [hook["name"] for hook in again.resolved["hooks"]] == ["norms", "anchor"]
     assert again.resolved["hooks"] == both.resolved["hooks"]
     assert again.hooks[1].config.strength == 2.0
@@ -166,7 +166,7 @@ def test_hooks_of_the_method_come_first(tmp_path):
     tiny_runs.run_file(tmp_path)
     values = config.read_yaml(tmp_path / "run.yaml")
     values["method"] = {"name": "adalora", "initial_rank": 4, "target_rank": 2}
-    file = runfile.resolve(config.given({**values, "hooks": ["norms"]}, "run.yaml"))
+    file = runfile.resolve(config.given({**values, "hooks": ["norms"]}, Place("run.yaml")))
     loaded = material.load(file)
     attached = attachment.attach(file, loaded.backbone, loaded.task, None, Processes())
     assert [type(hook).__name__ for hook in attached.hooks] == ["Allocate", "Norms"]
