@@ -87,11 +87,16 @@ GOOD = b'{"text": "fine", "label": 0}\n{"text": "bad", "label": 1}\n'
 FILES = {  # case 47 and 48: content, what the message must hold
     "empty": (b"", "is empty"),
     "blank": (b"\n\n", "has no rows"),
-    "utf16": (GOOD.decode().encode("utf-16"), "UTF-16"),
-    "utf16 without mark": (GOOD.decode().encode("utf-16-le"), "UTF-16"),
     "malformed": (GOOD + b'{"text": "cut\n', "row 3: not JSON"),
     "a list": (GOOD + b"[1, 2]\n", "row 3: not a JSON object but a list"),
-    "not UTF-8": (GOOD + b'{"text": "\xff", "label": 0}\n', "row 3: byte 0xff"),
+    "not UTF-8": (
+        GOOD.replace(b"fine", "fein, süß".encode()) + b'{"text": "\xff", "label": 0}\n',
+        "row 3: byte 0xff",
+    ),
+    "an integer of 5,000 digits": (
+        GOOD + b'{"text": "x", "label": ' + b"9" * 5000 + b"}\n",
+        "row 3: not JSON",
+    ),
     "NUL": (GOOD + b'{"text": "\x00", "label": 0}\n', "row 3: a NUL byte"),
     "escaped NUL": (GOOD + b'{"text": "\\u0000", "label": 0}\n', "row 3: a NUL character"),
     "surrogate": (GOOD + b'{"text": "\\ud800", "label": 0}\n', "row 3: .*not valid Unicode"),
@@ -128,7 +133,7 @@ def test_a_line_of_a_hundred_megabytes_is_a_bad_row(tmp_path: Path) -> None:
         (b"\n", "no header"),
         (b"text,text\na,b\n", "stands twice"),
         (b"text,label\na,0\nb,1,2\n", "row 2: line 3: 3 fields"),
-        (b"text,label\na,0\n\xff,1\n", "row 2: line 3: not UTF-8"),
+        ("text,label\nä,0\n".encode() + b"\xff,1\n", "row 2: line 3: not UTF-8"),
         (b'text,label\n"a,0\nb,1\n', "quote is opened and never closed"),
     ],
 )

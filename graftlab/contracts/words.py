@@ -54,6 +54,20 @@ def _no_effect(place: str | None, key: str, because: str, value: Any) -> str:
     return f"{f'{place}: ' if place else ''}{key} has no effect: {why}."
 
 
+def _read_as(file: str, found: Mapping[str, str]) -> str:
+    said = "; ".join(READ_AS[key].format(FIELDS.get(value, value)) for key, value in found.items())
+    return f"{file} is read so: {said}"
+
+
+FIELDS = {"\t": "tabs"}
+READ_AS = {
+    "encoding": "encoding {} (task.encoding)",
+    "line_end": "a line ends with {} alone",
+    "delimiter": "fields parted by {} (task.delimiter)",
+    "quoting": "quotes are text (task.quoting: {})",
+}
+"""What there is to say of how a text file is read, each with the key that overrules it."""
+
 DAMAGE = {
     "missing": "{file} is missing",
     "changed": "{file} has changed since it was written (its sha256 is another)",
@@ -64,6 +78,13 @@ DAMAGE = {
 WORDS: Mapping[str, str | Callable[..., str]] = {
     "said": "{text}",
     # how the data came about
+    "read_as": _read_as,
+    "quotes_open": (
+        "{file}, line {line}: a quote is opened and not closed, and each line has as many fields as the "
+        "header all the same: rows may have become one. task.quoting: none takes quotes as text; "
+        "task.quoting: double says that this is meant"
+    ),
+    "system_files": "{folder}: {count} hidden files and files of systems are left out",
     "split_unlabelled": "{split} has no labels and is left out",
     "validation_is_test": "the validation split is used as test",
     "no_test": "there is no test split",

@@ -6,7 +6,7 @@ from typing import Any
 
 from graftlab.data import expressions
 from graftlab.data.expressions import Part
-from graftlab.data.readers import Numbered
+from graftlab.data.rows import Numbered
 from graftlab.data.section import Hub
 from graftlab.errors import ConfigError, DataError, GraftlabError, Refused
 

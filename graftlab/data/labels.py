@@ -9,12 +9,23 @@ from graftlab.errors import DataError, nearest
 MAX_INFERRED = 1000
 
 
+NESTED = (
+    "the label {value!r:.60} is not one label: several a row (multi-label) are another problem, which is "
+    "not trained here"
+)
+
+
 class Unusable(ValueError):
     """A value that makes its row unusable; the message says why."""
 
 
 class Dropped(Exception):
     """The row is one that the task leaves out, by its label or for the reason that the message gives."""
+
+
+def is_nested(value: Any) -> bool:
+    """Return whether a label is a list or a mapping, or has a length for another reason."""
+    return hasattr(value, "__len__") and not isinstance(value, str)
 
 
 def spell(value: Any) -> str | None:
@@ -42,7 +53,8 @@ def infer(values: Iterable[Any], drop: tuple[str, ...], where: str) -> tuple[str
     Raises:
         DataError: fewer than two, or so many different ones that they cannot be classes.
     """
-    found = {spelled for value in values if (spelled := spell(value)) is not None}
+    single = (value for value in values if not is_nested(value))
+    found = {spelled for value in single if (spelled := spell(value)) is not None}
     found -= {*drop, "-1"}
     if len(found) < 2:
         raise DataError(
@@ -96,6 +108,8 @@ class Classes:
         Raises:
             Dropped, Unusable
         """
+        if is_nested(value):
+            raise Unusable(NESTED.format(value=value))
         spelled = spell(value)
         if spelled is not None and spelled in self._classes:
             return self._classes[spelled]

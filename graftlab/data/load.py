@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from graftlab.config import Paths
 from graftlab.contracts import Data, Note, Problem, Row, written
-from graftlab.data import labels, readers, sources, splits
+from graftlab.data import labels, sources, splits
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError, Fault, GraftlabError, Place, wrong
 
@@ -46,7 +46,7 @@ def task_labels(config: DataSection, label: str) -> tuple[str, ...]:
         )
     if "train" not in files:
         raise ConfigError("task.labels: without a train split the class names must be given.")
-    source = sources.Source(str(files["train"]), readers.read(files["train"], (label, label)))
+    source = sources.open_file(config, files["train"], (label, label))
     split = sources.gather(source, [label], label, lambda _: {})
     return labels.infer(split.labels, config.drop_labels, split.where)
 
@@ -70,7 +70,7 @@ def check_local(config: DataSection, columns: Sequence[str], label: str) -> list
             key, at = f"task.files.{split}", Place(key=("files", split))
         wanted = [*columns, label] if split == "train" else columns
         try:
-            row = sources.first_row(path, (columns[0], label))
+            row = sources.first_row(config, path, (columns[0], label))
             if row is None:
                 found.append(Fault(f"{key}: {path} has no row that can be read.", "no_rows", at))
             else:
@@ -97,7 +97,8 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
         for split, source in opened.items()
     }
     for split in gathered.values():  # rows that cannot be read are told before labels that are odd
-        sources.tolerate(split.bad, config.skip_bad, split.where)
+        bad = sorted([*split.bad, *sources.nested(split)])
+        sources.tolerate(bad, config.skip_bad, split.where)
     reader: labels.Scores | labels.Classes = labels.Scores()
     if not regression:
         names = config.labels or _inferred(gathered, config)
@@ -120,6 +121,7 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
             why = "".join(f" {n} rows ({why}) are left out." for why, n in _dropped(gathered[s]))
             raise DataError(f"{gathered[s].where} has no row that can be used.{why}")
     used, record = splits.prepare(rows, hidden, config)
+    record["notes"] = [*written(sources.said(opened)), *record["notes"]]
     record["notes"] += written(
         Note.of("rows_left_out", split=s, rows=count, reason=reason)
         for s in gathered

@@ -1,7 +1,8 @@
 """Images from files, encoded bytes or raw pixels, as 8-bit RGB.
 
-Rotated as their EXIF says; of an animated image the first frame; 16-bit grey scaled to 8; CMYK, palette
-and grey converted; transparency ignored, as the hub's own image sets are read. No file runs code.
+Rotated as their EXIF says; of an animated image the first frame; integers of more bits and floats scaled
+by their range; CMYK, palette and grey converted; transparency ignored, as the hub's own image sets are
+read. No file runs code.
 """
 
 import base64
@@ -44,8 +45,8 @@ def find(value: Any, root: Path) -> "Picture":
         return root / value
     if isinstance(value, bytes):
         return value
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (2, 3):
-        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "uif" and value.ndim in (2, 3):
+        return value if value.dtype == np.uint8 else scaled(value)
     raise Unusable(f"no image but {value!r:.60}")
 
 
@@ -81,17 +82,21 @@ def content(picture: "Picture") -> bytes:
 
 
 def check(picture: "Picture") -> None:
-    """Read an image's header (and a PNG's checksums), without decoding its pixels.
+    """Decode an image, a large JPEG at an eighth of its size: what cannot be trained on is found here.
 
     Raises:
         Unusable: it is no image, damaged, or too large.
     """
-    if isinstance(picture, bytes | Path):
-        with _open(picture) as image:
-            try:
-                image.verify()
-            except Exception as error:  # Pillow's plug-ins raise whatever they meet
-                raise Unusable(f"a damaged image: {error}") from None
+    if not isinstance(picture, bytes | Path):
+        return
+    with _open(picture) as image:
+        try:
+            image.verify()  # a PNG's checksums
+        except Exception as error:  # Pillow's plug-ins raise whatever they meet
+            raise Unusable(f"a damaged image: {error}") from None
+    with _open(picture) as image:
+        image.draft("RGB", (1, 1))
+        _decoded(image)
 
 
 def _open(picture: bytes | Path) -> "Image":
@@ -122,23 +127,53 @@ def decode(picture: "Picture") -> "Image":
         Unusable: it is damaged.
     """
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if isinstance(picture, np.ndarray):
         pixels = picture.squeeze(-1) if picture.ndim == 3 and picture.shape[-1] == 1 else picture
         return Image.fromarray(pixels).convert("RGB")
     with _open(picture) as opened:
-        try:
-            opened.seek(0)
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-        except Exception as error:  # Pillow's plug-ins raise whatever they meet
-            raise Unusable(f"a damaged image: {error}") from None
-    if image.mode.startswith("I"):  # 16-bit grey; `convert` would clip it at 255
-        pixels = np.asarray(image).astype(np.int64)
-        return Image.fromarray((pixels >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise Unusable("an image of floating-point pixels, whose range is not known")
+        return _decoded(opened)
+
+
+def _decoded(opened: "Image") -> "Image":
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    of_16_bits = opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format == "PNG")
+    try:
+        opened.seek(0)
+        image = ImageOps.exif_transpose(opened)
+        image.load()
+    except Exception as error:  # Pillow's plug-ins raise whatever they meet
+        raise Unusable(f"a damaged image: {error}") from None
+    if image.mode.startswith("I") or image.mode == "F":  # `convert` would clip them at 255
+        pixels = np.asarray(image)
+        return Image.fromarray(scaled(pixels, 16 if of_16_bits else None)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def scaled(pixels: "np.ndarray", bits: int | None = None) -> "np.ndarray":
+    """Return pixels as 8-bit integers: integers by their bits, floats of 0 to 1 or of 0 to 255.
+
+    Where the bits of integers are not said, they are the least of 8, 16 and 32 that hold the largest.
+
+    Raises:
+        Unusable: some are negative or no numbers, or floats are above 255.
+    """
+    import numpy as np
+
+    low, high = (float(pixels.min()), float(pixels.max())) if pixels.size else (0.0, 0.0)
+    if pixels.dtype.kind == "f":
+        if not (low >= 0 and high <= 255):  # false of NaN too
+            raise Unusable(
+                f"floating-point pixels from {low:g} to {high:g}, not 0 to 1 or 0 to 255"
+            )
+        return np.rint(pixels * (255 if high <= 1 else 1)).astype(np.uint8)
+    if low < 0:
+        raise Unusable(f"integer pixels from {low:g} to {high:g}, not from 0")
+    if bits is None:
+        bits = 8 if high < 2**8 else 16 if high < 2**16 else 32
+    return (pixels.astype(np.int64) >> (bits - 8)).clip(0, 255).astype(np.uint8)

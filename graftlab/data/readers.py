@@ -1,22 +1,31 @@
 """Rows of local files, one at a time, with what is wrong with a row in place of the row."""
 
-import csv
-import gzip
 import json
+import logging
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from graftlab.errors import DataError
+from graftlab.contracts import Note
+from graftlab.data import tables, textfile
+from graftlab.data.rows import Numbered
+from graftlab.data.textfile import Given, Layout
+from graftlab.errors import ConfigError, DataError
 
-Numbered = tuple[int, dict[str, Any] | str]
-"""A row's index in its source (from 0; for JSON Lines the line) and the row, or why it is none."""
+log = logging.getLogger("graftlab")
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-PACKED = tuple(f"{suffix}.gz" for suffix in SUFFIXES[:-1])
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
+PACKED = tuple(f"{suffix}.gz" for suffix in SUFFIXES if suffix != ".parquet")
+TABLES = (".csv", ".tsv")
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 MAX_LINE = 16 * 2**20  # bytes; a longer line is a broken file, not an example
+SYSTEM = {  # files and folders that systems and programs leave behind, beside those that begin with a dot
+    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx"),
+    *("$recycle.bin", "system volume information", "lost+found", "@eadir", "#recycle"),
+    "__pycache__",
+}
 
 
 def suffix_of(path: Path) -> str:
@@ -25,45 +34,133 @@ def suffix_of(path: Path) -> str:
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
-def read(path: Path, columns: tuple[str, str] = ("image", "label")) -> Iterator[Numbered]:
-    """Yield the rows of a file, or of an image folder (`class/file`), whose two columns are named here.
+def look(path: Path, given: Given = Given()) -> Layout:  # noqa: B008  it is immutable
+    """Return how a file is read: what is given, and what it tells itself.
 
     Raises:
-        DataError: it is missing, empty, not UTF-8 as a whole, damaged, or of a kind that is not known.
+        DataError: it is missing, empty, damaged, or of a kind that is not known.
     """
     if path.is_dir():
-        yield from _image_folder(path, columns)
-        return
+        return Layout()
+    _check(path)
+    suffix = suffix_of(path)
+    if suffix == ".parquet":
+        return Layout()
+    try:
+        encoding = given.encoding or textfile.encoding_of(path)
+        end = textfile.end_of_lines(path, encoding)
+        if suffix in TABLES:
+            return tables.look(path, given, encoding, end)
+    except (EOFError, zlib.error, OSError) as error:
+        raise _damaged(path, error) from error
+    return Layout(encoding, end)
+
+
+def _check(path: Path) -> None:
+    """Refuse what no reader takes. `Raises:` DataError."""
     if not path.exists():
-        raise DataError(f"there is no file {path}.")
+        raise DataError(f"there is no file {path.absolute()}.")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty.")
-    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
-    suffix = suffix_of(path)
-    if suffix not in readers:
+    with path.open("rb") as file:
+        head = file.read(4)
+    if path.suffix.lower() in WORKBOOKS or (head == b"PK\3\4" and suffix_of(path)):
+        raise DataError(
+            f"{path} is a workbook of a spreadsheet program, which is not read: save its sheet as "
+            f"CSV (in Excel: File, Save As, CSV UTF-8), and name that."
+        )
+    if not suffix_of(path):
         known = ", ".join((*SUFFIXES, *PACKED))
         raise DataError(
             f"{path}: files of this kind are not read. Known: {known}; or an image folder."
         )
+    if head.startswith(b"\x1f\x8b") and not path.name.lower().endswith(".gz"):
+        raise DataError(f"{path} is packed by gzip. Name it {path.name}.gz.")
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is damaged or cannot be read: {error}. Get it again.")
+
+
+def read(
+    path: Path, columns: tuple[str, str] = ("image", "label"), layout: Layout | None = None
+) -> Iterator[Numbered]:
+    """Yield the rows of a file, or of an image folder (`class/file`), whose two columns are named here.
+
+    Without a layout it is found, and logged where it is not the usual one. Rows of a text file have the
+    first column alone.
+
+    Raises:
+        DataError: the file is missing, empty, not of its encoding, damaged, or of a kind that is not known.
+    """
+    if layout is None:
+        layout = look(path)
+        for note in notes(path, layout):
+            log.warning("%s", note)
+    if path.is_dir():
+        yield from _image_folder(path, columns)
+        return
+    _check(path)
     try:
-        yield from readers[suffix](path)
+        match suffix_of(path):
+            case ".jsonl":
+                yield from _jsonl(path, layout)
+            case ".json":
+                yield from _json(path, layout)
+            case ".parquet":
+                yield from _parquet(path)
+            case ".txt":
+                yield from read_text(path, columns[0], layout)
+            case _:
+                yield from tables.rows(path, layout)
     except (EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{path} is damaged or cannot be read: {error}. Get it again.") from error
+        raise _damaged(path, error) from error
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Yield lines without a byte order mark and without their end."""
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        for number, line in enumerate(file):
-            if number == 0:
-                if line.startswith((b"\xff\xfe", b"\xfe\xff")) or line[:40].count(b"\0") > 10:
-                    raise DataError(f"{path} is UTF-16. Save it as UTF-8.")
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            yield line.rstrip(b"\r\n")
+def notes(path: Path, layout: Layout) -> list[Note]:
+    """Return what a run's reader has to know of how a file is read: nothing where it is the usual way."""
+    if path.is_dir():
+        hidden = sum(
+            is_system(file.relative_to(path)) for file in path.rglob("*") if file.is_file()
+        )
+        return [Note.of("system_files", folder=str(path), count=hidden)] if hidden else []
+    found = {}
+    if layout.encoding != "utf-8":
+        found["encoding"] = layout.encoding
+    if layout.end == "\r":
+        found["line_end"] = "CR"
+    if suffix_of(path) in TABLES:
+        if layout.delimiter != tables.usual_delimiter(path):
+            found["delimiter"] = layout.delimiter
+        if layout.quoting == "none":
+            found["quoting"] = "none"
+    said = [Note.of("read_as", file=str(path), found=found)] if found else []
+    if layout.ambiguous_line is not None:
+        said.append(Note.of("quotes_open", file=str(path), line=layout.ambiguous_line))
+    return said
 
 
-def _jsonl(path: Path) -> Iterator[Numbered]:
-    for index, line in enumerate(_lines(path)):
+def check_given(given: Given, paths: list[Path]) -> None:
+    """Refuse a key that none of the files has a use for. `Raises:` ConfigError."""
+    suffixes = {"" if path.is_dir() else suffix_of(path) for path in paths}
+    table, text = suffixes & set(TABLES), suffixes - {"", ".parquet"}
+    for key, value in given._asdict().items():
+        if value is not None and not (text if key == "encoding" else table):
+            held = ", ".join(path.name for path in paths)
+            raise ConfigError(f"task.{key} has no effect on {held}. Leave it out.")
+
+
+def is_system(path: Path) -> bool:
+    """Return whether a file, or a folder above it, is one that systems leave behind or hide."""
+    return any(
+        part.startswith((".", "~$")) or part.lower() in SYSTEM
+        for part in path.parts
+        if part != ".."
+    )
+
+
+def _jsonl(path: Path, layout: Layout) -> Iterator[Numbered]:
+    for index, line in enumerate(textfile.lines(path, layout.encoding, layout.end)):
         if line.strip():
             yield index, _parse_line(line)
 
@@ -74,73 +171,40 @@ def _parse_line(line: bytes) -> dict[str, Any] | str:
     try:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return f"byte 0x{line[error.start]:02x} at position {error.start + 1} is not UTF-8"
-    except (json.JSONDecodeError, RecursionError) as error:
+        return _not_utf8(line, error)
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: also an integer of thousands of digits
         if b"\0" in line:
             return "a NUL byte stands in the line"
-        return f"not JSON: {error}"
+        return f"not JSON: {_why(error)}"
     return row if isinstance(row, dict) else f"not a JSON object but a {type(row).__name__}"
 
 
-def _json(path: Path) -> Iterator[Numbered]:
+def _json(path: Path, layout: Layout) -> Iterator[Numbered]:
     try:
-        rows = json.loads(b"\n".join(_lines(path)).decode("utf-8"))
+        text = b"\n".join(textfile.lines(path, layout.encoding, layout.end)).decode("utf-8")
+        rows = json.loads(text)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 ({error}). Save it as UTF-8.") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(
+            f"{path} is not UTF-8 ({error}). Name its encoding as task.encoding, or save it as UTF-8."
+        ) from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: also an integer of thousands of digits
         hint = " One object a line? Then name it .jsonl." if "Extra data" in str(error) else ""
-        raise DataError(f"{path} is not JSON: {error}.{hint}") from None
+        raise DataError(f"{path} is not JSON: {_why(error)}.{hint}") from None
     if not isinstance(rows, list):
         raise DataError(f"{path} holds a {type(rows).__name__}; a list of objects is wanted.")
     for index, row in enumerate(rows):
         yield index, row if isinstance(row, dict) else f"not an object but a {type(row).__name__}"
 
 
-def _csv(path: Path) -> Iterator[Numbered]:
-    delimiter = "\t" if suffix_of(path) == ".tsv" else ","
-    # Bytes that are not UTF-8 become lone surrogates here, which no valid text has; told per row below.
-    lines = (line.decode("utf-8", "surrogateescape") + "\n" for line in _lines(path))
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    header = next(reader, None)
-    if not header or not any(header):
-        raise DataError(f"{path} has no header: its first line must name the columns.")
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}: a column name stands twice in the header: {', '.join(header)}.")
-    csv.field_size_limit(MAX_LINE)
-    index = 0
-    while True:
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if "end of data" in str(error):
-                raise DataError(f"{path}: a quote is opened and never closed.") from None
-            yield index, f"line {reader.line_num}: {error}"
-        else:
-            if not values:
-                continue
-            yield index, _csv_row(header, values, reader.line_num)
-        index += 1
-
-
-def _csv_row(header: list[str], values: list[str], line: int) -> dict[str, Any] | str:
-    if len(values) != len(header):
-        return f"line {line}: {len(values)} fields where the header has {len(header)}"
-    if any("\0" in value for value in values):
-        return f"line {line}: a NUL byte stands in it"
-    if not all(value.isascii() or is_unicode(value) for value in values):
-        return f"line {line}: not UTF-8"
-    return dict(zip(header, values, strict=True))
-
-
-def is_unicode(text: str) -> bool:
-    """Return whether a text can be written as UTF-8 (lone surrogates cannot)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _why(error: Exception) -> str:
+    """Return why JSON is none; Python's advice on long integers is not for the reader of data."""
+    return str(error).partition("; use sys")[0]
 
 
 def _parquet(path: Path) -> Iterator[Numbered]:
@@ -159,32 +223,37 @@ def _parquet(path: Path) -> Iterator[Numbered]:
 
 
 def _image_folder(path: Path, columns: tuple[str, str]) -> Iterator[Numbered]:
-    """Yield file and folder name, sorted; files of other kinds are named, not read."""
-    folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    """Yield file and folder name, sorted; files of other kinds are named, those of systems left out."""
+    folders = sorted(
+        folder for folder in path.iterdir() if folder.is_dir() and not is_system(Path(folder.name))
+    )
     if not folders:
         raise DataError(f"{path} has no folders in it: an image folder is class/file.")
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
     for index, file in enumerate(files):
-        label = file.relative_to(path).parts[0]
-        if file.name.startswith("."):
+        within = file.relative_to(path)
+        if is_system(within):
             continue
         if file.suffix.lower() in IMAGES:
-            yield index, dict(zip(columns, (str(file.absolute()), label), strict=True))
+            yield index, dict(zip(columns, (str(file.absolute()), within.parts[0]), strict=True))
         else:
             yield index, f"{file.name} is not an image file ({', '.join(IMAGES)})"
 
 
-def read_text(path: Path, column: str) -> Iterator[Numbered]:
+def read_text(path: Path, column: str, layout: Layout | None = None) -> Iterator[Numbered]:
     """Yield `{column: line}` for each line of a text file that is not blank. `Raises:` as `read`."""
-    if not path.exists():
-        raise DataError(f"there is no file {path}.")
-    for index, line in enumerate(_lines(path)):
+    layout = layout or look(path)
+    for index, line in enumerate(textfile.lines(path, layout.encoding, layout.end)):
         if not line.strip():
             continue
         try:
             yield index, {column: line.decode("utf-8")}
         except UnicodeDecodeError as error:
-            yield (
-                index,
-                f"byte 0x{line[error.start]:02x} at position {error.start + 1} is not UTF-8",
-            )
+            yield index, _not_utf8(line, error)
+
+
+def _not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
+    return (
+        f"byte 0x{line[error.start]:02x} at position {error.start + 1} is not UTF-8 (task.encoding names "
+        f"another encoding)"
+    )

@@ -5,6 +5,9 @@ from typing import Any, overload
 
 from graftlab.contracts import Row
 
+Numbered = tuple[int, dict[str, Any] | str]
+"""A row's index in its source (from 0; for JSON Lines the line) and the row, or why it is none."""
+
 
 class Rows(Sequence[Row]):
     """Examples as a sequence of dicts, stored by column (a third of the memory of dicts)."""

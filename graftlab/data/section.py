@@ -1,5 +1,6 @@
 """What every task says about its data: where the rows are, which columns matter, how they are split."""
 
+import codecs
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from graftlab.config import Conflict, Section
 from graftlab.data.expressions import PATTERN
+from graftlab.data.textfile import Given
 
 
 class Hub(Section):
@@ -28,7 +30,7 @@ class Hub(Section):
 
 
 class Files(Section):
-    """Local files, one a split: .csv .tsv .json .jsonl (each also .gz), .parquet, or an image folder."""
+    """Local files, one a split: .csv .tsv .json .jsonl .txt (each also .gz), .parquet, or an image folder."""
 
     train: Path
     """Rows to train on."""
@@ -53,6 +55,15 @@ class DataSection(Section):
     of images)."""
     files: Files | None = None
     """Local files, one a split."""
+    encoding: str | None = None
+    """Encoding of the local files that are text, such as cp1252. Left out: found, and said where it is not
+    UTF-8."""
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    """What parts the fields of local .csv and .tsv files. Left out: found among `,` `;` tab `|`, and said
+    where it is not the usual one."""
+    quoting: Literal["double", "none"] | None = None
+    """Whether quotes in .csv and .tsv files hold a field together, or are text. Left out: they do, but in a
+    table parted by tabs whose lines all have as many fields as the header in spite of open quotes."""
     hub: Hub | None = None
     """A data set of the hub."""
     source: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
@@ -87,6 +98,16 @@ class DataSection(Section):
     max_test_samples: int | None = Field(None, ge=1)
     """At most so many test rows, drawn at random."""
 
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        try:
+            return value and codecs.lookup(value).name
+        except (LookupError, ValueError):
+            raise ValueError(
+                f"no encoding {value!r}; usual are utf-8, utf-16, cp1252, latin-1, cp1251, shift_jis"
+            ) from None
+
     @field_validator("labels", "drop_labels", mode="before")
     @classmethod
     def _labels_are_text(cls, value: Any) -> Any:
@@ -108,11 +129,20 @@ class DataSection(Section):
             raise Conflict(
                 "options", "options are the arguments of source, but the rows come from elsewhere"
             )
+        given = {key: getattr(self, key) for key in ("encoding", "delimiter", "quoting")}
+        if any(given.values()) and not (self.data_dir or self.files):
+            names = ", ".join(key for key, value in given.items() if value)
+            raise ValueError(f"{names}: for local files, but the rows come from elsewhere")
         if isinstance(self.labels, tuple) and len(set(self.labels)) < len(self.labels):
             raise Conflict("labels", "labels: a class name stands twice")
         if self.labels is None and self.hub and not (self.data_dir or self.files):
             self._labels_unknown()
         return self
+
+    @property
+    def given(self) -> Given:
+        """What is said of how local text files are read."""
+        return Given(self.encoding, self.delimiter, self.quoting)
 
     def _labels_unknown(self) -> None:
         """Kinds whose problem has no class names override this."""

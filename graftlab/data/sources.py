@@ -2,15 +2,15 @@
 
 import importlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from graftlab.config import Paths
-from graftlab.data import readers
+from graftlab.contracts import Note
+from graftlab.data import labels, readers
 from graftlab.data.labels import Classes, Dropped, Scores, Unusable
-from graftlab.data.readers import Numbered
-from graftlab.data.rows import Rows
+from graftlab.data.rows import Numbered, Rows
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError, Place, nearest
 
@@ -24,6 +24,8 @@ class Source(NamedTuple):
     where: str
     """What messages call it: the file, or data set and split."""
     rows: Iterable[Numbered]
+    notes: tuple[Note, ...] = ()
+    """How it is read, where that is not the usual way."""
 
 
 class Gathered(NamedTuple):
@@ -42,10 +44,13 @@ def local_files(config: DataSection) -> dict[str, Path]:
     """Return the local file or folder of each split; empty where the rows come from elsewhere.
 
     Raises:
+        ConfigError: a key says how to read files of another kind.
         DataError: the folder is missing or holds no split, or a split has two files.
     """
     if config.files:
-        return {split: path for split in SPLITS if (path := getattr(config.files, split))}
+        named = {split: path for split in SPLITS if (path := getattr(config.files, split))}
+        readers.check_given(config.given, list(named.values()))
+        return named
     if not config.data_dir:
         return {}
     if not config.data_dir.is_dir():
@@ -53,7 +58,9 @@ def local_files(config: DataSection) -> dict[str, Path]:
     found = {split: _split_file(config.data_dir, split) for split in SPLITS}
     if not any(found.values()):
         raise no_train(config.data_dir)
-    return {split: path for split, path in found.items() if path}
+    held = {split: path for split, path in found.items() if path}
+    readers.check_given(config.given, list(held.values()))
+    return held
 
 
 def no_train(folder: Path) -> DataError:
@@ -70,6 +77,8 @@ def no_train(folder: Path) -> DataError:
 def _split_file(folder: Path, split: str) -> Path | None:
     names = [f"{split}{suffix}" for suffix in (*readers.SUFFIXES, *readers.PACKED)]
     found = [folder / name for name in [*names, split] if (folder / name).exists()]
+    # A text file beside a table tells of it, as often as not.
+    found = [path for path in found if readers.suffix_of(path) != ".txt"] or found
     if len(found) > 1:
         held = ", ".join(path.name for path in found)
         raise DataError(f"{folder} has more than one {split}: {held}. Keep one, or use task.files.")
@@ -83,9 +92,7 @@ def open_splits(config: DataSection, paths: Paths, columns: tuple[str, str]) -> 
         ConfigError, DataError, Refused: the source cannot be used.
     """
     if local := local_files(config):
-        return {
-            split: Source(str(path), readers.read(path, columns)) for split, path in local.items()
-        }
+        return {split: open_file(config, path, columns) for split, path in local.items()}
     if config.hub:
         from graftlab.data import hub
 
@@ -95,6 +102,28 @@ def open_splits(config: DataSection, paths: Paths, columns: tuple[str, str]) -> 
         }
     assert config.source
     return _call(config.source, config.options)
+
+
+def open_file(config: DataSection, path: Path, columns: tuple[str, str]) -> Source:
+    """Return a local file as the section says to read it. `Raises:` DataError: it cannot be read."""
+    layout = readers.look(path, config.given)
+    notes = tuple(readers.notes(path, layout))
+    return Source(str(path), readers.read(path, columns, layout), notes)
+
+
+def said(opened: Mapping[str, Source]) -> list[Note]:
+    """Return how the splits are read, where that is not the usual way."""
+    return [note for source in opened.values() for note in source.notes]
+
+
+def nested(split: Gathered) -> list[tuple[int, str]]:
+    """Return the rows whose label is a list or a mapping, each with why it cannot be one."""
+    indices = split.rows.columns["index"]
+    return [
+        (index, labels.NESTED.format(value=value))
+        for index, value in zip(indices, split.labels, strict=True)
+        if labels.is_nested(value)
+    ]
 
 
 def _call(source: str, options: Mapping[str, Any]) -> dict[str, Source]:
@@ -153,7 +182,7 @@ def gather(
     """
     inputs: list[dict[str, Any]] = []
     indices: list[int] = []
-    labels: list[Any] = []
+    found_labels: list[Any] = []
     bad: list[tuple[int, str]] = []
     dropped: Counter[str] = Counter()
     columns = tuple(columns)
@@ -176,12 +205,12 @@ def gather(
             dropped[str(reason)] += 1
             continue
         indices.append(index)
-        labels.append(row.get(label))
+        found_labels.append(row.get(label))
     if not indices and not bad and not dropped:
         raise DataError(f"{source.where} has no rows.")
     names = inputs[0] if inputs else ()
     rows = {name: [row[name] for row in inputs] for name in names}
-    return Gathered(Rows({"index": indices, **rows}), labels, bad, source.where, dropped)
+    return Gathered(Rows({"index": indices, **rows}), found_labels, bad, source.where, dropped)
 
 
 class Labelled(NamedTuple):
@@ -196,20 +225,20 @@ class Labelled(NamedTuple):
 def label(split: Gathered, read: Classes | Scores) -> Labelled:
     """Return the split's rows with `label` as a class integer or a score."""
     keep: list[int] = []
-    labels: list[int | float] = []
+    read_labels: list[int | float] = []
     bad = list(split.bad)
     dropped = 0
     indices = split.rows.columns["index"]
     for position, value in enumerate(split.labels):
         try:
-            labels.append(read(value))
+            read_labels.append(read(value))
             keep.append(position)
         except Dropped:
             dropped += 1
         except Unusable as reason:
             bad.append((indices[position], str(reason)))
     rows = split.rows if len(keep) == len(split.rows) else split.rows.take(keep)
-    return Labelled(Rows({**rows.columns, "label": labels}), dropped, sorted(bad))
+    return Labelled(Rows({**rows.columns, "label": read_labels}), dropped, sorted(bad))
 
 
 def tolerate(bad: list[tuple[int, str]], skip_bad: int, where: str) -> list[dict[str, Any]]:
@@ -229,7 +258,7 @@ def tolerate(bad: list[tuple[int, str]], skip_bad: int, where: str) -> list[dict
     return [{"row": index + 1, "reason": reason} for index, reason in bad]
 
 
-def first_row(path: Path, columns: tuple[str, str]) -> dict[str, Any] | None:
-    """Return a local file's first row that can be read, or None. `Raises:` as `readers.read`."""
-    rows: Iterator[Numbered] = readers.read(path, columns)
+def first_row(config: DataSection, path: Path, columns: tuple[str, str]) -> dict[str, Any] | None:
+    """Return a local file's first row that can be read, or None. `Raises:` as `open_file`."""
+    rows = open_file(config, path, columns).rows
     return next((row for _, row in rows if isinstance(row, dict)), None)

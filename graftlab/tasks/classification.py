@@ -13,7 +13,9 @@ from graftlab.contracts import Backbone, Batch, Data, Problem, Row, inputs_of
 from graftlab.data import readers, sources, splits
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
+from graftlab.data.rows import Numbered
 from graftlab.data.section import DataSection
+from graftlab.data.textfile import is_unicode
 from graftlab.errors import ConfigError, DataError, Fault
 from graftlab.tasks._outputs import forward, label_array, losses, predictions
 from graftlab.tasks._tokens import Texts
@@ -125,7 +127,7 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
         raise Unusable(f"column {column!r} is {value!r:.60}, not text")
     if "\0" in value:
         raise Unusable(f"a NUL character stands in column {column!r}")
-    if not value.isascii() and not readers.is_unicode(value):
+    if not value.isascii() and not is_unicode(value):
         raise Unusable(f"column {column!r} is not valid Unicode (a lone surrogate)")
     return value
 
@@ -177,9 +179,7 @@ def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]
     return result
 
 
-def _inputs(
-    config: Config, source: str | Path | Sequence[Any]
-) -> tuple[str, Iterable[readers.Numbered]]:
+def _inputs(config: Config, source: str | Path | Sequence[Any]) -> tuple[str, Iterable[Numbered]]:
     columns = _columns(config)
     if isinstance(source, Path):
         if source.suffix.lower() != ".txt":

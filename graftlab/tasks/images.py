@@ -9,6 +9,7 @@ from graftlab.contracts import Backbone, Batch, Data, Problem, Row, inputs_of
 from graftlab.data import pictures, readers, sources
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
+from graftlab.data.rows import Numbered
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError, Fault
 from graftlab.seeds import mix
@@ -116,9 +117,7 @@ def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]
     return result
 
 
-def _inputs(
-    column: str, source: str | Path | Sequence[Any]
-) -> tuple[str, Iterable[readers.Numbered]]:
+def _inputs(column: str, source: str | Path | Sequence[Any]) -> tuple[str, Iterable[Numbered]]:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():

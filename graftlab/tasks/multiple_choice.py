@@ -17,7 +17,7 @@ from graftlab.contracts import Backbone, Data, Problem, Row, Task
 from graftlab.data import readers, sources
 from graftlab.data.labels import Classes, Dropped, Unusable, names_of
 from graftlab.data.load import Form, check_local, read_splits
-from graftlab.data.rows import Rows
+from graftlab.data.rows import Numbered, Rows
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError, Fault
 from graftlab.tasks import _questions
@@ -196,9 +196,7 @@ def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]
     return result
 
 
-def _inputs(
-    config: Config, source: str | Path | Sequence[Any]
-) -> tuple[str, Iterable[readers.Numbered]]:
+def _inputs(config: Config, source: str | Path | Sequence[Any]) -> tuple[str, Iterable[Numbered]]:
     if isinstance(source, Path):
         if source.suffix.lower() != ".txt":
             return str(source), readers.read(source)

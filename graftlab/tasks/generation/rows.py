@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.config import Paths
-from graftlab.contracts import Data, Problem, Row
+from graftlab.contracts import Data, Problem, Row, written
 from graftlab.data import readers, sources, splits
 from graftlab.data.labels import Unusable
-from graftlab.data.rows import Rows
+from graftlab.data.rows import Numbered, Rows
 from graftlab.errors import DataError
 from graftlab.tasks.classification import same_text
 from graftlab.tasks.generation import chat
@@ -120,6 +120,7 @@ def read(config: Config, paths: Paths) -> Data:
             "revision": config.hub.revision if config.hub else None,
             "skipped": skipped,
             **record,
+            "notes": [*written(sources.said(opened)), *record["notes"]],
         },
     )
 
@@ -174,9 +175,7 @@ def _unanswered(inputs: dict[str, Any]) -> dict[str, Any]:
     return inputs
 
 
-def _inputs(
-    config: Config, source: str | Path | Sequence[Any]
-) -> tuple[str, Iterable[readers.Numbered]]:
+def _inputs(config: Config, source: str | Path | Sequence[Any]) -> tuple[str, Iterable[Numbered]]:
     if isinstance(source, Path):
         if source.suffix.lower() != ".txt":
             return str(source), readers.read(source)
