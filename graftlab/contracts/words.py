@@ -59,6 +59,14 @@ def _read_as(file: str, found: Mapping[str, str]) -> str:
     return f"{file} is read so: {said}"
 
 
+def _marks_unknown(marks: Sequence[str]) -> str:
+    return (
+        f"the chat template writes {', '.join(marks)}, and the tokenizer has no such token: they are spelled "
+        f"out, and no token ends a turn. Take a template of the model's own as task.chat_template_file, or a "
+        f"backbone that was made for this one"
+    )
+
+
 FIELDS = {"\t": "tabs"}
 READ_AS = {
     "encoding": "encoding {} (task.encoding)",
@@ -92,6 +100,7 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
     "validation_carved": "validation carved from train: {rows} rows",
     "rows_left_out": "{split}: {rows} rows ({reason}) left out",
     "drawn_of_tasks": _quotas,
+    "marks_unknown": _marks_unknown,
     # where the weights came from
     "folder_of_that_name": "{model} is the folder {folder}, not the model of that name",
     "from_the_cache": "{model} is read from the cache ({revision:.12}): {reason}",

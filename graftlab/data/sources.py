@@ -160,6 +160,11 @@ def check_columns(row: Mapping[str, Any], wanted: Iterable[str], where: str) -> 
             close = nearest(column, row)
             hint = f" Did you mean {close!r}?" if close else ""
             known = ", ".join(map(str, row))
+            if {"chosen", "rejected"} <= set(row):
+                hint = (
+                    " These are preferences (chosen and rejected), and training on them is out of scope; "
+                    "the chosen answers alone can be trained on: name their column."
+                )
             raise DataError(
                 f"{where} has no column {column!r}.{hint} Its columns: {known} "
                 f"(task.columns says which is which).",
@@ -208,8 +213,8 @@ def gather(
         found_labels.append(row.get(label))
     if not indices and not bad and not dropped:
         raise DataError(f"{source.where} has no rows.")
-    names = inputs[0] if inputs else ()
-    rows = {name: [row[name] for row in inputs] for name in names}
+    names = dict.fromkeys(name for row in inputs for name in row)
+    rows = {name: [row.get(name) for row in inputs] for name in names}
     return Gathered(Rows({"index": indices, **rows}), found_labels, bad, source.where, dropped)
 
 

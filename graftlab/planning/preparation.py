@@ -62,7 +62,8 @@ def prepare(file: RunFile) -> Prepared:
     has_tokens = loaded.backbone.max_length is not None
     splits = [split for split in data.splits if task.size(split) and has_tokens]
     lengths = {split: list(task.lengths(split)) for split in splits}
-    record = {**data.record, **task.record}
+    notes = [*data.record.get("notes", ()), *task.record.get("notes", ())]
+    record = {**data.record, **task.record, "notes": notes}
     whole = Prepared(file, data, record, _spreads(lengths), _kept(before[""], file))
     found = {}
     for number, name in enumerate(file.task.parts):

@@ -118,7 +118,7 @@ class Execution:
     def _load(self, saved: checkpoint.Checkpoint | None) -> Material:
         """Return data, backbone and task; environment.json then says what they are."""
         loaded = material.load(self.file, check=self.signals.check)
-        for record in (loaded.backbone.record, loaded.data.record):
+        for record in (loaded.backbone.record, loaded.record):
             for note in read_notes(record.get("notes", ())):
                 log.warning("%s", note)
         evaluation.rehearse(loaded.task, loaded.data.splits)

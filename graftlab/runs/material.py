@@ -25,7 +25,8 @@ class Material:
     def record(self) -> dict[str, Any]:
         """What environment.json says of the data; an adapter outlives them, and needs their labels."""
         bound = getattr(self.task, "record", {})
-        return {**self.data.problem.as_json(), **self.data.record, **bound}
+        notes = [*self.data.record.get("notes", ()), *bound.get("notes", ())]
+        return {**self.data.problem.as_json(), **self.data.record, **bound, "notes": notes}
 
 
 def _go_on() -> None:

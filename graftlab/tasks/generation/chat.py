@@ -1,5 +1,4 @@
-"""Conversations: read from `messages` or ShareGPT's turns, and rendered by a chat template, with the places
-of the assistant's turns in the text."""
+"""Conversations rendered by a chat template, with the places of the assistant's turns in the text."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,22 +7,14 @@ from typing import Any, NamedTuple
 
 from graftlab.data.labels import Unusable
 from graftlab.errors import ConfigError, DataError
-from graftlab.tasks.classification import text_of
+from graftlab.tasks.generation.turns import Message
 
-Message = dict[str, str]
-"""`role` and `content`."""
-
-ROLES = {  # of ShareGPT's files, beside those of chat templates
-    "human": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-}
-KNOWN = ("system", "user", "assistant", "tool", "developer")
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+MARKS = re.compile(r"<\|[^|<>\s{}]{1,40}\|>|<(?:start|end)_of_turn>")
+"""What looks like a special token in the text of a template: ChatML's, Llama 3's, Gemma's."""
+
+
+Tools = Sequence[Mapping[str, Any]]
 
 
 class Segment(NamedTuple):
@@ -34,27 +25,6 @@ class Segment(NamedTuple):
     """Whether it is the assistant's."""
     plain: bool = True
     """Whether what spells a special token in it is text."""
-
-
-def messages_of(value: Any, column: str) -> list[Message]:
-    """Return the turns of a conversation in either layout. `Raises:` Unusable."""
-    if not isinstance(value, list | tuple) or not value:
-        raise Unusable(f"column {column!r} is {value!r:.60}, not a list of turns")
-    return [_message(turn, f"{column}[{place}]") for place, turn in enumerate(value)]
-
-
-def _message(turn: Any, where: str) -> Message:
-    if not isinstance(turn, Mapping):
-        raise Unusable(f"{where} is {turn!r:.60}, not a turn with role and content")
-    pair = ("from", "value") if "from" in turn else ("role", "content")
-    if missing := [key for key in pair if key not in turn]:
-        raise Unusable(f"{where} has no {missing[0]!r}; it has {', '.join(map(str, turn))}")
-    said = str(turn[pair[0]])
-    role = ROLES.get(said.lower(), said.lower())
-    if role not in KNOWN:
-        known = ", ".join((*KNOWN, *ROLES))
-        raise Unusable(f"{where}: the role {said!r} is none of {known}")
-    return {"role": role, "content": text_of({where: turn[pair[1]]}, where)}
 
 
 def template_of(tokenizer: Any, file: Path | None) -> str:
@@ -90,28 +60,45 @@ class Renderer:
         self.template, self.system = template, system
         self._marks = bool(GENERATION.search(template))
 
-    def _with_system(self, messages: Sequence[Message]) -> list[Message]:
-        if self.system is None or messages[0]["role"] in ("system", "developer"):
-            return list(messages)
-        return [{"role": "system", "content": self.system}, *messages]
+    def unknown_marks(self) -> list[str]:
+        """Return what looks like a special token in the template, and is none of the tokenizer."""
+        known = self._tokenizer.get_vocab()
+        return [mark for mark in dict.fromkeys(MARKS.findall(self.template)) if mark not in known]
 
-    def text(self, messages: Sequence[Message], ask: bool = False) -> str:
+    def _with_system(self, messages: Sequence[Message]) -> list[Message]:
+        turns = [{k: v for k, v in turn.items() if k != "trained"} for turn in messages]
+        if self.system is None or (turns and turns[0]["role"] in ("system", "developer")):
+            return turns
+        return [{"role": "system", "content": self.system}, *turns]
+
+    def text(
+        self, messages: Sequence[Message], ask: bool = False, tools: Tools | None = None
+    ) -> str:
         """Return the conversation as one text; `ask` begins the assistant's next turn.
 
         Raises:
             ConfigError: the template is none.
-            Unusable: the template refuses it (roles out of order).
+            Unusable: the template refuses it (roles out of order), or does not write tools.
         """
-        return self._rendered(messages, ask)[0]
+        return self._rendered(messages, ask, tools=tools)[0]
 
     def _rendered(
-        self, messages: Sequence[Message], ask: bool = False, marks: bool = False
+        self,
+        messages: Sequence[Message],
+        ask: bool = False,
+        marks: bool = False,
+        tools: Tools | None = None,
     ) -> tuple[str, list[tuple[int, int]]]:
         from jinja2 import TemplateError, TemplateSyntaxError
 
+        called = any("tool_calls" in turn for turn in messages)
+        for there, name in ((tools, "tools"), (called, "tool_calls")):
+            if there and name not in self.template:
+                raise Unusable(f"it has {name}, which the chat template does not write")
         try:
             texts, places = self._render(
                 [self._with_system(messages)],
+                tools=tools,
                 chat_template=self.template,
                 add_generation_prompt=ask,
                 return_assistant_tokens_mask=marks,
@@ -119,33 +106,44 @@ class Renderer:
             )
         except TemplateSyntaxError as error:
             raise ConfigError(f"the chat template, line {error.lineno}: {error.message}.") from None
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError) as error:  # TypeError: a filter's own
             raise Unusable(f"the chat template refuses it: {error}") from None
         return texts[0], [(int(a), int(b)) for a, b in places[0]] if marks else []
 
-    def segments(self, messages: Sequence[Message]) -> list[Segment]:
-        """Return the conversation's text, parted where an assistant's turn begins or ends.
+    def segments(self, messages: Sequence[Message], tools: Tools | None = None) -> list[Segment]:
+        """Return the conversation's text, parted where a trained turn of the assistant begins or ends.
 
         Raises:
             DataError: the template renders a turn otherwise once another follows, so that its place cannot
                 be known.
             Unusable: the template refuses the conversation.
         """
+        turns = [turn for turn, m in enumerate(messages) if m["role"] == "assistant"]
         if self._marks:
-            text, places = self._rendered(messages, marks=True)
+            text, places = self._rendered(messages, marks=True, tools=tools)
+            if len(places) != len(turns):
+                raise Unusable(
+                    f"the chat template marks {len(places)} of {len(turns)} turns of the assistant"
+                )
         else:
-            text = self.text(messages)
-            places = [
-                self._place(messages, turn, text)
-                for turn, message in enumerate(messages)
-                if message["role"] == "assistant"
-            ]
-        return parted(text, places)
+            text = self.text(messages, tools=tools)
+            places = [self._place(messages, turn, text, tools) for turn in turns]
+        trained = [
+            place
+            for place, turn in zip(places, turns, strict=True)
+            if messages[turn].get("trained", True)
+        ]
+        return parted(text, trained)
 
-    def _place(self, messages: Sequence[Message], turn: int, text: str) -> tuple[int, int]:
+    def _place(
+        self, messages: Sequence[Message], turn: int, text: str, tools: Tools | None
+    ) -> tuple[int, int]:
         """Return where an assistant's turn stands in the text of the whole conversation."""
-        before = self.text(messages[:turn], ask=True) if turn else ""
-        upto = self.text(messages[: turn + 1])
+        upto = self.text(messages[: turn + 1], tools=tools)
+        if turn == 0 and self.system is None:
+            before = self._opening(upto, messages[0])
+        else:
+            before = self.text(messages[:turn], ask=True, tools=tools)
         if not (upto.startswith(before) and text.startswith(upto)):
             whole, part = (upto, before) if not upto.startswith(before) else (text, upto)
             same = next((i for i, (a, b) in enumerate(zip(whole, part, strict=False)) if a != b), 0)
@@ -156,6 +154,17 @@ class Renderer:
                 f"assistant's turns as task.chat_template_file, or conversations with one answer each."
             )
         return len(before), len(upto)
+
+    def _opening(self, text: str, first: Message) -> str:
+        """Return what stands before the answer where the assistant speaks first: up to what begins its
+        turns elsewhere, or up to its words where nothing does."""
+        asked = [{"role": "user", "content": "a"}]
+        begins = self.text(asked, ask=True).removeprefix(self.text(asked))
+        said = text.find(first["content"].strip())
+        place = text.find(begins) if begins else -1
+        if begins and place >= 0 and (said < 0 or place + len(begins) <= said):
+            return text[: place + len(begins)]
+        return text[: max(said, 0)]
 
 
 class Guard:
@@ -174,6 +183,14 @@ class Guard:
     def hide(self, text: str) -> str:
         """Return the text without special tokens."""
         return self._find.sub(lambda found: self._marks[found[0]], text)
+
+    def hide_all(self, value: Any) -> Any:
+        """Return a value of JSON with all its texts hidden."""
+        if isinstance(value, str):
+            return self.hide(value)
+        if isinstance(value, Mapping):
+            return {key: self.hide_all(item) for key, item in value.items()}
+        return [self.hide_all(item) for item in value] if isinstance(value, list) else value
 
     def show(self, segments: Iterable[Segment]) -> list[Segment]:
         """Return the segments with the hidden tokens as plain ones of their own."""

@@ -9,9 +9,10 @@ from graftlab.contracts import Row
 from graftlab.data.labels import Unusable
 from graftlab.errors import DataError
 from graftlab.tasks.generation import chat, templates
-from graftlab.tasks.generation.chat import Guard, Message, Renderer, Segment
+from graftlab.tasks.generation.chat import Guard, Renderer, Segment
 from graftlab.tasks.generation.fields import Config
 from graftlab.tasks.generation.tokens import Encoder, Example, Source, special_tokens
+from graftlab.tasks.generation.turns import Message
 
 ROUNDS = 8  # of cutting: what is left has other tokens than it had in the whole, at times more
 TOO_LONG = "too long"
@@ -77,7 +78,7 @@ class Builder:
     def _source(
         self, built: Built, place: int, row: Row, answered: bool, whole: bool = True
     ) -> Source | None:
-        answered = answered and row["label"] is not None
+        answered = answered and is_answered(row)
         try:
             segments = self.segments(row, answered)
         except Unusable as reason:
@@ -97,7 +98,8 @@ class Builder:
         """Return the row's text, its prompt alone where not `answered`. `Raises:` Unusable, DataError."""
         row = self._guarded(row) if self._guard else row
         if self.renderer is not None:
-            found = self._turns(self.renderer, self._messages(row, answered), answered)
+            messages = self._messages(row, answered)
+            found = self._turns(self.renderer, messages, answered, row.get("tools"))
         else:
             prompt, completion = self._filled(row, answered)
             found = [Segment(prompt, False), Segment(completion, True)]
@@ -109,26 +111,26 @@ class Builder:
     def _guarded(self, row: Row) -> Row:
         assert self._guard is not None
         if "messages" in row:
-            return {
-                **row,
-                "messages": [
-                    {**turn, "content": self._guard.hide(turn["content"])}
-                    for turn in row["messages"]
-                ],
-            }
+            roles = [turn["role"] for turn in row["messages"]]
+            turns = [self._guard.hide_all(turn) for turn in row["messages"]]
+            hidden = [{**turn, "role": role} for turn, role in zip(turns, roles, strict=True)]
+            return {**row, "messages": hidden, "tools": self._guard.hide_all(row.get("tools"))}
         return {**row, "fields": {k: self._guard.hide(v) for k, v in row["fields"].items()}}
 
-    def _turns(self, renderer: Renderer, messages: list[Message], answered: bool) -> list[Segment]:
+    def _turns(
+        self, renderer: Renderer, messages: list[Message], answered: bool, tools: Any
+    ) -> list[Segment]:
         """Return a conversation up to its last answer; or all before that, and the beginning of one."""
         if not answered:
             while messages and messages[-1]["role"] == "assistant":
                 messages = messages[:-1]
             if not messages:
                 raise Unusable("there is nothing to answer")
-            return [Segment(renderer.text(messages, ask=True), False)]
-        found = renderer.segments(messages)
+            return [Segment(renderer.text(messages, ask=True, tools=tools), False)]
+        found = renderer.segments(messages, tools)
         if not any(segment.trained for segment in found):
-            raise Unusable("no turn is the assistant's")
+            untrained = any(message["role"] == "assistant" for message in messages)
+            raise Unusable(NOTHING if untrained else "no turn is the assistant's")
         last = max(i for i, segment in enumerate(found) if segment.trained)
         return found[: last + 1]
 
@@ -172,6 +174,13 @@ def _fewer_turns(row: Row) -> Row | None:
     if len(answers) < 2:
         return None
     return {**row, "messages": turns[: answers[-2] + 1]}
+
+
+def is_answered(row: Row) -> bool:
+    """Return whether a row has an answer: its label, or in a chat a turn of the assistant, also where the
+    user has the last word."""
+    turns = row.get("messages", ())
+    return row["label"] is not None or any(turn["role"] == "assistant" for turn in turns)
 
 
 def to_train_on(built: Built, share: float) -> list[int]:

@@ -19,6 +19,9 @@ class Columns(Section):
     messages: str = "messages"
     """A conversation, for template `chat`: a list of turns with `role` and `content`, or with `from` and
     `value` as ShareGPT has them."""
+    tools: str | None = None
+    """The tools that a conversation may call, for template `chat`: a list, or its JSON. Left out: `tools`,
+    where the data has it."""
     text: str = "text"
     """The text, for template `text`."""
     reference: str | tuple[str, ...] | None = None

@@ -12,7 +12,8 @@ from graftlab.data.labels import Unusable
 from graftlab.data.rows import Numbered, Rows
 from graftlab.errors import DataError
 from graftlab.tasks.classification import same_text
-from graftlab.tasks.generation import chat
+from graftlab.tasks.generation import turns
+from graftlab.tasks.generation.examples import is_answered
 from graftlab.tasks.generation.fields import Config
 from graftlab.tasks.generation.templates import around, columns_of, fill, text_in, without
 
@@ -57,11 +58,19 @@ class Reader:
         return inputs
 
     def _chat(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        name = self.config.columns.messages
-        messages = chat.messages_of(row[name], name)
+        columns = self.config.columns
+        name, tools = columns.messages, columns.tools or "tools"
+        messages = turns.messages_of(row[name], name)
+        offered = turns.tools_of(row.get(tools), tools)
         said = [m["content"] for m in messages if m["role"] not in ("assistant", "system")]
-        label = messages[-1]["content"] if messages[-1]["role"] == "assistant" else None
-        return {"messages": messages, "label": label, "key": same_text(said)}
+        last = messages[-1]
+        label = None
+        if last["role"] == "assistant":
+            calls = last.get("tool_calls")
+            wrote = json.dumps(calls, ensure_ascii=False) if calls else ""
+            label = last["content"] or wrote
+        inputs = {"messages": messages, "label": label, "key": same_text(said)}
+        return inputs if offered is None else {**inputs, "tools": offered}
 
     def _filled(self, row: Mapping[str, Any]) -> dict[str, Any]:
         form, config = self.config.filled, self.config
@@ -126,7 +135,7 @@ def read(config: Config, paths: Paths) -> Data:
 
 
 def _known(rows: Rows) -> Iterable[bool]:
-    return (label is not None for label in rows.columns["label"])
+    return map(is_answered, rows)
 
 
 def _renamed(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab import programs
-from graftlab.contracts import Backbone, Batch, Data, Row, inputs_of
+from graftlab.contracts import Backbone, Batch, Data, Note, Row, inputs_of, written
 from graftlab.errors import ConfigError, DataError
 from graftlab.tasks import _packing
 from graftlab.tasks._logits import at_labels, cross_entropy, has_virtual_tokens
@@ -65,12 +65,14 @@ class GenerationTask:
         self._labels = [s.rows[i]["label"] for s in self._splits.values() for i in s.kept]
         self._writer = Writer(builder, config.generation, backbone, self._max_length)
         self._around = ("", "") if config.chats else around(config.filled.completion)
-        self.record = {"max_length": self._max_length, **record}
+        marks = builder.renderer.unknown_marks() if builder.renderer else []
+        notes = [Note.of("marks_unknown", marks=marks)] if marks else []
+        self.record = {"max_length": self._max_length, **record, "notes": written(notes)}
         if any(map(self._is_written, data.splits)):
             self._writer.check()  # before anything is trained
             if config.execute_code:
-                written = [s.rows for name, s in self._splits.items() if self._is_written(name)]
-                programs.require_tests([row["label"] for rows in written for row in rows])
+                asked = [s.rows for name, s in self._splits.items() if self._is_written(name)]
+                programs.require_tests([row["label"] for rows in asked for row in rows])
         elif self.final_metrics and self.size("train"):
             log.warning(
                 "%s need answers, but none are written: task.generation.splits names %s, and there is "
@@ -83,7 +85,7 @@ class GenerationTask:
 
     def _used(self, split: str, rows: Sequence[Row], built: Built) -> Split:
         """Return the split's examples: of train those that can be trained on, of others all."""
-        if split == "train" and any(row["label"] is not None for row in rows):
+        if split == "train" and len(rows):
             kept = to_train_on(built, self._config.max_left_out)
         else:
             kept = list(range(len(rows)))

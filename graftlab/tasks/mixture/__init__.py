@@ -248,4 +248,9 @@ def _record(tasks: Mapping[str, Task], quotas: list[int]) -> dict[str, Any]:
         "max_length": max(lengths, default=None),
         "truncated": cut,
         "of_tasks": own,
+        "notes": written(
+            note.within(name)
+            for name, found in own.items()
+            for note in read_notes(found.get("notes", ()))
+        ),
     }
