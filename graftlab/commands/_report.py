@@ -2,14 +2,13 @@
 
 import json
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from graftlab.contracts import read_notes
+from graftlab.rundir.records import ScoreRecord
 from graftlab.rundir.run import Run
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print one line of JSON, in ASCII where the standard output does not take UTF-8."""
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     print(json.dumps(value, ensure_ascii=not utf8, allow_nan=False))
@@ -46,7 +45,7 @@ def show_result(run: Run, as_json: bool) -> None:
         console.print(f"Not exactly repeatable: {reason}")
 
 
-def score_text(score: Mapping[str, Any]) -> str:
+def score_text(score: ScoreRecord) -> str:
     """Return a score with its standard error, or why there is none."""
     if score["value"] is None:
         return f"undefined ({score.get('reason') or 'no label is known'})"

@@ -113,7 +113,7 @@ def _show(scored: "Scored", as_json: bool) -> None:
         print_json(scored.as_json())
         return
     for name, score in scored.scores.items():
-        print(f"{name:>20}  {score_text(score._asdict())}")
+        print(f"{name:>20}  {score_text(score.as_json())}")
     print(f"{'loss':>20}  {score_text({'value': scored.loss})}")
     print(
         f"{len(scored.predictions)} predictions are in {scored.path}{_compared(scored.difference)}"

@@ -1,11 +1,14 @@
 """Say before a run what it takes: memory by part, steps, disk, downloads, and what may go wrong."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from graftlab.commands._options import File, Json, Overrides, aligned
+
+if TYPE_CHECKING:
+    from graftlab.planning.forecast import Examples, Memory, Plan, Steps
 
 GROUPS = (
     "frozen weights", "trained weights", "gradients", "optimizer state", "method state", "inputs",
@@ -71,7 +74,7 @@ def command(
         raise DiskError(refused)
 
 
-def text(made: dict[str, Any]) -> str:
+def text(made: "Plan") -> str:
     """Return the plan as lines."""
     from graftlab.contracts import read_notes
 
@@ -81,7 +84,7 @@ def text(made: dict[str, Any]) -> str:
     return "\n".join([aligned(rows), *said])
 
 
-def _run(made: dict[str, Any]) -> list[tuple[str, str]]:
+def _run(made: "Plan") -> list[tuple[str, str]]:
     parameters, data, training = made["parameters"], made["data"], made["training"]
     number, kind = made["processes"]["number"], made["processes"]["kind"]
     where = f"{made['device']}, {made['precision']}"
@@ -106,7 +109,7 @@ def _run(made: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _examples(data: dict[str, Any]) -> str:
+def _examples(data: "Examples") -> str:
     if data["examples"] is None:
         return f"not known, up to {data['longest']} tokens"
     evaluated = [f"{data[split]:,} {split}" for split in ("validation", "test") if split in data]
@@ -116,7 +119,7 @@ def _examples(data: dict[str, Any]) -> str:
     return f"{said}; longest {data['longest']} tokens, mean {data['mean']:.0f}"
 
 
-def _steps(training: dict[str, Any]) -> str:
+def _steps(training: "Steps") -> str:
     if training["steps"] is None:
         return "not known"
     said = f"{training['steps']:,}"
@@ -128,13 +131,13 @@ def _steps(training: dict[str, Any]) -> str:
     return said
 
 
-def _batch(training: dict[str, Any]) -> str:
+def _batch(training: "Steps") -> str:
     pieces = training["micro_batches"]
     said = f"{training['effective_batch']} examples"
     return f"{said}, {training['micro_batch']} at once" + (f" in {pieces} pieces" * (pieces > 1))
 
 
-def _memory(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _memory(found: "Memory") -> list[tuple[str, str]]:
     rows = [("memory", f"{size(found['peak'])} at its peak, in {found['when']}")]
     rows += [(f"  {part}", size(found["parts"][part])) for part in GROUPS if part in found["parts"]]
     rows.append(("evaluation", size(found["evaluation"])))
@@ -143,7 +146,7 @@ def _memory(found: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _rest(made: dict[str, Any]) -> list[tuple[str, str]]:
+def _rest(made: "Plan") -> list[tuple[str, str]]:
     disk, fetched = made["disk"], made["download"]
     rows = [
         (

@@ -19,7 +19,7 @@ class Note:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, kind: str, /, **fields: Any) -> "Note":
+    def of(cls, kind: str, /, **fields: object) -> "Note":
         """Return a note of a kind that has words, with the fields that they want."""
         wanted = fields_of(kind)
         assert wanted == set(fields) - {"task"}, (kind, wanted, set(fields))
@@ -32,7 +32,7 @@ class Note:
             return cls(SAID, {"text": value})
         return cls(value["kind"], {key: item for key, item in value.items() if key != "kind"})
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return what environment.json, result.json and `--json` have of it."""
         return {"kind": self.kind, **self.fields}
 
@@ -60,11 +60,11 @@ def fields_of(kind: str) -> set[str]:
     return set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
 
 
-def read_notes(values: "Iterable[str | Mapping[str, Any]]") -> list[Note]:
+def read_notes(values: "Iterable[str | Mapping[str, object]]") -> list[Note]:
     """Return the notes of a record."""
     return [Note.read(value) for value in values]
 
 
-def written(notes: Iterable[Note]) -> list[dict[str, Any]]:
+def written(notes: Iterable[Note]) -> list[dict[str, object]]:
     """Return notes as a record has them."""
     return [note.as_json() for note in notes]

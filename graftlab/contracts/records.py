@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from graftlab.contracts.hook import Hook
+from graftlab.rundir.records import ScoreRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -231,3 +232,12 @@ class Score(NamedTuple):
     """Why the value, or else the standard error, is None."""
     details: Mapping[str, Any] | None = None
     """What else there is to say, as JSON: examples left out, how often each rule found an answer."""
+
+    def as_json(self) -> ScoreRecord:
+        """Return what result.json has of it."""
+        return ScoreRecord(
+            value=self.value,
+            standard_error=self.standard_error,
+            reason=self.reason,
+            details=self.details,
+        )

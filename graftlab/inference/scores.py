@@ -39,7 +39,7 @@ class Scored:
     def as_json(self) -> dict[str, Any]:
         return {
             "split": self.split,
-            "metrics": {name: score._asdict() for name, score in self.scores.items()},
+            "metrics": {name: score.as_json() for name, score in self.scores.items()},
             "loss": self.loss,
             "predictions": str(self.path),
             "difference": None if self.difference is None else self.difference._asdict(),

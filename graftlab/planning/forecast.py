@@ -5,21 +5,111 @@ import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from graftlab.contracts import Data, written
 from graftlab.errors import ConfigError
 from graftlab.planning import advice, memory, quantized, sizes, storage
 from graftlab.planning.shards import Sharing
-from graftlab.planning.sizes import Sizes
+from graftlab.planning.sizes import Evaluated, Sizes
+from graftlab.rundir.records import Parameters
 from graftlab.runs import material
 from graftlab.training import config as training_config
 from graftlab.training import devices
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from graftlab.planning.trial import Probe
     from graftlab.runfile import RunFile
 
 ALONE = Sharing()
+
+
+class Trained(Parameters):
+    """How many numbers train, of how many."""
+
+    share: float
+
+
+class Processes(TypedDict):
+    """What the run is shared between."""
+
+    number: int
+    kind: str
+
+
+class Examples(Evaluated):
+    """Examples, and their lengths in tokens, as `sizes.Sizes` has them; beside those of the other
+    splits."""
+
+    examples: int | None
+    longest: int
+    mean: float | None
+    sampled: bool
+    truncated: int
+
+
+class Steps(TypedDict):
+    """The loop's figures; None is not known."""
+
+    steps: int | None
+    steps_per_epoch: int | None
+    epochs: float | None
+    evaluations: int | None
+    checkpoints: int | None
+    effective_batch: int
+    micro_batch: int
+    micro_batches: int
+    tokens: int | None
+    padding: float | None
+
+
+class Memory(TypedDict):
+    """Bytes of one process on its device."""
+
+    peak: int
+    when: str
+    parts: dict[str, int]
+    """Of the peak."""
+    evaluation: int
+    baseline: int
+    """Of the process without a model."""
+    free: int | None
+    largest: dict[str, int]
+    """Tensors, by name."""
+    blocks: list[int]
+    """Depths of the models that were measured, where blocks repeat."""
+
+
+class Fetched(TypedDict):
+    """Bytes to be fetched first; None is not known."""
+
+    weights: int | None
+    data: int | None
+    notes: list[dict[str, object]]
+
+
+class Plan(TypedDict):
+    """What a run will take."""
+
+    name: str
+    method: str
+    backbone: str
+    task: str
+    device: str
+    precision: str
+    processes: Processes
+    parameters: Trained
+    data: Examples
+    training: Steps
+    memory: Memory
+    disk: storage.Disk
+    download: Fetched
+    time: "Probe | None"
+    """None where nothing was tried."""
+    warnings: list[dict[str, object]]
+    notes: list[dict[str, object]]
 
 
 def plan(
@@ -28,7 +118,7 @@ def plan(
     longest: int | None = None,
     probed: bool = False,
     out: Path | None = None,
-) -> dict[str, Any]:
+) -> Plan:
     """Return what a run will take, as JSON; bytes are whole numbers, and None is not known.
 
     `longest` assumes that many tokens for the longest example; `probed` loads the model and times steps;
@@ -88,8 +178,12 @@ def plan(
             "largest": dict(foreseen.measured.largest),
             "blocks": list(foreseen.depths),
         },
-        "disk": disk._asdict(),
-        "download": fetched._asdict() | {"notes": written(fetched.notes)},
+        "disk": disk,
+        "download": {
+            "weights": fetched.weights,
+            "data": fetched.data,
+            "notes": written(fetched.notes),
+        },
         "time": _time(file, data, accelerator, steps) if probed else None,
         "warnings": written(advice.warnings(known)),
         "notes": written([*file.notes, *found.notes, *fetched.notes]),
@@ -118,7 +212,7 @@ def _steps(file: "RunFile", examples: int | None) -> int | None:
     return training_config.num_steps(file.training, examples)
 
 
-def _training(file: "RunFile", found: Sizes, steps: int | None, processes: int) -> dict[str, Any]:
+def _training(file: "RunFile", found: Sizes, steps: int | None, processes: int) -> Steps:
     training = file.training
     share = -(-training.batch_size // processes)
     micro = min(training.micro_batch_size or share, share)
@@ -126,17 +220,16 @@ def _training(file: "RunFile", found: Sizes, steps: int | None, processes: int) 
     tokens = None
     if steps is not None and found.mean is not None:
         tokens = round(steps * training.batch_size * found.mean)
-    counted: dict[str, int | None] = {"evaluations": None, "checkpoints": None}
+    evaluations, checkpoints = None, None
     if steps is not None and per_epoch is not None:
-        counted = {
-            "evaluations": advice.times(training.evaluate_every, steps, per_epoch),
-            "checkpoints": 1 + max(1, advice.times(training.save_every, steps, per_epoch)),
-        }
+        evaluations = advice.times(training.evaluate_every, steps, per_epoch)
+        checkpoints = 1 + max(1, advice.times(training.save_every, steps, per_epoch))
     return {
         "steps": steps,
         "steps_per_epoch": per_epoch,
         "epochs": steps / per_epoch if steps and per_epoch else None,
-        **counted,
+        "evaluations": evaluations,
+        "checkpoints": checkpoints,
         "effective_batch": training.batch_size,
         "micro_batch": micro,
         "micro_batches": -(-share // micro),
@@ -146,16 +239,16 @@ def _training(file: "RunFile", found: Sizes, steps: int | None, processes: int) 
 
 
 def _time(
-    file: "RunFile", data: "Data | str", accelerator: Any, steps: int | None
-) -> dict[str, Any]:
+    file: "RunFile", data: "Data | str", accelerator: "Accelerator", steps: int | None
+) -> "Probe":
     from graftlab.planning.trial import probe
 
     if isinstance(data, str) or steps is None:
         raise ConfigError(f"--probe needs the data, which cannot be read: {data}")
-    return probe(file, data, accelerator, steps)._asdict()
+    return probe(file, data, accelerator, steps)
 
 
-def when(segment: Any, depths: tuple[int, ...]) -> str:
+def when(segment: object, depths: tuple[int, ...]) -> str:
     """Return in words where in a step the peak is."""
     if segment == "update":
         return "the optimizer's step"

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from graftlab.contracts import Backbone, Batch, Data, Note, Row, Task
 from graftlab.data import sources
@@ -31,6 +31,13 @@ LONGEST, SAMPLED = (
 TOKENS = ("input_ids", "attention_mask", "token_type_ids", "labels", "position_ids")
 
 
+class Evaluated(TypedDict, total=False):
+    """Examples of the splits that have some, beside train."""
+
+    validation: int
+    test: int
+
+
 class Sizes(NamedTuple):
     """What is known of the data."""
 
@@ -46,8 +53,7 @@ class Sizes(NamedTuple):
     """Training examples that are cut, of those that have become tokens."""
     lengths: Sequence[int]
     """Of the training examples that have become tokens."""
-    evaluated: Mapping[str, int]
-    """Examples of validation and test."""
+    evaluated: Evaluated
     notes: tuple[Note, ...] = ()
 
 
@@ -133,11 +139,20 @@ def bind(file: "RunFile", data: "Data | str", backbone: Backbone, longest: int |
         sampled=sampled,
         truncated=_truncated(task),
         lengths=drawn,
-        evaluated={s: len(rows) for s, rows in data.splits.items() if s != "train" and len(rows)},
+        evaluated=_evaluated(data),
     )
     if longest is None or backbone.max_length is None:
         return Bound(task, sizes)
     return Bound(stretched(task, longest), sizes._replace(longest=longest))
+
+
+def _evaluated(data: Data) -> Evaluated:
+    found: Evaluated = {}
+    if rows := data.splits.get("validation"):
+        found["validation"] = len(rows)
+    if rows := data.splits.get("test"):
+        found["test"] = len(rows)
+    return found
 
 
 def _truncated(task: Task) -> int:
@@ -175,7 +190,7 @@ def _unknown(file: "RunFile", why: str, backbone: Backbone, longest: int | None)
             config = config.model_copy(update={"max_length": file.task.config.max_length})
         task = material.bind(file, data, backbone, config)
     notes = (Note.of("data_unread", reason=why),)
-    sizes = Sizes(None, 1, None, False, 0, (), {}, notes)
+    sizes = Sizes(None, 1, None, False, 0, (), Evaluated(), notes)
     if backbone.max_length is None:
         return Bound(task, sizes)
     length = longest or int(task.record.get("max_length") or backbone.max_length)

@@ -4,7 +4,7 @@ import fnmatch
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from graftlab.contracts import Note
 from graftlab.errors import DiskError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BESIDE = 2  # the best checkpoint, and the one that is being written (see checkpoint.check_room)
 
 
-class Disk(NamedTuple):
+class Disk(TypedDict):
     """The disk that the run directory goes to."""
 
     folder: str
@@ -44,7 +44,13 @@ def disk(file: "RunFile", size: int, steps: int | None, out: Path | None) -> Dis
     except DiskError as error:
         refused = str(error)
     free = shutil.disk_usage(there).free
-    return Disk(str(there), size, (stay + BESIDE) * size, free, refused)
+    return Disk(
+        folder=str(there),
+        checkpoint=size,
+        needed=(stay + BESIDE) * size,
+        free=free,
+        refused=refused,
+    )
 
 
 class Download(NamedTuple):

@@ -1,7 +1,7 @@
 """How long a step takes: a few of them, really, with the model that is to be trained."""
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STEPS = 2  # that are timed, after one that is not
 
 
-class Probe(NamedTuple):
+class Probe(TypedDict):
     """What real steps have shown."""
 
     seconds_per_step: float
@@ -47,4 +47,4 @@ def probe(file: "RunFile", data: "Data", accelerator: "Accelerator", steps: int)
             torch.cuda.synchronize(accelerator.device)
         seconds.append(time.perf_counter() - began)
     each = sum(seconds[1:]) / STEPS
-    return Probe(each, each * steps, loaded)
+    return Probe(seconds_per_step=each, seconds=each * steps, loading_seconds=loaded)

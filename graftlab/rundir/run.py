@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from graftlab.errors import ConfigError, DiskError
 from graftlab.rundir import files
+from graftlab.rundir.records import Result
 
 BEFORE_CONFIG = {"lock", "predictions", "config.yaml" + files.PARTIAL}
 
@@ -159,8 +160,8 @@ class Run:
     def read_metrics(self) -> list[dict[str, Any]]:
         return read_lines(self.metrics)
 
-    def read_result(self) -> dict[str, Any]:
-        result: dict[str, Any] = files.read_json(self.result)
+    def read_result(self) -> Result:
+        result: Result = files.read_json(self.result)
         return result
 
 

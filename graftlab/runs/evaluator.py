@@ -2,9 +2,10 @@
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.contracts import Task
+from graftlab.rundir.records import ScoreRecord
 from graftlab.rundir.run import Run
 from graftlab.runs import evaluation, prediction
 from graftlab.training.parallel.processes import Processes
@@ -47,19 +48,19 @@ class Evaluator:
 
         return self.processes.on_main(scores)
 
-    def record(self, model: "nn.Module", split: str, run: Run) -> dict[str, dict[str, Any]]:
+    def record(self, model: "nn.Module", split: str, run: Run) -> dict[str, ScoreRecord]:
         """Write the predictions of a split, texts among them, into the run; return its scores."""
         rows = self._predict(model, split, complete=True)
         inputs = functools.partial(self.task.inputs, split)
 
-        def write() -> dict[str, dict[str, Any]]:
+        def write() -> dict[str, ScoreRecord]:
             names = evaluation.metrics_at_end(self.task, split)
             explained = evaluation.explained(rows, names, inputs)
             prediction.write(run.predictions(split), explained)
             scores = evaluation.score(rows, names, inputs)
             loss = evaluation.mean_loss(rows)
             finite = loss is not None and math.isfinite(loss)
-            found = {name: dict(score._asdict()) for name, score in scores.items()}
+            found = {name: score.as_json() for name, score in scores.items()}
             return {**found, "loss": {"value": loss if finite else None}}
 
         return self.processes.on_main(write)

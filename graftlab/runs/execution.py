@@ -10,6 +10,7 @@ from typing import Any
 from graftlab.contracts import Attached, Note, Task, read_notes
 from graftlab.errors import ConfigError
 from graftlab.rundir import files, provenance
+from graftlab.rundir.records import Result
 from graftlab.rundir.run import Lines, NoLines, Run
 from graftlab.runfile import RunFile
 from graftlab.runs import attachment, chosen_layer, evaluation, identity, material, outcome
@@ -253,10 +254,15 @@ class Execution:
         with processes.together():
             if not processes.main:
                 return
-            result = outcome.result(self.file, loop, self.warnings)
+            known = outcome.result(self.file, loop, self.warnings)
+            known["seconds"]["this_session"] = seconds
             sizes = loaded.data.record.get("sizes", {})
-            result |= {"peak_memory_bytes": max(held), "data": sizes, "metrics": metrics}
-            result["seconds"]["this_session"] = seconds
+            result: Result = {
+                **known,
+                "peak_memory_bytes": max(held),
+                "data": sizes,
+                "metrics": metrics,
+            }
             log.info("finished: %s", metrics)
             self.trackers.finish(result)
             files.write_json(self.run.result, result)

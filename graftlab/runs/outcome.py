@@ -1,10 +1,11 @@
 """What a run has come to: its adapter, and what its result.json says."""
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.contracts import Note, written
 from graftlab.rundir import files
+from graftlab.rundir.records import Outcome
 from graftlab.rundir.run import Run, read_lines
 from graftlab.weights import quantized
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from graftlab.training.loop import Loop
 
 
-def result(file: "RunFile", loop: "Loop", not_deterministic: "Sequence[str]") -> dict[str, Any]:
+def result(file: "RunFile", loop: "Loop", not_deterministic: "Sequence[str]") -> Outcome:
     """Return all that is known of a run whose training is over, but for its scores."""
     position = loop.position
     trainable, total = count(loop.model)

@@ -6,6 +6,7 @@ from typing import Any
 
 from graftlab.config import read_yaml
 from graftlab.errors import ConfigError, nearest
+from graftlab.rundir.records import Result
 from graftlab.rundir.run import Run
 
 TAIL = 5  # lines of metrics.jsonl
@@ -20,7 +21,7 @@ class Summary:
     """The resolved run file."""
     metrics: list[dict[str, Any]]
     """The last lines of metrics.jsonl."""
-    result: dict[str, Any] | None
+    result: Result | None
     """None of a run that is not finished."""
 
     def as_json(self) -> dict[str, Any]:

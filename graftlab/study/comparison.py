@@ -14,6 +14,7 @@ from typing import Any
 
 from graftlab.contracts import read_notes
 from graftlab.rundir import files
+from graftlab.rundir.records import Result, ScoreRecord
 from graftlab.rundir.run import Run
 from graftlab.runs.evaluation import higher_is_better
 from graftlab.study.design import Cell, Choose, Plan, Planned
@@ -36,7 +37,7 @@ class Done:
     """Why it is not finished, if it is not."""
 
     @property
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> Result | None:
         run = Run(self.folder)
         return run.read_result() if run.finished else None
 
@@ -172,7 +173,7 @@ def _row(cell: Cell, runs: Sequence[Done]) -> Row:
         split: {seed: _score(result, split, metric) for seed, result in results.items()}
         for split in ("test", "validation")
     }
-    some: dict[str, Any] = next(iter(results.values()), {})
+    some = next(iter(results.values()), None)
     peaks = [result["peak_memory_bytes"] for result in results.values()]
     return Row(
         *cell[:3],
@@ -181,8 +182,8 @@ def _row(cell: Cell, runs: Sequence[Done]) -> Row:
         higher,
         summarize(scores["test"]),
         summarize(scores["validation"]),
-        some.get("parameters", {}).get("trainable"),
-        some.get("parameters", {}).get("total"),
+        some and some["parameters"]["trainable"],
+        some and some["parameters"]["total"],
         _mean([result["seconds"]["training"] for result in results.values()]),
         max((peak for peak in peaks if peak is not None), default=None),
         {run.planned.seed: run.folder.name for run in runs},
@@ -194,7 +195,7 @@ def _row(cell: Cell, runs: Sequence[Done]) -> Row:
     )
 
 
-def _metric(results: Iterable[Mapping[str, Any]]) -> tuple[str | None, bool]:
+def _metric(results: Iterable[Result]) -> tuple[str | None, bool]:
     """Return the task's first metric, and whether more of it is better."""
     for result in results:
         for scores in result["metrics"].values():
@@ -203,16 +204,19 @@ def _metric(results: Iterable[Mapping[str, Any]]) -> tuple[str | None, bool]:
     return None, True
 
 
-def _score(result: Mapping[str, Any], split: str, metric: str | None) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = result["metrics"].get(split, {}).get(metric, {})
-    return found
+def _score(result: Result, split: str, metric: str | None) -> ScoreRecord | None:
+    return result["metrics"].get(split, {}).get(metric or "")
 
 
-def summarize(scores: Mapping[int, Mapping[str, Any]]) -> Summary:
+def summarize(scores: Mapping[int, ScoreRecord | None]) -> Summary:
     """Return the summary of one score (`value`, `standard_error`) for each seed."""
-    values = {seed: score.get("value") for seed, score in scores.items()}
+    values = {seed: score and score["value"] for seed, score in scores.items()}
     known = [value for value in values.values() if value is not None]
-    errors = [e for score in scores.values() if (e := score.get("standard_error")) is not None]
+    errors = [
+        error
+        for score in scores.values()
+        if score and (error := score.get("standard_error")) is not None
+    ]
     return Summary(
         _mean(known),
         statistics.stdev(known) if len(known) > 1 else None,
@@ -251,7 +255,10 @@ def _pair(
     rows: Sequence[Row], seeds: tuple[int, ...], cells: Mapping[Cell, Sequence[Done]]
 ) -> None:
     """Note on each row in what it differs from the others beside its method."""
-    facts = {id(row): [_facts(run) for run in _runs(row, cells) if run.result] for row in rows}
+    facts = {
+        id(row): [_facts(run, result) for run in _runs(row, cells) if (result := run.result)]
+        for row in rows
+    }
     for row in rows:
         found = [seed for seed in seeds if row.test.values.get(seed) is not None]
         if len(found) < len(seeds):
@@ -272,10 +279,10 @@ def _runs(row: Row, cells: Mapping[Cell, Sequence[Done]]) -> Sequence[Done]:
     return cells.get(cell, ())
 
 
-def _facts(run: Done) -> dict[str, Any]:
+def _facts(run: Done, result: Result) -> dict[str, object]:
     environment = files.read_json(Run(run.folder).environment)
     return {
-        "steps": (run.result or {})["steps"],
+        "steps": result["steps"],
         "batch_size": run.planned.file.training.batch_size,
         "fingerprint": environment["data"].get("fingerprint"),
     }
@@ -294,8 +301,9 @@ def _record(run: Done, reported: bool) -> dict[str, Any]:
         "reported": reported,
         "finished": result is not None,
         "cause": None if result else run.cause or "not run",
-        "skipped_steps": (result or {}).get("skipped_steps"),
-        "not_exact": "; ".join(map(str, read_notes((result or {}).get("not_exact", ())))) or None,
+        "skipped_steps": result and result.get("skipped_steps"),
+        "not_exact": "; ".join(map(str, read_notes(result.get("not_exact", ()) if result else ())))
+        or None,
     }
     if result is None:
         return record

@@ -10,6 +10,7 @@ from typing import Any
 from graftlab.contracts import read_notes
 from graftlab.errors import ConfigError
 from graftlab.release.push.contents import CARD, MODEL_CONFIG, Shared
+from graftlab.rundir.records import Result
 
 MADE = (
     "<!-- made by `graftlab push`, and made anew by it; without this line it is yours and stays -->"
@@ -173,7 +174,7 @@ def _base(shared: Shared) -> str:
     return portable_model(source) if shared.base_is_local else source
 
 
-def _scores(result: Mapping[str, Any]) -> str:
+def _scores(result: Result) -> str:
     rows = [
         (split, name, *_score(score), f"{result['data'].get(split, ''):,}")
         for split, found in result["metrics"].items()
@@ -195,7 +196,7 @@ def _score(score: Mapping[str, Any]) -> tuple[str, str]:
     return f"{score['value']:.4f}", "" if error is None else f"{error:.4f}"
 
 
-def _warnings(result: Mapping[str, Any]) -> list[str]:
+def _warnings(result: Result) -> list[str]:
     said = [
         f"- Not exactly repeatable: {_plain(reason)}" for reason in read_notes(result["not_exact"])
     ]

@@ -11,6 +11,7 @@ from graftlab import config, runfile
 from graftlab.errors import ConfigError
 from graftlab.rundir import files
 from graftlab.rundir import run as rundir
+from graftlab.rundir.records import Result
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
 
@@ -31,7 +32,7 @@ class Shared:
 
     run: Run
     file: RunFile
-    result: dict[str, Any]
+    result: Result
     environment: dict[str, Any]
     """Packages, data and weights that `graftlab.load` compares; nothing of this machine."""
 
@@ -111,7 +112,7 @@ def portable_model(model: str) -> str:
     return f"./{Path(model).name}"
 
 
-def _shown(result: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(result: Result) -> Result:
     backbone = str(result["backbone"])
     return {**result, "backbone": portable_model(backbone) if backbone[:1] == "/" else backbone}
 

@@ -1,0 +1,65 @@
+"""What the JSON files of a run directory hold, field by field."""
+
+from collections.abc import Mapping
+from typing import NotRequired, TypedDict
+
+
+class ScoreRecord(TypedDict):
+    """A metric's value, as predictions of a split have it; of the loss the value alone."""
+
+    value: float | None
+    standard_error: NotRequired[float | None]
+    reason: NotRequired[str | None]
+    details: NotRequired[Mapping[str, object] | None]
+
+
+class Parameters(TypedDict):
+    """How many numbers train, and how many there are."""
+
+    trainable: int
+    total: int
+
+
+class Seconds(TypedDict):
+    """How long a run took."""
+
+    training: float
+    """All steps, over all sessions."""
+    this_session: NotRequired[float]
+    """From the start of the process that has finished the run."""
+
+
+class Outcome(TypedDict):
+    """What is known of a run whose training is over."""
+
+    name: str
+    task: str
+    method: str
+    backbone: str
+    seed: int
+    processes: int
+    steps: int
+    ended_early: bool
+    selected_step: int
+    selected_by: str | None
+    """A metric; None where the last step counts."""
+    parameters: Parameters
+    skipped_steps: int
+    facts: dict[str, object]
+    """What the hooks have to say, by name."""
+    exact: bool
+    not_exact: list[dict[str, object]]
+    """Notes: why a run from its file would not give the same bytes."""
+    not_deterministic: list[str]
+    seconds: Seconds
+
+
+class Result(Outcome):
+    """result.json: all that is known of a finished run."""
+
+    peak_memory_bytes: int | None
+    """The largest of its processes; None where it is not known."""
+    data: dict[str, int]
+    """Examples by split."""
+    metrics: dict[str, dict[str, ScoreRecord]]
+    """By split, then by name."""
