@@ -13,6 +13,7 @@ from PIL import Image
 from graftlab import registry, runfile
 from graftlab.config import Paths, read_yaml
 from graftlab.config import read as config_of
+from graftlab.data import pictures
 from graftlab.errors import ConfigError
 from graftlab.runfile import catalogue, measures
 
@@ -139,7 +140,7 @@ def test_three_rows_of_the_hub_become_inputs_and_labels(name: str, tmp_path: Pat
     }
     first = data.splits["train"][0]
     if "image" in first:
-        assert module.pictures.decode(first["image"]).size == (4, 4)
+        assert pictures.decode(first["image"]).size == (4, 4)
     else:
         assert first["text"] == "a b 0 0"
         assert first["pair"] == ("c" if "c" in SCHEMAS[name].values() else None)
