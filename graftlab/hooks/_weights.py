@@ -58,9 +58,14 @@ class Start:
         self.tensors: dict[str, Tensor] = {}
 
     def meet(self, model: "nn.Module") -> None:
-        """Take in what trains now: a method may have made other weights trainable."""
+        """Take in what trains now: a method may have made other weights trainable.
+
+        One that it puts into the place of another shape (JELLY's switch) begins there.
+        """
         for name, weight in surgery.trainable(model).items():
-            if name not in self.tensors and self.wanted(plain(name)):
+            start = self.tensors.get(name)
+            known = start is not None and start.shape == weight.shape
+            if not known and self.wanted(plain(name)):
                 self.tensors[name] = weight.detach().clone()
 
     def state_dict(self) -> dict[str, Any]:

@@ -89,7 +89,9 @@ class Norms(Hook):
             self.measured |= self._norms("weight", trained)
         for quantity, before in (("update", self._before), ("distance", self.start.tensors)):
             if quantity in self.config.of:
-                moved = {n: p.detach() - before[n] for n, p in trained.items() if n in before}
+                # not of one that a method has just put in the place of another shape
+                same = [n for n, p in trained.items() if n in before and before[n].shape == p.shape]
+                moved = {name: trained[name].detach() - before[name] for name in same}
                 self.measured |= self._norms(quantity, moved)
         self._before = {}
         return {}

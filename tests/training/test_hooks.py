@@ -95,6 +95,21 @@ def test_the_anchor_holds_what_it_names_and_nothing_else(tmp_path):
         assert (ways[1] < 0.7 * ways[0]) == (name == "lora_A"), ways
 
 
+def test_weights_of_another_shape_in_the_place_of_others_begin_anew(tmp_path):
+    """JELLY's switch widens a factor where a layer's input and output differ."""
+    of = ["gradient", "weight", "update", "distance"]
+    hooks = [{"name": "norms", "every": 1, "of": of}, {"name": "anchor", "strength": 0.1}]
+    method = {"name": "jelly", "rank": 2, "mode": "seq2par", "switch_step": 5, "nonsquare": "own_A"}
+    tiny_runs.run_file(tmp_path, {"hooks": hooks, "training": KEPT})
+    values = config.read_yaml(tmp_path / "run.yaml") | {"method": method}
+    (tmp_path / "run.yaml").write_text(config.dump(values))
+    file = runfile.resolve(config.read(tmp_path / "run.yaml"))
+    run = session.run(file, options=tiny_runs.quiet())
+    shapes = [{n: t.shape for n, t in weights(run, step).items()} for step in (1, 12)]
+    assert any(shapes[0].get(n) not in (None, shape) for n, shape in shapes[1].items())
+    assert len(logged(run, "anchor/loss")) == 12
+
+
 def test_an_anchor_of_nothing_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no_such_weight"):
         finished(tmp_path, {"name": "anchor", "weights": "no_such_weight"})
