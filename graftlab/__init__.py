@@ -19,7 +19,7 @@ def run(
 ) -> "Run":
     """Carry out a run file, or a shipped recipe by its name, and return the finished run.
 
-    `overrides` are `key.key=value`, as after `--set`. `run.read_result()` holds the scores.
+    `overrides` are `key.key=value`, as in `training.epochs=3`. `run.read_result()` holds the scores.
 
     Raises:
         graftlab.errors.GraftlabError: what the user can fix; see `exit_code` and the message.

@@ -35,7 +35,10 @@ from graftlab.training.parallel import launch
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 UNEXPECTED = 1
-OPTIONS = {"overrides": "set", "source": "input", "form": "format"}
+OPTIONS = {
+    **{"overrides": "set", "probed": "probe"},
+    **{"tasks": "harness", "folder": "harness-tasks"},
+}
 """Arguments whose option has another name."""
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 

@@ -31,7 +31,7 @@ Words = tuple[str | Argument, ...]
 def in_python(argument: Argument) -> str:
     """Spell an argument as a call in Python has it."""
     if argument.value is None:
-        return f"{argument.name}=..."
+        return f"`{argument.name}`"
     return f"{argument.name}={argument.value!r}"
 
 
@@ -40,8 +40,9 @@ def spelled(words: Words, spell: Spelling = in_python) -> str:
     return "".join(spell(part) if isinstance(part, Argument) else part for part in words)
 
 
-OUT = Argument("out")
-NEW = Argument("new", True)
+OUT, NEW = Argument("out"), Argument("new", True)
+ANOTHER: Words = ("Choose another with ", OUT, ".")
+"""What to do about a folder that is taken or cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,17 @@ class Place:
     file: str | None = None
     line: int | None = None
     column: int | None = None
+    row: int | None = None
+    """Of data, counted from 1."""
     argument: Argument | None = None
     key: tuple[str | int, ...] = ()
 
     def words(self, spell: Spelling = in_python) -> str:
-        """Return `file:line:column`, or the argument; nothing where only a key is known."""
+        """Return `file:line:column`, `file, row N` or the argument; nothing where only a key is known."""
         numbers = [str(number) for number in (self.line, self.column) if number is not None]
         start = spell(self.argument) if self.argument else self.file
-        return ":".join([start, *numbers]) if start else ""
+        where = ":".join([start, *numbers]) if start else ""
+        return where if self.row is None else f"{where}, row {self.row}"
 
     def __str__(self) -> str:
         return self.words()
@@ -68,6 +72,11 @@ class Place:
 
 
 NOWHERE = Place()
+
+
+def in_row(file: str, index: int) -> Place:
+    """Return the place of a row of data by its index, from 0."""
+    return Place(file, row=index + 1)
 
 
 def overriding(override: str) -> Place:
@@ -105,6 +114,7 @@ class Fault:
             "file": place.file,
             "line": place.line,
             "column": place.column,
+            "row": place.row,
             "argument": spell(argument) if argument else None,
             "key": ".".join(map(str, place.key)) or None,
             "given": self.given,

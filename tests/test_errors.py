@@ -1,9 +1,13 @@
 """Errors carry problems: records that words are made of, in the spelling of whoever called."""
 
+import ast
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
+import graftlab
 from graftlab import config
 from graftlab.cli import option
 from graftlab.config import Problems
@@ -18,19 +22,23 @@ from graftlab.errors import (
     in_python,
     wrong,
 )
+from graftlab.rundir import files
+from graftlab.runs.identity import compare_config
+
+FLAGS = Path(__file__).parent / "commands.txt"
 
 
 def test_a_text_alone_is_one_problem():
     error = ConfigError("the lock is held.", ("Wait, or choose another with ", OUT, "."))
     (problem,) = error.problems
     assert problem.said == "the lock is held."
-    assert str(error) == "the lock is held. Wait, or choose another with out=...."
+    assert str(error) == "the lock is held. Wait, or choose another with `out`."
 
 
 @pytest.mark.parametrize(
     ("argument", "python", "command"),
     [
-        (OUT, "out=...", "--out"),
+        (OUT, "`out`", "--out"),
         (NEW, "new=True", "--new"),
         (Argument("allow_inexact", True), "allow_inexact=True", "--allow-inexact"),
         (Argument("task", "sst2"), "task='sst2'", "--task sst2"),
@@ -91,6 +99,7 @@ def test_json_has_place_key_given_and_allowed(tmp_path):
         "file": f"{tmp_path}/run.yaml",
         "line": 3,
         "column": 3,
+        "row": None,
         "argument": None,
         "key": "task.name",
         "given": "x",
@@ -104,3 +113,60 @@ def test_an_error_goes_through_a_pipe_with_its_problems():
     again = pickle.loads(pickle.dumps(error))  # its own bytes
     assert again.problems == error.problems
     assert str(again) == str(error)
+
+
+OWN = set(re.findall(r"--[a-z-]+", FLAGS.read_text(encoding="utf-8")))
+COMMANDS = {
+    "demo.py",
+    "release/push/card.py",
+}  # they compose whole command lines, to be typed as they are
+BUBBLEWRAP = "programs/sandbox.py"  # its own options
+PACKAGE = Path(graftlab.__file__).parent
+
+
+def library():
+    """Yield each module but the commands', with its tree."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if not name.startswith(("commands/", "cli.py")):
+            yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_the_library_speaks_of_arguments_and_no_sentence_of_options():
+    for name, tree in library():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                sentence = re.sub(r"`[^`]*`", "", node.value)  # what is typed as it stands
+                options = OWN & set(re.findall(r"(?<![\w-])--[a-z-]+", sentence))
+                assert not options or name in {*COMMANDS, BUBBLEWRAP}, (name, node.value)
+
+
+def test_every_argument_that_an_error_names_is_an_option():
+    named = {
+        ast.literal_eval(node.args[0])
+        for _, tree in library()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Argument"
+        if isinstance(node.args[0], ast.Constant)
+    }
+    assert {"out", "new", "override", "overrides", "task", "allow_inexact"} <= named
+    assert {option(Argument(name)) for name in named} <= OWN
+
+
+def test_a_directory_that_is_taken_is_told_in_both_spellings(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "x").touch()
+    with pytest.raises(ConfigError) as caught:
+        files.refuse_taken(tmp_path / "there")
+    assert caught.value.problems[0].kind == "taken"
+    assert str(caught.value).endswith("Choose another with `out`.")
+    assert caught.value.words(option).endswith("Choose another with --out.")
+
+
+def test_a_change_that_is_refused_names_its_override_in_both_spellings():
+    with pytest.raises(ConfigError) as caught:
+        compare_config({"a": {"b:c": 1}}, {"a": {"b:c": 2}}, ())
+    (problem,) = caught.value.problems
+    assert (problem.kind, problem.allowed, problem.given) == ("changed", 1, 2)
+    assert "override=('a.b:c',)" in str(caught.value)
+    assert "--override a.b:c" in caught.value.words(option)

@@ -32,18 +32,23 @@ def common_fields(backbone: Backbone) -> dict[str, Any]:
     return {"task_type": task_type(backbone), "modules_to_save": list(backbone.head) or None}
 
 
-def resolve(backbone: Backbone, targets: str | Sequence[str], rank: int) -> list[str]:
-    """Return the names of the layers to adapt.
+def resolve(
+    backbone: Backbone, targets: str | Sequence[str], rank: int, section: str = "method"
+) -> list[str]:
+    """Return the names of the layers to adapt; `section` of the run file says them.
 
     Raises:
         ConfigError: nothing matches, or `rank` is larger than the smaller side of one of them.
     """
-    names = surgery.match_targets(backbone.model, targets, backbone.head)
+    names = surgery.match_targets(backbone.model, targets, backbone.head, section)
     smallest = min(names, key=lambda name: _rank_limit(backbone.model, name))
     if rank > (limit := _rank_limit(backbone.model, smallest)):
         raise ConfigError(
-            f"method.rank is {rank}, but {smallest} has rank {limit} at most. "
-            f"Set method.rank to 1..{limit}, or leave that layer out of method.targets."
+            f"{section}.rank is {rank}, but {smallest} has rank {limit} at most. "
+            f"Set {section}.rank to 1..{limit}, or leave that layer out of {section}.targets.",
+            kind="not_allowed",
+            given=rank,
+            allowed=f"1 to {limit}",
         )
     return names
 

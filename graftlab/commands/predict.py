@@ -6,8 +6,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +24,10 @@ from graftlab.commands._writer_options import (
     changes,
 )
 
+if TYPE_CHECKING:
+    from graftlab.errors import Fault
+
+STDIN = "standard input"
 ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".png", ".jpg", ".jpeg")
 
 
@@ -137,7 +142,13 @@ def _opened(source: str) -> Iterator[Path | str]:
         try:
             yield path
         except DataError as error:
-            raise DataError(str(error).replace(str(path), "standard input")) from None
+            raise DataError([_of_input(fault, str(path)) for fault in error.problems]) from None
+
+
+def _of_input(fault: "Fault", path: str) -> "Fault":
+    """Return a problem of the file that standard input was written to as one of standard input."""
+    place = replace(fault.place, file=STDIN) if fault.place.file == path else fault.place
+    return replace(fault, said=fault.said.replace(path, STDIN), place=place)
 
 
 def _is_object(line: bytes) -> bool:

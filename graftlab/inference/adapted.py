@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from graftlab import runfile
 from graftlab.contracts import Backbone, Data, Problem, Score, Task
-from graftlab.errors import ConfigError, DataError, ModelError, unknown
+from graftlab.errors import Argument, ConfigError, DataError, Fault, ModelError, Place, unknown
 from graftlab.rundir import files
 from graftlab.rundir import run as rundir
 from graftlab.rundir.run import Run
@@ -112,26 +112,32 @@ def settings(file: RunFile, raw: bool, changed: Mapping[str, Any]) -> Any:
             {**section.generation.model_dump(), **changed}
         )
     except ValidationError as error:
-        said = "; ".join(_said(problem) for problem in error.errors())
-        raise ConfigError(f"generation: {said}.") from None
+        raise ConfigError([_fault(detail) for detail in error.errors()]) from None
     plain = {**RAW, "columns": type(section.columns)()} if raw else {}
     return section.model_copy(update={"generation": written, **plain})
 
 
 def _part_named(file: RunFile, name: str) -> str:
     """Return the name of one of a mixture's tasks. `Raises:` ConfigError: there is none of that name."""
+    place = Place(argument=Argument("task", name))
     if not file.task.parts:
-        raise ConfigError(f"--task {name}: this run's task is one, {file.task.name}. Leave it out.")
+        said = f"this run's task is one, {file.task.name}. Leave it out."
+        raise ConfigError(said, place=place, kind="conflict", given=name)
     if name not in file.task.parts:
-        raise ConfigError(f"--task: {unknown('task', name, list(file.task.parts))}")
+        known = list(file.task.parts)
+        said = unknown("task", name, known)
+        raise ConfigError(said, place=place, kind="unknown", given=name, allowed=known)
     return name
 
 
-def _said(problem: Mapping[str, Any]) -> str:
-    """Return one of pydantic's problems in few words."""
-    where = ".".join(str(part) for part in problem["loc"])
-    said = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where}: {said}" if where else said
+def _fault(detail: Mapping[str, Any]) -> Fault:
+    """Return one of pydantic's problems with the settings for writing."""
+    key = tuple(detail["loc"])
+    raised = detail.get("ctx", {}).get("error")
+    said = str(raised) if isinstance(raised, ValueError) else detail["msg"]
+    where = ".".join(map(str, ("generation", *key)))
+    place = Place(argument=Argument(str(key[0]))) if key else Place(key=("generation",))
+    return Fault(f"{where}: {said}.", kind="not_allowed", place=place, given=detail["input"])
 
 
 def _wanted(problem: Problem) -> str:
@@ -255,9 +261,14 @@ class Adapted:
         file = replace(self.file, task=part)
         data = material.read(file)
         if data.problem != self.problem:
+            wanted, given = _wanted(data.problem), _wanted(self.problem)
             raise ConfigError(
-                f"--task {part.config.name or part.name} wants {_wanted(data.problem)}, but "
-                f"{self.run.path} puts out {_wanted(self.problem)}."
+                f"that task wants {wanted}, but {self.run.path} puts out {given}.",
+                ("Give one that wants the same.",),
+                place=Place(argument=Argument("task", part.config.name or part.name)),
+                kind="conflict",
+                given=given,
+                allowed=wanted,
             )
         return material.bind(file, data, self.backbone), data
 

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab.errors import ConfigError, DataError, missing_extra, unknown
+from graftlab.errors import Argument, ConfigError, DataError, Place, missing_extra, nearest
 from graftlab.rundir import files
 
 if TYPE_CHECKING:
     from graftlab.inference import Adapted
 
+TASKS = Argument("tasks")
 SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
 LONGEST = 80  # of the tasks' names in that of the file
 
@@ -42,8 +43,10 @@ def evaluate(adapted: "Adapted", options: Options, batch_size: int) -> dict[str,
     """
     if adapted.problem.kind != "tokens":
         raise ConfigError(
-            f"--harness asks a language model, but {adapted.run.path} puts out {adapted.problem.kind}. "
-            f"Use --split to score it on its own task."
+            f"the harness asks a language model, but {adapted.run.path} puts out {adapted.problem.kind}.",
+            ("Score it on its own task with ", Argument("split"), "."),
+            place=Place(argument=TASKS),
+            kind="conflict",
         )
     manager = _manager(options)
     import lm_eval
@@ -90,9 +93,11 @@ def _manager(options: Options) -> Any:
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise ConfigError(missing_extra("--harness", "lm-eval", "harness")) from error
+        said = missing_extra("this", "lm-eval", "harness")
+        raise ConfigError(said, place=Place(argument=TASKS), kind="not_installed") from error
     if options.folder and not options.folder.is_dir():
-        raise ConfigError(f"--harness-tasks: there is no folder {options.folder}.")
+        place = Place(argument=Argument("folder", str(options.folder)))
+        raise ConfigError("there is no such folder.", place=place, kind="unknown")
     manager: Any = None
     if options.folder:  # its own thousands of tasks take long to look through
         manager = TaskManager(include_path=str(options.folder), include_defaults=False)
@@ -102,8 +107,14 @@ def _manager(options: Options) -> Any:
         if name not in manager.all_tasks:
             own = _own(options.folder)
             known = own or ("hellaswag", "arc_easy", "arc_challenge", "winogrande", "gsm8k")
-            close = unknown("task of the harness", name, manager.all_tasks).partition(" Known:")[0]
-            raise ConfigError(f"--harness: {close} Such as: {', '.join(known)}.")
+            close = nearest(name, manager.all_tasks)
+            hint = f" Did you mean {close!r}?" if close else ""
+            raise ConfigError(
+                f"unknown task of the harness {name!r}.{hint} Such as: {', '.join(known)}.",
+                place=Place(argument=TASKS),
+                kind="unknown",
+                given=name,
+            )
     return manager
 
 

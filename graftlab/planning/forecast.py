@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from graftlab.contracts import Data, written
-from graftlab.errors import ConfigError
+from graftlab.errors import Argument, ConfigError, Place
 from graftlab.planning import advice, memory, quantized, sizes, storage
 from graftlab.planning.shards import Sharing
 from graftlab.planning.sizes import Evaluated, Sizes
@@ -244,7 +244,8 @@ def _time(
     from graftlab.planning.trial import probe
 
     if isinstance(data, str) or steps is None:
-        raise ConfigError(f"--probe needs the data, which cannot be read: {data}")
+        said = f"steps can be timed on the data only, which cannot be read: {data}"
+        raise ConfigError(said, place=Place(argument=Argument("probed", True)))
     return probe(file, data, accelerator, steps)
 
 

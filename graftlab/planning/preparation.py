@@ -13,7 +13,7 @@ from graftlab import config, runfile
 from graftlab.contracts import Data, Row, parts_of, read_notes
 from graftlab.data import sources
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DiskError
+from graftlab.errors import ConfigError
 from graftlab.rundir import files
 from graftlab.runfile import RunFile
 from graftlab.runs import material
@@ -167,8 +167,7 @@ def write(prepared: Prepared, source: str, overrides: Sequence[str], out: Path) 
         ConfigError: `out` is not empty, or the task's rows are no plain texts.
         DiskError: it cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is there already and not empty. Choose another with --out.")
+    files.refuse_taken(out)
     partial = out.with_name(out.name + files.PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -181,7 +180,7 @@ def write(prepared: Prepared, source: str, overrides: Sequence[str], out: Path) 
             out.rmdir()
         partial.replace(out)
     except OSError as error:
-        raise DiskError(f"{out} cannot be written: {error}. Choose another with --out.") from error
+        raise files.unwritable(out, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return [f"task.data_dir={out}", *changes]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from graftlab import registry
 from graftlab.config import read_yaml
-from graftlab.errors import ConfigError
+from graftlab.errors import Argument, ConfigError, Place
 from graftlab.planning.live_tensors import GRADIENTS, OPTIMIZER, TEMPORARY, TRAINED, WEIGHTS, Peak
 
 BUCKET = 25 * 2**20  # bytes of gradients that are summed at once (training.processes)
@@ -48,19 +48,23 @@ class Sharing(NamedTuple):
         return found
 
 
-def read(name: str, processes: int | None) -> Sharing:
+def read(accelerate: str, processes: int | None) -> Sharing:
     """Return what a config file of accelerate, or the recipe of that name, asks for.
 
     Raises:
         ConfigError: there is none, or it asks for a way that runs do not know.
     """
-    path = Path(name)
+    path = Path(accelerate)
     if not path.is_file():
         recipes = {p.stem: p for p in _folder().glob("*.yaml")}
         if path.stem not in recipes:
             known = ", ".join(sorted(recipes))
             raise ConfigError(
-                f"--accelerate {name}: there is no such file, and no recipe: {known}."
+                f"there is no such file, and no recipe: {known}.",
+                place=Place(argument=Argument("accelerate", accelerate)),
+                kind="unknown",
+                given=accelerate,
+                allowed=sorted(recipes),
             )
         path = recipes[path.stem]
     said = read_yaml(path)

@@ -19,7 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from graftlab.errors import Refused
+from graftlab.errors import Argument, Refused
+
+EXECUTE = Argument("execute_code", True)
 
 MIB = 2**20
 LIBRARIES = ("/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib32", "/lib64", "/nix/store")
@@ -164,9 +166,10 @@ def check() -> None:
     """
     if why := _missing():
         raise Refused(
-            f"code that a model wrote is run in a sandbox only, and there is none here: {why}. Do without "
-            f"running it (without --execute-code and task.execute_code), or use a machine where "
-            f"`bwrap --ro-bind / / --unshare-all true` works."
+            f"code that a model wrote is run in a sandbox only, and there is none here: {why}.",
+            ("Do without running it: without task.execute_code, and without ", EXECUTE, "."),
+            ("Or use a machine where `bwrap --ro-bind / / --unshare-all true` works.",),
+            kind="no_sandbox",
         )
 
 

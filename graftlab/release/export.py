@@ -1,6 +1,5 @@
 """A run's adapter in a form that other programs load."""
 
-import contextlib
 import math
 import re
 from pathlib import Path
@@ -30,20 +29,13 @@ def lora(run: Path, out: Path) -> dict[str, Any]:
             f"the method {method.name!r} has no LoRA form: what it learned is not, or not only, a "
             f"low-rank change of linear weights. Its adapter is in {found.adapter}."
         )
-    _refuse_taken(out)
+    files.refuse_taken(out)  # before anything is loaded
     adapted = inference.load(run, device="cpu")
     fields, tensors = method.module.to_lora(adapted.model)
     with files.new_folder(out) as partial:
         write(partial, fields, tensors)
     written: dict[str, Any] = fields
     return written
-
-
-def _refuse_taken(out: Path) -> None:
-    """Refuse before anything is loaded what `files.new_folder` refuses when it is to be written."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        if next(out.iterdir(), None) is not None:
-            raise ConfigError(f"{out} is there already and not empty. Choose another with --out.")
 
 
 def audit(folder: Path) -> dict[str, Any]:

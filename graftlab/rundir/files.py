@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError, DiskError
+from graftlab.errors import ANOTHER, ConfigError, DiskError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,19 @@ def write_text(path: Path, text: str) -> None:
     sync(path.parent)
 
 
+def refuse_taken(out: Path) -> None:
+    """Refuse a folder that holds something, or a file. `Raises:` ConfigError."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        said = f"{out} is there already and not empty."
+        raise ConfigError(said, ANOTHER, kind="taken", given=str(out))
+
+
+def unwritable(out: Path, error: OSError) -> DiskError:
+    """Return the error to raise where a folder cannot be written."""
+    said = f"{out} cannot be written: {error}."
+    return DiskError(said, ANOTHER, kind="unwritable", given=str(out))
+
+
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """Give a folder beside `out` to write into, and move it to `out` in the end: whole, or not there.
@@ -61,8 +74,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         ConfigError: something is there already.
         DiskError: it cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is there already and not empty. Choose another with --out.")
+    refuse_taken(out)
     partial = out.with_name(out.name + PARTIAL)
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -73,7 +85,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         partial.replace(out)
         sync(out.absolute().parent)
     except OSError as error:
-        raise DiskError(f"{out} cannot be written: {error}. Choose another with --out.") from error
+        raise unwritable(out, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

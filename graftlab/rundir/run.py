@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from graftlab.errors import ConfigError, DiskError
+from graftlab.errors import NEW, OUT, ConfigError, DiskError, Words
 from graftlab.rundir import files
 from graftlab.rundir.records import Result
 
+BESIDE: Words = ("Start another beside it with ", NEW, ", or elsewhere with ", OUT, ".")
+"""What to do where a run's directory is taken."""
 BEFORE_CONFIG = {"lock", "predictions", "config.yaml" + files.PARTIAL}
 
 
@@ -106,7 +108,8 @@ class Run:
             ConfigError: another process has begun a run there in the meantime.
         """
         if self.started:
-            raise ConfigError(f"{self.path} was taken by another run just now; use --new or --out.")
+            said = f"{self.path} was taken by another run just now."
+            raise ConfigError(said, BESIDE, kind="taken", given=str(self.path))
         (self.path / "predictions").mkdir(exist_ok=True)
         files.write_text(self.config, config)
 
@@ -125,8 +128,10 @@ class Run:
             file = (self.path / "lock").open("a+", encoding="utf-8")
         except OSError as error:
             raise DiskError(
-                f"cannot write the run directory {self.path}: {error}. "
-                f"Choose another with --out, or set paths.runs."
+                f"cannot write the run directory {self.path}: {error}.",
+                ("Choose another with ", OUT, ", or set paths.runs."),
+                kind="unwritable",
+                given=str(self.path),
             ) from error
         with file:
             try:
@@ -134,8 +139,10 @@ class Run:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
                 raise ConfigError(
-                    f"{self.path} is in use by {self.held_by()}. "
-                    f"Wait for it or stop it; or give this run another directory with --out."
+                    f"{self.path} is in use by {self.held_by()}.",
+                    ("Wait for it or stop it; or give this run another directory with ", OUT, "."),
+                    kind="in_use",
+                    given=str(self.path),
                 ) from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from graftlab.errors import ConfigError
+from graftlab.errors import ANOTHER, ConfigError
 from graftlab.rundir import files
 from graftlab.runfile import Part, RunFile
 from graftlab.runs import layer_request, material
@@ -109,7 +109,7 @@ def _check_free(out: Path, key: str) -> None:
     if path.is_file() and files.read_json(path).get("key") == key:
         return
     what = "another selection" if path.is_file() else "something that is no selection"
-    raise ConfigError(f"{out} holds {what}. Choose another folder with --out.")
+    raise ConfigError(f"{out} holds {what}.", ANOTHER, kind="taken", given=str(out))
 
 
 def _copy(folder: Path, out: Path) -> dict[str, Any]:

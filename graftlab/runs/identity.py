@@ -5,13 +5,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftlab.contracts import Note, written
-from graftlab.errors import CheckpointError, ConfigError, DataError, ModelError
+from graftlab.errors import (
+    NEW,
+    Argument,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    Fault,
+    ModelError,
+    Place,
+    Words,
+)
 from graftlab.rundir import files, provenance
 from graftlab.rundir.run import Run
 from graftlab.training.parallel.processes import Processes
 
 log = logging.getLogger("graftlab")
 
+AGAIN: Words = ("Put it back, or `graftlab run` its config.yaml again with ", NEW, ".")
 # What may differ from the checkpoint's config without changing a bit of the adapter.
 HARMLESS = (
     "name",
@@ -45,13 +56,20 @@ def compare_config(
         else:
             harmful.append(changed)
     if harmful:
-        keys = " ".join(f"--override {changed.key}" for changed in harmful)
-        raise ConfigError(
-            "config.yaml is not what the checkpoint was made with:\n  "
-            + "\n  ".join(map(str, harmful))
-            + f"\nPut it back, or go on with the change by: {keys}"
-        )
+        raise ConfigError([_refused(changed) for changed in harmful])
     return overridden
+
+
+def _refused(changed: provenance.Difference) -> Fault:
+    override = Argument("override", (changed.key,))
+    return Fault(
+        f"config.yaml is not what the checkpoint was made with: {changed}.",
+        kind="changed",
+        place=Place(key=(changed.key,)),
+        given=changed.now,
+        allowed=changed.before,
+        remedies=(("Put it back, or go on with the change by ", override, "."),),
+    )
 
 
 def _is_harmless(key: str) -> bool:
@@ -104,8 +122,9 @@ def _read(run: Run) -> dict[str, Any]:
         before: dict[str, Any] = files.read_json(run.environment)
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{run.environment} cannot be read ({error}); it says with which data and "
-            f"weights the run began. Put it back, or start another run with --new."
+            f"{run.environment} cannot be read ({error}); it says with which data and weights the run began.",
+            AGAIN,
+            kind="unreadable",
         ) from error
     return before
 
@@ -114,12 +133,19 @@ def _same_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     old, new = before["data"].get("fingerprint"), now["data"].get("fingerprint")
     if old != new:
         raise DataError(
-            f"the data have changed since the run began (fingerprint {new}, was {old}). "
-            f"Put them back, or start another run with --new."
+            f"the data have changed since the run began (fingerprint {new}, was {old}).",
+            AGAIN,
+            kind="changed",
+            given=new,
+            allowed=old,
         )
     old, new = (r["backbone"].get("sha256") for r in (before, now))
     if old != new:
         raise ModelError(
-            f"the backbone's weights have changed since the run began (sha256 {new}, was {old}). "
-            f"Put them back, pin backbone.revision, or start another run with --new."
+            f"the backbone's weights have changed since the run began (sha256 {new}, was {old}).",
+            ("Pin backbone.revision where they come from the hub.",),
+            AGAIN,
+            kind="changed",
+            given=new,
+            allowed=old,
         )

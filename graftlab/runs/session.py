@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from graftlab import config, runfile
-from graftlab.errors import LOGGED, ConfigError, DiskError, GraftlabError
+from graftlab.errors import ANOTHER, LOGGED, ConfigError, DiskError, GraftlabError
 from graftlab.rundir import files
-from graftlab.rundir.run import Run
+from graftlab.rundir.run import BESIDE, Run
 from graftlab.runfile import RunFile
 from graftlab.runs import trials
 from graftlab.runs.execution import Execution, Options
@@ -38,20 +38,24 @@ def directory(file: RunFile, out: Path | None = None, new: bool = False) -> Path
     run = Run(path)
     if run.finished:
         raise ConfigError(
-            f"{path} holds a finished run. See it with `graftlab show {path}`; train longer or "
-            f"otherwise in a directory of its own, with --new or --out."
+            f"{path} holds a finished run. See it with `graftlab show {path}`.",
+            BESIDE,
+            kind="finished",
+            given=str(path),
         )
     if holder := run.held_by():
-        raise ConfigError(f"{path} is in use by {holder}; give this run another place with --out.")
+        said = f"{path} is in use by {holder}."
+        raise ConfigError(said, ANOTHER, kind="in_use", given=str(path))
     if run.started or checkpoint.steps(run.checkpoints):
         raise ConfigError(
-            f"{path} holds a run that did not finish. Go on with `graftlab resume {path}`, or start "
-            f"another beside it with --new or --out."
+            f"{path} holds a run that did not finish.",
+            (f"Go on with it by `graftlab resume {path}`.",),
+            BESIDE,
+            kind="not_finished",
+            given=str(path),
         )
     if not run.empty:
-        raise ConfigError(
-            f"{path} is there and is no run. Choose another place with --out or --new."
-        )
+        raise ConfigError(f"{path} is there and is no run.", BESIDE, kind="taken", given=str(path))
     return path
 
 
@@ -87,7 +91,7 @@ def resume(path: Path, options: Options = DEFAULT) -> Run:
         if not found.started:
             raise ConfigError(f"{path} is no run directory: it has no config.yaml.")
         if processes.on_main(lambda: found.finished):
-            log.info("%s is finished already; train longer with `graftlab run` and --new", path)
+            log.info("%s is finished already; run its config.yaml anew to train longer", path)
         else:
             file = runfile.began_with(found)
             _check_sharding(file, processes)

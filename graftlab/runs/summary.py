@@ -47,7 +47,7 @@ def summary(path: Path) -> Summary:
         hint = f" Did you mean {close!r}?" if close else ""
         raise ConfigError(
             f"{path} is no run directory: it has no config.yaml.{hint} "
-            f"All in a folder: graftlab list runs --runs DIR."
+            f"All in a folder: `graftlab list runs --runs DIR`."
         )
     result = run.read_result() if run.finished else None
     return Summary(run, read_yaml(run.config), run.read_metrics()[-TAIL:], result)

@@ -11,7 +11,7 @@ from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.rows import Numbered
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DataError, Fault
+from graftlab.errors import ConfigError, DataError, Fault, in_row
 from graftlab.seeds import mix
 from graftlab.tasks._outputs import forward, label_array, losses, predictions
 
@@ -111,7 +111,8 @@ def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]
             pictures.check(picture)
             result.append({"index": index, "image": picture, "label": None})
         except Unusable as reason:
-            raise DataError(f"{where}, row {index + 1}: {reason}.") from None
+            place = in_row(where, index)
+            raise DataError(f"{reason}.", place=place, kind="unusable") from None
     if not result:
         raise DataError(f"{where} has no images.")
     return result

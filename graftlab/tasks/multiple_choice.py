@@ -19,7 +19,7 @@ from graftlab.data.labels import Classes, Dropped, Unusable, names_of
 from graftlab.data.load import Form, check_local, read_splits
 from graftlab.data.rows import Numbered, Rows
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DataError, Fault
+from graftlab.errors import ConfigError, DataError, Fault, in_row
 from graftlab.tasks import _questions
 from graftlab.tasks._questions import ANSWER, INSTRUCTION, lettered, question_columns
 from graftlab.tasks.classification import TextTask, longest_input
@@ -190,7 +190,8 @@ def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]
             del inputs["key"]
             result.append({"index": index, **inputs, "label": None})
         except (Unusable, Dropped) as reason:
-            raise DataError(f"{where}, row {index + 1}: {reason}.") from None
+            place = in_row(where, index)
+            raise DataError(f"{reason}.", place=place, kind="unusable") from None
     if not result:
         raise DataError(f"{where} has no rows.")
     return result

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.contracts import Note
-from graftlab.errors import CheckpointError, DiskError
+from graftlab.errors import NEW, Argument, CheckpointError, DiskError
 from graftlab.rundir import files
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("graftlab")
 
 FORMAT = 1
+INEXACT = Argument("allow_inexact", True)
 PATTERN = re.compile(r"step-(\d{6,})")
 TENSOR = "__tensor__"
 NEEDED = ("state.json", "trainable.safetensors")
@@ -199,8 +200,10 @@ def find(folder: Path, allow_inexact: bool = False) -> Found:
             raise CheckpointError(
                 f"no checkpoint in {folder} can be used:\n  "
                 + "\n  ".join(str(damaged(path, wrong)) for path, wrong in bad)
-                + "\nNothing was deleted. `--allow-inexact` goes on from weights without the rest, "
-                "where they can be read; `graftlab run RUN/config.yaml --new` starts again."
+                + "\nNothing was deleted.",
+                ("Weights that can be read are gone on from without the rest with ", INEXACT, "."),
+                ("Or `graftlab run` its config.yaml again with ", NEW, "."),
+                kind="damaged",
             )
         found.path, wrong = usable[0]
         found.inexact, found.damaged = damaged(found.path, wrong), frozenset(wrong)

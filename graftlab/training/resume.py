@@ -120,7 +120,7 @@ def restore_model(
     missing = set(surgery.trainable(attached.model)) - set(saved.tensors["trainable"])
     if missing:
         raise CheckpointError(f"{where} lacks {', '.join(sorted(missing)[:3])}: another method's.")
-    # buffers may be missing only where --allow-inexact let it through
+    # buffers may be missing only where `allow_inexact` let it through
     for group in (computed, saved.tensors["trainable"], saved.tensors.get("buffers", {})):
         _put_back(attached.model, sharding, group, where)
 

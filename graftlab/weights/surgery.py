@@ -52,12 +52,15 @@ def output_layers(model: "nn.Module", head: Sequence[str] = ()) -> tuple[str, ..
 
 
 def match_targets(
-    model: "nn.Module", targets: Sequence[str] | str, head: Sequence[str] = ()
+    model: "nn.Module",
+    targets: Sequence[str] | str,
+    head: Sequence[str] = (),
+    section: str = "method",
 ) -> list[str]:
     """Return the full names of the linear layers that `targets` mean, sorted; never one of the head.
 
     A sequence holds last names or suffixes (`query`, `attention.self.query`); a string is a regular
-    expression for the full name, or `all-linear`.
+    expression for the full name, or `all-linear`. They stand in `section` of the run file.
 
     Raises:
         ConfigError: nothing matches, one of the names matches nothing, or the regex is not one.
@@ -70,15 +73,16 @@ def match_targets(
             matched = [name for name in layers if re.fullmatch(targets, name)]
         except re.error as error:
             raise ConfigError(
-                f"method.targets {targets!r} is not a regular expression: {error}."
+                f"{section}.targets {targets!r} is not a regular expression: {error}.",
+                kind="not_allowed",
             ) from error
     else:
         lost = [target for target in targets if not any(_ends(name, target) for name in layers)]
         if lost:
-            raise ConfigError(_no_match(model, lost, layers))
+            raise ConfigError(f"{section}.targets {_no_match(model, lost, layers)}", kind="unknown")
         matched = [name for name in layers if any(_ends(name, target) for target in targets)]
     if not matched:
-        raise ConfigError(_no_match(model, targets, layers))
+        raise ConfigError(f"{section}.targets {_no_match(model, targets, layers)}", kind="unknown")
     return sorted(matched)
 
 
@@ -122,7 +126,7 @@ def _no_match(model: "nn.Module", targets: Sequence[str] | str, layers: Sequence
     close = [name for target in wanted if (name := nearest(target.rpartition(".")[2], known))]
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return (
-        f"method.targets {targets if isinstance(targets, str) else list(targets)} match no linear layer "
+        f"{targets if isinstance(targets, str) else list(targets)} match no linear layer "
         f"of {type(model).__name__}.{hint} Its linear layers are named: {', '.join(known) or 'none'}."
     )
 

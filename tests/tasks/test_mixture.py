@@ -301,7 +301,7 @@ def test_inputs_say_their_task(tmp_path):
         (["plain"], r"row 1: it does not say its task.*mood, size"),
         ([{"text": "a"}], "key 'task' is missing; the tasks are mood, size"),
         ([{"task": "moods", "text": "a"}], "key 'task' is 'moods'"),
-        (file, r"in.jsonl, row 2 \(mood\): column 'text' is 3"),
+        (file, r"in.jsonl, row 2: mood: column 'text' is 3"),
     ):
         with pytest.raises(DataError, match=words):
             read(section, source)

@@ -98,7 +98,7 @@ def test_where_all_are_bad_each_is_named_and_nothing_is_deleted(folder):
         "step-000000: trainable.safetensors has changed",
         "step-000003: manifest.json is missing",
         "step-000006: state.json has changed",
-        "--allow-inexact",
+        "allow_inexact=True",
     ):
         assert line in str(caught.value)
     assert sorted(folder.rglob("*")) == before

@@ -137,10 +137,7 @@ def _lora_fields(encoder: Any, config: Config) -> dict[str, Any]:
     """
     lora = config.lora
     whole = Backbone(encoder, "encoder", None, (), None)
-    try:
-        names = adapters.resolve(whole, lora.targets, lora.rank)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("method.", "method.lora.")) from None
+    names = adapters.resolve(whole, lora.targets, lora.rank, "method.lora")
     return {
         "r": lora.rank,
         "lora_alpha": adapters.whole(lora.alpha),

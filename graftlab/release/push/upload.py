@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from graftlab.errors import ConfigError, ModelError
+from graftlab.errors import Argument, ConfigError, ModelError, Place
 from graftlab.release.push import card, contents
 from graftlab.release.push.contents import Content
 from graftlab.rundir import files
 from graftlab.weights.hub import redact
 
+REPO = Argument("repo")
 log = logging.getLogger("graftlab")
 CHUNK = 2**20
 
@@ -98,8 +99,10 @@ def upload(
         info = _info(api, repo, kind)
         if info is not None and options.private and not info.private:
             raise ConfigError(
-                f"{repo} is there already and public; --private only makes a new one so. Change it in "
-                f"its settings on the hub, or choose another --repo."
+                f"{repo} is there already and public; only a new one is made private.",
+                ("Change it in its settings on the hub, or choose another ", REPO, "."),
+                place=Place(argument=Argument("private", True)),
+                kind="conflict",
             )
         there = {file.rfilename: file for file in (info.siblings or ())} if info else {}
         same = tuple(name for name in found if _is_same(found[name], there.get(name)))
@@ -128,10 +131,15 @@ def checked(repo: str) -> str:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise ConfigError(f"--repo {repo!r} is no name for the hub: {error}") from None
+        raise _misnamed(repo, f"that is no name for the hub: {error}") from None
     if repo.count("/") != 1:
-        raise ConfigError(f"--repo {repo!r}: give it with its owner, as in me/{repo}.")
+        raise _misnamed(repo, f"give it with its owner, as in me/{repo}.")
     return repo
+
+
+def _misnamed(repo: str, said: str) -> ConfigError:
+    place = Place(argument=Argument("repo", repo))
+    return ConfigError(said, place=place, kind="not_allowed", given=repo)
 
 
 def _api(anonymous: bool) -> Any:
@@ -236,7 +244,7 @@ def explain(repo: str, error: BaseException) -> str:
         401: f"the hub does not know the account behind HF_TOKEN (401), asked for {repo}: it has expired, "
         f"or was mistyped.",
         403: f"HF_TOKEN may not write to {repo} (403). Make a token with the right to write there, or "
-        f"choose another --repo.",
+        f"choose another repository.",
         404: f"the hub has no place for {repo} (404): its owner does not exist, or HF_TOKEN may not see it.",
         409: f"{repo} was changed by somebody else in the meantime (409). Push again.",
         412: f"{repo} was changed by somebody else in the meantime (412). Push again.",

@@ -10,7 +10,7 @@ from graftlab.contracts import Data, Problem, Row, written
 from graftlab.data import readers, sources, splits
 from graftlab.data.labels import Unusable
 from graftlab.data.rows import Numbered, Rows
-from graftlab.errors import DataError
+from graftlab.errors import DataError, in_row
 from graftlab.tasks.classification import same_text
 from graftlab.tasks.generation import turns
 from graftlab.tasks.generation.examples import is_answered
@@ -168,7 +168,8 @@ def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]
             del inputs["key"]
             result.append({"index": index, **inputs, "label": None})
         except Unusable as reason:
-            raise DataError(f"{where}, row {index + 1}: {reason}.") from None
+            place = in_row(where, index)
+            raise DataError(f"{reason}.", place=place, kind="unusable") from None
     if not result:
         raise DataError(f"{where} has no rows.")
     return result

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from graftlab.contracts import Row
 from graftlab.data import readers
-from graftlab.errors import DataError, unknown
+from graftlab.errors import DataError, in_row, unknown
 from graftlab.tasks.mixture.section import Config
 
 TASK = "task"
@@ -32,7 +33,8 @@ def read_inputs(
         try:
             name, own = (task, item) if task else _of(item, list(config.parts))
         except ValueError as error:
-            raise DataError(f"{where}, row {index + 1}: {error}.") from None
+            place = in_row(where, index)
+            raise DataError(f"{error}.", place=place, kind="no_task") from None
         items[name].append((index, own))
     found: dict[int, Row] = {}
     for name, mine in items.items():
@@ -56,8 +58,9 @@ def _read(config: Config, name: str, items: Sequence[tuple[int, Any]], where: st
             try:
                 part.module.read_inputs(part.config, [item])
             except DataError as own:
-                said = str(own).removeprefix("input, row 1: ")
-                raise DataError(f"{where}, row {index + 1} ({name}): {said}") from None
+                place = replace(in_row(where, index), key=("tasks", name))
+                faults = [replace(f, said=f"{name}: {f.said}", place=place) for f in own.problems]
+                raise DataError(faults) from None
         raise error
 
 

@@ -121,7 +121,7 @@ def _read_config(source: Source) -> Any:
     except ModelError:
         raise
     except (ValueError, OSError, KeyError, AttributeError) as error:
-        if "trust_remote_code" in str(error):
+        if "trust_remote_code" in str(error):  # a plain ValueError of transformers
             raise Refused(
                 f"{source.name} needs code of its own (auto_map in its config.json), which is not run."
             ) from error
