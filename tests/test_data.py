@@ -312,6 +312,32 @@ def test_carving_goes_by_distinct_input_and_by_class(tmp_path: Path) -> None:
     assert texts(read(tmp_path, split_seed=1), "validation") != held
 
 
+def test_one_table_becomes_three_splits_by_distinct_input_and_class(tmp_path: Path) -> None:
+    rows = [{"text": f"{i % 100}", "label": int(i % 100 < 20)} for i in range(300)]
+    write(tmp_path / "train.jsonl", rows)
+    data = read(tmp_path, test_share=0.2)
+    sizes = {split: len(set(texts(data, split))) for split in data.splits}
+    assert sizes == {"train": 70, "validation": 10, "test": 20}
+    of_first = {s: sum(row["label"] for row in rows) for s, rows in data.splits.items()}
+    assert of_first == {"train": 3 * 14, "validation": 3 * 2, "test": 3 * 4}
+    kinds = [note["kind"] for note in data.record["notes"]]
+    assert kinds.index("test_carved") < kinds.index("validation_carved")
+    assert texts(read(tmp_path, test_share=0.2), "test") == texts(data, "test")
+    assert texts(read(tmp_path, test_share=0.2, split_seed=1), "test") != texts(data, "test")
+    with pytest.raises(ValueError, match="leave nothing to train on"):
+        read(tmp_path, test_share=0.6, validation_share=0.4)
+
+
+def test_a_share_for_test_leaves_the_splits_that_there_are(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", LINES)
+    write(tmp_path / "validation.jsonl", [{"text": f"v {i}", "label": i % 2} for i in range(6)])
+    data = read(tmp_path, test_share=0.25)
+    assert texts(data, "validation") == [f"v {i}" for i in range(6)]
+    assert (len(data.splits["train"]), len(data.splits["test"])) == (30, 10)
+    write(tmp_path / "test.jsonl", [{"text": "t", "label": 0}])
+    assert texts(read(tmp_path, test_share=0.25), "test") == ["t"]
+
+
 def test_one_distinct_input_cannot_be_carved(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", [LINES[0]] * 3)
     with pytest.raises(DataError, match="1 distinct input"):

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from graftlab import cli, config, study
 from graftlab.errors import ConfigError, Stopped, StudyIncomplete
+from graftlab.report import page
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.study import child, comparison, tables
@@ -59,6 +60,7 @@ def finish(folder, planned, **result):
     scores = {
         split: {"accuracy": {"value": result.pop(split), "standard_error": 0.01, "reason": None}}
         for split in ("validation", "test")
+        if split in result
     }
     written = {
         "metrics": scores, "steps": 2, "selected_step": 2, "skipped_steps": 0, "not_exact": [],
@@ -188,6 +190,35 @@ def test_means_and_deviations_are_over_seeds():
 def test_one_seed_has_no_deviation():
     found = compared(read(BASE + "methods: [head]"), lambda _: {"test": 0.5, "validation": 0.5})
     assert (found.rows[0].test.mean, found.rows[0].test.deviation) == (0.5, None)
+
+
+def test_without_a_test_split_validation_ranks_and_table_page_and_csv_say_so(capsys):
+    score = {"head": 0.7, "lora": 0.9}
+    plan = read(BASE + "methods: [head, lora]")
+    found = compared(plan, lambda run: {"validation": score[run.cell.method]})
+    assert {row.method: (row.rank, row.ranked_by, row.score.mean) for row in found.rows} == {
+        "head": (2, "validation", 0.7), "lora": (1, "validation", 0.9),
+    }  # fmt: skip
+    assert not any(row.not_paired for row in found.rows)
+    study.write(found, Path("made"))
+    lines = Path("made/comparison.csv").read_text().splitlines()
+    rows = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+    assert {(row["method"], row["ranked_by"], row["seeds"]) for row in rows} == {
+        ("head", "validation", "1"), ("lora", "validation", "1"),
+    }  # fmt: skip
+    tables.show(found)
+    assert "no test split: ranked by validation" in capsys.readouterr().out
+    record = tables.as_json(found)
+    shown = page.render(record, page._groups(record), Path("made"))
+    assert "Ranked by validation accuracy: there is no test split" in shown
+    assert "0.9000" in shown
+
+
+def test_one_run_with_a_test_split_keeps_the_ranking_by_test():
+    plan = read(BASE + "methods: [head, lora]")
+    figures = {"head": {"test": 0.5, "validation": 0.6}, "lora": None}
+    found = compared(plan, lambda run: figures[run.cell.method])
+    assert {row.ranked_by for row in found.rows} == {"test"}
 
 
 def test_equal_means_share_a_rank_and_the_next_one_is_skipped():

@@ -97,6 +97,7 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
     "validation_is_test": "the validation split is used as test",
     "no_test": "there is no test split",
     "rows_repeated": "{rows} rows of {split} dropped: they are also in {other}",
+    "test_carved": "test carved from train: {rows} rows (task.test_share)",
     "validation_carved": "validation carved from train: {rows} rows",
     "rows_left_out": "{split}: {rows} rows ({reason}) left out",
     "drawn_of_tasks": _quotas,

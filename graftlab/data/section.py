@@ -83,8 +83,12 @@ class DataSection(Section):
     stop and name the rows."""
     skip_bad: int = Field(0, ge=0)
     """So many unusable rows of a split are left out and recorded; one more stops the run."""
+    test_share: float | None = Field(None, gt=0, lt=1)
+    """Share of distinct train inputs that become test where there is none, each class in its share. Left out:
+    a validation split becomes test, or there is none."""
     validation_share: float = Field(0.1, gt=0, lt=1)
-    """Share of distinct train inputs that become validation where there is none."""
+    """Share of distinct train inputs that become validation where there is none, of those before test was
+    carved."""
     validation_last: int | None = Field(None, ge=1)
     """So many of the last train rows become validation where there is none, instead of a share."""
     split_seed: int = 0
@@ -133,6 +137,8 @@ class DataSection(Section):
         if any(given.values()) and not (self.data_dir or self.files):
             names = ", ".join(key for key, value in given.items() if value)
             raise ValueError(f"{names}: for local files, but the rows come from elsewhere")
+        if (self.test_share or 0) + self.validation_share >= 1:
+            raise ValueError("test_share and validation_share leave nothing to train on")
         if isinstance(self.labels, tuple) and len(set(self.labels)) < len(self.labels):
             raise Conflict("labels", "labels: a class name stands twice")
         if self.labels is None and self.hub and not (self.data_dir or self.files):

@@ -3,7 +3,8 @@
 A task without train, which can only be evaluated on, has the rest.
 
 The order: hidden test labels first (the official validation becomes test), then rows that stand in two
-splits, then carving validation from train, then sampling. Each step is counted in the record.
+splits, then carving test (where a share is asked for) and validation from train, then sampling. Each step
+is counted in the record.
 """
 
 import hashlib
@@ -32,12 +33,19 @@ def digest(*parts: str | bytes) -> bytes:
     return hashed.digest()
 
 
-def assign(splits: Mapping[str, Rows], hidden: set[str]) -> tuple[dict[str, Rows], list[Note]]:
-    """Return the splits by their use, without those that have no labels, and notes on what was changed."""
+def assign(
+    splits: Mapping[str, Rows], hidden: set[str], carved: bool = False
+) -> tuple[dict[str, Rows], list[Note]]:
+    """Return the splits by their use, without those that have no labels, and notes on what was changed.
+
+    Where test is going to be `carved`, validation stays what it is.
+    """
     use = {split: rows for split, rows in splits.items() if split not in hidden}
     notes = [Note.of("split_unlabelled", split=split) for split in sorted(hidden)]
     if "train" in hidden:
         raise DataError("train has no labels: every label is missing or -1.")
+    if carved and "train" in use:
+        return use, notes
     if "test" not in use and "validation" in use:
         use["test"] = use.pop("validation")
         notes.append(Note.of("validation_is_test"))
@@ -94,8 +102,8 @@ def _refusal(split: str, other: str, pairs: list[tuple[int, int]]) -> str:
     )
 
 
-def carve(train: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Return train and a validation split taken from it: `share` of the distinct inputs of each class.
+def carve(train: Rows, share: float, seed: int, purpose: str = "validation") -> tuple[Rows, Rows]:
+    """Return train and a split taken from it: `share` of the distinct inputs of each class.
 
     Rows with the same input stay together. Scores are stratified by their integer part.
 
@@ -109,12 +117,13 @@ def carve(train: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
         groups[key].append(position)
     if len(groups) < 2:
         raise DataError(
-            f"train has {len(groups)} distinct input; validation can be carved from two or more. "
-            "Give a validation split."
+            f"train has {len(groups)} distinct input; {purpose} can be carved from two or more. "
+            f"Give a {purpose} split."
         )
     strata: dict[int, list[list[int]]] = defaultdict(list)
     for positions in groups.values():
         strata[int(train.columns["label"][positions[0]])].append(positions)
+    use = "carve" if purpose == "validation" else f"carve {purpose}"
     chosen: list[int] = []
     # Numbers of groups are rounded on the running total, so that small classes do not all round to 0.
     total = target = 0
@@ -123,7 +132,7 @@ def carve(train: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
         total += len(members)
         wanted = min(max(round(total * share), 1) - target, len(members) - 1)
         target += wanted
-        order = np.random.default_rng(mix(seed, "carve", stratum)).permutation(len(members))
+        order = np.random.default_rng(mix(seed, use, stratum)).permutation(len(members))
         chosen.extend(position for i in order[:wanted] for position in members[i])
     if not chosen:
         chosen = next(iter(groups.values()))
@@ -176,18 +185,22 @@ def prepare(
     Raises:
         DataError: they overlap and that is refused, or nothing is left to train on.
     """
-    used, notes = assign(splits, hidden)
+    used, notes = assign(splits, hidden, config.test_share is not None)
     used, dropped = disjoint(used, config.overlap)
     for split, others in dropped.items():
         for other, what in others.items():
             lost = {"rows": what["count"], "split": split, "other": other.removeprefix(ALSO_IN)}
             notes.append(Note.of("rows_repeated", **lost))
+    share = config.validation_share
+    if "train" in used and "test" not in used and config.test_share is not None:
+        asked = config.test_share
+        used["train"], used["test"] = carve(used["train"], asked, config.split_seed, "test")
+        share /= 1 - asked
+        notes.append(Note.of("test_carved", rows=len(used["test"])))
     if "train" in used and "validation" not in used:
         train, last = used["train"], config.validation_last
         used["train"], used["validation"] = (
-            carve_last(train, last)
-            if last
-            else carve(train, config.validation_share, config.split_seed)
+            carve_last(train, last) if last else carve(train, share, config.split_seed)
         )
         notes.append(Note.of("validation_carved", rows=len(used["validation"])))
         if repeated := len(train) - len(used["train"]) - len(used["validation"]):

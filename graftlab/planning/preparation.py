@@ -19,6 +19,8 @@ from graftlab.runfile import RunFile
 from graftlab.runs import material
 
 SHOWN = 3  # rows of a split
+TESTS = {"test_carved": "train", "validation_is_test": "validation"}
+"""Notes that say of what other split test is made."""
 QUANTILES = {"median": 0.5, "95 %": 0.95}
 
 
@@ -243,7 +245,7 @@ def _origins(data: Data) -> dict[str, str]:
     return {
         "train": "train",
         "validation": "train" if "validation_carved" in kinds else "validation",
-        "test": "validation" if "validation_is_test" in kinds else "test",
+        "test": next((split for kind, split in TESTS.items() if kind in kinds), "test"),
     }
 
 

@@ -79,7 +79,7 @@ def _groups(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         key = (row["task"], row["backbone"])
         title = f"{key[0]}, {key[1]}"
         group = groups.setdefault(key, {"title": title, "rows": [], "grid": {}, "figures": []})
-        group["rows"].append(dict(row))
+        group["rows"].append({"ranked_by": "test", **row})
     for row in record["grid"]:
         group = groups[(row["task"], row["backbone"])]
         group["grid"].setdefault(row["method"], {})[setting(row)] = row
@@ -94,17 +94,23 @@ def _groups(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _place(rows: Sequence[dict[str, Any]]) -> str:
     """Give each row its points in percent of the way from the group's lowest value to its highest, and
     return these two."""
-    known = [value for row in rows for value in row["test"]["values"].values() if value is not None]
+    known = [value for row in rows for value in _score(row)["values"].values() if value is not None]
     low, high = min(known, default=0.0), max(known, default=1.0)
 
     def at(value: float) -> float:
         return round(100 * (value - low) / (high - low), 2) if high > low else 50.0
 
     for row in rows:
-        test = row["test"]
-        row["points"] = [at(value) for value in test["values"].values() if value is not None]
-        row["middle"] = None if test["mean"] is None else at(test["mean"])
+        ranked = row["score"] = _score(row)
+        row["points"] = [at(value) for value in ranked["values"].values() if value is not None]
+        row["middle"] = None if ranked["mean"] is None else at(ranked["mean"])
     return f"{low:.3f} to {high:.3f}" if known else ""
+
+
+def _score(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the summary of the split by which a row is ranked."""
+    found: Mapping[str, Any] = row[row["ranked_by"]]
+    return found
 
 
 def _compared(group: Mapping[str, Any], runs: Path) -> Compared:

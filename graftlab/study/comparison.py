@@ -77,10 +77,17 @@ class Row:
     """Folders by seed."""
     holes: dict[int, str]
     """Causes by seed."""
+    ranked_by: str = "test"
+    """The split whose score is reported and ranked: validation where the task has no test split."""
     rank: int | None = None
     tied: bool = False
     chosen: bool = False
     not_paired: list[str] = field(default_factory=list)
+
+    @property
+    def score(self) -> Summary:
+        """The summary that is reported and ranked."""
+        return self.test if self.ranked_by == "test" else self.validation
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,9 @@ def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
             grid.append(row)
         rows += _without_choice(cells, chosen)
     for group in _groups(rows):
+        split = _split({row.runs[seed] for row in group for seed in row.runs}, done)
+        for row in group:
+            row.ranked_by = split
         _rank(group)
         _pair(group, plan.seeds, cells)
     records = tuple(_record(run, run.planned.cell in chosen) for run in done)
@@ -237,16 +247,23 @@ def _groups(rows: Iterable[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
+def _split(folders: set[str], done: Sequence[Done]) -> str:
+    """Return the split by which runs are ranked: validation where all that are finished have no test."""
+    found = [run.result for run in done if run.folder.name in folders]
+    scored = [result["metrics"] for result in found if result]
+    return "validation" if scored and not any(m.get("test") for m in scored) else "test"
+
+
 def _rank(rows: Sequence[Row]) -> None:
     """Give each row with a value its place: one more than the number of rows that are better."""
-    known = [row for row in rows if row.test.mean is not None]
+    known = [row for row in rows if row.score.mean is not None]
     for row in known:
-        mine = row.test.mean
-        same = [other for other in known if math.isclose(other.test.mean, mine, abs_tol=1e-12)]  # type: ignore[arg-type]
+        mine = row.score.mean
+        same = [other for other in known if math.isclose(other.score.mean, mine, abs_tol=1e-12)]  # type: ignore[arg-type]
         better = [
             other
             for other in known
-            if other not in same and (other.test.mean > mine) == row.higher_is_better  # type: ignore[operator]
+            if other not in same and (other.score.mean > mine) == row.higher_is_better  # type: ignore[operator]
         ]
         row.rank, row.tied = 1 + len(better), len(same) > 1
 
@@ -260,7 +277,7 @@ def _pair(
         for row in rows
     }
     for row in rows:
-        found = [seed for seed in seeds if row.test.values.get(seed) is not None]
+        found = [seed for seed in seeds if row.score.values.get(seed) is not None]
         if len(found) < len(seeds):
             row.not_paired.append(f"{len(found)} of {len(seeds)} seeds")
     for key, name in PAIRED_BY.items():

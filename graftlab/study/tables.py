@@ -39,7 +39,8 @@ def _flat(row: Row) -> dict[str, Any]:
         "method": row.method,
         **row.setting,
         "metric": row.metric,
-        "seeds": len([value for value in row.test.values.values() if value is not None]),
+        "ranked_by": row.ranked_by,
+        "seeds": len([value for value in row.score.values.values() if value is not None]),
         **_columns("test", row.test),
         **_columns("validation", row.validation),
         "trainable": row.trainable,
@@ -90,6 +91,12 @@ def show(comparison: Comparison) -> None:
         for row in comparison.rows
         if row.not_paired
     ]
+    without = {
+        f"{row.task}: no test split: ranked by validation, which chose the step too"
+        for row in comparison.rows
+        if row.ranked_by == "validation"
+    }
+    lines += sorted(without)
     lines += [f"not finished: {run['run']}: {run['cause']}" for run in comparison.holes]
     lines += [
         f"not exactly repeatable: {run['run']}: {run['not_exact']}"
@@ -123,15 +130,15 @@ def _ranking(title: str, rows: list[Row]) -> Any:
     keys = list(dict.fromkeys(key for row in rows for key in row.setting))
     for key in keys:
         table.add_column(escape(key.rpartition(".")[2]), no_wrap=True)
-    for name in (f"test {metric}", "se", "trainable", "time", "memory"):
+    for name in (f"{rows[0].ranked_by} {metric}", "se", "trainable", "time", "memory"):
         table.add_column(escape(name), justify="right", no_wrap=True)
     for row in by_rank(rows):
         cells = [
             f"{row.rank}{'=' * row.tied}" if row.rank else "",
             escape(row.method) + ("" if not row.not_paired else " *"),
             *(escape(row.setting.get(key, "")) for key in keys),
-            interval(row.test),
-            "" if row.test.standard_error is None else f"{row.test.standard_error:.4f}",
+            interval(row.score),
+            "" if row.score.standard_error is None else f"{row.score.standard_error:.4f}",
             "" if row.trainable is None else f"{row.trainable:,}",
             "" if row.seconds is None else f"{row.seconds:.1f} s",
             "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**20:.0f} MiB",
