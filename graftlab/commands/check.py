@@ -20,13 +20,15 @@ def command(
 ) -> None:
     """Check a run file: keys, values, conflicts, names, files and columns.
 
-    Everything that is wrong is listed at once. Nothing is loaded, downloaded or written.
+    Everything that is wrong is listed at once. Local rows are read, and what is odd about them is said;
+    no model is loaded, and nothing is downloaded or written.
     """
     from graftlab import config, runfile
     from graftlab.contracts import written
+    from graftlab.runs import material
 
     run = runfile.resolve(config.read(file, overrides or ()))
-    notes = [*run.notes]
+    notes = [*run.notes, *material.examine(run)]
     if getattr(run.method.config, "peft", None):
         from graftlab.runs import trials
 

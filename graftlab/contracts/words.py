@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MIB, GIB = 2**20, 2**30
+MOST_CLASSES = 10  # that are named in one note
 
 
 def _quotas(drawn: Mapping[str, Mapping[str, int]]) -> str:
@@ -59,6 +60,30 @@ def _read_as(file: str, found: Mapping[str, str]) -> str:
     return f"{file} is read so: {said}"
 
 
+def _numbers(rows: Sequence[int]) -> str:
+    return ", ".join(map(str, rows))
+
+
+def _rows(count: int, rows: Sequence[int]) -> str:
+    """Say how many rows, and the first of them."""
+    named = f"{_numbers(rows)}{', ...' if count > len(rows) else ''}"
+    return f"{count} rows ({named})" if count > 1 else f"row {named}"
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return ", ".join(map(repr, labels))
+
+
+def _class_counts(
+    rows: int, classes: Mapping[str, int], largest: str, right: Mapping[str, float]
+) -> str:
+    shown = ", ".join(f"{name} {count}" for name, count in [*classes.items()][:MOST_CLASSES])
+    more = f" and {len(classes) - MOST_CLASSES} more" if len(classes) > MOST_CLASSES else ""
+    said = ", ".join(f"{share:.1%} of {split}" for split, share in right.items())
+    always = f"; always saying {largest!r} is right on {said}" if said else ""
+    return f"train has {rows} rows of {len(classes)} classes: {shown}{more}{always}"
+
+
 def _marks_unknown(marks: Sequence[str]) -> str:
     return (
         f"the chat template writes {', '.join(marks)}, and the tokenizer has no such token: they are spelled "
@@ -102,6 +127,42 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
     "rows_left_out": "{split}: {rows} rows ({reason}) left out",
     "drawn_of_tasks": _quotas,
     "marks_unknown": _marks_unknown,
+    # what the data doctor finds
+    "class_counts": _class_counts,
+    "label_variants": lambda labels, count, rows: (
+        f"labels differ by case or blanks alone: {_listed(labels)} ({_rows(count, rows)}). task.labels as a "
+        f"mapping makes one class of them"
+    ),
+    "labels_once": lambda count, labels, rows: (
+        f"{count} labels stand in one row alone: {_listed(labels)} (rows {_numbers(rows)}). task.drop_labels "
+        f"leaves them out"
+    ),
+    "labels_numbers": lambda count, labels, rows: (
+        f"the labels are {count} numbers, and each is a class of its own: {_listed(labels)} (rows "
+        f"{_numbers(rows)}). For scores say task.regression: true; else name the classes in task.labels"
+    ),
+    "labels_contrary": lambda split, count, rows: (
+        f"{split}: the same input stands again with another label in {_rows(count, rows)}. Mend the data, or "
+        f"keep the first with task.duplicates: drop"
+    ),
+    "texts_empty": lambda split, column, count, rows: (
+        f"{split}: {column} is empty in {_rows(count, rows)}. task.empty: drop leaves them out, refuse stops"
+    ),
+    "inputs_repeated": lambda split, count, rows: (
+        f"{split}: an input stands again in {_rows(count, rows)}. task.duplicates: drop keeps the first"
+    ),
+    "column_constant": lambda split, column, value, of, count, rows: (
+        f"{split}: {column} is {value!r} in {_rows(count, rows)} of {of}. Is another column meant in "
+        f"task.columns?"
+    ),
+    "texts_long": lambda split, column, limit, words, count, rows: (
+        f"{split}: {column} has more than {limit} words in {_rows(count, rows)}, {words} in the longest: "
+        f"what is behind task.max_length tokens is cut"
+    ),
+    "rows_in_two_splits": lambda split, other, count, rows: (
+        f"{_rows(count, rows)} of {split} dropped: they are also in {other}. task.overlap: refuse stops "
+        f"instead"
+    ),
     # where the weights came from
     "folder_of_that_name": "{model} is the folder {folder}, not the model of that name",
     "from_the_cache": "{model} is read from the cache ({revision:.12}): {reason}",

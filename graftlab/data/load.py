@@ -1,12 +1,13 @@
 """A task's data from its section: opened, read, labelled, split and counted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from graftlab.config import Paths
 from graftlab.contracts import Data, Note, Problem, Row, written
-from graftlab.data import labels, sources, splits
+from graftlab.data import doctor, labels, sources, splits
+from graftlab.data.rows import Rows
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError, Fault, GraftlabError, Place, wrong
 
@@ -120,8 +121,10 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
         if not len(split_rows):
             why = "".join(f" {n} rows ({why}) are left out." for why, n in _dropped(gathered[s]))
             raise DataError(f"{gathered[s].where} has no row that can be used.{why}")
-    used, record = splits.prepare(rows, hidden, config)
-    record["notes"] = [*written(sources.said(opened)), *record["notes"]]
+    odd = list(_odd_labels(config, gathered["train"])) if problem.labels and "train" in rows else []
+    used, record = examined(rows, hidden, config)
+    counted = list(doctor.classes(used, problem.labels))
+    record["notes"] = written([*sources.said(opened), *counted, *odd]) + record["notes"]
     record["notes"] += written(
         Note.of("rows_left_out", split=s, rows=count, reason=reason)
         for s in gathered
@@ -138,6 +141,35 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
             **figures_of(figures),
         },
     )
+
+
+def examined(
+    rows: Mapping[str, Rows], hidden: set[str], config: DataSection
+) -> tuple[dict[str, Rows], dict[str, Any]]:
+    """Return the splits as they are used and their record, with what the doctor finds in its notes.
+
+    Raises:
+        DataError: as `splits.prepare`; or what is found is refused.
+    """
+    limit = getattr(config, "max_length", None) or doctor.LONG
+    notes = [note for split, found in rows.items() for note in doctor.of_rows(split, found, limit)]
+    kept: dict[str, Rows] = {}
+    for split, found in rows.items():
+        kept[split], lost = doctor.without(split, found, config.empty, config.duplicates)
+        notes += [
+            Note.of("rows_left_out", split=split, rows=count, reason=reason)
+            for reason, count in lost.items()
+        ]
+    used, record = splits.prepare(kept, hidden, config)
+    return used, {**record, "notes": written(notes) + record["notes"]}
+
+
+def _odd_labels(config: DataSection, train: sources.Gathered) -> Iterable[Note]:
+    named = isinstance(config.labels, Mapping)  # then each spelling has its class
+    found = doctor.of_labels(
+        train.rows.columns["index"], train.labels, train.where, config.labels is None
+    )
+    return (note for note in found if not (named and note.kind == "label_variants"))
 
 
 def _inferred(gathered: Mapping[str, sources.Gathered], config: DataSection) -> tuple[str, ...]:

@@ -81,6 +81,10 @@ class DataSection(Section):
     overlap: Literal["drop", "refuse"] = "drop"
     """Drop a train row that stands in validation or test, and a validation row that stands in test; or
     stop and name the rows."""
+    empty: Literal["drop", "refuse"] | None = None
+    """Leave out rows with an empty text, or stop and name them. Left out: they are kept, and said."""
+    duplicates: Literal["drop"] | None = None
+    """Keep only the first of the rows of a split with the same input. Left out: all are kept, and said."""
     skip_bad: int = Field(0, ge=0)
     """So many unusable rows of a split are left out and recorded; one more stops the run."""
     test_share: float | None = Field(None, gt=0, lt=1)

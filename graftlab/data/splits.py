@@ -189,8 +189,9 @@ def prepare(
     used, dropped = disjoint(used, config.overlap)
     for split, others in dropped.items():
         for other, what in others.items():
-            lost = {"rows": what["count"], "split": split, "other": other.removeprefix(ALSO_IN)}
-            notes.append(Note.of("rows_repeated", **lost))
+            at = {"count": what["count"], "rows": what["rows"][:3]}
+            name = other.removeprefix(ALSO_IN)
+            notes.append(Note.of("rows_in_two_splits", split=split, other=name, **at))
     share = config.validation_share
     if "train" in used and "test" not in used and config.test_share is not None:
         asked = config.test_share

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from graftlab.contracts import Backbone, Data, Problem, Task
+from graftlab.contracts import Backbone, Data, Note, Problem, Task, read_notes
+from graftlab.data import sources
+from graftlab.data.section import DataSection
 from graftlab.errors import DataError
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
@@ -53,6 +55,18 @@ def read(file: RunFile) -> Data:
     """
     data: Data = file.task.module.read(file.task.config, file.paths, file.seed)
     return data
+
+
+def examine(file: RunFile) -> list[Note]:
+    """Return what is to be known of a run's rows where they are local files; nothing where they are not.
+
+    Raises:
+        DataError: they cannot be used.
+    """
+    sections = [part.config for part in (file.task.parts or {"": file.task}).values()]
+    if not all(isinstance(s, DataSection) and sources.local_files(s) for s in sections):
+        return []
+    return read_notes(read(file).record.get("notes", ()))
 
 
 def read_again(file: RunFile, run: Run) -> Data:

@@ -7,8 +7,9 @@ from typing import Any
 
 from graftlab.config import Paths
 from graftlab.contracts import Data, Problem, Row, written
-from graftlab.data import readers, sources, splits
+from graftlab.data import readers, sources
 from graftlab.data.labels import Unusable
+from graftlab.data.load import examined
 from graftlab.data.rows import Numbered, Rows
 from graftlab.errors import DataError, in_row
 from graftlab.tasks.classification import same_text
@@ -120,7 +121,7 @@ def read(config: Config, paths: Paths) -> Data:
         split: Rows({**_renamed(found.columns), "label": [0] * len(found)})
         for split, found in rows.items()
     }
-    used, record = splits.prepare(one_class, hidden, config)
+    used, record = examined(one_class, hidden, config)
     return Data(
         {split: Rows(_named_back(found.columns)) for split, found in used.items()},
         Problem("tokens"),
