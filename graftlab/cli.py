@@ -33,6 +33,9 @@ from graftlab import registry
 from graftlab.errors import LOGGED, Argument, ConfigError, GraftlabError, nearest
 from graftlab.training.parallel import launch
 
+if TYPE_CHECKING:
+    pass
+
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 UNEXPECTED = 1
 OPTIONS = {
@@ -46,10 +49,10 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 class Commands(TyperGroup):
     """A group whose commands are modules, imported when they are called."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: object) -> list[str]:
         return registry.names("commands")
 
-    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | None:
         if cmd_name not in registry.names("commands"):
             return None
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -68,7 +71,7 @@ class Commands(TyperGroup):
             raise ConfigError(reason)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, ctx: object, formatter: Any) -> None:
         """List the commands by their docstrings, without importing them."""
         rows = [(name, registry.describe("commands", name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):

@@ -59,7 +59,7 @@ def _rank_limit(model: "nn.Module", name: str) -> int:
     return min(side or min(layer.get_parameter("weight").shape) for side in sides)
 
 
-def make_config(cls: Any, fields: Mapping[str, Any], further: Mapping[str, Any]) -> Any:
+def make_config(cls: Any, fields: Mapping[str, Any], further: Mapping[str, object]) -> Any:
     """Return a PEFT config of class `cls`.
 
     Raises:
@@ -176,6 +176,6 @@ def off(model: "PeftModel") -> Iterator[None]:
             head.enable_adapters(True)
 
 
-def merge(model: "PeftModel") -> "nn.Module":
+def merge(model: "PeftModel") -> Any:
     """Return the plain model with the adapter folded into its weights. The adapter is gone."""
     return model.merge_and_unload()

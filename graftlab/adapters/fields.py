@@ -5,7 +5,7 @@ import functools
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -54,12 +54,12 @@ class PeftFields(Section):
         Mapping[str, str]
     ] = {}  # further fields that the method sets, and from what
 
-    peft: dict[str, Any] = Field(default_factory=dict)
+    peft: dict[str, object] = Field(default_factory=dict)
     """Further fields of the installed PEFT's config, passed on as they are."""
 
     @field_validator("peft")
     @classmethod
-    def _known_to_peft(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def _known_to_peft(cls, given: dict[str, object]) -> dict[str, object]:
         known = config_fields(cls.tuner)
         for name in given:
             if key := {**OWN_FIELDS, **cls.own_fields}.get(name):

@@ -59,7 +59,7 @@ def config_dict(model: "PeftModel") -> dict[str, Any]:
     return json.loads(json.dumps(fields, default=sorted))
 
 
-def write(folder: Path, config: Mapping[str, Any], weights: "Mapping[str, Tensor]") -> None:
+def write(folder: Path, config: Mapping[str, object], weights: "Mapping[str, Tensor]") -> None:
     """Write an adapter folder: the same bytes for the same values."""
     from safetensors.torch import save_file
 
@@ -74,7 +74,7 @@ def save(model: "PeftModel", folder: Path) -> None:
     write(folder, config_dict(model), tensors(model))
 
 
-def read(folder: Path, weights: str = WEIGHTS) -> "tuple[dict[str, Any], dict[str, Tensor]]":
+def read(folder: Path, weights: str = WEIGHTS) -> "tuple[dict[str, object], dict[str, Tensor]]":
     """Return an adapter folder's config and weights.
 
     Raises:

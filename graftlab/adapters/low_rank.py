@@ -29,7 +29,7 @@ ORIGINALS = "graftlab_originals"
 """The model's attribute that holds the untouched weights by layer, on the CPU and in no state dict."""
 
 
-def fields(backbone: Backbone, config: LowRank, init: Any) -> dict[str, Any]:
+def fields(backbone: Backbone, config: LowRank, init: object) -> dict[str, object]:
     """Return the fields of peft's `LoraConfig` that a run file sets."""
     return {
         "r": config.rank,
@@ -42,7 +42,7 @@ def fields(backbone: Backbone, config: LowRank, init: Any) -> dict[str, Any]:
     }
 
 
-def attach(backbone: Backbone, config: LowRank, setting: Setting, **fixed: Any) -> Attached:
+def attach(backbone: Backbone, config: LowRank, setting: Setting, **fixed: object) -> Attached:
     """Return the frozen backbone with A and B on its target layers; `fixed` are further peft fields.
 
     Raises:
@@ -221,7 +221,7 @@ def off(model: "PeftModel") -> Iterator[None]:
             weight.data = changed[name]
 
 
-def merge(model: "PeftModel") -> "nn.Module":
+def merge(model: "PeftModel") -> Any:
     """Return the plain model with the adapter folded into its weights. The adapter is gone."""
     return attachment.merge(model)
 
@@ -248,7 +248,7 @@ def factors(layer: Any) -> "tuple[Tensor, Tensor]":
     return b_OR * layer.scaling[ADAPTER], a_RI
 
 
-def to_lora(model: "PeftModel") -> "tuple[dict[str, Any], dict[str, Tensor]]":
+def to_lora(model: "PeftModel") -> "tuple[dict[str, object], dict[str, Tensor]]":
     """Return the config and the weights of a plain LoRA adapter for the untouched backbone."""
     import torch
 

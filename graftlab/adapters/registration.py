@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def register(name: str, config_class: Any, model_class: Any) -> None:
+def register(name: str, config_class: object, model_class: object) -> None:
     """Register a tuner in PEFT under `name` (lower case); its parameters' names begin with `<name>_`.
 
     Does nothing for one that is registered already.

@@ -11,7 +11,7 @@ from typing import Any
 from graftlab.rundir import files
 
 
-def columns(row: type[Any]) -> Iterator[tuple[str, type]]:
+def columns(row: type[object]) -> Iterator[tuple[str, type]]:
     """Yield the name and the type of each column of a table: str, int, float or bool."""
     for name, annotation in typing.get_type_hints(row).items():
         united = typing.get_origin(annotation) in (typing.Union, types.UnionType)
@@ -20,7 +20,7 @@ def columns(row: type[Any]) -> Iterator[tuple[str, type]]:
         yield name, kind
 
 
-def write(rows: Sequence[Any], row: type[Any], folder: Path, name: str) -> list[Path]:
+def write(rows: Sequence[Any], row: type[object], folder: Path, name: str) -> list[Path]:
     """Write a table as NAME.csv and NAME.parquet, each whole or not at all; return where they are.
 
     An undefined cell is empty in the one and null in the other.

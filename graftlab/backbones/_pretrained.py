@@ -54,7 +54,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def problem_fields(problem: Problem) -> dict[str, Any]:
+def problem_fields(problem: Problem) -> dict[str, object]:
     """Return what a transformers config has to say of a task; nothing for tokens."""
     if problem.kind == "tokens":
         return {}
@@ -67,7 +67,7 @@ def problem_fields(problem: Problem) -> dict[str, Any]:
     }
 
 
-def config_fields(config: Source, problem: Problem) -> dict[str, Any]:
+def config_fields(config: Source, problem: Problem) -> dict[str, object]:
     """Return what transformers has to be told of a section and a task."""
     told = {"dtype": config.dtype, "attn_implementation": config.attention}
     return told | problem_fields(problem)
@@ -153,7 +153,7 @@ def _is_installed(module: str) -> bool:
     return all(find_spec(".".join(names[: i + 1])) for i in range(len(names)))
 
 
-def _build_on_meta(auto: Any, located: Located, fields: dict[str, Any]) -> Loaded:
+def _build_on_meta(auto: Any, located: Located, fields: dict[str, object]) -> Loaded:
     import torch
     from transformers import AutoConfig
 
@@ -217,5 +217,5 @@ def _keep_in_float32(model: "nn.Module", names: Iterable[str]) -> None:
             module.register_forward_pre_hook(_inputs_as_float32)
 
 
-def _inputs_as_float32(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _inputs_as_float32(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[object, ...]:
     return tuple(x.float() if getattr(x, "is_floating_point", bool)() else x for x in inputs)

@@ -87,7 +87,7 @@ def prepare(model: "nn.Module", head: tuple[str, ...]) -> None:
             _compute_in_float32(module)
 
 
-def record(model: "nn.Module", quantization: Quantization) -> dict[str, Any]:
+def record(model: "nn.Module", quantization: Quantization) -> dict[str, object]:
     """Return what a run keeps of it: the section, how many layers, and the bytes of their weights.
 
     `model` is quantized, or on the meta device, before it is; both give the same.
@@ -128,9 +128,9 @@ def _compute_in_float32(module: "nn.Module") -> None:
     vars(module)[quantized.HOOKS] = handles
 
 
-def _widen(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _widen(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[object, ...]:
     return tuple(x.float() if getattr(x, "is_floating_point", bool)() else x for x in inputs)
 
 
-def _narrow(module: "nn.Module", inputs: Any, output: "Tensor", *, dtype: Any) -> "Tensor":
+def _narrow(module: "nn.Module", inputs: object, output: "Tensor", *, dtype: Any) -> "Tensor":
     return output.to(dtype)

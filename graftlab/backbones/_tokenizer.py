@@ -1,11 +1,14 @@
 """Give a text model its tokenizer, both agreeing on padding, vocabulary and length."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.backbones._pretrained import Loaded, cannot_load, quiet
 from graftlab.contracts import Backbone, Note
 from graftlab.errors import ConfigError, ModelError
 from graftlab.weights.pretrained import Located
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 UNLIMITED = 10**6  # tokenizers without a limit say 1e30
 
@@ -38,7 +41,9 @@ def with_tokenizer(kind: str, loaded: Loaded, located: Located, wanted: int | No
     )
 
 
-def set_pad_token(tokenizer: Any, model: Any, source: str) -> tuple[Note, ...]:
+def set_pad_token(
+    tokenizer: "PreTrainedTokenizerBase", model: Any, source: str
+) -> tuple[Note, ...]:
     """Make tokenizer, config and generation config agree on the pad token; return what to say.
 
     Without a token of its own, the end-of-text token pads: who masks padding has to go by the
@@ -67,7 +72,7 @@ def set_pad_token(tokenizer: Any, model: Any, source: str) -> tuple[Note, ...]:
     return notes
 
 
-def token_limit(tokenizer: Any, model: Any, wanted: int | None) -> int | None:
+def token_limit(tokenizer: "PreTrainedTokenizerBase", model: Any, wanted: int | None) -> int | None:
     """Return the longest input in tokens: what is wanted, else what tokenizer and positions allow.
 
     Raises:

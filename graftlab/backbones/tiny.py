@@ -151,7 +151,7 @@ def _vit(config: Config, fields: dict[str, Any]) -> "PreTrainedModel":
     )
 
 
-def _tokenizer(config: Config, problem: Problem) -> Any:
+def _tokenizer(config: Config, problem: Problem) -> object:
     """Return a tokenizer with one token a byte: every text has tokens, and comes back unchanged."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -179,7 +179,7 @@ def _tokenizer(config: Config, problem: Problem) -> Any:
     )
 
 
-def _image_processor(config: Config) -> Any:
+def _image_processor(config: Config) -> object:
     """Return a processor that resizes and maps pixels to -1..1."""
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 

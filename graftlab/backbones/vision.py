@@ -1,11 +1,14 @@
 """An image model: any architecture that transformers classifies images with (ViT, Swin, ...)."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from graftlab.backbones import _pretrained
 from graftlab.contracts import Backbone, Problem
 from graftlab.errors import ConfigError, ModelError
 from graftlab.weights.pretrained import locate
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Config(_pretrained.Source):
@@ -48,7 +51,7 @@ def load(config: Config, problem: Problem, seed: int, meta: bool = False) -> Bac
     )
 
 
-def _check_size(processor: Any, model: Any, source: str) -> None:
+def _check_size(processor: object, model: "nn.Module", source: str) -> None:
     """Raise ModelError if a model with position embeddings would get images of another size."""
     wanted = getattr(model.config, "image_size", None)
     made = (

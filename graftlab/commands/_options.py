@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,7 +28,7 @@ Overrides = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
-def emit(value: Any, as_json: bool, text: str) -> None:
+def emit(value: object, as_json: bool, text: str) -> None:
     """Print `value` as JSON, or `text`."""
     print(json.dumps(value, ensure_ascii=False) if as_json else text)
 

@@ -110,7 +110,7 @@ def _answer(talk: Any, line: str, base: bool, as_json: bool) -> bool:
     from graftlab.commands._report import print_json
     from graftlab.errors import DataError
 
-    answers: dict[str, Any] = {"question": line}
+    answers: dict[str, object] = {"question": line}
     show = _hide if as_json else _show
     try:
         if base:

@@ -67,7 +67,7 @@ def _summary(run: Any) -> list[tuple[str, str]]:
     ]
 
 
-def _short(source: Any) -> str:
+def _short(source: object) -> str:
     """Return where data come from in a few words."""
     if isinstance(source, dict):
         return " ".join(str(source[key]) for key in ("path", "name", "train") if source.get(key))

@@ -110,7 +110,7 @@ def _about(found: dict[str, Any], split: str) -> Iterator[str]:
             yield f"{count:,} rows {what}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = " ".join(value.split()) if isinstance(value, str) else str(value)
     return text if len(text) <= WIDTH else text[: WIDTH - 3] + "..."
 

@@ -4,10 +4,9 @@ E. Alpaydin and C. Kaynak (1998), Optical Recognition of Handwritten Digits, UCI
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 
-def rows(digits: Sequence[int] = tuple(range(10))) -> dict[str, list[dict[str, Any]]]:
+def rows(digits: Sequence[int] = tuple(range(10))) -> dict[str, list[dict[str, object]]]:
     """Return train and test rows (`image` (8, 8) uint8, `label`) of the digits asked for.
 
     Every fifth image of a digit is test. Validation is carved from train by the task.
@@ -18,7 +17,7 @@ def rows(digits: Sequence[int] = tuple(range(10))) -> dict[str, list[dict[str, A
     if not digits or set(digits) - set(range(10)):
         raise TypeError(f"digits must be some of 0 to 9, not {list(digits)}")
     found = load_digits()
-    splits: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
+    splits: dict[str, list[dict[str, object]]] = {"train": [], "test": []}
     seen = dict.fromkeys(range(10), 0)
     for pixels, digit in zip(found.images, found.target.tolist(), strict=True):
         if digit in digits:

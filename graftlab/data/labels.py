@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from graftlab.errors import DataError, nearest
 
@@ -47,7 +46,7 @@ def names_of(labels: tuple[str, ...] | Mapping[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(labels.values())) if isinstance(labels, Mapping) else labels
 
 
-def infer(values: Iterable[Any], drop: tuple[str, ...], where: str) -> tuple[str, ...]:
+def infer(values: Iterable[object], drop: tuple[str, ...], where: str) -> tuple[str, ...]:
     """Return the class names of train labels: numbers in their order, else sorted.
 
     Raises:
@@ -96,13 +95,13 @@ class Classes:
                 self._classes |= {str(number): number for number in order.values()}
         self._drop = set(drop)
 
-    def is_hidden(self, value: Any) -> bool:
+    def is_hidden(self, value: object) -> bool:
         """Return whether there is no label: null, NaN, empty, or -1 where that is no class."""
         spelled = spell(value)
         known = spelled in self._classes or spelled in self._drop
         return spelled is None or (spelled == "-1" and not known)
 
-    def __call__(self, value: Any) -> int:
+    def __call__(self, value: object) -> int:
         """Return the class of a label.
 
         Raises:
@@ -129,12 +128,12 @@ class Scores:
 
     names: tuple[str, ...] = ()
 
-    def is_hidden(self, value: Any) -> bool:
+    def is_hidden(self, value: object) -> bool:
         """Return whether there is no score. -1 counts as none: that is how the hub hides a test set; a
         split with any other label is read as it stands."""
         return spell(value) in (None, "-1")
 
-    def __call__(self, value: Any) -> float:
+    def __call__(self, value: object) -> float:
         """Return the score.
 
         Raises:

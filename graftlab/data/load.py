@@ -24,7 +24,7 @@ class Form(NamedTuple):
     """Columns of the input."""
     label: str
     """Column of the label."""
-    parse: Callable[[dict[str, Any]], dict[str, Any]]
+    parse: Callable[[dict[str, object]], dict[str, object]]
     """A row of the source to the inputs and `key`, bytes that equal inputs share; raises `Unusable`, or
     `Dropped` with the reason."""
     figures: Callable[[Sequence[Row]], dict[str, int]] = no_figures
@@ -188,8 +188,8 @@ def _origin(
     config: DataSection,
     opened: Mapping[str, sources.Source],
     labelled: Mapping[str, sources.Labelled],
-    skipped: Mapping[str, list[dict[str, Any]]],
-) -> dict[str, Any]:
+    skipped: Mapping[str, list[dict[str, object]]],
+) -> dict[str, object]:
     return {
         "source": {split: source.where for split, source in opened.items()},
         "revision": config.hub.revision if config.hub else None,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 89_478_485  # Pillow's own limit, from where it warns of a decompression bomb
 
 
-def find(value: Any, root: Path) -> "Picture":
+def find(value: object, root: Path) -> "Picture":
     """Return the image that a cell holds: encoded bytes, a file (relative to `root`), or raw pixels.
 
     Cells are `{bytes, path}` as the hub has them (`bytes` raw or base64), `{shape, bytes}` with uint8

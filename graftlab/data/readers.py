@@ -165,7 +165,7 @@ def _jsonl(path: Path, layout: Layout) -> Iterator[Numbered]:
             yield index, _parse_line(line)
 
 
-def _parse_line(line: bytes) -> dict[str, Any] | str:
+def _parse_line(line: bytes) -> dict[str, object] | str:
     if len(line) > MAX_LINE:
         return f"the line has {len(line)} bytes, more than {MAX_LINE}"
     try:

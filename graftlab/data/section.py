@@ -2,7 +2,7 @@
 
 import codecs
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -68,7 +68,7 @@ class DataSection(Section):
     """A data set of the hub."""
     source: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """`module:function` of an installed package; the function returns a dict: split -> rows (dicts)."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, object] = Field(default_factory=dict)
     """Arguments of the `source` function."""
     labels: tuple[str, ...] | dict[str, str] | None = None
     """Class names in the order of their integers, or a mapping: label in the data -> class name. Left
@@ -118,7 +118,7 @@ class DataSection(Section):
 
     @field_validator("labels", "drop_labels", mode="before")
     @classmethod
-    def _labels_are_text(cls, value: Any) -> Any:
+    def _labels_are_text(cls, value: object) -> object:
         if isinstance(value, list | tuple):
             return tuple(str(item) if isinstance(item, int) else item for item in value)
         return value

@@ -4,7 +4,7 @@ import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graftlab.config import Paths
 from graftlab.contracts import Note
@@ -33,7 +33,7 @@ class Gathered(NamedTuple):
 
     rows: Rows
     """`index` and the inputs."""
-    labels: list[Any]
+    labels: list[object]
     bad: list[tuple[int, str]]
     where: str
     dropped: Counter[str]
@@ -149,7 +149,7 @@ def _call(source: str, options: Mapping[str, Any]) -> dict[str, Source]:
     }
 
 
-def check_columns(row: Mapping[str, Any], wanted: Iterable[str], where: str) -> None:
+def check_columns(row: Mapping[str, object], wanted: Iterable[str], where: str) -> None:
     """Check that a row has the columns.
 
     Raises:
@@ -178,14 +178,14 @@ def gather(
     source: Source,
     columns: Iterable[str],
     label: str,
-    parse: Callable[[dict[str, Any]], dict[str, Any]],
+    parse: Callable[[dict[str, object]], dict[str, object]],
 ) -> Gathered:
     """Read a split: `parse` turns a row into its inputs, or raises `Unusable` or `Dropped`.
 
     Raises:
         DataError: there is no row, or the first one lacks a column.
     """
-    inputs: list[dict[str, Any]] = []
+    inputs: list[dict[str, object]] = []
     indices: list[int] = []
     found_labels: list[Any] = []
     bad: list[tuple[int, str]] = []
@@ -246,7 +246,7 @@ def label(split: Gathered, read: Classes | Scores) -> Labelled:
     return Labelled(Rows({**rows.columns, "label": read_labels}), dropped, sorted(bad))
 
 
-def tolerate(bad: list[tuple[int, str]], skip_bad: int, where: str) -> list[dict[str, Any]]:
+def tolerate(bad: list[tuple[int, str]], skip_bad: int, where: str) -> list[dict[str, object]]:
     """Return the record of a split's unusable rows.
 
     Raises:

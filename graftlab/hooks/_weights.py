@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from graftlab.weights import surgery
 
@@ -68,7 +68,7 @@ class Start:
             if not known and self.wanted(plain(name)):
                 self.tensors[name] = weight.detach().clone()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return dict(self.tensors)
 
     def load_state_dict(self, state: "Mapping[str, Tensor]", model: "nn.Module") -> None:

@@ -81,7 +81,7 @@ class Anchor(Hook):
         squares = [(trained[name] - start).square().sum() for name, start in starts.items()]
         return {"anchor/loss": self.config.strength / 2 * torch.stack(squares).sum()}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return where the weights began."""
         return {"start": self.start.state_dict()}
 

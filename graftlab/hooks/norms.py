@@ -100,7 +100,7 @@ class Norms(Hook):
         """Log the last step."""
         self._log()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return what is not logged yet, and where the weights began."""
         return {"measured": dict(self.measured), "start": self.start.state_dict()}
 

@@ -62,7 +62,7 @@ def load(path: str | Path, device: str | None = None, step: int | None = None) -
     return Adapted(run, file, problem, backbone, model.to(used).eval(), step)
 
 
-def check(path: Path, raw: bool, changed: Mapping[str, Any], step: int | None = None) -> None:
+def check(path: Path, raw: bool, changed: Mapping[str, object], step: int | None = None) -> None:
     """Refuse settings that a run's model cannot write with, before anything is loaded.
 
     Raises:
@@ -74,7 +74,7 @@ def check(path: Path, raw: bool, changed: Mapping[str, Any], step: int | None = 
         settings(runfile.of_run(run), raw, changed)
 
 
-def _problem(file: RunFile, data: Mapping[str, Any]) -> Problem:
+def _problem(file: RunFile, data: Mapping[str, object]) -> Problem:
     """Return what the model puts out, with the labels that the run has recorded: they may have been
     found in data that are gone."""
     if data["labels"] or data.get("parts"):
@@ -84,13 +84,13 @@ def _problem(file: RunFile, data: Mapping[str, Any]) -> Problem:
 
 
 # The fields of a task that writes under which an input is the whole prompt.
-RAW: dict[str, Any] = {
+RAW: dict[str, object] = {
     "template": None, "prompt": "{prompt}", "completion": "", "chat_template": False,
     "chat_template_file": None, "system": None, "cut": (),
 }  # fmt: skip
 
 
-def settings(file: RunFile, raw: bool, changed: Mapping[str, Any]) -> Any:
+def settings(file: RunFile, raw: bool, changed: Mapping[str, object]) -> Any:
     """Return the task's section with other settings for writing (fields of `task.generation`).
 
     Raises:
@@ -170,12 +170,12 @@ class Adapted:
 
     def predict(
         self,
-        inputs: "str | Path | Sequence[Any]",
+        inputs: "str | Path | Sequence[object]",
         batch_size: int | None = None,
         raw: bool = False,
         task: str | None = None,
-        **generation: Any,
-    ) -> list[dict[str, Any]]:
+        **generation: object,
+    ) -> list[dict[str, object]]:
         """Return for each input its `index`, `label` (the class's integer, or the score), `name` and
         `probabilities` by class name; `file` where it came from a file of its own. Of a task whose answers
         are texts, its `index` and `completion`: a text, or a list of them where there are `samples`.
@@ -205,7 +205,7 @@ class Adapted:
         predictions = self._predict(bound, "input", batch_size)
         return [self._answer(row, found) for row, found in zip(rows, predictions, strict=True)]
 
-    def _answer(self, row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    def _answer(self, row: Mapping[str, object], found: Mapping[str, Any]) -> dict[str, object]:
         problem = self.problem.of(found)  # of a mixture: the row's own task
         which = {"index": row["index"], **{k: v for k, v in found.items() if k == "task"}}
         if problem.kind == "tokens" and not problem.labels:
@@ -225,7 +225,7 @@ class Adapted:
 
     def evaluate(
         self, split: str = "test", batch_size: int | None = None, other: Part | None = None
-    ) -> tuple[list[dict[str, Any]], dict[str, Score]]:
+    ) -> tuple[list[dict[str, object]], dict[str, Score]]:
         """Return predictions and scores on a split of the run's task, or of another one.
 
         Raises:
@@ -239,7 +239,7 @@ class Adapted:
 
     def predictions(
         self, split: str, batch_size: int | None = None, other: Part | None = None
-    ) -> tuple[Task, list[dict[str, Any]]]:
+    ) -> tuple[Task, list[dict[str, object]]]:
         """Return the run's task, or another one, and the predictions on a split of it.
 
         Raises:
@@ -272,13 +272,13 @@ class Adapted:
             )
         return material.bind(file, data, self.backbone), data
 
-    def _predict(self, task: Task, split: str, batch_size: int | None) -> list[dict[str, Any]]:
+    def _predict(self, task: Task, split: str, batch_size: int | None) -> list[dict[str, object]]:
         with self.precision():
             return prediction.predict(
                 self.model, task, split, batch_size or self.batch_size, complete=True
             )
 
-    def precision(self) -> "contextlib.AbstractContextManager[Any]":
+    def precision(self) -> "contextlib.AbstractContextManager[object]":
         """Return the context that the run evaluated in; float32 where the device knows no float16."""
         import torch
 
@@ -293,6 +293,6 @@ class Adapted:
             return contextlib.nullcontext()
         return torch.autocast(device, getattr(torch, lower))
 
-    def bind(self, data: Data, section: Any = None) -> Task:
+    def bind(self, data: Data, section: object = None) -> Task:
         """Return rows as the run's task, with its own section unless another is given."""
         return material.bind(self.file, data, self.backbone, section)

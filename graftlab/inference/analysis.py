@@ -24,7 +24,7 @@ class Table:
     files: Sequence[Path]
     """The table as CSV and Parquet, then the figures."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "rows": [row._asdict() for row in self.rows],
             "files": [str(path) for path in self.files],

@@ -1,7 +1,7 @@
 """What a finished run has changed of its backbone's weights, for analyses to ask about."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.adapters import PREFIX
 from graftlab.contracts import Change
@@ -76,7 +76,7 @@ def _weight(model: "nn.Module", name: str) -> "Tensor | None":
     """Return a frozen weight below an adapter by its plain name; None where there is none."""
     place, _, own = name.rpartition(".")
     try:
-        module: Any = model.get_submodule(f"{PREFIX}{place}")
+        module: nn.Module = model.get_submodule(f"{PREFIX}{place}")
     except AttributeError:
         return None
     module = getattr(module, "base_layer", module)

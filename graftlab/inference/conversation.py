@@ -30,7 +30,7 @@ class Conversation:
     """
 
     adapted: Adapted
-    changed: Mapping[str, Any] = field(default_factory=dict)
+    changed: Mapping[str, object] = field(default_factory=dict)
     """Fields of `task.generation` that are other than in the run."""
     turns: list[dict[str, str]] = field(default_factory=list)
     """`role` and `content`, in order; empty without a chat template."""
@@ -126,14 +126,14 @@ class Conversation:
         plain = {"template": "chat", "prompt": None, "completion": None, "chat_template": False}
         return self.section.model_copy(update={**plain, "system": self.system})
 
-    def _too_long(self, section: Any) -> bool:
+    def _too_long(self, section: object) -> bool:
         return bool(self._bound(section, list(self.turns)).record["too_long"].get("input"))
 
-    def _bound(self, section: Any, item: Any) -> Any:
+    def _bound(self, section: Any, item: object) -> Any:
         rows = self.adapted.file.task.module.read_inputs(section, [item])
         return self.adapted.bind(Data({"input": rows}, self.adapted.problem), section)
 
-    def _written(self, section: Any, item: Any, show: Show) -> str:
+    def _written(self, section: Any, item: object, show: Show) -> str:
         task = self._bound(section, item)
         streamer = Streamer(self.adapted.backbone.processor, section.generation.stop, show)
         with self.adapted.precision(), streaming(self.adapted.model, streamer) as model:
@@ -143,7 +143,7 @@ class Conversation:
         return answer
 
 
-def begin(path: Path, changed: Mapping[str, Any], system: str | None = None) -> Conversation:
+def begin(path: Path, changed: Mapping[str, object], system: str | None = None) -> Conversation:
     """Return a conversation with a finished run's model, whose `system` turn may be another than the run's.
 
     Raises:
@@ -209,11 +209,11 @@ class Streamer:
 
 
 @contextlib.contextmanager
-def streaming(model: Any, streamer: Streamer) -> Iterator[Any]:
+def streaming(model: Any, streamer: Streamer) -> Iterator[object]:
     """Give the model with a `generate` that tells the streamer, for the time of a `with` block."""
     generate = model.generate
 
-    def told(*arguments: Any, **options: Any) -> Any:
+    def told(*arguments: object, **options: object) -> Any:
         return generate(*arguments, **options, streamer=streamer)
 
     vars(model)["generate"] = told

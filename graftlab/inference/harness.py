@@ -33,7 +33,7 @@ class Options(NamedTuple):
     """A folder with further tasks as YAML."""
 
 
-def evaluate(adapted: "Adapted", options: Options, batch_size: int) -> dict[str, Any]:
+def evaluate(adapted: "Adapted", options: Options, batch_size: int) -> dict[str, object]:
     """Return `results` by task (each metric with its standard error as the harness names them),
     `versions`, `samples` (how many questions), and the `harness` version.
 
@@ -76,7 +76,7 @@ def evaluate(adapted: "Adapted", options: Options, batch_size: int) -> dict[str,
     }
 
 
-def keep(adapted: "Adapted", options: Options, found: Mapping[str, Any]) -> Path:
+def keep(adapted: "Adapted", options: Options, found: Mapping[str, object]) -> Path:
     """Write what the harness has found into the run's folder `harness/`; return the file."""
     shots = f"-{options.fewshot}shot" if options.fewshot is not None else ""
     first = f"-first{options.limit}" if options.limit else ""

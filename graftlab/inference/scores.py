@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graftlab import programs
 from graftlab.contracts import Score
@@ -36,7 +36,7 @@ class Scored:
     difference: Difference | None
     """From those that were there before; None where none were."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "split": self.split,
             "metrics": {name: score.as_json() for name, score in self.scores.items()},

@@ -233,7 +233,7 @@ def _factors(layer: Any) -> "tuple[Tensor, Tensor]":
     return (b_OR * e_R * scale)[:, kept], a_RI[kept]
 
 
-def to_lora(model: "PeftModel") -> "tuple[dict[str, Any], dict[str, Tensor]]":
+def to_lora(model: "PeftModel") -> "tuple[dict[str, object], dict[str, Tensor]]":
     """Return the config and the weights of a plain LoRA adapter with each layer's own rank and s = 1.
 
     Raises:

@@ -99,7 +99,9 @@ def _pad_left(backbone: Backbone) -> None:
         backbone.model.register_forward_pre_hook(_move_padding, with_kwargs=True)
 
 
-def _move_padding(model: Any, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _move_padding(
+    model: Any, args: object, inputs: dict[str, Any]
+) -> tuple[object, dict[str, object]]:
     embeds_NLE, mask_NL = inputs.get("inputs_embeds"), inputs.get("attention_mask")
     if embeds_NLE is None or mask_NL is None:
         return args, inputs
@@ -120,7 +122,7 @@ def _cut_logits(model: Any) -> None:
         model.register_forward_hook(_own_positions, with_kwargs=True)
 
 
-def _own_positions(model: Any, args: Any, inputs: dict[str, Any], output: Any) -> Any:
+def _own_positions(model: "nn.Module", args: object, inputs: dict[str, Any], output: Any) -> Any:
     if "input_ids" in inputs:
         output.logits = output.logits[:, -inputs["input_ids"].shape[1] :]
     return output

@@ -14,8 +14,8 @@ Explain = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 def explained(
-    row: Mapping[str, Any], one: Callable[[str], tuple[str, str, bool]]
-) -> dict[str, Any]:
+    row: Mapping[str, object], one: Callable[[str], tuple[str, str, bool]]
+) -> dict[str, object]:
     """Return `answer`, `rule` and `right` of each text that was written for an example."""
     found = [one(text) for text in written(row)]
     names = ("answer", "rule", "right")

@@ -1,13 +1,12 @@
 """Metrics that are the mean over examples of a figure in 0..1, with the standard error of that mean."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from graftlab.metrics import Score
 
 
-def mean(values: Sequence[float], details: dict[str, Any] | None = None) -> Score:
+def mean(values: Sequence[float], details: Mapping[str, object] | None = None) -> Score:
     """Return the mean and its standard error, sqrt(variance / N): a share's where values are 0 and 1."""
     num_examples = len(values)
     if not num_examples:

@@ -1,7 +1,6 @@
 """What metrics of written texts share: the texts of a prediction, its references, and means over both."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from graftlab.errors import DataError
 from graftlab.metrics import Predictions, Score, pairs
@@ -11,7 +10,7 @@ One = Callable[[str, list[str]], float | None]
 """The figure of one text beside its references; None where it is not defined for these references."""
 
 
-def references(label: Any) -> list[str]:
+def references(label: object) -> list[str]:
     """Return the references that a label holds: a text, a list of them, or a dict with them under `text`.
 
     Raises:
@@ -27,7 +26,7 @@ def references(label: Any) -> list[str]:
     return list(found)
 
 
-def written(row: Mapping[str, Any]) -> list[str]:
+def written(row: Mapping[str, object]) -> list[str]:
     """Return the texts written for one example: none, one or several samples."""
     texts = row["prediction"]
     texts = [] if texts is None else [texts] if isinstance(texts, str) else texts

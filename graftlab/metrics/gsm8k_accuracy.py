@@ -5,7 +5,6 @@ Where the number stands is found by the ordered rules of `_final_answers`, and n
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from graftlab.errors import DataError
 from graftlab.metrics import Predictions, Score, _answers, _final_answers
@@ -15,7 +14,7 @@ HIGHER_IS_BETTER = True
 READS = "texts"
 
 
-def explain(row: Mapping[str, Any]) -> dict[str, Any]:
+def explain(row: Mapping[str, object]) -> dict[str, object]:
     """Return for each text its `answer`, the `rule` that found it, and whether it is `right`.
 
     Raises:

@@ -6,7 +6,6 @@ of a share.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from graftlab.config import Section
 from graftlab.metrics import Predictions, Score, _answers, _final_answers
@@ -23,7 +22,7 @@ class Config(Section):
     r"""Count answers too that are the same exact number otherwise spelled: 0.75 for \frac{3}{4}."""
 
 
-def explain(row: Mapping[str, Any], config: Config) -> dict[str, Any]:
+def explain(row: Mapping[str, object], config: Config) -> dict[str, object]:
     """Return for each text its `answer`, the `rule` that found it, and whether it is `right`."""
     golds = [_final_answers.gold_expression(text) for text in references(row["label"])]
 

@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.contracts import Plot
 from graftlab.rundir import files
@@ -48,7 +48,7 @@ def write(figure: "Figure", folder: Path, name: str) -> Path:
     return folder / f"{name}.png"
 
 
-def draw(plots: Mapping[str, Plot], source: Any, what: str, folder: Path) -> list[Path]:
+def draw(plots: Mapping[str, Plot], source: object, what: str, folder: Path) -> list[Path]:
     """Draw each of the plots of one source into a folder, under its name, and return the PNGs."""
     return [
         write(titled(plot.draw(plot.data(source)), f"{plot.TITLE} ({what})"), folder, name)

@@ -4,7 +4,7 @@ A gap is a value that was not finite or not defined.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ def data(compared: Compared) -> Curves:
     )
 
 
-def _lines(runs: Sequence[Sequence[Mapping[str, Any]]], key: str) -> Iterator[Line]:
+def _lines(runs: Sequence[Sequence[Mapping[str, object]]], key: str) -> Iterator[Line]:
     for logged in runs:
         found = [(row["step"], row[key]) for row in logged if key in row]
         if found:

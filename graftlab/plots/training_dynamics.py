@@ -36,7 +36,7 @@ def data(run: Path) -> Dynamics:
     trained = [row for row in logged if "loss" in row]
     scored = [row for row in logged if "validation/loss" in row]
 
-    def column(rows: list[dict[str, Any]], key: str) -> "Array":
+    def column(rows: list[dict[str, object]], key: str) -> "Array":
         return np.array([row.get(key) for row in rows], dtype=float)
 
     return Dynamics(

@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
     """Why it did not pass; empty where it did."""
 
 
-def require_tests(labels: Sequence[Any]) -> None:
+def require_tests(labels: Sequence[object]) -> None:
     """Check that some labels hold tests, if there are labels.
 
     Raises:
@@ -61,7 +61,7 @@ def require_tests(labels: Sequence[Any]) -> None:
 
 def run(
     predictions: Sequence[Mapping[str, Any]], limits: Limits = USUAL, workers: int | None = None
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Return the predictions with `passed` and `reasons`: one entry for each program that was written.
 
     A label is a mapping with HumanEval's columns `prompt`, `test` and `entry_point`, or MBPP's `test_list`
@@ -92,7 +92,7 @@ def _written(row: Mapping[str, Any]) -> list[str]:
     return [texts] if isinstance(texts, str) else list(texts or ())
 
 
-def _has_tests(label: Any) -> bool:
+def _has_tests(label: object) -> bool:
     if not isinstance(label, Mapping):
         return False
     tests = label.get("test_list")
@@ -101,7 +101,7 @@ def _has_tests(label: Any) -> bool:
     )
 
 
-def job_of(label: Mapping[str, Any], text: str) -> dict[str, Any]:
+def job_of(label: Mapping[str, Any], text: str) -> dict[str, object]:
     """Return what the judge needs: the program, and the tests with the names that they call it by."""
     code = code_in(text)
     if "test_list" in label:
@@ -125,7 +125,7 @@ def code_in(text: str) -> str:
     return fenced[1] if fenced else text
 
 
-def judge(job: Mapping[str, Any], limits: Limits = USUAL) -> Verdict:
+def judge(job: Mapping[str, object], limits: Limits = USUAL) -> Verdict:
     """Run one program against its tests and return the verdict.
 
     Raises:

@@ -12,7 +12,7 @@ from graftlab.rundir import files
 from graftlab.rundir import run as rundir
 
 
-def lora(run: Path, out: Path) -> dict[str, Any]:
+def lora(run: Path, out: Path) -> dict[str, object]:
     """Write the adapter of `run` as plain PEFT LoRA, loaded by peft, vLLM and others, and return its config.
 
     The folder holds adapter_config.json and adapter_model.safetensors; the head of a classifier is in it.
@@ -34,7 +34,7 @@ def lora(run: Path, out: Path) -> dict[str, Any]:
     fields, tensors = method.module.to_lora(adapted.model)
     with files.new_folder(out) as partial:
         write(partial, fields, tensors)
-    written: dict[str, Any] = fields
+    written: dict[str, object] = fields
     return written
 
 

@@ -23,7 +23,7 @@ MOST_RUNS = 500
 """Runs whose settings are listed; a page has to open, and runs.csv has them all."""
 
 
-def write(record: Mapping[str, Any], runs: Path, out: Path, figures: Mapping[str, Plot]) -> None:
+def write(record: Mapping[str, object], runs: Path, out: Path, figures: Mapping[str, Plot]) -> None:
     """Write comparison.html, and each of the plots as NAME.png and .svg (NAME-2.png, ... for a second task
     or backbone).
 
@@ -46,7 +46,7 @@ def _caption(plot: Plot) -> str:
     return f"{plot.TITLE}. {' '.join((plot.__doc__ or '').split())}"
 
 
-def render(record: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], runs: Path) -> str:
+def render(record: Mapping[str, Any], groups: Sequence[Mapping[str, object]], runs: Path) -> str:
     """Return the page; every value is escaped, but for the figures that are drawn here."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -123,7 +123,7 @@ def _compared(group: Mapping[str, Any], runs: Path) -> Compared:
     return Compared(metric, paths, rows)
 
 
-def score(summary: Mapping[str, Any]) -> str:
+def score(summary: Mapping[str, object]) -> str:
     """Return mean ± standard deviation over seeds."""
     if summary["mean"] is None:
         return "-"

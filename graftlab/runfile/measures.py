@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graftlab import registry
 from graftlab.config import Document, Problems, Section, build, closest, given, read_yaml
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
     module: str
     about: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Measure:
     def explains(self) -> bool:
         return self.module.explain is not None
 
-    def score(self, predictions: Sequence[Mapping[str, Any]]) -> Score:
+    def score(self, predictions: Sequence[Mapping[str, object]]) -> Score:
         """Return the value with its standard error, or why there is none. `Raises:` DataError."""
         return self.module.score(predictions, *self._settings)
 
-    def explain(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def explain(self, row: Mapping[str, object]) -> dict[str, object]:
         """Return how it came to score one prediction, as JSON."""
         assert self.module.explain is not None, self.name
         return self.module.explain(row, *self._settings)
@@ -102,14 +102,14 @@ def measure(name: str) -> Measure:
 
 
 def read(
-    values: Sequence[Any], where: Location, document: Document, problems: Problems
-) -> list[Any]:
+    values: Sequence[object], where: Location, document: Document, problems: Problems
+) -> list[object]:
     """Return the names of the metrics that a list of a run file, at `where`, asks for.
 
     Entries are names, or mappings of `name` and settings. A wrong one is left out and said; so is one that
     is neither, by the section that it stands in.
     """
-    found: list[Any] = []
+    found: list[object] = []
     for number, value in enumerate(values):
         if not isinstance(value, str | Mapping):
             found.append(value)
@@ -120,7 +120,7 @@ def read(
     return found
 
 
-def _parted(name: str) -> dict[str, Any]:
+def _parted(name: str) -> dict[str, object]:
     """Return `MODULE(setting=value,...)` as a mapping; any other text is a name without settings."""
     spelled = SPELLED.fullmatch(name)
     settings = SETTING.findall(spelled[2]) if spelled else []
@@ -131,7 +131,7 @@ def _parted(name: str) -> dict[str, Any]:
 
 
 def _built(
-    asked: Mapping[str, Any], where: Location, document: Document, problems: Problems
+    asked: Mapping[str, object], where: Location, document: Document, problems: Problems
 ) -> Measure | None:
     """Return a metric with its settings; None, and a problem, where it or one of them is wrong."""
     said, place = ".".join(map(str, where)), document.place(*where, "name")
@@ -168,7 +168,7 @@ def _named(module: str, config: Section) -> str:
     return f"{module}({settings})" if other else module
 
 
-def _spelled(value: Any) -> str:
+def _spelled(value: object) -> str:
     """Return a setting as it is read back; without a slash, which parts a task's name from its metric's."""
     if isinstance(value, str) and PLAIN.fullmatch(value) and scalar(value) == value:
         return value

@@ -23,7 +23,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
     `name` is the first of them: the file's.
     """
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, object]] = {}
     for name, path in registry.catalogue("tasks").items():
         entry = {"name": name, **read_yaml(path)}
         for spelling in (name, *entry.get("aliases", ())):
@@ -32,14 +32,14 @@ def catalogue() -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _given(document: Document, section: str) -> dict[str, Any] | None:
+def _given(document: Document, section: str) -> dict[str, object] | None:
     """Return a section as it stands in the file; None where it is missing or no mapping (Root says so)."""
     values = document.values.get(section)
     return values if isinstance(values, dict) else None
 
 
 def _part(
-    kind: str, values: Mapping[str, Any], where: Location, document: Document, problems: Problems
+    kind: str, values: Mapping[str, object], where: Location, document: Document, problems: Problems
 ) -> Part[Any] | None:
     """Return the module that a section, at `where`, names, with its fields."""
     section = registry.singular(kind)
@@ -113,7 +113,7 @@ def task(document: Document, problems: Problems) -> Part[TaskKind] | None:
 
 
 def _task(
-    values: dict[str, Any], where: Location, document: Document, problems: Problems
+    values: dict[str, object], where: Location, document: Document, problems: Problems
 ) -> Part[TaskKind] | None:
     """Return the kind that a task section, at `where`, names or whose catalogue entry it does."""
     several = _is_of_several(values.get("kind"))
@@ -139,7 +139,7 @@ def _task(
     return _of_several(part, where, document, problems) if part and several else part
 
 
-def _is_of_several(kind: Any) -> bool:
+def _is_of_several(kind: object) -> bool:
     """Return whether a task kind is made of tasks: its module has `with_parts`."""
     if kind not in registry.names("tasks"):
         return False
@@ -193,12 +193,12 @@ def _with_places(document: Document, above: Location, below: Location) -> Docume
     return Document(document.path, document.values, {**places, **document.places})
 
 
-def _near(name: Any) -> Iterable[str]:
+def _near(name: object) -> Iterable[str]:
     """Return every spelling of the catalogue that starts like `name`, so that one can be suggested."""
     return (spelling for spelling in catalogue() if spelling[:2] == str(name)[:2])
 
 
-def _without_about(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _without_about(entry: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in entry.items() if key not in ABOUT}
 
 

@@ -22,17 +22,17 @@ class Root(Section):
 
     name: str | None = None
     """Names the run and its directory; the file's own name unless given."""
-    backbone: dict[str, Any]
+    backbone: dict[str, object]
     """The pretrained model: `model` (alias, hub id or folder), or `kind: tiny`."""
-    task: dict[str, Any]
+    task: dict[str, object]
     """Data and metrics: `name` of a catalogue entry, or `kind` and where the data are."""
-    method: dict[str, Any]
+    method: dict[str, object]
     """How the backbone is adapted: `name`, and the method's own fields."""
-    hooks: tuple[str | dict[str, Any], ...] = ()
+    hooks: tuple[str | dict[str, object], ...] = ()
     """What else happens between the loop's steps: names of hooks, or `{name: ..., field: ...}`."""
-    training: dict[str, Any] | None = None
+    training: dict[str, object] | None = None
     """How it is trained; the same for every method."""
-    tracking: dict[str, Any] | None = None
+    tracking: dict[str, object] | None = None
     """Where figures go beside the run directory."""
     paths: Paths | None = None
     """Where things are kept."""

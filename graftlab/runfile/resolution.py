@@ -145,7 +145,7 @@ def _check(found: _Sections, document: Document, problems: Problems, finished: b
         checks.check_packing(task, method, document, problems)
 
 
-def _resolved(file: RunFile) -> dict[str, Any]:
+def _resolved(file: RunFile) -> dict[str, object]:
     """Return every field with its value. Hooks stand there where there are some: config.yaml of a run without
     is what it was before there were any, so that old runs are gone on with."""
     hooks = [{"name": part.name, **_plain(part.config)} for part in file.hooks]
@@ -214,14 +214,14 @@ def _section(
     return build(config, values, document, (name,), problems)
 
 
-def _task(part: Part[TaskKind]) -> dict[str, Any]:
+def _task(part: Part[TaskKind]) -> dict[str, object]:
     """Return a task's section whole; of one made of several, theirs too."""
     own = {**_plain(part.config), "kind": part.name}
     parts = [{"as": name, **_task(other)} for name, other in part.parts.items()]
     return {**own, "tasks": parts} if parts else own
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Return a config as what YAML can hold, paths absolute: a run resumes from any directory."""
     if isinstance(value, BaseModel):
         return {key: _plain(getattr(value, key)) for key in type(value).model_fields}
@@ -232,7 +232,7 @@ def _plain(value: Any) -> Any:
     return str(value.absolute()) if isinstance(value, Path) else value
 
 
-def _local(backbone: dict[str, Any]) -> dict[str, Any]:
+def _local(backbone: dict[str, object]) -> dict[str, object]:
     """Return the section with a model's folder absolute."""
     model = backbone.get("model")
     if isinstance(model, str) and (expand(Path(model)) / "config.json").is_file():

@@ -18,7 +18,7 @@ UNIONS = {"backbone": "backbones", "task": "tasks", "method": "methods"}
 PREFIX = "#/$defs/"
 
 
-def schema() -> dict[str, Any]:
+def schema() -> dict[str, object]:
     """Return the JSON Schema (2020-12) of run files.
 
     Parts ask for no key, not even their name: a file that `extends` another says only what differs.
@@ -57,7 +57,7 @@ def _configs() -> Iterator[type[BaseModel]]:
         yield from (registry.find(kind, name).Config or Section for name in registry.names(kind))
 
 
-def _inlined(sections: Iterable[type[BaseModel]]) -> tuple[Inline, dict[str, Any]]:
+def _inlined(sections: Iterable[type[BaseModel]]) -> tuple[Inline, dict[str, object]]:
     """Return what gives a section's schema, and the definitions that it refers to."""
     references, definitions = models_json_schema(
         [(model, "validation") for model in dict.fromkeys(sections)],
@@ -67,7 +67,7 @@ def _inlined(sections: Iterable[type[BaseModel]]) -> tuple[Inline, dict[str, Any
     return lambda model: copy.deepcopy(definitions["$defs"][named[model]]), definitions["$defs"]
 
 
-def _variants(kind: str, inlined: Inline) -> list[dict[str, Any]]:
+def _variants(kind: str, inlined: Inline) -> list[dict[str, object]]:
     """Return the schema of a section of each part that it may name."""
     metrics = _wholes("metrics", inlined)
     return [
@@ -77,19 +77,19 @@ def _variants(kind: str, inlined: Inline) -> list[dict[str, Any]]:
     ]
 
 
-def _wholes(kind: str, inlined: Inline) -> list[dict[str, Any]]:
+def _wholes(kind: str, inlined: Inline) -> list[dict[str, object]]:
     """Return the schema of a mapping of a name and its fields, for each part of a kind."""
     found = {name: registry.find(kind, name).Config or Section for name in registry.names(kind)}
     return [_named(inlined(model), {"name": {"const": n}}) for n, model in found.items()]
 
 
-def _hooks(inlined: Inline) -> list[dict[str, Any]]:
+def _hooks(inlined: Inline) -> list[dict[str, object]]:
     """Return what an item of `hooks` may be: a name, or a name with the hook's fields."""
     wholes = [{**whole, "required": ["name"]} for whole in _wholes("hooks", inlined)]
     return [{"enum": registry.names("hooks")}, *wholes]
 
 
-def _identities(kind: str, name: str) -> Iterator[dict[str, Any]]:
+def _identities(kind: str, name: str) -> Iterator[dict[str, object]]:
     """Yield the keys that say which part a section belongs to."""
     if kind == "methods":
         yield {"name": {"const": name}}
@@ -102,7 +102,7 @@ def _identities(kind: str, name: str) -> Iterator[dict[str, Any]]:
         yield {"kind": {"const": name}, **model}
 
 
-def _named(variant: dict[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+def _named(variant: dict[str, Any], names: Mapping[str, Any]) -> dict[str, object]:
     """Return a part's schema with its identity among its properties."""
     own = variant.get("properties", {})
     given = {key: {**_described(own.get(key)), **value} for key, value in names.items()}
@@ -110,7 +110,7 @@ def _named(variant: dict[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
     return {**variant, "properties": {**given, **{k: v for k, v in own.items() if k not in given}}}
 
 
-def _with_metrics(variant: dict[str, Any], metrics: list[dict[str, Any]]) -> dict[str, Any]:
+def _with_metrics(variant: dict[str, Any], metrics: list[dict[str, object]]) -> dict[str, object]:
     """Return a part's schema in which each metric is a name, or a mapping of one and its settings."""
     if "metrics" in (own := variant["properties"]):
         known = {"enum": measures.names()}
@@ -119,17 +119,17 @@ def _with_metrics(variant: dict[str, Any], metrics: list[dict[str, Any]]) -> dic
     return variant
 
 
-def _described(field: Mapping[str, Any] | None) -> dict[str, Any]:
+def _described(field: Mapping[str, object] | None) -> dict[str, object]:
     return {key: value for key, value in (field or {}).items() if key == "description"}
 
 
-def _either(field: Mapping[str, Any], variants: list[dict[str, Any]]) -> dict[str, Any]:
+def _either(field: Mapping[str, object], variants: list[dict[str, object]]) -> dict[str, object]:
     return {**_described(field), "anyOf": variants}
 
 
-def _used(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
+def _used(schema: object, definitions: Mapping[str, object]) -> dict[str, object]:
     """Return the definitions that a schema refers to, directly or not."""
-    used: dict[str, Any] = {}
+    used: dict[str, object] = {}
     waiting = [schema]
     while waiting:
         item = waiting.pop()

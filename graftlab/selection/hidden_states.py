@@ -16,6 +16,9 @@ from graftlab.rundir import files
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from graftlab.weights.layers.layer import Layer
 
 log = logging.getLogger("graftlab")
 
@@ -38,7 +41,7 @@ class Computed(NamedTuple):
     """A layer that has just computed, still in memory."""
 
     number: int
-    layer: Any
+    layer: "Layer"
     before: "NDArray[Any]"  # (N, D)
     """What went into it, pooled."""
     after: "NDArray[Any]"  # (N, D)
@@ -46,7 +49,10 @@ class Computed(NamedTuple):
 
 
 def tokenize(
-    texts: Sequence[str], pairs: Sequence[str | None], tokenizer: Any, max_length: int
+    texts: Sequence[str],
+    pairs: Sequence[str | None],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
 ) -> Tokens:
     """Return the texts (or pairs) as the large model reads them."""
     import numpy as np

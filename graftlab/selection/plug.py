@@ -8,6 +8,8 @@ from graftlab.selection import space
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from graftlab.weights.layers.layer import Layer
+
     Array = NDArray[Any]
 
 # Shapes: N examples, E values of the encoder's vector, D of the large model's state.
@@ -19,7 +21,7 @@ def plug(
     encoded_NE: "Array",
     inputs_ND: "Array",
     folds_N: "Array",
-    layer: Any,
+    layer: "Layer",
     projection: Literal["random", "least_squares"],
     seed: int,
 ) -> "list[Array]":
@@ -65,7 +67,7 @@ def fitted(encoded_NE: "Array", inputs_ND: "Array") -> "Array":
     return solved
 
 
-def _through(layer: Any, projected_ND: "Array") -> "Array":
+def _through(layer: "Layer", projected_ND: "Array") -> "Array":
     import torch
 
     weight = next(layer.parameters())

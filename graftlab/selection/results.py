@@ -57,7 +57,7 @@ def values(rows: Sequence[Row], name: str) -> "Array":
     return found
 
 
-def write(folder: Path, selection: Mapping[str, Any]) -> None:
+def write(folder: Path, selection: Mapping[str, object]) -> None:
     """Write everything into `folder`, selection.json last."""
     files.write_text(folder / TABLE, table(selection))
     files.write_text(folder / FRAGMENT, fragment(selection))
@@ -111,7 +111,7 @@ def selection(scored: Scored, config: Config, facts: Mapping[str, Any]) -> dict[
     }
 
 
-def _layer(scored: Scored, number: int) -> dict[str, Any]:
+def _layer(scored: Scored, number: int) -> dict[str, object]:
     row, combined_B = scored.rows[number], scored.choice.combined[:, number]
     return {
         "layer": row.layer,
@@ -151,7 +151,7 @@ def table(selection: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def fragment(selection: Mapping[str, Any]) -> str:
+def fragment(selection: Mapping[str, object]) -> str:
     """Return what a run file says to use the layer."""
     said = f"# {selection['statement']}\n"
     use = "# With a line `extends: THE RUN FILE` this is a run file that uses it.\n"

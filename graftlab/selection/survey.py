@@ -21,6 +21,7 @@ from graftlab.selection.scores.pc_label_correlation import correlations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
 
     Array = NDArray[Any]
 
@@ -37,9 +38,9 @@ class Request:
 
     checkpoint: Any
     """What `graftlab.weights.layers.open` returns."""
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
     examples: examples.Examples
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
     """What selection.json says of the task and the models."""
     find: Callable[[str], LayerScore]
     """Returns the module behind a score's name."""
@@ -67,7 +68,7 @@ def scored_layers(config: Config, num_layers: int) -> list[int]:
     return list(config.layers) or list(range(num_layers))
 
 
-def carry_out(request: Request, config: Config, folder: Path) -> dict[str, Any]:
+def carry_out(request: Request, config: Config, folder: Path) -> dict[str, object]:
     """Return the selection, which `folder` holds from then on (`selection.json` is written last).
 
     Raises:

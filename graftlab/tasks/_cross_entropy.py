@@ -44,7 +44,7 @@ class CrossEntropy(torch.autograd.Function):
         return losses_M
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Any:
+    def backward(context: Any, *gradients: Tensor) -> object:
         """Return the gradient of the logits (M, V)."""
         (slopes_MV,) = context.saved_tensors
         return slopes_MV * gradients[0][:, None].to(slopes_MV.dtype), None, None, None

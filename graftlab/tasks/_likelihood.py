@@ -16,6 +16,7 @@ from graftlab.tasks._outputs import UNKNOWN
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
 
 # Shapes: N questions, C choices, S sequences (N, or N C), L tokens of the longest, K positions whose
 # logits are needed, M tokens that are scored, V vocabulary.
@@ -42,7 +43,7 @@ class Tokens(NamedTuple):
     """Whether it was longer than the model takes."""
 
 
-def own_start(tokenizer: Any) -> list[int]:
+def own_start(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Return the tokens that the tokenizer puts before any text (what it puts after is not wanted)."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]
@@ -73,7 +74,13 @@ def join(
 class Sequences:
     """The tokens of a split's choices, each after its prompt: 4 bytes a token."""
 
-    def __init__(self, texts: "Texts", num_choices: int, tokenizer: Any, max_length: int) -> None:
+    def __init__(
+        self,
+        texts: "Texts",
+        num_choices: int,
+        tokenizer: "PreTrainedTokenizerBase",
+        max_length: int,
+    ) -> None:
         import numpy as np
 
         start = own_start(tokenizer)
@@ -115,7 +122,7 @@ class Sequences:
         return {"input_ids": ids_SL, "attention_mask": mask_SL, "labels": labels_SL}
 
 
-def _encode(tokenizer: Any, texts: Sequence[str]) -> Iterator[list[int]]:
+def _encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> Iterator[list[int]]:
     for start in range(0, len(texts), TEXTS):
         yield from tokenizer(texts[start : start + TEXTS], add_special_tokens=False)["input_ids"]
 
@@ -132,7 +139,7 @@ class LikelihoodTask:
         self,
         data: Data,
         texts: Mapping[str, Texts],
-        tokenizer: Any,
+        tokenizer: "PreTrainedTokenizerBase",
         max_length: int,
         options: "Options",
     ) -> None:
@@ -192,7 +199,7 @@ class LikelihoodTask:
             return (labels_NCL != UNKNOWN).sum(-1)
         return self._characters[split][chosen] * 0 + 1
 
-    def inputs(self, split: str, index: int) -> dict[str, Any]:
+    def inputs(self, split: str, index: int) -> dict[str, object]:
         return inputs_of(self._rows[split][index])
 
     def count(self, batch: Batch) -> int:
@@ -202,7 +209,7 @@ class LikelihoodTask:
         losses_SK = self._losses(model, right_choices(batch), label_smoothing)
         return losses_SK.sum()
 
-    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
+    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, object]]:
         N, C, L = batch["input_ids"].shape
         sequences = {
             name: batch[name].reshape(N * C, L)

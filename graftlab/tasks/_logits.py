@@ -43,7 +43,7 @@ def _selected(head: "nn.Module", wanted_NL: "Tensor") -> Iterator[None]:
     """
     from torch.nn import functional as F
 
-    def select(module: "nn.Module", arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    def select(module: "nn.Module", arguments: tuple[Any, ...]) -> tuple[object, ...]:
         hidden_NPH = arguments[0]
         wanted_NP = F.pad(wanted_NL, (hidden_NPH.shape[1] - wanted_NL.shape[1], 0))
         return (hidden_NPH[wanted_NP][:, None], *arguments[1:])
@@ -60,7 +60,7 @@ def _head(model: "nn.Module") -> "nn.Module | None":
     return cast("nn.Module | None", find()) if find else None
 
 
-def has_virtual_tokens(model: Any) -> bool:
+def has_virtual_tokens(model: "nn.Module") -> bool:
     """Return whether a method puts tokens of its own before what the model reads (PEFT's prompt learning)."""
     config = getattr(model, "active_peft_config", None)
     return bool(getattr(config, "is_prompt_learning", False))

@@ -1,7 +1,7 @@
 """Loss and predictions of models that put out one row of logits an example."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.contracts import Batch, Problem, Row
 
@@ -44,13 +44,17 @@ def losses(
     )
 
 
-def predictions(problem: Problem, logits_NC: "Tensor", labels_N: "Tensor") -> list[dict[str, Any]]:
+def predictions(
+    problem: Problem, logits_NC: "Tensor", labels_N: "Tensor"
+) -> list[dict[str, object]]:
     """Return per example what `contracts.Task.predict` says."""
     loss_N = losses(problem, logits_NC, labels_N).tolist()
     labels = labels_N.tolist()
     if problem.kind == "regression":
         known = [label == label for label in labels]  # NaN is the only number unlike itself
-        values: list[dict[str, Any]] = [{"prediction": y} for y in logits_NC.squeeze(-1).tolist()]
+        values: list[dict[str, object]] = [
+            {"prediction": y} for y in logits_NC.squeeze(-1).tolist()
+        ]
     else:
         known = [label != UNKNOWN for label in labels]
         values = [

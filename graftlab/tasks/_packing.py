@@ -95,7 +95,7 @@ def collate(
     return {"input_ids": ids_RL, "position_ids": positions_RL, "labels": labels_RL}
 
 
-def inputs(batch: Batch, model: "nn.Module", how: Isolation) -> dict[str, Any]:
+def inputs(batch: Batch, model: "nn.Module", how: Isolation) -> dict[str, object]:
     """Return what a model is called with for the batch that `collate` made."""
     given = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"]}
     if how == "positions":
@@ -156,7 +156,7 @@ def isolation(model: "nn.Module") -> Isolation:
     )
 
 
-def _has_window(config: Any) -> bool:
+def _has_window(config: object) -> bool:
     """Return whether some layer sees less than all that stands before a token, or has a state instead."""
     kinds = getattr(config, "layer_types", None) or ["full_attention"]
     return bool(getattr(config, "sliding_window", None)) or set(kinds) != {"full_attention"}
@@ -177,7 +177,7 @@ def _keeps_apart(model: Any, how: Isolation) -> bool:
     batch = {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}
     seen: list[Tensor] = []
 
-    def watch(module: Any, args: Any, output: "Tensor") -> "Tensor":
+    def watch(module: "nn.Module", args: object, output: "Tensor") -> "Tensor":
         seen.append(output.detach().requires_grad_())
         return seen[-1]
 

@@ -5,7 +5,7 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graftlab.data.labels import Classes, Dropped, Unusable
 from graftlab.tasks.classification import same_text, text_of
@@ -49,11 +49,11 @@ class Columns:
     label: str
     classes: Classes
 
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: Mapping[str, object]) -> dict[str, object]:
         """Return `question`, `choices` and `key`. `Raises:` Unusable, Dropped."""
         return checked(self.ask(row), len(self.classes.names))
 
-    def ask(self, row: Mapping[str, Any]) -> Question:
+    def ask(self, row: Mapping[str, object]) -> Question:
         """Return a row's question and choices, however many. `Raises:` Unusable."""
         names = question_columns(self.question)
         texts = {name: text_of(row, name).strip() for name in names}
@@ -66,7 +66,7 @@ class Columns:
 
 
 def _listed(
-    row: Mapping[str, Any], column: str, label: str, classes: Classes | None
+    row: Mapping[str, object], column: str, label: str, classes: Classes | None
 ) -> tuple[str, ...]:
     """Return the choices in one column: a list, or `text` and `label` lists as ARC has on the hub."""
     value = row[column]
@@ -93,11 +93,11 @@ class Instructions:
     """Whether the choices are the class names, and none stand in the instruction."""
     classes: Classes
 
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: Mapping[str, object]) -> dict[str, object]:
         """Return `question`, `choices` and `key`. `Raises:` Unusable, Dropped."""
         return checked(self.ask(row), len(self.classes.names))
 
-    def ask(self, row: Mapping[str, Any]) -> Question:
+    def ask(self, row: Mapping[str, object]) -> Question:
         """Return a row's question and choices, however many. `Raises:` Unusable."""
         if row.get("input"):
             raise Unusable(f"column 'input' is {row['input']!r:.60}; in this form it is empty")
@@ -124,12 +124,12 @@ class Instructions:
         return Question(body[: marks[0].start()], choices)
 
 
-def plain(row: Mapping[str, Any]) -> Question:
+def plain(row: Mapping[str, object]) -> Question:
     """Return the question of a new item that is given by `question` and `choices`. `Raises:` Unusable."""
     return Question(text_of(row, PLAIN[0]), _listed(row, PLAIN[1], "", None))
 
 
-def checked(asked: Question, number: int) -> dict[str, Any]:
+def checked(asked: Question, number: int) -> dict[str, object]:
     """Return `question`, `choices` and `key`, bytes that equal items share.
 
     Raises:

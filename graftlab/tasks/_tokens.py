@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedTokenizerBase
 
 # Shapes: T tokens of all texts, N examples of a batch, L tokens of the longest.
 
@@ -16,7 +17,11 @@ class Texts:
     """The tokens of a split's texts or pairs: 4 bytes a token, however many texts there are."""
 
     def __init__(
-        self, texts: Sequence[str], pairs: Sequence[str | None], tokenizer: Any, max_length: int
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str | None],
+        tokenizer: "PreTrainedTokenizerBase",
+        max_length: int,
     ) -> None:
         import numpy as np
 
@@ -61,7 +66,10 @@ class Texts:
 
 
 def _encode(
-    texts: Sequence[str], pairs: Sequence[str | None], tokenizer: Any, max_length: int
+    texts: Sequence[str],
+    pairs: Sequence[str | None],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
 ) -> tuple[dict[str, list[list[int]]], int]:
     encoded = tokenizer(
         list(texts),

@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,7 @@ from graftlab.tasks._tokens import Texts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
 
 BACKBONES = ("encoder", "decoder", "tiny")
 DEFAULT_MAX_LENGTH = (
@@ -109,10 +110,10 @@ def _columns(config: Config) -> list[str]:
     return [config.columns.text, *([config.columns.pair] if config.columns.pair else [])]
 
 
-def _parser(config: Config) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def _parser(config: Config) -> Callable[[Mapping[str, object]], dict[str, object]]:
     columns, pair = _columns(config), config.columns.pair
 
-    def parse(row: Mapping[str, Any]) -> dict[str, Any]:
+    def parse(row: Mapping[str, object]) -> dict[str, object]:
         texts = [text_of(row, column) for column in columns]
         texts = [cleaned(text) for text in texts] if config.clean else texts
         return {"text": texts[0], "pair": texts[1] if pair else None, "key": same_text(texts)}
@@ -120,7 +121,7 @@ def _parser(config: Config) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     return parse
 
 
-def text_of(row: Mapping[str, Any], column: str) -> str:
+def text_of(row: Mapping[str, object], column: str) -> str:
     """Return a column's text. `Raises:` Unusable: it is none, or no valid one."""
     value = row[column]
     if not isinstance(value, str):
@@ -155,7 +156,7 @@ def same_text(texts: Sequence[str]) -> bytes:
     return splits.digest(*("".join(text.split()).casefold() for text in texts))
 
 
-def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]:
+def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[Row]:
     """Return new inputs as rows without labels: from a file (.txt holds a text a line, others the task's
     columns), from one text, or from a list of texts, pairs or dicts.
 
@@ -192,7 +193,7 @@ def _inputs(config: Config, source: str | Path | Sequence[Any]) -> tuple[str, It
     return "input", ((index, _as_row(item, columns)) for index, item in enumerate(items))
 
 
-def _as_row(item: Any, columns: list[str]) -> dict[str, Any] | str:
+def _as_row(item: object, columns: list[str]) -> dict[str, object] | str:
     if isinstance(item, Mapping):
         return dict(item)
     values = list(item) if isinstance(item, list | tuple) else [item]
@@ -275,7 +276,7 @@ class TextTask:
         arrays["labels"] = self._labels[split][list(indices)]
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def inputs(self, split: str, index: int) -> dict[str, Any]:
+    def inputs(self, split: str, index: int) -> dict[str, object]:
         return inputs_of(self._rows[split][index])
 
     def count(self, batch: Batch) -> int:
@@ -285,6 +286,6 @@ class TextTask:
         logits, labels = forward(model, batch)
         return losses(self.problem, logits, labels, label_smoothing).sum()
 
-    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
+    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, object]]:
         logits, labels = forward(model, batch)
         return predictions(self.problem, logits, labels)

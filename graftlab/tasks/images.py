@@ -80,12 +80,12 @@ def read(config: Config, paths: Paths, seed: int) -> Data:
     return read_splits(config, paths, form)
 
 
-def _parser(config: Config) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def _parser(config: Config) -> Callable[[Mapping[str, object]], dict[str, object]]:
     column = config.columns.image
     # Files that a table names lie beside the table.
     root = config.data_dir or (config.files.train.parent if config.files else Path())
 
-    def parse(row: Mapping[str, Any]) -> dict[str, Any]:
+    def parse(row: Mapping[str, object]) -> dict[str, object]:
         picture = pictures.find(row[column], root)
         pictures.check(picture)
         return {"image": picture, "key": pictures.content(picture)}
@@ -93,7 +93,7 @@ def _parser(config: Config) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     return parse
 
 
-def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]:
+def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[Row]:
     """Return new images as rows without labels: an image file, a folder of images (with or without class
     folders), a file with the task's columns, or a list of any such cells.
 
@@ -128,7 +128,7 @@ def _inputs(column: str, source: str | Path | Sequence[Any]) -> tuple[str, Itera
         else:
             return str(path), readers.read(path)
         return str(path), ((i, {column: str(file)}) for i, file in enumerate(files))
-    cells: list[dict[str, Any] | str] = [
+    cells: list[dict[str, object] | str] = [
         dict(item) if isinstance(item, Mapping) and column in item else {column: item}
         for item in source
     ]
@@ -152,7 +152,7 @@ class ImageTask:
     def __init__(self, data: Data, processor: Any, config: Config, seed: int) -> None:
         self.problem = data.problem
         self.metrics = config.metrics or ("accuracy", "macro_f1")
-        self.record: Mapping[str, Any] = {}
+        self.record: Mapping[str, object] = {}
         self._rows = data.splits
         self._labels = {
             split: label_array(rows, data.problem) for split, rows in data.splits.items()
@@ -200,7 +200,7 @@ class ImageTask:
             ) from None
         return image if epoch is None else augment(image, self._augment, (self._seed, epoch, index))
 
-    def inputs(self, split: str, index: int) -> dict[str, Any]:
+    def inputs(self, split: str, index: int) -> dict[str, object]:
         return inputs_of(self._rows[split][index])
 
     def count(self, batch: Batch) -> int:
@@ -210,7 +210,7 @@ class ImageTask:
         logits, labels = forward(model, batch)
         return losses(self.problem, logits, labels, label_smoothing).sum()
 
-    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
+    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, object]]:
         logits, labels = forward(model, batch)
         return predictions(self.problem, logits, labels)
 

@@ -8,7 +8,7 @@ import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -157,7 +157,7 @@ def _label(config: Config) -> str:
     return ANSWER if config.layout == "instruction" else config.columns.label
 
 
-def _parser(config: Config) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def _parser(config: Config) -> Callable[[Mapping[str, object]], dict[str, object]]:
     assert config.labels is not None
     columns, classes = config.columns, Classes(config.labels, config.drop_labels)
     if config.layout == "instruction":
@@ -165,7 +165,7 @@ def _parser(config: Config) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     return _questions.Columns(columns.question, columns.choices, columns.label, classes)
 
 
-def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]:
+def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[Row]:
     """Return new questions as rows without labels: from a file, from one JSON object as text, or from a
     list of dicts. Each has the task's columns, or `question` and `choices`.
 
@@ -210,7 +210,7 @@ def _inputs(config: Config, source: str | Path | Sequence[Any]) -> tuple[str, It
     return "input", ((index, _asked(config, item)) for index, item in enumerate(items))
 
 
-def _asked(config: Config, item: Any) -> dict[str, Any] | str:
+def _asked(config: Config, item: object) -> dict[str, object] | str:
     """Return an item as a row, or why it is none."""
     if isinstance(item, Mapping):
         return dict(item)

@@ -5,7 +5,7 @@ would have published it, and returns the section that loads it.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -15,13 +15,16 @@ from graftlab import registry
 from graftlab.contracts import Backbone, Problem
 from graftlab.testing import examples
 
+if TYPE_CHECKING:
+    from torch import nn
+
 every = pytest.mark.parametrize("name", registry.names("backbones"))
 CLASSES = Problem("classes", ("low", "middle", "high"))
 TEXTS = ("a short text", "a text that is longer than the other one")
 
 
 @pytest.fixture
-def load(name: str, tmp_path: Path) -> Any:
+def load(name: str, tmp_path: Path) -> object:
     """Return a function that loads the kind's example; fails for a kind that brings none."""
     module = registry.find("backbones", name)
     make = module.example or examples.BACKBONES.get(name)
@@ -45,7 +48,7 @@ def _inputs(backbone: Backbone) -> dict[str, Tensor]:
 
 
 def _logits(backbone: Backbone, inputs: dict[str, Tensor]) -> Tensor:
-    model: Any = backbone.model
+    model: nn.Module = backbone.model
     with torch.no_grad():
         logits: Tensor = model(**inputs).logits
     return logits

@@ -37,7 +37,7 @@ def text_model(folder: Path, kind: str) -> str:
     tokenizer = tiny.load(tiny.Config(max_length=LENGTH), problem, seed=0).processor
     sizes = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
     if kind == "decoder":
-        config: Any = transformers.LlamaConfig(**sizes, bos_token_id=2, eos_token_id=3)
+        config: object = transformers.LlamaConfig(**sizes, bos_token_id=2, eos_token_id=3)
     else:
         config = transformers.BertConfig(**sizes)
     _write(
@@ -60,7 +60,7 @@ def image_model(folder: Path) -> str:
     return str(folder)
 
 
-def _write(model: Any, config: Any, folder: Path) -> None:
+def _write(model: Any, config: object, folder: Path) -> None:
     import torch
 
     with _pretrained.quiet(), torch.random.fork_rng(devices=[]):
@@ -116,7 +116,7 @@ def plain_text(folder: Path) -> generation.Config:
 def chat(folder: Path) -> generation.Config:
     """Return a section that reads conversations, with a chat template of its own."""
 
-    def row(split: str, i: int) -> dict[str, Any]:
+    def row(split: str, i: int) -> dict[str, object]:
         turns = [("user", f"{split} {i}"), ("assistant", "yes")] * (1 + i % 2)
         return {"messages": [{"role": role, "content": said} for role, said in turns]}
 

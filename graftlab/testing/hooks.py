@@ -7,7 +7,6 @@ Each case is a real run of 12 steps, on a model that is made on the spot.
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,12 +28,12 @@ def _section(name: str, folder: Path) -> Section:
     return module.example(folder) if module.example else module.Config()
 
 
-def _brings(name: str, folder: Path) -> dict[str, Any]:
+def _brings(name: str, folder: Path) -> dict[str, object]:
     fields = _section(name, folder / "hook").model_dump(mode="json")
     return {"method": {"name": "lora"}, "hooks": [{**fields, "name": name}]}
 
 
-def _run(folder: Path, changes: dict[str, Any]) -> Run:
+def _run(folder: Path, changes: dict[str, object]) -> Run:
     return session.run(resume.run_file(folder, changes), options=resume.OPTIONS)
 
 

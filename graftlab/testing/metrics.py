@@ -27,18 +27,18 @@ every = pytest.mark.parametrize("name", measures.names())
 WRONG = 7  # every seventh example below is predicted wrong
 
 
-def _two_classes() -> list[dict[str, Any]]:
+def _two_classes() -> list[dict[str, object]]:
     labels = [(i // 3) % 2 for i in range(50)]
     return [_predicted(i, y, 1 - y if i % WRONG == 0 else y) for i, y in enumerate(labels)]
 
 
-def _predicted(index: int, label: int, prediction: int) -> dict[str, Any]:
+def _predicted(index: int, label: int, prediction: int) -> dict[str, object]:
     shares = [0.9, 0.1] if prediction == 0 else [0.1, 0.9]
     row = {"index": index, "label": label, "prediction": prediction}
     return {**row, "probabilities": shares, "loss": -math.log(shares[label])}
 
 
-def _texts() -> list[dict[str, Any]]:
+def _texts() -> list[dict[str, object]]:
     """Labels that every metric of texts can read: sentences, with an answer as GSM8K and MATH mark it."""
     rows = []
     for i in range(50):
@@ -48,14 +48,14 @@ def _texts() -> list[dict[str, Any]]:
     return rows
 
 
-def _tokens() -> list[dict[str, Any]]:
+def _tokens() -> list[dict[str, object]]:
     return [
         {**row, "loss": 0.7 + (i % 5), "count": 4 + i % 3, "correct": i % 4}
         for i, row in enumerate(_texts())
     ]
 
 
-def _programs() -> list[dict[str, Any]]:
+def _programs() -> list[dict[str, object]]:
     """A hundred programs for each problem, of which none, some or all pass."""
     return [
         {**row, "prediction": [""] * 100, "passed": [j < i % 8 for j in range(100)]}
@@ -67,7 +67,7 @@ EXAMPLES = {"classes": _two_classes, "texts": _texts, "tokens": _tokens, "progra
 WITHOUT_LABEL = {"label": None, "loss": None, "correct": None}
 
 
-def _right(row: dict[str, Any]) -> dict[str, Any]:
+def _right(row: dict[str, Any]) -> dict[str, object]:
     if row["label"] in (0, 1) and "probabilities" in row:
         return {**row, **_predicted(row["index"], row["label"], row["label"])}
     if "correct" in row:
@@ -77,7 +77,7 @@ def _right(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "prediction": row["label"]}
 
 
-def _case(name: str) -> tuple[measures.Measure, list[dict[str, Any]]]:
+def _case(name: str) -> tuple[measures.Measure, list[dict[str, object]]]:
     metric = measures.measure(name)
     if metric.module.PACKAGE:
         pytest.importorskip(metric.module.PACKAGE)
@@ -185,7 +185,7 @@ def test_what_it_explains_of_a_prediction_is_json(name: str) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-def _others(annotation: Any, value: Any) -> Iterator[Any]:
+def _others(annotation: object, value: object) -> Iterator[object]:
     """Yield some other values that a setting may have: of each of its types."""
     if get_origin(annotation) is Literal:
         yield from (other for other in get_args(annotation) if other != value)

@@ -22,7 +22,7 @@ every = pytest.mark.parametrize("name", registry.names("plots"))
 STRANGE = "$a_b$ & <c>"
 
 
-def _compared(folder: Path, logged: list[dict[str, Any]]) -> Compared:
+def _compared(folder: Path, logged: list[Mapping[str, object]]) -> Compared:
     runs: dict[str, list[Path]] = {}
     for method in ("lora", STRANGE):
         runs[method] = [folder / f"{len(runs)}-{seed}" for seed in range(2)]
@@ -80,7 +80,7 @@ def _runs(folder: Path) -> Iterator[Path]:
         yield from (paths[0] for paths in compared.runs.values())
 
 
-SOURCES: Mapping[str, Callable[[Path], Iterator[Any]]] = {
+SOURCES: Mapping[str, Callable[[Path], Iterator[object]]] = {
     COMPARISON: _comparisons,
     RUN: _runs,
     SELECTION: _selections,
@@ -97,7 +97,7 @@ def _case(name: str, folder: Path) -> tuple[Any, list[Any]]:
     return plot, list(SOURCES[plot.DRAWS_FROM](folder))
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def _leaves(value: object) -> Iterator[object]:
     """Yield all that a value of `data` holds."""
     if isinstance(value, Mapping):
         for item in value.values():

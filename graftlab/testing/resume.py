@@ -26,7 +26,7 @@ WORDS = (("fine", "glad", "warm", "kind"), ("poor", "sad", "cold", "harsh"))
 OPTIONS = session.Options(quiet=True)
 WHOLE = ("metrics.jsonl", "predictions/test.jsonl")
 
-RUN: dict[str, Any] = {
+RUN: dict[str, object] = {
     "name": "tiny",
     "backbone": {"kind": "tiny", "width": 16, "layers": 1, "max_length": 96, "dropout": 0.1},
     "task": {"kind": "classification"},
@@ -79,7 +79,7 @@ def killed_after(step: int, work: Callable[[], object]) -> bool:
     def doomed() -> None:
         real = Stepper.step
 
-        def dying(self: Stepper, number: int, rate: float) -> Any:
+        def dying(self: Stepper, number: int, rate: float) -> object:
             done = real(self, number, rate)
             if number == step:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -237,7 +237,7 @@ def train(
         extra = [term for hook in attached.hooks for term in hook.loss_terms(step).values()]
         with torch.random.fork_rng():
             torch.manual_seed(step)
-            outputs: list[Any] = []
+            outputs: list[object] = []
             handle = model.register_forward_hook(lambda _, __, made, o=outputs: o.append(made))
             mean = loss(model, family, step)
             handle.remove()

@@ -43,7 +43,7 @@ class Example:
     """A kind's example, read and bound."""
 
     module: Any
-    config: Any
+    config: object
     data: Data
     backbone: Backbone
     task: Any

@@ -53,7 +53,7 @@ class Located:
     notes: tuple[Note, ...] = ()
     """What the user has to know of this choice."""
 
-    def record(self, *notes: Note) -> dict[str, Any]:
+    def record(self, *notes: Note) -> dict[str, object]:
         """Return what a run keeps of the model; `notes` are added to our own."""
         return {
             "source": self.source,
@@ -66,7 +66,7 @@ class Located:
 @functools.cache
 def aliases() -> dict[str, dict[str, Any]]:
     """Return every alias of the catalogue, in every spelling, with what is known of its model."""
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, object]] = {}
     for path in registry.catalogue("backbones").values():
         for name, entry in read_yaml(path).items():
             for spelling in (name, *entry.get("spelled", ())):

@@ -39,7 +39,7 @@ def nbytes(layer: Any) -> int:
     return int(weight.nbytes + state.absmax.nbytes + nested)
 
 
-def keep_readable(layer: Any) -> None:
+def keep_readable(layer: object) -> None:
     """Stop a 4-bit layer from packing its weight for inference.
 
     bitsandbytes 0.50 does so on CPUs with bfloat16 instructions at the first forward pass in eval mode. A

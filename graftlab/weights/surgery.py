@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.contracts import Note
 from graftlab.errors import ConfigError, nearest
@@ -107,7 +107,7 @@ def left_out(model: "nn.Module", outside: Sequence[str] = ()) -> "dict[str, int]
     return found
 
 
-def unreached(model: "nn.Module", targets: Any, outside: Sequence[str] = ()) -> Note | None:
+def unreached(model: "nn.Module", targets: object, outside: Sequence[str] = ()) -> Note | None:
     """Return the note that names what `all-linear` leaves out of a model; None where that is nothing."""
     found = left_out(model, outside) if targets == ALL_LINEAR else {}
     share = sum(found.values()) / max(1, sum(p.numel() for p in model.parameters()))
@@ -142,7 +142,7 @@ def freeze(model: "nn.Module") -> None:
             module.register_forward_pre_hook(_keep_statistics)
 
 
-def _keep_statistics(module: "nn.Module", inputs: Any) -> None:
+def _keep_statistics(module: "nn.Module", inputs: object) -> None:
     module.training = False  # model.train() sets it again before each epoch
 
 
@@ -167,7 +167,7 @@ def train_in_float32(model: "nn.Module") -> None:
             module.register_forward_pre_hook(_widen_inputs)
 
 
-def _widen_inputs(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _widen_inputs(module: "nn.Module", inputs: tuple[object, ...]) -> tuple[object, ...]:
     import torch
 
     if torch.is_autocast_enabled():

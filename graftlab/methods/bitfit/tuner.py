@@ -1,7 +1,6 @@
 """BitFit as a tuner of PEFT; importing this module registers it."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from peft import PeftConfig
@@ -56,7 +55,7 @@ class BitfitLayer(nn.Module, BaseTunerLayer):
     def _bias(self) -> Tensor:
         return self.get_base_layer().get_parameter("bias").data
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         """Return the layer's output (N, ..., O), or (N, O, ...) of a convolution, with the bias changed."""
         if self.disable_adapters and self.merged:
             self.unmerge()
@@ -123,7 +122,7 @@ class BitfitModel(BaseTuner):
         target_name: str,
         parent: nn.Module,
         current_key: str,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         if isinstance(target, BitfitLayer):
             target.update_layer(adapter_name, peft_config)

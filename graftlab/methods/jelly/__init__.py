@@ -229,7 +229,7 @@ def deltas(model: "PeftModel") -> "Iterator[tuple[str, tuple[Tensor, Tensor]]]":
         yield f"{name}.weight", (down.T, up.T) if transposed else (up, down)
 
 
-def to_lora(model: "PeftModel") -> "tuple[dict[str, Any], dict[str, Tensor]]":
+def to_lora(model: "PeftModel") -> "tuple[dict[str, object], dict[str, Tensor]]":
     """Return the config and the weights of a plain LoRA adapter: rank R, or 2 R after `merge_reinit`."""
     from peft import LoraConfig
 

@@ -36,28 +36,28 @@ class JellyCallback(TrainerCallback, ExportableState):
         self,
         probe: Mapping[str, Tensor] | None = None,
         log: Callable[[dict[str, float]], None] | None = None,
-        **settings: Any,
+        **settings: object,
     ) -> None:
         checks.refuse_unknown(settings)
         self.probe, self.log, self.settings = probe, log, settings
-        self.saved: dict[str, Any] | None = None  # what a checkpoint held; set by the Trainer
+        self.saved: dict[str, object] | None = None  # what a checkpoint held; set by the Trainer
         self.lost: list[str] = []
         self.switch: Switch | None = None
         self.batches: int | None = None  # micro-batches of an epoch
         self.micro_step = 0  # micro-batches of this step that are done
         self.whole: dict[int, Tensor] = {}  # by parameter: gradients of A before they are clipped
         self.handles: list[Any] = []
-        self.rates: list[Any] = []
+        self.rates: list[object] = []
         self.scalars: dict[str, float] = {}
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Whether, when and with what effect the run switched."""
         if self.switch is None:
             return {"switched": False}
         return {"switched": self.switch.step is not None, **self.switch.facts}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Return what is to be kept in `trainer_state.json`."""
         attributes = {
             "saved": self.switch.state_dict() if self.switch else None,
@@ -66,7 +66,11 @@ class JellyCallback(TrainerCallback, ExportableState):
         return {"args": dict(self.settings), "attributes": attributes}
 
     def on_init_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
     ) -> None:
         """Refuse what cannot work when the Trainer is made."""
         checks.make_plan(args, kwargs["model"], self.settings)
@@ -114,7 +118,11 @@ class JellyCallback(TrainerCallback, ExportableState):
             self._tell(state, control, self.switch(state.global_step, kwargs["optimizer"], probe))
 
     def on_substep_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
     ) -> None:
         """Keep the gradients of the first half of the step's micro-batches (criterion `halves`)."""
         assert self.switch is not None
@@ -157,7 +165,11 @@ class JellyCallback(TrainerCallback, ExportableState):
         self.rates = []
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
     ) -> None:
         """Tell the coherence of the gradients when the Trainer logs."""
         if control.should_log and self.scalars:
@@ -165,7 +177,11 @@ class JellyCallback(TrainerCallback, ExportableState):
         self.scalars = {}
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
     ) -> None:
         """Leave nothing of the training in the adapter, and say so if a switch has not come."""
         assert self.switch is not None

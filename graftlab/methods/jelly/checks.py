@@ -1,7 +1,7 @@
 """What JellyCallback cannot switch inside transformers' `Trainer`, refused before the first step."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
 from transformers import TrainingArguments
@@ -12,11 +12,14 @@ from graftlab.methods.jelly.peft_config import JellyConfig
 from graftlab.methods.jelly.switch import Plan, Switch
 from graftlab.methods.jelly.tuner import layers
 
+if TYPE_CHECKING:
+    from torch import nn
+
 SETTINGS = ("switch_epoch", "switch_step", "reset_optimizer", "rewarmup_steps", *DYNAMIC)
 """What `JellyCallback` may be told: fields of the run file's `method` section."""
 
 
-def refuse_unknown(settings: Mapping[str, Any]) -> None:
+def refuse_unknown(settings: Mapping[str, object]) -> None:
     """Refuse settings that are not `JellyCallback`'s."""
     for name in settings:
         if name in ("mode", "switch_method"):
@@ -25,7 +28,9 @@ def refuse_unknown(settings: Mapping[str, Any]) -> None:
             raise ValueError(unknown("setting of JellyCallback", name, SETTINGS))
 
 
-def make_plan(args: TrainingArguments, model: Any, settings: Mapping[str, Any]) -> tuple[str, Plan]:
+def make_plan(
+    args: TrainingArguments, model: Any, settings: Mapping[str, object]
+) -> tuple[str, Plan]:
     """Return the adapter that is to switch, and the plan for it.
 
     Raises:
@@ -38,7 +43,7 @@ def make_plan(args: TrainingArguments, model: Any, settings: Mapping[str, Any]) 
             f"JellyCallback has nothing to do in mode {config.mode}: "
             "JellyConfig(mode='dynamic') or 'seq2par', or train without it."
         )
-    fields: dict[str, Any] = {"mode": config.mode, "switch_method": config.switch_method}
+    fields: dict[str, object] = {"mode": config.mode, "switch_method": config.switch_method}
     section = Config(**fields, **settings)
     if section.starts_parallel:
         raise ValueError(
@@ -54,7 +59,7 @@ def make_plan(args: TrainingArguments, model: Any, settings: Mapping[str, Any]) 
     return name, section.plan(args.seed)
 
 
-def _whole_weights(args: TrainingArguments, model: Any) -> None:
+def _whole_weights(args: TrainingArguments, model: "nn.Module") -> None:
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType
     from torch.distributed.tensor import DTensor
@@ -72,14 +77,14 @@ def _whole_weights(args: TrainingArguments, model: Any) -> None:
         )
 
 
-def _adapter(model: Any) -> tuple[str, JellyConfig]:
+def _adapter(model: "nn.Module") -> tuple[str, JellyConfig]:
     if not isinstance(model, PeftModel):
         raise ValueError(
             f"JellyCallback switches a PeftModel, but the Trainer's model is a {type(model).__name__}. "
             "Give the Trainer get_peft_model(model, JellyConfig(...))."
         )
     active = list(model.active_adapters)
-    config: Any = model.peft_config[active[0]]
+    config: object = model.peft_config[active[0]]
     if len(active) != 1 or not isinstance(config, JellyConfig):
         types: dict[str, Any] = {name: model.peft_config[name].peft_type for name in active}
         kinds = ", ".join(f"{name} ({kind.value})" for name, kind in types.items())
@@ -87,7 +92,9 @@ def _adapter(model: Any) -> tuple[str, JellyConfig]:
     return active[0], config
 
 
-def _layers_allow(args: TrainingArguments, model: Any, adapter: str, config: JellyConfig) -> None:
+def _layers_allow(
+    args: TrainingArguments, model: "nn.Module", adapter: str, config: JellyConfig
+) -> None:
     found = {name: m.forms[adapter] for name, m in layers(model).items() if adapter in m.forms}
     wide = [name for name, form in found.items()
             if form.sequential and not model.get_submodule(name).is_square]  # fmt: skip
@@ -137,8 +144,8 @@ def check_trained(switch: Switch, optimizer: Any) -> None:
 
 
 def read_state(
-    stored: Any, callback: object, settings: Mapping[str, Any], lost: Sequence[str]
-) -> dict[str, Any]:
+    stored: Any, callback: object, settings: Mapping[str, object], lost: Sequence[str]
+) -> dict[str, object]:
     """Return the switch's state of the run that is resumed.
 
     Raises:
@@ -161,11 +168,11 @@ def read_state(
             f"restore_callback_states_from_checkpoint has made JellyCallback without its "
             f"{' and '.join(lost)}. Leave it False: this callback restores itself."
         )
-    saved: dict[str, Any] = found["attributes"]["saved"]
+    saved: dict[str, object] = found["attributes"]["saved"]
     return saved
 
 
-def check_step(switch: Switch, saved: Mapping[str, Any]) -> None:
+def check_step(switch: Switch, saved: Mapping[str, object]) -> None:
     """Refuse an adapter that is switched where the run's state says it is not, or the reverse."""
     forms = [m.forms[switch.adapter] for m in switch.layers.values() if switch.adapter in m.forms]
     if any(
@@ -177,5 +184,5 @@ def check_step(switch: Switch, saved: Mapping[str, Any]) -> None:
         )
 
 
-def _call(settings: Mapping[str, Any]) -> str:
+def _call(settings: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in settings.items())

@@ -6,7 +6,7 @@ A state machine over one number a step, the coherence in [-1, 1], without tensor
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,12 +47,12 @@ class Trigger:
         late = self.latest is not None and self.steps >= self.latest
         return self.below >= self.patience or late
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return all of it, as JSON."""
         state = asdict(self)
         return state | {"peak": None if math.isinf(self.peak) else self.peak}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, object]) -> None:
         """Take back what `state_dict` returned."""
         for name, value in state.items():
             setattr(self, name, -math.inf if name == "peak" and value is None else value)

@@ -22,7 +22,7 @@ class Kept:
         self.backend = layer.quantization_backend
         self.parameter: Any = base.weight
         self.numbers: Tensor = self.parameter.data
-        self.state: Any = None
+        self.state: object = None
         if isinstance(self.backend, Bnb8bitBackend):
             self.backend.get_base_weight(base)  # moves the scales into the state
             self.state = copy.copy(base.state)

@@ -18,7 +18,7 @@ class SwitchHook(Hook):
 
     def __init__(self, model: "PeftModel", adapter: str, plan: Plan) -> None:
         self.model, self.adapter, self.plan = model, adapter, plan
-        self._ended: dict[str, Any] | None = None  # the facts of the whole run
+        self._ended: dict[str, object] | None = None  # the facts of the whole run
 
     def on_train_start(self, training: Training) -> None:
         """Make the switch for a run of this length.
@@ -70,7 +70,7 @@ class SwitchHook(Hook):
         """Return the ramp after a switch with `rewarmup_steps`."""
         return self.switch.rate_factor(step)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return whether, when and with what effect the run switched, be its best checkpoint before that."""
         return self._ended or {"switched": self.switch.step is not None, **self.switch.facts}
 
@@ -79,7 +79,7 @@ class SwitchHook(Hook):
         self.switch.warn_if_never()
         self._ended = self.facts()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the state of the switch, with the gradients that the next step is compared with."""
         return {**self.switch.state_dict(), "previous": self.switch.previous}
 

@@ -150,7 +150,7 @@ class JellyLinear(nn.Module, BaseTunerLayer):
         device = self.get_base_layer().get_parameter("weight").device
         return torch.zeros(*shape, dtype=dtype, device=device)
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: object) -> None:
         """Take the form that is read before torch compares shapes: a state dict says more than a config."""
         for name in list(self.jelly_form):
             if (code := state_dict.get(f"{prefix}jelly_form.{name}")) is not None:
@@ -163,7 +163,7 @@ class JellyLinear(nn.Module, BaseTunerLayer):
         w = surgery.whole(w)
         return w.T if surgery.is_conv1d(self.get_base_layer()) else w
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         """Return the layer's output (N, O) for x (N, I), with the active adapters' corrections."""
         if self.disable_adapters and self.merged:
             self.unmerge()

@@ -33,7 +33,7 @@ class JellyModel(BaseTuner):
         target_name: str,
         parent: nn.Module,
         current_key: str,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         r_key = get_pattern_key(list(peft_config.rank_pattern), current_key)
         alpha_key = get_pattern_key(list(peft_config.alpha_pattern), current_key)
@@ -59,7 +59,7 @@ class JellyModel(BaseTuner):
         setattr(parent, child_name, new_module)
 
     @contextlib.contextmanager
-    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+    def _enable_peft_forward_hooks(self, *args: object, **kwargs: object) -> Iterator[None]:
         if kwargs.get("adapter_names") is not None:
             raise ValueError(
                 "JELLY does not mix adapters in one batch: adapter_names has no effect on its layers. "

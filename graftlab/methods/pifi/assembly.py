@@ -107,7 +107,7 @@ def build(
 
 def _encoder(backbone: Backbone, config: Config) -> Any:
     """Return the backbone without its head, with what trains of it marked."""
-    model: Any = backbone.model
+    model: nn.Module = backbone.model
     if model.main_input_name != "input_ids" or not backbone.head:
         what = "puts out tokens" if model.main_input_name == "input_ids" else "reads images"
         raise ConfigError(
@@ -129,7 +129,7 @@ def _encoder(backbone: Backbone, config: Config) -> Any:
     return encoder
 
 
-def _lora_fields(encoder: Any, config: Config) -> dict[str, Any]:
+def _lora_fields(encoder: "nn.Module", config: Config) -> dict[str, object]:
     """Return the fields of peft's `LoraConfig`.
 
     Raises:

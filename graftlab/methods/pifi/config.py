@@ -1,7 +1,7 @@
 """What a run file says of PiFi."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -9,6 +9,9 @@ from graftlab.config import Conflict, Section
 from graftlab.methods.pifi import donors
 from graftlab.selection import Config as Selection
 from graftlab.weights import surgery
+
+if TYPE_CHECKING:
+    pass
 
 
 class Lora(Section):
@@ -72,7 +75,7 @@ class Config(Section):
 
     @field_validator("layer")
     @classmethod
-    def _counted_from_0(cls, layer: Any) -> Any:
+    def _counted_from_0(cls, layer: object) -> object:
         for number in numbers(layer):
             if number < 0:
                 raise ValueError(f"layer {number}: layers count from 0, and the last one is `last`")
@@ -127,10 +130,10 @@ def _conflicts(config: Config) -> Iterator[Conflict]:
         yield Conflict("lora", f"lora has no effect with encoder {config.encoder}")
 
 
-def numbers(layer: Any) -> tuple[int, ...]:
+def numbers(layer: object) -> tuple[int, ...]:
     """Return the layers that are given by number."""
     return () if isinstance(layer, str) else layer if isinstance(layer, tuple) else (layer,)
 
 
-def is_base(given: Mapping[str, Any]) -> bool:
+def is_base(given: Mapping[str, object]) -> bool:
     return given.get("plug") == "none" and given.get("projections") is False

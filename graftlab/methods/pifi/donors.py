@@ -51,7 +51,7 @@ def open_model(llm: str, revision: str | None) -> "Checkpoint":
     return layers.open(str(local(llm) or (entry or {}).get("id") or llm), revision=revision)
 
 
-def choose(checkpoint: "Checkpoint", donor: Donor, pooled: bool) -> tuple[Donor, list[Any]]:
+def choose(checkpoint: "Checkpoint", donor: Donor, pooled: bool) -> tuple[Donor, list[object]]:
     """Return the donor with where its layers come from and their hashes, and the layers."""
     found = [_layer(checkpoint, donor, index, pooled) for index in donor.layers]
     named = replace(

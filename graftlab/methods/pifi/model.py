@@ -53,7 +53,7 @@ class PifiConfig(PreTrainedConfig):
     """Model, revision, layers and their sha256, see `donors.Donor`."""
     train_layer: bool = False
     """The donor's layers train, and are saved."""
-    lora: dict[str, Any] | None = None
+    lora: dict[str, object] | None = None
     """Fields of peft's `LoraConfig` for the encoder; None: it has no LoRA."""
     head_dropout: float = 0.2
     """Dropout inside the head."""

@@ -7,33 +7,36 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .wire import Channel, Gone, decode, encode
+
+if TYPE_CHECKING:
+    pass
 
 
 class There:
     """An object of the program, used from here."""
 
-    def __init__(self, program: "Program", number: dict[str, Any]) -> None:
+    def __init__(self, program: "Program", number: dict[str, object]) -> None:
         self.__dict__.update(_program=program, _number=number)  # past __setattr__
 
-    def _ask(self, what: str, *arguments: Any, **named: Any) -> Any:
+    def _ask(self, what: str, *arguments: object, **named: object) -> Any:
         return self._program.ask(what, self._number, arguments, named)
 
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
+    def __call__(self, *arguments: object, **named: object) -> Any:
         return self._ask("call", *arguments, **named)
 
     def __getattr__(self, name: str) -> Any:
         return self._ask("get", name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         self._ask("set", name, value)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         return iter(self._ask("list"))
 
-    def __getitem__(self, item: Any) -> Any:
+    def __getitem__(self, item: object) -> Any:
         return self._ask("item", item)
 
     def __len__(self) -> int:
@@ -56,18 +59,20 @@ class Program:
     def global_named(self, name: str) -> Any:
         return self._answer({"do": "global", "name": name})
 
-    def ask(self, what: str, of: dict[str, Any], arguments: tuple[Any, ...], named: Any) -> Any:
+    def ask(
+        self, what: str, of: dict[str, object], arguments: tuple[object, ...], named: object
+    ) -> Any:
         values = {"arguments": encode(arguments, _number), "named": encode(named, _number)}
         return self._answer({"do": what, "of": of, **values})
 
-    def _answer(self, request: dict[str, Any]) -> Any:
+    def _answer(self, request: dict[str, object]) -> Any:
         self._channel.send(request)
         answer = self._channel.receive()
         if "error" in answer:
             raise _error(str(answer["error"]), str(answer.get("message")))
         return decode(answer["value"], self._found)
 
-    def _found(self, value: dict[str, Any]) -> Any:
+    def _found(self, value: dict[str, Any]) -> object:
         if "module" in value:  # ours, not the program's
             if value["module"] not in sys.stdlib_module_names:
                 raise ImportError(f"{value['module']} is not in the standard library")
@@ -75,7 +80,7 @@ class Program:
         return self._objects.setdefault(value["kept"], There(self, {"kept": int(value["kept"])}))
 
 
-def _number(value: Any) -> dict[str, Any]:
+def _number(value: object) -> dict[str, object]:
     if not isinstance(value, There):
         raise TypeError(
             f"a test hands over a {type(value).__name__}, which cannot leave its process"

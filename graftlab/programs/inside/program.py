@@ -12,9 +12,9 @@ class Kept:
     """Objects that stay here, by number."""
 
     def __init__(self) -> None:
-        self._objects: list[Any] = []
+        self._objects: list[object] = []
 
-    def keep(self, value: Any) -> dict[str, Any]:
+    def keep(self, value: object) -> dict[str, object]:
         if isinstance(value, types.ModuleType):
             return {"module": value.__name__}
         for place, one in enumerate(self._objects):

@@ -30,7 +30,7 @@ class Channel:
         self._incoming = os.fdopen(incoming, "rb")
         self._outgoing = os.fdopen(outgoing, "wb")
 
-    def send(self, message: Any) -> None:
+    def send(self, message: object) -> None:
         """Raises: Gone."""
         try:
             self._outgoing.write(json.dumps(message).encode() + b"\n")
@@ -46,7 +46,7 @@ class Channel:
         return json.loads(line)
 
 
-def encode(value: Any, keep: Callable[[Any], dict[str, Any]]) -> Any:
+def encode(value: object, keep: Callable[[object], dict[str, object]]) -> object:
     """Return a value as JSON; `keep` returns what stands for one that stays here."""
     if value is None or isinstance(value, bool):
         return value
@@ -69,7 +69,7 @@ def encode(value: Any, keep: Callable[[Any], dict[str, Any]]) -> Any:
     return keep(value)
 
 
-def decode(value: Any, kept: Callable[[dict[str, Any]], Any]) -> Any:
+def decode(value: object, kept: Callable[[dict[str, object]], object]) -> Any:
     """Return the value that `encode` has written; `kept` returns what stands for one that stayed there."""
     if not isinstance(value, dict):
         return value

@@ -115,7 +115,7 @@ def unquantized(adapted: Adapted, dtype: str | None = None) -> "nn.Module":
 
     file = adapted.file
     backbone = material.backbone(file, adapted.problem)
-    model: Any = backbone.model.to("cpu")
+    model: nn.Module = backbone.model.to("cpu")
     if quantized.layers(model):
         quantized.dequantize(model)
         model.float()

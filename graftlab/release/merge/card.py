@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def text(certificate: dict[str, Any]) -> str:
+def text(certificate: dict[str, object]) -> str:
     """Return the page of a merged folder."""
     return "\n".join([*_head(certificate), "", *_body(certificate)]) + "\n"
 

@@ -72,7 +72,7 @@ class MadeUp:
         ids_NL = known[torch.randint(len(known), shape, generator=generator)]
         self._batch = {"input_ids": ids_NL, "attention_mask": torch.ones_like(ids_NL)}
 
-    def inputs(self, split: str, index: int) -> dict[str, Any]:
+    def inputs(self, split: str, index: int) -> dict[str, object]:
         return {name: tensor[index] for name, tensor in self._batch.items()}
 
     def lengths(self, split: str) -> Sequence[int]:
@@ -81,7 +81,7 @@ class MadeUp:
     def batch(self, split: str, indices: Sequence[int], epoch: int | None) -> Batch:
         return {name: tensor[list(indices)] for name, tensor in self._batch.items()}
 
-    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
+    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, object]]:
         model(**batch)
         rows = len(next(iter(batch.values())))
         return [{"label": None, "prediction": None, "loss": None} for _ in range(rows)]
@@ -104,7 +104,7 @@ def look(model: "nn.Module", taken: Sample, batch_size: int) -> Seen:
     seen = Seen()
     with ExitStack() as stack:
 
-        def keep(module: Any, args: Any, inputs: dict[str, Any], output: Any) -> None:
+        def keep(module: "nn.Module", args: object, inputs: dict[str, Any], output: Any) -> None:
             kept = sum(map(len, seen.logits))
             rows_KV = _rows(output.logits, inputs.get("attention_mask"))
             seen.logits.append(_evenly(rows_KV, min(OF_A_CALL, OF_ALL - kept)).float().cpu())
@@ -134,7 +134,7 @@ def _layers(model: "nn.Module") -> "Iterator[tuple[str, nn.Module]]":
 
 
 def _keeper(seen: Seen, name: str) -> Any:
-    def keep(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def keep(module: "nn.Module", inputs: tuple[Any, ...], output: Any) -> None:
         if name not in seen.layers and inputs:
             rows = [_evenly(x.reshape(-1, x.shape[-1]), OF_A_LAYER) for x in (inputs[0], output)]
             seen.layers[name] = (rows[0].float().cpu(), rows[1].float().cpu())
@@ -157,7 +157,7 @@ def _evenly(rows: "Tensor", count: int) -> "Tensor":
     return rows.detach()[torch.linspace(0, len(rows) - 1, max(count, 0)).long()].clone()
 
 
-def compare(expected: Seen, found: Seen, loaded: "nn.Module") -> dict[str, Any]:
+def compare(expected: Seen, found: Seen, loaded: "nn.Module") -> dict[str, object]:
     """Return how much what was `found` of a `loaded` model differs from what was `expected`.
 
     `kl` is the mean Kullback-Leibler divergence of the outputs' distributions, in nats; None of a score.
@@ -186,7 +186,7 @@ def compare(expected: Seen, found: Seen, loaded: "nn.Module") -> dict[str, Any]:
     }
 
 
-def _worst_layer(expected: Seen, loaded: "nn.Module") -> dict[str, Any] | None:
+def _worst_layer(expected: Seen, loaded: "nn.Module") -> dict[str, object] | None:
     """Return the linear layer whose output differs most for the same input, by the output's largest value."""
     import torch
 

@@ -13,7 +13,7 @@ ROWS = 2048  # of a weight that are compared at once, to keep float32 copies sma
 NOISE = 1e-5  # of a tensor's largest value: float32 sums in another order
 
 
-def compare(reference: "nn.Module", loaded: "nn.Module", method: Method) -> dict[str, Any]:
+def compare(reference: "nn.Module", loaded: "nn.Module", method: Method) -> dict[str, object]:
     """Return how many weights of a `loaded` model are off by more than they had to be rounded.
 
     `reference` is the adapted model on plain weights. Layers that a method without `deltas` has adapted are
@@ -66,7 +66,7 @@ def _own(reference: "nn.Module", method: Method | None) -> "tuple[dict[str, Tens
     return own, adapted
 
 
-def _compare(own: "Tensor", change: Any, loaded: "Tensor") -> tuple[int, float]:
+def _compare(own: "Tensor", change: object, loaded: "Tensor") -> tuple[int, float]:
     """Return how many numbers differ by more than rounding, and the largest difference."""
     import torch
 

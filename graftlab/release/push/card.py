@@ -189,7 +189,7 @@ def _scores(result: Result) -> str:
     return f"{table}\n\n{note}; test was not looked at before."
 
 
-def _score(score: Mapping[str, Any]) -> tuple[str, str]:
+def _score(score: Mapping[str, object]) -> tuple[str, str]:
     if score["value"] is None:
         return f"undefined ({score.get('reason') or 'no label is known'})", ""
     error = score.get("standard_error")

@@ -42,7 +42,7 @@ class Shared:
         return Path(str(self.file.backbone.config.model)).is_absolute()
 
     @property
-    def peft(self) -> dict[str, Any] | None:
+    def peft(self) -> dict[str, object] | None:
         """The adapter's config in PEFT's format; None for a method that PEFT does not load."""
         path = self.run.adapter / ADAPTER_CONFIG
         return files.read_json(path) if path.is_file() else None
@@ -117,7 +117,7 @@ def _shown(result: Result) -> Result:
     return {**result, "backbone": portable_model(backbone) if backbone[:1] == "/" else backbone}
 
 
-def _portable(value: Any) -> Any:
+def _portable(value: object) -> Any:
     """Return a section as plain values, of a path only its last part."""
     if isinstance(value, BaseModel):
         value = {key: getattr(value, key) for key in type(value).model_fields}

@@ -50,7 +50,7 @@ class Pushed:
     """None where there was nothing to commit, and in a dry run."""
     url: str
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         return {**vars(self), "uploaded": list(self.uploaded), "unchanged": list(self.unchanged)}
 
 
@@ -208,7 +208,7 @@ def _git_hash(content: Content) -> str:
 
 
 def _commit(
-    api: Any, repo: str, kind: str, wanted: Mapping[str, Content], same: set[str], info: Any
+    api: Any, repo: str, kind: str, wanted: Mapping[str, Content], same: set[str], info: object
 ) -> str:
     """Commit files, on top of what was compared with; return the commit.
 
@@ -216,7 +216,7 @@ def _commit(
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    operations: list[Any] = [CommitOperationDelete(name) for name in wanted if name in same]
+    operations: list[object] = [CommitOperationDelete(name) for name in wanted if name in same]
     operations += [CommitOperationAdd(name, content) for name, content in wanted.items()]
     done = api.create_commit(
         repo,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.config import Paths
 from graftlab.contracts import Backbone, Data, Problem, Row
@@ -82,7 +82,7 @@ def read(config: Config, paths: Paths, seed: int) -> Data:
     return rows.read(config, paths)
 
 
-def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]:
+def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[Row]:
     """Return new inputs as rows without labels; see `reading.read_inputs`. `Raises:` DataError."""
     return rows.read_inputs(config, source)
 

@@ -16,6 +16,7 @@ from graftlab.tasks.generation.fields import Generation
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 # Shapes: N prompts, L tokens so far, V vocabulary.
 
@@ -70,12 +71,14 @@ class Chooser(LogitsProcessor):
 class StopTexts(StoppingCriteria):
     """Ends an answer in which a stop text stands."""
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str], start: int) -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str], start: int
+    ) -> None:
         self._tokenizer, self._stop, self._start = tokenizer, stop, start
         # No token is less than a byte; a few more for a character that is not whole yet
         self._window = max((len(text.encode()) for text in stop), default=0) + 4
 
-    def __call__(self, input_ids: "Tensor", scores: Any, **kwargs: Any) -> "Tensor":
+    def __call__(self, input_ids: "Tensor", scores: object, **kwargs: object) -> "Tensor":
         recent = input_ids[:, max(self._start, input_ids.shape[1] - self._window) :]
         texts = self._tokenizer.batch_decode(recent, clean_up_tokenization_spaces=False)
         done = [any(stop in text for stop in self._stop) for text in texts]

@@ -1,7 +1,7 @@
 """Answers written by a causal language model: prompts padded on the left, greedy or drawn."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.contracts import Backbone, Row
 from graftlab.errors import ConfigError, DataError
@@ -129,7 +129,7 @@ def _end_of_turn(builder: Builder) -> int | None:
     return builder.encoder.end_of(answers[-1].text)
 
 
-def _groups(model: Any, lengths: Sequence[int]) -> list[list[int]]:
+def _groups(model: "nn.Module", lengths: Sequence[int]) -> list[list[int]]:
     """Return the prompts that are written to together: all; of one length where a method's virtual tokens
     stand in front, for padding between them and the prompt would move it."""
     if not has_virtual_tokens(model):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.data.labels import Unusable
 from graftlab.errors import ConfigError, DataError
@@ -52,7 +52,9 @@ def template_of(tokenizer: Any, file: Path | None) -> str:
 class Renderer:
     """Renders conversations and finds the assistant's turns in them."""
 
-    def __init__(self, tokenizer: Any, template: str, system: str | None = None) -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", template: str, system: str | None = None
+    ) -> None:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         self._render: Any = render_jinja_template

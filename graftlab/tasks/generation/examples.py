@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from graftlab.contracts import Row
 from graftlab.data.labels import Unusable
@@ -13,6 +13,9 @@ from graftlab.tasks.generation.chat import Guard, Renderer, Segment
 from graftlab.tasks.generation.fields import Config
 from graftlab.tasks.generation.tokens import Encoder, Example, Source, special_tokens
 from graftlab.tasks.generation.turns import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ROUNDS = 8  # of cutting: what is left has other tokens than it had in the whole, at times more
 TOO_LONG = "too long"
@@ -34,7 +37,7 @@ class Built:
 class Builder:
     """Makes examples out of rows, by a template."""
 
-    def __init__(self, config: Config, tokenizer: Any) -> None:
+    def __init__(self, config: Config, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.config, self._form = config, config.filled
         self.renderer: Renderer | None = None
         if config.chats:

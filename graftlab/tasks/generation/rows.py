@@ -51,7 +51,7 @@ class Reader:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: Mapping[str, object]) -> dict[str, object]:
         """Return the row with its answer and reference where it has them. `Raises:` Unusable."""
         inputs = self._chat(row) if self.config.template == "chat" else self._filled(row)
         if names := references(self.config):
@@ -73,7 +73,7 @@ class Reader:
         inputs = {"messages": messages, "label": label, "key": same_text(said)}
         return inputs if offered is None else {**inputs, "tools": offered}
 
-    def _filled(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _filled(self, row: Mapping[str, object]) -> dict[str, object]:
         form, config = self.config.filled, self.config
         names = [*asked(config), *(name for name in answered(config) if name in row)]
         fields = {name: text_in(row, name, config.no_answer) for name in names}
@@ -89,7 +89,7 @@ class Reader:
             "key": same_text([fields.get(name, "") for name in shown]),
         }
 
-    def _reference(self, row: Mapping[str, Any], names: Sequence[str]) -> Any:
+    def _reference(self, row: Mapping[str, object], names: Sequence[str]) -> object:
         if any(row.get(name) is None for name in names):
             return None
         values = {name: row[name] for name in names}
@@ -106,7 +106,7 @@ def read(config: Config, paths: Paths) -> Data:
     opened = sources.open_splits(config, paths, (wanted[0], wanted[-1]))
     parse = Reader(config)
     rows: dict[str, Rows] = {}
-    skipped: dict[str, Any] = {}
+    skipped: dict[str, object] = {}
     for split, source in opened.items():
         columns = wanted if split == "train" else asked(config)
         found = sources.gather(source, columns, wanted[0], parse)
@@ -139,16 +139,16 @@ def _known(rows: Rows) -> Iterable[bool]:
     return map(is_answered, rows)
 
 
-def _renamed(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+def _renamed(columns: Mapping[str, list[object]]) -> dict[str, list[object]]:
     return {("reference" if name == "label" else name): v for name, v in columns.items()}
 
 
-def _named_back(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+def _named_back(columns: Mapping[str, list[object]]) -> dict[str, list[object]]:
     kept = {name: values for name, values in columns.items() if name != "label"}
     return {("label" if name == "reference" else name): v for name, v in kept.items()}
 
 
-def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]:
+def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[Row]:
     """Return new inputs as rows without labels: from a file (.txt holds a text a line, others the task's
     columns), from one text, or from a list of texts or dicts.
 
@@ -176,7 +176,7 @@ def read_inputs(config: Config, source: str | Path | Sequence[Any]) -> list[Row]
     return result
 
 
-def _unanswered(inputs: dict[str, Any]) -> dict[str, Any]:
+def _unanswered(inputs: dict[str, Any]) -> dict[str, object]:
     """Return the inputs without an answer of the assistant that ends the conversation."""
     messages = inputs.get("messages")
     if messages and messages[-1]["role"] == "assistant":
@@ -198,7 +198,7 @@ def _inputs(config: Config, source: str | Path | Sequence[Any]) -> tuple[str, It
     return "input", ((index, _as_row(config, item)) for index, item in enumerate(items))
 
 
-def _as_row(config: Config, item: Any) -> dict[str, Any] | str:
+def _as_row(config: Config, item: object) -> dict[str, object] | str:
     """Return an item as a row, or why it is none."""
     columns = asked(config) or ([config.columns.text] if config.template == "text" else [])
     if isinstance(item, Mapping):
@@ -217,7 +217,7 @@ def _as_row(config: Config, item: Any) -> dict[str, Any] | str:
     return f"the prompt has {len(columns)} columns; give a JSON object: {{{wanted}}}"
 
 
-def _object(text: str, columns: Sequence[str]) -> dict[str, Any] | None:
+def _object(text: str, columns: Sequence[str]) -> dict[str, object] | None:
     """Return a JSON object that has one of the columns; None where the text is none (it may be code)."""
     try:
         found = json.loads(text)

@@ -56,7 +56,7 @@ class GenerationTask:
         self._apart = None if config.packing == "none" else _packing.isolation(backbone.model)
         self._max_length = longest(config.max_length, backbone.max_length)
         self._splits: dict[str, Split] = {}
-        record: dict[str, Any] = {"truncated": {}, "left_out": {}, "too_long": {}}
+        record: dict[str, object] = {"truncated": {}, "left_out": {}, "too_long": {}}
         for split, rows in data.splits.items():
             built = builder.build(rows, self._max_length)
             self._splits[split] = self._used(split, rows, built)
@@ -99,7 +99,7 @@ class GenerationTask:
         return Split(Flat(examples, self._pad), rows, kept)
 
     @property
-    def template(self) -> dict[str, Any]:
+    def template(self) -> dict[str, object]:
         """What makes a prompt of new columns, as JSON: kept with the adapter."""
         form, renderer = self._config.filled, self._builder.renderer
         chat = self._config.template == "chat"
@@ -141,7 +141,7 @@ class GenerationTask:
             arrays["rows"] = np.asarray(indices, dtype=np.int64) + self._offsets[split]
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def inputs(self, split: str, index: int) -> dict[str, Any]:
+    def inputs(self, split: str, index: int) -> dict[str, object]:
         found = self._splits[split]
         return inputs_of(found.rows[found.kept[index]])
 
@@ -163,7 +163,7 @@ class GenerationTask:
             )
         return _packing.inputs(batch, model, self._apart)
 
-    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
+    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, object]]:
         logits_MV, labels_M = at_labels(model, self._inputs(model, batch), batch["labels"])
         losses_M = cross_entropy(logits_MV, labels_M)
         right_M = logits_MV.argmax(-1) == labels_M

@@ -2,7 +2,7 @@
 
 import string
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graftlab.data.labels import Unusable
 from graftlab.tasks.classification import text_of
@@ -85,7 +85,7 @@ def without(text: str, around: tuple[str, str]) -> str:
     return text.removeprefix(around[0]).removesuffix(around[1])
 
 
-def text_in(row: Mapping[str, Any], column: str, no_answer: str) -> str:
+def text_in(row: Mapping[str, object], column: str, no_answer: str) -> str:
     """Return a column as text: of a list (or a dict with the list `text`, as SQuAD has) its first item,
     or `no_answer` where it is empty; numbers as they are written. `Raises:` Unusable."""
     value = row[column]

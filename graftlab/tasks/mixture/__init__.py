@@ -194,7 +194,7 @@ def read(config: Config, paths: Paths, seed: int) -> Data:
     return Data(splits, joined, record)
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()
 
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from graftlab.contracts import Row
 from graftlab.data import readers
@@ -15,7 +14,7 @@ TASK = "task"
 
 
 def read_inputs(
-    config: Config, source: str | Path | Sequence[Any], task: str | None = None
+    config: Config, source: str | Path | Sequence[object], task: str | None = None
 ) -> list[Row]:
     """Return new inputs as rows without labels, as `read_inputs` of their own kinds does.
 
@@ -28,7 +27,7 @@ def read_inputs(
     if task is not None and task not in config.parts:
         raise DataError(unknown("task", task, list(config.parts)))
     where, numbered = _numbered(source)
-    items: dict[str, list[tuple[int, Any]]] = {name: [] for name in config.parts}
+    items: dict[str, list[tuple[int, object]]] = {name: [] for name in config.parts}
     for index, item in numbered:
         try:
             name, own = (task, item) if task else _of(item, list(config.parts))
@@ -45,7 +44,7 @@ def read_inputs(
     return [found[index] for index in sorted(found)]
 
 
-def _read(config: Config, name: str, items: Sequence[tuple[int, Any]], where: str) -> list[Row]:
+def _read(config: Config, name: str, items: Sequence[tuple[int, object]], where: str) -> list[Row]:
     """Return the rows of one task. `Raises:` DataError, with the place of the row."""
     if not items:
         return []
@@ -64,7 +63,7 @@ def _read(config: Config, name: str, items: Sequence[tuple[int, Any]], where: st
         raise error
 
 
-def _numbered(source: str | Path | Sequence[Any]) -> tuple[str, Iterable[tuple[int, Any]]]:
+def _numbered(source: str | Path | Sequence[object]) -> tuple[str, Iterable[tuple[int, object]]]:
     if isinstance(source, Path):
         if source.suffix.lower() != ".txt":
             return str(source), readers.read(source)
@@ -73,7 +72,7 @@ def _numbered(source: str | Path | Sequence[Any]) -> tuple[str, Iterable[tuple[i
     return "input", enumerate([source] if isinstance(source, str) else source)
 
 
-def _of(item: Any, names: Sequence[str]) -> tuple[str, Any]:
+def _of(item: object, names: Sequence[str]) -> tuple[str, object]:
     """Return the task that an item names, and the item without the name.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -30,10 +30,10 @@ class Config(Section):
     """Names the mixture in tables; no catalogue entry."""
     kind: str | None = None
     """`mixture`."""
-    tasks: tuple[dict[str, Any], ...] = Field(min_length=2)
+    tasks: tuple[dict[str, object], ...] = Field(min_length=2)
     """The tasks, each a task section of its own. `as` names one in figures and texts; left out, its
     catalogue entry's name or its kind does."""
-    each: dict[str, Any] = Field(default_factory=dict)
+    each: dict[str, object] = Field(default_factory=dict)
     """Keys that all tasks share, such as `max_length`; a task's own win over them."""
     data_dir: Path | None = None
     """A folder with a folder for each task, by its name, each as the `data_dir` of a single task."""

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class Own:
     """A model whose logits are those of one task alone: what it puts out for others is not there."""
 
-    def __init__(self, model: Any, rows: slice) -> None:
+    def __init__(self, model: "nn.Module", rows: slice) -> None:
         self._model, self._rows = model, rows
 
-    def __call__(self, **inputs: Any) -> Any:
+    def __call__(self, **inputs: object) -> Any:
         output = self._model(**inputs)
         output.logits = output.logits[..., self._rows]
         return output
@@ -50,7 +50,7 @@ class MixtureTask:
     """Draws of an epoch, by task."""
     pad: int
     """The padding token."""
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ class MixtureTask:
     def _model(self, name: str, model: "nn.Module") -> Any:
         return Own(model, self.heads[name]) if self.heads else model
 
-    def inputs(self, split: str, index: int) -> dict[str, Any]:
+    def inputs(self, split: str, index: int) -> dict[str, object]:
         places = self.places[split]
         name = self.names[places.parts[index]]
         return self.tasks[name].inputs(split, int(places.own[index]))
@@ -161,8 +161,8 @@ class MixtureTask:
         ]
         return sum(losses[1:], start=losses[0])
 
-    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, Any]]:
-        found: dict[int, dict[str, Any]] = {}
+    def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, object]]:
+        found: dict[int, dict[str, object]] = {}
         for name, own, rows in self._split(batch):
             made = self.tasks[name].predict(self._model(name, model), own)
             where = range(len(made)) if rows is None else rows.tolist()
@@ -175,13 +175,13 @@ class MixtureTask:
 
     def complete(
         self, model: "nn.Module", split: str, indices: Sequence[int]
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, object]]:
         """Return what the tasks that write make of examples; nothing for those of others.
 
         Where none writes for a split of itself, all that can do so do: it was asked for.
         """
         places, some = self.places[split], self.writes(split)
-        found: dict[int, dict[str, Any]] = {}
+        found: dict[int, dict[str, object]] = {}
         for part, task in enumerate(self.tasks.values()):
             mine = [index for index in indices if places.parts[index] == part]
             writer = as_writer(task)

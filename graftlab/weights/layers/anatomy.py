@@ -51,7 +51,9 @@ class Skeleton(NamedTuple):
 class Called(Exception):
     """Ends a model's forward where it calls its first layer."""
 
-    def __init__(self, hidden: Tensor, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def __init__(
+        self, hidden: Tensor, arguments: tuple[object, ...], named: dict[str, object]
+    ) -> None:
         super().__init__()
         self.hidden, self.arguments, self.named = hidden, arguments, named
 
@@ -59,21 +61,21 @@ class Called(Exception):
 class Catch(nn.Module):
     """Stands in the place of the layers and tells what it was called with."""
 
-    def forward(self, hidden_states: Tensor, *arguments: Any, **named: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, *arguments: object, **named: object) -> Tensor:
         raise Called(hidden_states, arguments, named)
 
 
 class Pass(nn.Module):
     """Stands for a layer before the one that is wanted."""
 
-    def forward(self, hidden_states: Tensor, *arguments: Any, **named: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, *arguments: object, **named: object) -> Tensor:
         return hidden_states
 
 
 class Nothing(nn.Module):
     """Stands for an embedding whose rows have been added already."""
 
-    def forward(self, *arguments: Any, **named: Any) -> Tensor:
+    def forward(self, *arguments: object, **named: object) -> Tensor:
         return torch.zeros(())
 
 
