@@ -33,9 +33,6 @@ from graftlab import registry
 from graftlab.errors import LOGGED, Argument, ConfigError, GraftlabError, nearest
 from graftlab.training.parallel import launch
 
-if TYPE_CHECKING:
-    pass
-
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 UNEXPECTED = 1
 OPTIONS = {

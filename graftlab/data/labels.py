@@ -22,12 +22,12 @@ class Dropped(Exception):
     """The row is one that the task leaves out, by its label or for the reason that the message gives."""
 
 
-def is_nested(value: Any) -> bool:
+def is_nested(value: object) -> bool:
     """Return whether a label is a list or a mapping, or has a length for another reason."""
     return hasattr(value, "__len__") and not isinstance(value, str)
 
 
-def spell(value: Any) -> str | None:
+def spell(value: object) -> str | None:
     """Return a label as text, `3` for 3, 3.0, True's `1`; None where there is none (null, NaN, empty)."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None

@@ -5,7 +5,6 @@ import logging
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from graftlab.contracts import Note
 from graftlab.data import tables, textfile

@@ -126,7 +126,7 @@ def nested(split: Gathered) -> list[tuple[int, str]]:
     ]
 
 
-def _call(source: str, options: Mapping[str, Any]) -> dict[str, Source]:
+def _call(source: str, options: Mapping[str, object]) -> dict[str, Source]:
     module, _, name = source.partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
@@ -187,7 +187,7 @@ def gather(
     """
     inputs: list[dict[str, object]] = []
     indices: list[int] = []
-    found_labels: list[Any] = []
+    found_labels: list[object] = []
     bad: list[tuple[int, str]] = []
     dropped: Counter[str] = Counter()
     columns = tuple(columns)
@@ -263,7 +263,9 @@ def tolerate(bad: list[tuple[int, str]], skip_bad: int, where: str) -> list[dict
     return [{"row": index + 1, "reason": reason} for index, reason in bad]
 
 
-def first_row(config: DataSection, path: Path, columns: tuple[str, str]) -> dict[str, Any] | None:
+def first_row(
+    config: DataSection, path: Path, columns: tuple[str, str]
+) -> dict[str, object] | None:
     """Return a local file's first row that can be read, or None. `Raises:` as `open_file`."""
     rows = open_file(config, path, columns).rows
     return next((row for _, row in rows if isinstance(row, dict)), None)

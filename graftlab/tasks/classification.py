@@ -181,7 +181,9 @@ def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[R
     return result
 
 
-def _inputs(config: Config, source: str | Path | Sequence[Any]) -> tuple[str, Iterable[Numbered]]:
+def _inputs(
+    config: Config, source: str | Path | Sequence[object]
+) -> tuple[str, Iterable[Numbered]]:
     columns = _columns(config)
     if isinstance(source, Path):
         if source.suffix.lower() != ".txt":
@@ -238,7 +240,7 @@ class TextTask:
     def __init__(
         self,
         data: Data,
-        tokenizer: Any,
+        tokenizer: "PreTrainedTokenizerBase",
         max_length: int,
         metrics: tuple[str, ...],
         asked: Mapping[str, Sequence[Row]] | None = None,

@@ -197,7 +197,9 @@ def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[R
     return result
 
 
-def _inputs(config: Config, source: str | Path | Sequence[Any]) -> tuple[str, Iterable[Numbered]]:
+def _inputs(
+    config: Config, source: str | Path | Sequence[object]
+) -> tuple[str, Iterable[Numbered]]:
     if isinstance(source, Path):
         if source.suffix.lower() != ".txt":
             return str(source), readers.read(source)

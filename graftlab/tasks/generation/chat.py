@@ -9,6 +9,9 @@ from graftlab.data.labels import Unusable
 from graftlab.errors import ConfigError, DataError
 from graftlab.tasks.generation.turns import Message
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 MARKS = re.compile(r"<\|[^|<>\s{}]{1,40}\|>|<(?:start|end)_of_turn>")
 """What looks like a special token in the text of a template: ChatML's, Llama 3's, Gemma's."""

@@ -9,7 +9,7 @@ from graftlab.contracts import Row
 from graftlab.data.labels import Unusable
 from graftlab.errors import DataError
 from graftlab.tasks.generation import chat, templates
-from graftlab.tasks.generation.chat import Guard, Renderer, Segment
+from graftlab.tasks.generation.chat import Guard, Renderer, Segment, Tools
 from graftlab.tasks.generation.fields import Config
 from graftlab.tasks.generation.tokens import Encoder, Example, Source, special_tokens
 from graftlab.tasks.generation.turns import Message
@@ -121,7 +121,7 @@ class Builder:
         return {**row, "fields": {k: self._guard.hide(v) for k, v in row["fields"].items()}}
 
     def _turns(
-        self, renderer: Renderer, messages: list[Message], answered: bool, tools: Any
+        self, renderer: Renderer, messages: list[Message], answered: bool, tools: Tools | None
     ) -> list[Segment]:
         """Return a conversation up to its last answer; or all before that, and the beginning of one."""
         if not answered:
