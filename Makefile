@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # Tests of one file share models and runs, so a file stays in one process.
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help demo llm test check lint docs peft-suite bench clean
+.PHONY: help demo llm test check lint docs peft-suite mutants bench clean
 
 help:  ## say what each target does
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -43,12 +43,15 @@ docs: .venv/dev  ## the pages as a site in build/site, their tables made anew; a
 peft-suite: .venv/dev  ## peft's own tests of a tuner over ours, from its source distribution (two minutes)
 	$(BIN)/python tests/peft_suite.py
 
+mutants: .venv/mutants  ## faults put into the core one at a time, and how many of them a test sees (some hours)
+	$(BIN)/python tests/mutants.py
+
 bench: .venv/dev  ## measure again what docs/benchmarks.md claims (an hour or so, on a quiet machine)
 	for script in startup resume_cost training_throughput sst2_parity jelly_step pifi_load selection_memory plan_accuracy sft_throughput; do $(BIN)/python bench/$$script.py; done
 	$(BIN)/python bench/table.py
 
 clean:  ## remove .venv, the site and the caches of the tools
-	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # torch by itself and first, so that no other package's wish brings another build of it.
 .venv/torch: pyproject.toml constraints.txt
@@ -74,3 +77,7 @@ clean:  ## remove .venv, the site and the caches of the tools
 .venv/dev: .venv/torch
 	$(PIP) --editable '.[dev]'
 	touch .venv/demo $@
+
+.venv/mutants: .venv/dev
+	$(PIP) --editable '.[mutants]'
+	touch $@

@@ -28,7 +28,13 @@ NAVIGATION = {
     "After a run": ("/docs/inference", "/docs/analysis", "/docs/merging", "/docs/sharing"),
     "Machines": ("/docs/plan", "/docs/several-processes", "/docs/faults", "/docs/benchmarks"),
     "Python": ("/docs/python", "/docs/add-a-method", "/docs/add-a-part"),
-    "About": ("/docs/coming-from", "/docs/architecture", "/CONTRIBUTING", "/CHANGELOG"),
+    "About": (
+        "/docs/coming-from",
+        "/docs/architecture",
+        "/docs/mutants",
+        "/CONTRIBUTING",
+        "/CHANGELOG",
+    ),
 }
 
 project = "graftlab"

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
+import sys
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -54,9 +55,14 @@ def _folder(kind: str) -> Path:
     return Path(__file__).parent / FOLDERS.get(kind, kind)
 
 
-@functools.cache
 def _modules(kind: str) -> dict[str, str]:
-    """Return the module path of each name, without importing any of them.
+    """Return the module path of each name, without importing any of them."""
+    return _modules_on(tuple(sys.path), kind)
+
+
+@functools.cache
+def _modules_on(path: tuple[str, ...], kind: str) -> dict[str, str]:
+    """Return the same for packages on `path`, which is Python's: a folder put on it later is looked into.
 
     Raises:
         ConfigError: a package outside the project takes a name that exists already.

@@ -181,7 +181,7 @@ def test_weights_of_another_architecture_are_never_replaced_by_random_ones(tmp_p
     folder = make(tmp_path, "bert")
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(ModelError, match=r"missing or of another shape, bert\.encoder\.layer\.2"):
+    with pytest.raises(ModelError, match=r"bert\.encoder\.layer\.2"):
         load(folder, "bert")
 
 
@@ -220,7 +220,7 @@ def test_a_tokenizer_with_more_ids_than_embeddings_is_refused(tmp_path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<extra>"])
     tokenizer.save_pretrained(folder)
-    with pytest.raises(ModelError, match="ids up to 261, the model has 261 embeddings"):
+    with pytest.raises(ModelError, match=r"to 261.*has 261"):
         load(folder, "bert")
 
 
@@ -316,7 +316,7 @@ def test_a_processor_for_another_image_size_is_refused(image_folder, tmp_path):
     settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
     settings["size"] = {"height": 16, "width": 16}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
-    with pytest.raises(ModelError, match="images 16 pixels high, the model takes 8"):
+    with pytest.raises(ModelError, match=r"images 16.*takes 8"):
         vision.load(vision.Config(model=str(tmp_path)), LABELS, 0)
 
 

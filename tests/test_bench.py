@@ -95,7 +95,7 @@ def test_a_child_that_is_late_is_killed_with_all_that_it_has_started(tmp_path):
         f"child = subprocess.Popen([sys.executable, '-c', {hold!r}], stdout=subprocess.PIPE); "
         "child.stdout.readline(); time.sleep(600)"
     )
-    with pytest.raises(SystemExit, match="was killed after 3 s"):
+    with pytest.raises(SystemExit, match="after 3"):
         run_child([sys.executable, "-c", start], 1, limit=3)
     with lock.open("w") as stream:
         for _ in range(100):  # the kernel takes a moment to let go of what the dead have held

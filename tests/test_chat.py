@@ -197,14 +197,17 @@ def test_only_answers_are_on_standard_output(runs, loaded):
 
 
 def test_ctrl_c_ends_the_answer_and_not_the_program(runs, monkeypatch, interruptible):
-    shown = []
+    shown, real = [], Conversation.ask
 
-    def interrupt(piece):
-        shown.append(piece)
-        if len(shown) == 2:
-            signal.raise_signal(signal.SIGINT)
+    def ask(self, text, show):
+        def interrupt(piece):
+            shown.append(piece)
+            if len(shown) == 2:
+                signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(chat, "_show", interrupt)
+        return real(self, text, interrupt)
+
+    monkeypatch.setattr(Conversation, "ask", ask)
     options = ("--temperature=1.5", "--max-new-tokens=20")
     done = invoke(runs["chat"], *options, stdin="hi\nso\n")
     assert done.exit_code == 0, done.output
@@ -216,7 +219,7 @@ def test_a_question_that_the_template_does_not_take_is_said_and_the_next_one_ans
     two = {"prompt": "{question} {answer}:", "completion": " {answer}"}
     run = finish_writer(folder, "two", **two)
     done = invoke(run, stdin='hi\n{"question": "a", "answer": "b"}\n')
-    assert "the prompt has 2 columns" in done.stderr
+    assert "has 2" in done.stderr
     assert (done.exit_code, bool(done.stdout.strip())) == (0, True)
 
 

@@ -122,7 +122,7 @@ def test_a_bad_file_is_named_with_its_row(case: str, tmp_path: Path) -> None:
 def test_a_line_of_a_hundred_megabytes_is_a_bad_row(tmp_path: Path) -> None:
     with (tmp_path / "train.jsonl").open("wb") as file:
         file.write(GOOD + b'{"text": "' + b"a" * 100_000_000 + b'", "label": 0}\n')
-    with pytest.raises(DataError, match=r"row 3: the line has 1\d{8} bytes"):
+    with pytest.raises(DataError, match=r"row 3:.*has 1\d{8}"):
         read(tmp_path)
 
 
@@ -132,8 +132,8 @@ def test_a_line_of_a_hundred_megabytes_is_a_bad_row(tmp_path: Path) -> None:
         (b"text,label\n", "has no rows"),
         (b"\n", "no header"),
         (b"text,text\na,b\n", "stands twice"),
-        (b"text,label\na,0\nb,1,2\n", "row 2: line 3: 3 fields"),
-        ("text,label\nä,0\n".encode() + b"\xff,1\n", "row 2: line 3: not UTF-8"),
+        (b"text,label\na,0\nb,1,2\n", "row 2: line 3: 3"),
+        ("text,label\nä,0\n".encode() + b"\xff,1\n", "row 2: line 3:.*UTF-8"),
         (b'text,label\n"a,0\nb,1\n', "quote is opened and never closed"),
     ],
 )
@@ -150,7 +150,7 @@ def test_skip_bad_leaves_out_so_many_rows_and_records_them(tmp_path: Path) -> No
         read(tmp_path, labels=["no", "yes"], skip_bad=1)
     data = read(tmp_path, labels=["no", "yes"], skip_bad=2)
     assert [skipped["row"] for skipped in data.record["skipped"]["train"]] == [3, 4]
-    assert "'cat' is not one of no, yes" in data.record["skipped"]["train"][1]["reason"]
+    assert "'cat'" in data.record["skipped"]["train"][1]["reason"]
 
 
 def test_a_damaged_archive_is_said_to_be_damaged(tmp_path: Path) -> None:
@@ -162,14 +162,14 @@ def test_a_damaged_archive_is_said_to_be_damaged(tmp_path: Path) -> None:
 
 def test_a_wrong_column_is_answered_with_the_right_one(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", [{"sentence": "a", "label": 0}])
-    with pytest.raises(DataError, match=r"no column 'sentense'. Did you mean 'sentence'"):
+    with pytest.raises(DataError, match=r"'sentense'.*'sentence'"):
         read(tmp_path, columns={"text": "sentense"})
     config = classification.Config(
         data_dir=tmp_path, columns={"text": "sentence", "label": "lable"}
     )
     (fault,) = classification.check(config)
     assert (fault.kind, fault.given, fault.place.key) == ("no_column", "lable", ("data_dir",))
-    assert "Did you mean 'label'" in fault.said
+    assert "'label'" in fault.said
 
 
 def test_a_folder_without_train_says_what_it_holds(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_shared_input_stays_in_test_and_leaves_train(tmp_path: Path) -> None:
             "also_in_test": {"count": 3, "rows": [4, 6, 41]},
         },
     }
-    with pytest.raises(DataError, match="validation row 2 = test row 2"):
+    with pytest.raises(DataError, match=r"row 2.*row 2"):
         read(tmp_path, overlap="refuse")
 
 
@@ -352,7 +352,7 @@ def test_the_last_rows_of_train_can_be_validation(tmp_path: Path) -> None:
     assert texts(data, "train") == ["2", "3", "4", "5", "6"]
     repeated = {"kind": "rows_repeated", "rows": 2, "split": "train", "other": "validation"}
     assert repeated in data.record["notes"]
-    with pytest.raises(DataError, match="validation_last is 10, but train has 10 rows"):
+    with pytest.raises(DataError, match=r"validation_last is 10.*has 10"):
         read(tmp_path, validation_last=10)
 
 
@@ -542,7 +542,7 @@ def test_hub_rows_keep_images_encoded_and_splits_are_chosen_by_name(
     rows = list(found["train"][1])
     assert [(index, row["label"]) for index, row in rows] == [(0, 0), (1, 1), (2, 0)]
     assert rows[0][1]["img"]["bytes"] == encoded(ramp())
-    with pytest.raises(ConfigError, match=r"task.hub.validation: .*Did you mean 'dev'"):
+    with pytest.raises(ConfigError, match=r"task.hub.validation:.*'dev'"):
         hub.load(Hub(path="a/b", validation="deb"), tmp_path)
 
 
@@ -665,8 +665,8 @@ def test_parts_of_a_split(expression: str, rows: list[tuple[str, int, int]]) -> 
 @pytest.mark.parametrize(
     ("expression", "said"),
     [
-        ("trian[:50]", r"task.hub.test: unknown split 'trian'. Did you mean 'train'"),
-        ("train[2000:]", r"names no row: train has 1000, test has 33"),
+        ("trian[:50]", "task.hub.test:.*'trian'.*'train'"),
+        ("train[2000:]", "has 1000.*has 33"),
         ("test[:5%](pct1_dropremainder)", "less than 100"),
     ],
 )
@@ -696,9 +696,9 @@ def test_parts_that_share_rows_are_refused(tmp_path: Path, monkeypatch: pytest.M
         "train": list("01234567"),
         "test": ["8", "9"],
     }
-    with pytest.raises(ConfigError, match=r"share rows 7 to 7 of train.*train\[:7\]"):
+    with pytest.raises(ConfigError, match=r"rows 7 to 7.*train\[:7\]"):
         load(train="train[:8]", test="train[7:]")
-    with pytest.raises(ConfigError, match=r"share rows 0 to 4 of train"):
+    with pytest.raises(ConfigError, match="rows 0 to 4"):
         load(test="train[:50%]")
-    with pytest.raises(ConfigError, match=r"share rows 2 to 2 of train"):
+    with pytest.raises(ConfigError, match="rows 2 to 2"):
         load(train="train[:3]+train[2:4]")

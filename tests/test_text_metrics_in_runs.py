@@ -34,7 +34,7 @@ def carry_out(folder, answer, metrics):
 
 
 def test_a_reference_that_a_metric_cannot_read_stops_the_run_before_its_training(tmp_path):
-    with pytest.raises(DataError, match=r"'no number at all' .* holds no number"):
+    with pytest.raises(DataError, match="'no number"):
         carry_out(tmp_path, "no number at all", ["gsm8k_accuracy"])
     assert not (tmp_path / "run" / "adapter").exists()
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -84,7 +84,7 @@ def test_a_tracker_that_raises_is_warned_of_once_and_the_others_go_on(
         send(Config(to=("wandb", "trackio")), folder)
     (warning,) = caplog.messages
     assert "tracker wandb is left out" in warning
-    assert "no network. Set WANDB_API_KEY" in warning
+    assert "WANDB_API_KEY" in warning
     assert [call[0] for call in good.calls] == ["open", "log", "log", "close"]
 
 
@@ -101,7 +101,7 @@ def test_a_tracker_that_hangs_holds_up_the_end_by_no_more_than_the_patience(
     send(Config(to=("wandb",)), folder, patience_s=0.05)
     release.set()
     (warning,) = caplog.messages
-    assert "has not ended after 0.05 s" in warning
+    assert "after 0.05" in warning
 
 
 def test_a_tracker_that_falls_far_behind_is_left_out(folder, monkeypatch, caplog):

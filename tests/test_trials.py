@@ -72,9 +72,9 @@ def test_fields_that_work_with_what_the_run_asks_are_let_through(folder, method,
 @pytest.mark.parametrize(
     ("peft", "asked", "said"),
     [
-        (ALORA, PACKED, "does not work with task.packing"),
-        (ALORA, PADDING_FREE, "does not work with task.packing"),
-        (ALORA, CHECKPOINTING, "does not work with training.gradient_checkpointing"),
+        (ALORA, PACKED, "task.packing"),
+        (ALORA, PADDING_FREE, "task.packing"),
+        (ALORA, CHECKPOINTING, "training.gradient_checkpointing"),
         ({"layer_replication": [[0, 2], [1, 2]]}, {}, "does not work when it is turned off"),
         ({"kasa_config": {}}, {}, "does not work when it is turned off"),
         ({"megatron_config": {"a": 1}}, {}, "megatron"),

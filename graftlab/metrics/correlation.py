@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HIGHER_IS_BETTER = True
+ROUNDING = 1e-13
+"""A spread that is smaller than this, relative to the mean, is that of rounding: scipy's bound."""
 
 
 class Config(Section):
@@ -75,13 +77,12 @@ def score(predictions: Predictions, config: Config) -> Score:
     if strange := int((~np.isfinite(y_N)).sum()):
         return Score(None, None, f"{strange} of {len(y_N)} predictions are not finite")
     for what, values_N in (("labels", x_N), ("predictions", y_N)):
-        if np.ptp(values_N) == 0:
-            return Score(None, None, f"all {what} are the same")
+        if np.linalg.norm(values_N - values_N.mean()) <= ROUNDING * abs(values_N.mean()):
+            return Score(None, None, f"all {what} are the same, or differ by rounding alone")
     with np.errstate(divide="ignore", invalid="ignore"):
         left_N = np.mean([left(x_N, y_N) for left in without], axis=0)
         error = standard_error(left_N, np.ones(len(x_N)))
     value = float(np.mean([correlate(x_N, y_N).statistic for correlate in whole]))
-    if not math.isfinite(value):
-        return Score(None, None, "labels or predictions are the same but for rounding")
+    assert math.isfinite(value)
     reason = None if error is not None else "no standard error: it hangs on a single example"
     return Score(value, error, reason)

@@ -215,7 +215,7 @@ def test_a_single_file_is_read_by_ranges_too(hub, folder, tmp_path):
 
 
 def test_pickles_and_models_that_are_not_there_are_refused(hub, served):
-    with pytest.raises(ModelError, match="the hub has no model 'acme/none'"):
+    with pytest.raises(ModelError, match="'acme/none'"):
         layers.open("acme/none")
     for file in served.glob("*.safetensors*"):
         file.unlink()
@@ -231,7 +231,7 @@ def test_a_full_disk_is_said_to_be_full_and_nothing_half_is_kept(hub, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))  # a layer is larger
     try:
-        with pytest.raises(DiskError, match="Free some room, or set HF_HOME"):
+        with pytest.raises(DiskError, match="HF_HOME"):
             checkpoint.load_layer(1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -81,7 +81,7 @@ def test_eva_shares_out_as_many_ranks_as_there_were(attach):
 
 
 def test_eva_says_when_the_inputs_are_too_narrow(attach):
-    with pytest.raises(ConfigError, match="rank is 20: init eva looks for 40 directions"):
+    with pytest.raises(ConfigError, match=r"is 20:.*for 40"):
         attach("lora", init="eva", rank=20)
 
 
@@ -101,8 +101,8 @@ def test_names_a_regex_and_all_linear_mean_the_layers_they_say(attach):
 def test_targets_that_match_nothing_are_refused_with_the_names_there_are(attach):
     with pytest.raises(ConfigError) as error:
         attach("lora", targets=("querry",))
-    assert "match no linear layer of BertForSequenceClassification" in str(error.value)
-    assert "Did you mean 'query'?" in str(error.value)
+    assert "of BertForSequenceClassification" in str(error.value)
+    assert "'query'" in str(error.value)
     assert "named: dense, key, query, value" in str(error.value)
 
 
@@ -117,12 +117,12 @@ def test_a_regex_that_is_none_is_refused(attach):
 
 
 def test_a_rank_above_the_layers_own_is_refused_with_the_range(attach):
-    with pytest.raises(ConfigError, match=r"rank is 33.*Set method.rank to 1\.\.32"):
+    with pytest.raises(ConfigError, match=r"is 33.*method.rank to 1\.\.32"):
         attach("lora", rank=33)
 
 
 def test_a_misspelt_peft_field_is_refused_with_the_nearest():
-    with pytest.raises(ValidationError, match="Did you mean 'layers_to_transform'"):
+    with pytest.raises(ValidationError, match="'layers_to_transform'"):
         lora.Config(peft={"layer_to_transform": [0]})
 
 
@@ -170,7 +170,7 @@ def test_start_from_without_the_head_begins_with_a_new_one(attach, encoder, tmp_
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"rank": 4}, "has r 8, this run has 4"), ({"init": "pissa"}, "trained from another start")],
+    [({"rank": 4}, "r 8.*has 4"), ({"init": "pissa"}, "trained from another start")],
 )
 def test_start_from_another_kind_of_adapter_is_refused(
     attach, encoder, tmp_path, settings, message
@@ -195,7 +195,7 @@ def test_start_from_an_adapter_of_another_backbone_is_refused_by_hash_or_else_by
     lora.attach(backbone(source="one", sha256={"a": "1"}), config, setting)
     (tmp_path / "environment.json").write_text(json.dumps({"backbone": theirs}))
     lora.attach(backbone(source="two", sha256={"a": "1"}), config, setting)  # a copy elsewhere
-    with pytest.raises(ModelError, match=r"other weights than one has: sha256 .*'1'.*'2'"):
+    with pytest.raises(ModelError, match=r"sha256.*'1'.*'2'"):
         lora.attach(backbone(source="one", sha256={"a": "2"}), config, setting)
 
 

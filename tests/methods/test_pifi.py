@@ -175,9 +175,9 @@ def test_a_mean_with_padding_is_over_a_fixed_length(donor: Path) -> None:
         pooled = model.encoder(**padded).last_hidden_state.sum(dim=1) / 12
         found = model(**given).logits
     torch.testing.assert_close(found, through(model, by_hand(decoder(donor).layers[1]), pooled))
-    with pytest.raises(ConfigError, match=r"method\.pad_to is 13, but the backbone takes 12"):
+    with pytest.raises(ConfigError, match=r"method\.pad_to is 13.*takes 12"):
         attach(donor, pooling="mean_with_padding", pad_to=13)
-    with pytest.raises(ConfigError, match=r"12 tokens is longer than method.pad_to \(8\)"):
+    with pytest.raises(ConfigError, match=r"12.*method.pad_to \(8\)"):
         rig.outputs(attach(donor, pooling="mean_with_padding", pad_to=8).model, BERT)
 
 
@@ -319,7 +319,7 @@ def test_a_donor_that_has_changed_is_refused(
         "ours": lambda path: pifi.load(rig.backbone(BERT), section(donor, plug=plug), path),
         "transformers": transformers.AutoModelForSequenceClassification.from_pretrained,
     }
-    with pytest.raises(ModelError, match=r"layer 1 of .* its sha256 is"):
+    with pytest.raises(ModelError, match=r"layer 1.*sha256"):
         again[open_again](tmp_path / "saved")
 
 
@@ -408,11 +408,11 @@ def test_a_score_is_put_out_too(donor: Path) -> None:
         ({"projections": False}, "projections false is for plug none"),
         ({"plug": "mlp", "layer": 1}, "layer has no effect"),
         ({"plug": "none", "layer": "auto"}, "layer has no effect"),
-        ({"layer": -1}, "the last one is `last`"),
+        ({"layer": -1}, "`last`"),
         ({"layer": []}, "layer is empty"),
-        ({"plug": "random", "train_layer": True}, "train_layer has no effect"),
-        ({"train_layer": True, "dtype": "bfloat16"}, "dtype must be float32"),
-        ({"plug_mode": "sequence"}, "the same as plug_mode pooled"),
+        ({"plug": "random", "train_layer": True}, "train_layer"),
+        ({"train_layer": True, "dtype": "bfloat16"}, "float32"),
+        ({"plug_mode": "sequence"}, "plug_mode"),
         ({"pooling": "mean_with_padding"}, "pad_to"),
         ({"pad_to": 9}, "pad_to"),
         ({"lora": {"rank": 2}}, "lora has no effect"),
@@ -465,7 +465,7 @@ def test_a_layer_that_is_to_be_chosen_is_not_guessed(donor: Path) -> None:
 
 
 def test_a_name_that_no_layer_of_the_encoder_has_is_refused(donor: Path) -> None:
-    with pytest.raises(ConfigError, match=r"method\.lora\.targets \['q'\] match no linear layer"):
+    with pytest.raises(ConfigError, match=r"method\.lora\.targets \['q'\]"):
         attach(donor, encoder="lora", lora={"targets": ["q"]})
     with pytest.raises(ConfigError, match=r"method\.lora\.rank is 99"):
         attach(donor, encoder="lora", lora={"rank": 99})

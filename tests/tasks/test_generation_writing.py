@@ -125,7 +125,7 @@ def test_too_long_a_prompt_loses_its_beginning_and_is_answered() -> None:
     owner = chain(":>ab")
     task = task_of(owner, ["x" * 300], max_length=40, max_left_out=0.9, cut=["q"])
     assert written(task, owner.model, [0], 1) == [">ab"]
-    with pytest.raises(ConfigError, match="max_new_tokens is 200, but the model has 128 positions"):
+    with pytest.raises(ConfigError, match=r"max_new_tokens is 200.*has 128"):
         task_of(owner, generation={"max_new_tokens": 200}, metrics=["exact_match"])
 
 

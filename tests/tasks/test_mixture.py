@@ -383,7 +383,5 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path, monkeypatch, task, words
 def test_files_of_a_task_are_checked_at_their_place(tmp_path):
     path = run_file(tmp_path, TWO.format(folder=tmp_path))
     (tmp_path / "two" / "train.csv").write_text("txt,label\na,b\n")
-    with pytest.raises(
-        DataError, match=r"run.yaml:.*task.tasks.1: .*no column 'text'. Did you mean 'txt'"
-    ):
+    with pytest.raises(DataError, match=r"run.yaml:.*task.tasks.1:.*'text'.*'txt'"):
         runfile.resolve(config.read(path))

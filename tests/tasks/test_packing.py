@@ -165,8 +165,8 @@ def test_a_model_that_cannot_keep_examples_apart_is_refused(name, fields):
 
 def test_a_kernel_that_was_not_tried_is_refused():
     model = build("llama", "eager", LLAMA)
-    model.config._attn_implementation = "flex_attention"
-    with pytest.raises(ConfigError, match="eager or sdpa, not with flex_attention"):
+    model.set_attn_implementation("flex_attention")
+    with pytest.raises(ConfigError, match="flex_attention"):
         isolation(model)
 
 

@@ -41,7 +41,7 @@ def start(
     started = []
     for rank in range(world):
         here, there = FORKS.Pipe(duplex=False)
-        place = rank, world, port, dict(environment)
+        place = rank, world, port, {**os.environ, **environment}
         process = FORKS.Process(target=_child, args=(place, there, work, arguments))
         process.start()
         there.close()
@@ -131,14 +131,14 @@ def before_step(step, action):
     """Do `action` before a step's forward passes."""
     from graftlab.training.step import Stepper
 
-    real = Stepper._backward
+    real = Stepper.step
 
-    def backward(self, number):
+    def acting(self, number, rate):
         if number == step:
             action()
-        return real(self, number)
+        return real(self, number, rate)
 
-    Stepper._backward = backward
+    Stepper.step = acting
 
 
 def send(number):
@@ -200,7 +200,7 @@ def drift(step):
         done = real(self, number, rate)
         if number == step:
             with torch.no_grad():
-                self._parameters()[0].view(-1)[0] += 1e-7
+                self.optimizer.param_groups[0]["params"][0].view(-1)[0] += 1e-7
         return done
 
     Stepper.step = moved

@@ -104,5 +104,5 @@ def test_arguments_that_do_not_fit_are_named():
 
 
 def test_an_unknown_optimizer_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match="Did you mean 'adamw'"):
+    with pytest.raises(ValueError, match="'adamw'"):
         Config(name="adanw")

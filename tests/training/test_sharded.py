@@ -229,19 +229,19 @@ def fail_in_a_pass(step):
     from graftlab.tasks.classification import TextTask
     from graftlab.training.step import Stepper
 
-    loss, backward = TextTask.loss, Stepper._backward
+    loss, step_of = TextTask.loss, Stepper.step
 
     def failing(self, model, batch, smoothing=0.0):
         if here[-1] == step:
             raise ZeroDivisionError("a bug")
         return loss(self, model, batch, smoothing)
 
-    def stepping(self, number):
+    def stepping(self, number, rate):
         here.append(number)
-        return backward(self, number)
+        return step_of(self, number, rate)
 
     here = [0]
-    TextTask.loss, Stepper._backward = failing, stepping
+    TextTask.loss, Stepper.step = failing, stepping
 
 
 def test_an_error_where_shards_are_exchanged_ends_all(home, whole):

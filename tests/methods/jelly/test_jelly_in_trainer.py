@@ -418,7 +418,7 @@ def _names(folder: Path) -> list[str]:
 def test_a_checkpoint_of_a_run_without_the_callback_is_refused(tmp_path):
     trainer(tmp_path, adapted(), [], save_steps=4).train()
     made = trainer(tmp_path, adapted(), [JellyCallback()])
-    with pytest.raises(ValueError, match="not written by a run with a JellyCallback"):
+    with pytest.raises(ValueError, match=r"written.*JellyCallback"):
         made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
 
@@ -444,7 +444,7 @@ def test_a_callback_that_the_trainer_restores_itself_resumes_too_or_says_what_it
     callback = JellyCallback(probe, **DYNAMIC)
     trainer(tmp_path, adapted(), [callback], **fields).train()
     made = trainer(tmp_path, adapted(), [JellyCallback(probe, **DYNAMIC)], **fields)
-    with pytest.raises(ValueError, match="made JellyCallback without its probe"):
+    with pytest.raises(ValueError, match=r"JellyCallback.*without"):
         made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     whole = trainer(tmp_path / "b", adapted(), [JellyCallback(**DYNAMIC)], **fields)
     whole.train()
@@ -459,7 +459,7 @@ def test_an_optimizer_of_other_parameters_is_refused(tmp_path):
     model = adapted()
     made = trainer(tmp_path, model, [JellyCallback()])
     made.optimizer = torch.optim.SGD(model.get_base_model().classifier.parameters(), lr=0.1)
-    with pytest.raises(ValueError, match="the optimizer does not train jelly_A of"):
+    with pytest.raises(ValueError, match="jelly_A"):
         made.train()
 
 
@@ -474,7 +474,7 @@ def test_a_second_run_of_an_adapter_that_has_switched_is_refused(tmp_path):
     model = adapted("seq2par")
     trainer(tmp_path, model, [JellyCallback(**SEQ2PAR)], save_strategy="no").train()
     made = trainer(tmp_path, model, [JellyCallback(**SEQ2PAR)], save_strategy="no")
-    with pytest.raises(ValueError, match="no sequential layer: it switched after step 4"):
+    with pytest.raises(ValueError, match="step 4"):
         made.train()
 
 
@@ -513,7 +513,7 @@ def test_what_cannot_switch_is_refused_when_the_trainer_is_made(case, tmp_path):
 
 
 def test_unknown_settings_are_refused():
-    with pytest.raises(ValueError, match="Did you mean 'drop_ratio'"):
+    with pytest.raises(ValueError, match="'drop_ratio'"):
         JellyCallback(drop_ration=0.1)
     with pytest.raises(ValueError, match=r"JellyConfig\(mode=...\)"):
         JellyCallback(mode="dynamic")
@@ -521,7 +521,7 @@ def test_unknown_settings_are_refused():
 
 def test_a_switch_that_would_come_too_late_is_refused(tmp_path):
     made = trainer(tmp_path, adapted("seq2par"), [JellyCallback(switch_epoch=3)])
-    with pytest.raises(ValueError, match="after step 12, but the run has 9 steps"):
+    with pytest.raises(ValueError, match=r"step 12.*has 9"):
         made.train()
 
 

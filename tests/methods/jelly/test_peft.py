@@ -291,7 +291,7 @@ def test_peft_reports_its_status():
 
 
 def test_a_batch_of_several_adapters_is_refused():
-    with pytest.raises(ValueError, match="JELLY does not mix adapters in one batch"):
+    with pytest.raises(ValueError, match=r"JELLY.*adapters"):
         adapted()(input_ids=IDS, adapter_names=["default", "__base__", "default"])
 
 
@@ -483,7 +483,7 @@ def test_what_cannot_be_read_is_refused():
     config = JellyConfig(target_modules=["embed_tokens"])
     with pytest.raises(ValueError, match=r"embed_tokens is a Embedding"):
         get_peft_model(llama(), config)
-    with pytest.raises(ValueError, match=r"k_proj is not square \(16 to 8\)"):
+    with pytest.raises(ValueError, match=r"k_proj.*square \(16 to 8\)"):
         get_peft_model(llama(), JellyConfig(target_modules=["k_proj"], nonsquare="error"))
 
 

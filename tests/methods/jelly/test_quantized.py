@@ -220,5 +220,5 @@ def test_weights_packed_for_inference_are_refused():
     if not getattr(base[0], "support_avx512bf16_for_cpu", False):
         pytest.skip("bitsandbytes packs no weights on this CPU")
     outputs(base.eval())
-    with pytest.raises(ValueError, match="packed this model's 4-bit weights"):
+    with pytest.raises(ValueError, match="model's 4-bit"):
         adapted(base)
