@@ -27,6 +27,7 @@ NAVIGATION = {
     "Several runs, several tasks": ("/docs/studies", "/docs/mixtures", "/docs/selection"),
     "After a run": ("/docs/inference", "/docs/analysis", "/docs/merging", "/docs/sharing"),
     "Machines": ("/docs/plan", "/docs/several-processes", "/docs/faults", "/docs/benchmarks"),
+    "Strangers' files": ("/docs/security",),
     "Python": ("/docs/python", "/docs/add-a-method", "/docs/add-a-part"),
     "About": (
         "/docs/coming-from",

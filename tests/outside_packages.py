@@ -24,6 +24,17 @@ def install(source: Path, folder: Path) -> Path:
     return folder
 
 
+def install_module(folder: Path, name: str, code: str) -> Path:
+    """Put a distribution of one module into `folder`, with the list of its files as pip writes it."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.py").write_text(code, encoding="utf-8")
+    about = folder / f"{name}-1.5.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+    (about / "RECORD").write_text(f"{name}.py,,\n{about.name}/METADATA,,\n{about.name}/RECORD,,\n")
+    return folder
+
+
 def run(folder: Path, *command: object) -> str:
     """Return what `python -m ...` says where the packages in `folder` are installed."""
     paths = [str(folder), os.environ.get("PYTHONPATH", "")]

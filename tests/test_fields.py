@@ -12,7 +12,7 @@ import sys
 import tempfile
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import field_cases as cases
 import numpy as np
 import pytest
 import torch
+from outside_packages import install_module
 from PIL import Image
 from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
@@ -29,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from graftlab import config, registry, runfile
 from graftlab.backbones import tiny
 from graftlab.config import Paths, merge
+from graftlab.data import foreign_code
 from graftlab.errors import GraftlabError, Refused
 from graftlab.programs import sandbox
 from graftlab.runfile import Root
@@ -167,7 +169,7 @@ def folder(tmp_path_factory: Any) -> Path:
 
 
 @pytest.fixture
-def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Stand in the folder, with a package of rows and with stand-ins for what is far away."""
     monkeypatch.chdir(folder)
     source: Any = types.ModuleType("field_rows")
@@ -177,6 +179,9 @@ def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         source.seen.append(torch.are_deterministic_algorithms_enabled()) or source.few()
     )
     source.seen = []
+    for made in (source.few, source.many, source.noting):
+        made.__module__ = "field_rows"
+    monkeypatch.syspath_prepend(install_module(tmp_path / "installed", "field_rows", ""))
     monkeypatch.setitem(sys.modules, "field_rows", source)
     monkeypatch.setattr(datasets, "load_dataset", hub)
     wandb: Any = types.ModuleType("wandb")
@@ -188,7 +193,8 @@ def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         SENT.append(asked) or types.SimpleNamespace(summary={}, finish=lambda: None)
     )
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    return folder
+    with foreign_code.allowed():
+        yield folder
 
 
 ASKED: list[Any] = []

@@ -39,11 +39,14 @@ OWN_FIELDS = {
 }
 
 
+MEGATRON = "it names a module that peft imports, and no layer here is Megatron's"
 UNFIT = {
+    "megatron_config": MEGATRON,
+    "megatron_core": MEGATRON,
     "monteclora_config": "peft leaves it to the training script to add its variational loss, which no loop "
-    "here does"
+    "here does",
 }
-"""Fields that can be tried without a fault and do not do what they say."""
+"""Fields that can be tried without a fault and do not do what they say, or name code."""
 
 
 class PeftFields(Section):

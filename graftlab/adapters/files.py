@@ -79,7 +79,7 @@ def read(folder: Path, weights: str = WEIGHTS) -> "tuple[dict[str, object], dict
 
     Raises:
         ModelError: a file is missing or damaged.
-        Refused: the weights are pickled.
+        Refused: the weights are pickled, or the config names a module to import.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -96,9 +96,15 @@ def read(folder: Path, weights: str = WEIGHTS) -> "tuple[dict[str, object], dict
             )
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        return config, load_file(folder / weights)
+        loaded = load_file(folder / weights)
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"the adapter in {folder} cannot be read: {error}") from error
+    if config.get("megatron_config"):
+        raise Refused(
+            f"{folder / CONFIG}: megatron_config has peft import the module {config.get('megatron_core')!r}. "
+            f"Remove both keys; no layer here is Megatron's."
+        )
+    return config, loaded
 
 
 def load(backbone: Backbone, folder: Path) -> "PeftModel":

@@ -9,6 +9,7 @@ from graftlab.config import Section
 from graftlab.contracts import Note, Problem
 from graftlab.errors import ModelError, Refused, missing_extra
 from graftlab.seeds import mix
+from graftlab.weights.hub import refuse_kernels
 from graftlab.weights.pretrained import Located, read_config
 
 if TYPE_CHECKING:
@@ -106,10 +107,11 @@ def load_model(
 
     Raises:
         ModelError: the weights do not fit the architecture that config.json names.
-        Refused: the model needs code of its own.
+        Refused: the model needs code of its own, or kernels of the hub.
     """
     import torch
 
+    refuse_kernels(located.source, read_config(located.folder))
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(mix(seed, "head"))

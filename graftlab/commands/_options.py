@@ -28,6 +28,24 @@ Overrides = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
+def _allow_code(context: typer.Context, wanted: bool) -> bool:
+    """Let functions of other packages be called until the command ends."""
+    from graftlab.data import foreign_code
+
+    context.with_resource(foreign_code.allowed(wanted))
+    return wanted
+
+
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        callback=_allow_code,
+        help="Let code run that a file asks for: by task.source, by task.execute_code.",
+    ),
+]
+
+
 def emit(value: object, as_json: bool, text: str) -> None:
     """Print `value` as JSON, or `text`."""
     print(json.dumps(value, ensure_ascii=False) if as_json else text)

@@ -21,10 +21,12 @@ def command(
     """Check a run file: keys, values, conflicts, names, files and columns.
 
     Everything that is wrong is listed at once. Local rows are read, and what is odd about them is said;
-    no model is loaded, and nothing is downloaded or written.
+    no model is loaded, and nothing is downloaded or written. A function of another package that makes the
+    rows is named, and not imported.
     """
     from graftlab import config, runfile
     from graftlab.contracts import written
+    from graftlab.data import foreign_code
     from graftlab.runs import material
 
     run = runfile.resolve(config.read(file, overrides or ()))
@@ -33,8 +35,11 @@ def command(
         from graftlab.runs import trials
 
         notes += trials.of_fields(run)
+    parts = (run.task, *run.task.parts.values())
+    calls = [call for part in parts if (call := foreign_code.called(part.config))]
     found: dict[str, Any] = {"ok": True, "config": run.resolved}
-    rows = _summary(run)
+    found["code"] = [call.as_json() for call in calls]
+    rows = _summary(run) + [("code", f"{call}, called only with --allow-code") for call in calls]
     if model:
         from graftlab.planning.outline import outline
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from graftlab.commands._options import Json
+from graftlab.commands._options import AllowCode, Json
 
 
 def command(
@@ -25,6 +25,7 @@ def command(
         Path | None,
         typer.Option("--out", metavar="DIR", help="The study's directory; else paths.runs/name."),
     ] = None,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Run a study file's methods, tasks and seeds, and compare them.
@@ -35,9 +36,10 @@ def command(
     from graftlab import study
     from graftlab.commands._comparison import report
 
-    plan = study.read(file, overrides or ())
+    plan = study.read(file, overrides or (), allow_code)
     where = study.place(plan, out)
     given = [f"--set {shlex.quote(override)}" for override in overrides or ()]
     again = ["graftlab compare", shlex.quote(file), *given, "--out", shlex.quote(str(where))]
+    again += ["--allow-code"] if allow_code else []
     done = study.carry_out(plan, where, as_json, " ".join(again))
     report([(where, study.compare(plan, done))], as_json)

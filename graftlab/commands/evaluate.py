@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graftlab.commands import _harness
-from graftlab.commands._options import Json, RunFolder, Step
+from graftlab.commands._options import AllowCode, Json, RunFolder, Step
 from graftlab.commands._report import print_json, score_text
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def command(
         Path | None,
         typer.Option("--harness-tasks", metavar="DIR", help="Of --harness: further tasks as YAML."),
     ] = None,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Score a finished run on a split of its task, or of another one, from its saved adapter.

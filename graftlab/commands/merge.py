@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from graftlab.commands._options import Json, RunFolder
+from graftlab.commands._options import AllowCode, Json, RunFolder
 
 
 def command(
@@ -25,6 +25,7 @@ def command(
     check: Annotated[
         bool, typer.Option("--check", help="Certify the folder that is there; write nothing.")
     ] = False,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Fold a run's adapter into its backbone: a plain transformers folder, with a certificate beside it.

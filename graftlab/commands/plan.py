@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graftlab.commands._options import File, Json, Overrides, aligned
+from graftlab.commands._options import AllowCode, File, Json, Overrides, aligned
 
 if TYPE_CHECKING:
     from graftlab.planning.forecast import Examples, Memory, Plan, Steps
@@ -45,6 +45,7 @@ def command(
         int | None,
         typer.Option("--processes", min=1, metavar="N", help="Plan one of so many processes."),
     ] = None,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Say before a run what it takes: memory by part, steps, disk, downloads, and what may go wrong.

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from graftlab.commands._options import File, Json, Overrides, aligned
+from graftlab.commands._options import AllowCode, File, Json, Overrides, aligned
 
 WIDTH = 72  # of a text that is shown
 LOST = {
@@ -33,6 +33,7 @@ def command(
     rows: Annotated[
         int, typer.Option("--rows", min=0, metavar="N", help="Rows of each split to show.")
     ] = 1,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Make, check and keep the data of a run file, and show what they are.

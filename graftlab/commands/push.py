@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from graftlab.commands._options import Json, RunFolder
+from graftlab.commands._options import AllowCode, Json, RunFolder
 
 
 def command(
@@ -30,6 +30,7 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be uploaded, and upload nothing.")
     ] = False,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Upload a run's adapter with its model card to the hub, where it differs from what is there.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from graftlab.commands._options import Json, RunFolder
+from graftlab.commands._options import AllowCode, Json, RunFolder
 
 
 def command(
@@ -24,6 +24,7 @@ def command(
             help="Accept a key of config.yaml that was changed; repeatable.",
         ),
     ] = None,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped or killed, exactly where it was."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from graftlab.commands._options import File, Json, Overrides
+from graftlab.commands._options import AllowCode, File, Json, Overrides
 
 
 def command(
@@ -18,6 +18,7 @@ def command(
     new: Annotated[
         bool, typer.Option("--new", help="Start another run beside one that is there already.")
     ] = False,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Train, evaluate and record one run file."""

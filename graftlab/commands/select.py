@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from graftlab.commands._options import File, Json, Overrides
+from graftlab.commands._options import AllowCode, File, Json, Overrides
 from graftlab.commands._report import print_json
 
 
@@ -44,6 +44,7 @@ def command(
         int | None,
         typer.Option("--seed", metavar="N", min=0, help="Seed of --check; else the run file's."),
     ] = None,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Choose which layer of a large model to plug in.

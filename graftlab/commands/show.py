@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graftlab.commands._options import Json, Overrides, emit
+from graftlab.commands._options import AllowCode, Json, Overrides, emit
 
 if TYPE_CHECKING:
     from graftlab.planning.preview import Preview
@@ -30,6 +30,7 @@ def command(
     examples: Annotated[
         int, typer.Option("--examples", metavar="N", min=1, help="With batch: how many examples.")
     ] = 3,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Show a run, the tokens and labels of a run file's first examples, or the JSON Schema of run files.

@@ -1,6 +1,5 @@
 """Where a task's rows come from: which file, hub data set or function gives each split."""
 
-import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import NamedTuple
 
 from graftlab.config import Paths
 from graftlab.contracts import Note
-from graftlab.data import labels, readers
+from graftlab.data import foreign_code, labels, readers
 from graftlab.data.labels import Classes, Dropped, Scores, Unusable
 from graftlab.data.rows import Numbered, Rows
 from graftlab.data.section import DataSection
@@ -127,13 +126,7 @@ def nested(split: Gathered) -> list[tuple[int, str]]:
 
 
 def _call(source: str, options: Mapping[str, object]) -> dict[str, Source]:
-    module, _, name = source.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"task.source {source!r}: {error}. Is the package installed?") from error
-    except AttributeError:
-        raise ConfigError(f"task.source: the module {module} has no function {name!r}.") from None
+    function = foreign_code.function(source, options)
     try:
         splits = function(**options)
     except TypeError as error:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from graftlab import runfile
 from graftlab.contracts import Backbone, Data, Problem, Score, Task
+from graftlab.data import foreign_code
 from graftlab.errors import Argument, ConfigError, DataError, Fault, ModelError, Place, unknown
 from graftlab.rundir import files
 from graftlab.rundir import run as rundir
@@ -29,11 +30,17 @@ LOWER = {"bf16": "bfloat16", "fp16": "float16"}
 """Values of `training.precision` that evaluate in another number format than the weights'."""
 
 
-def load(path: str | Path, device: str | None = None, step: int | None = None) -> "Adapted":
+def load(
+    path: str | Path,
+    device: str | None = None,
+    step: int | None = None,
+    allow_code: bool = False,
+) -> "Adapted":
     """Return the adapted model of a finished run, in eval mode, as training left it; with `step` as it was at
     that one of the steps whose checkpoints are kept, of a run that is not finished too.
 
-    The data that it was trained on are not needed. `device` is a GPU where there is one, unless given.
+    The data that it was trained on are not needed. `device` is a GPU where there is one, unless given. With
+    `allow_code` a function of another package may make the rows that `evaluate` reads.
 
     Raises:
         ConfigError: `path` is no run, or one without an adapter, or the step's checkpoint is not kept.
@@ -59,7 +66,7 @@ def load(path: str | Path, device: str | None = None, step: int | None = None) -
         with packages.kept_in(file.paths.cache):
             model = file.method.module.load(backbone, file.method.config, run.adapter_folder)
     used = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Adapted(run, file, problem, backbone, model.to(used).eval(), step)
+    return Adapted(run, file, problem, backbone, model.to(used).eval(), step, allow_code)
 
 
 def check(path: Path, raw: bool, changed: Mapping[str, object], step: int | None = None) -> None:
@@ -158,6 +165,8 @@ class Adapted:
     model: "nn.Module"
     step: int | None = None
     """Of the checkpoint that its weights are from; None: what the run has come to."""
+    allow_code: bool = False
+    """Whether a function of another package that the run's file names may make its rows."""
 
     def named(self, what: str) -> str:
         """Return the name of a file about this model: of a step it says so."""
@@ -246,7 +255,9 @@ class Adapted:
             ConfigError: the other task wants something else of the model.
             DataError: the split has no examples, or the data are gone or have changed since the run.
         """
-        task, data = self._other(other) if other else self._own()
+        with foreign_code.allowed(self.allow_code):
+            material.check_code(replace(self.file, task=other) if other else self.file)
+            task, data = self._other(other) if other else self._own()
         if split not in data.splits or not task.size(split):
             known = ", ".join(name for name in data.splits if data.splits[name])
             raise DataError(f"the task has no split {split!r}. It has: {known}.")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftlab.contracts import Backbone, Data, Note, Problem, Task, read_notes
-from graftlab.data import sources
+from graftlab.data import foreign_code, sources
 from graftlab.data.section import DataSection
 from graftlab.errors import DataError
 from graftlab.rundir import files
@@ -45,6 +45,16 @@ def load(file: RunFile, *, meta: bool = False, check: Callable[[], None] = _go_o
     check()
     model = backbone(file, data.problem, meta=meta)
     return Material(data, model, bind(file, data, model))
+
+
+def check_code(file: RunFile) -> None:
+    """Refuse a run whose file would have code of others run, where that is not allowed.
+
+    Raises:
+        ConfigError, Refused: as `foreign_code.check`.
+    """
+    for part in (file.task, *file.task.parts.values()):
+        foreign_code.check(part.config)
 
 
 def read(file: RunFile) -> Data:

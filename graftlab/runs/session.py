@@ -10,7 +10,7 @@ from graftlab.errors import ANOTHER, LOGGED, ConfigError, DiskError, GraftlabErr
 from graftlab.rundir import files
 from graftlab.rundir.run import BESIDE, Run
 from graftlab.runfile import RunFile
-from graftlab.runs import trials
+from graftlab.runs import material, trials
 from graftlab.runs.execution import Execution, Options
 from graftlab.training import checkpoint
 from graftlab.training.parallel import launch
@@ -71,6 +71,7 @@ def run(
     """
     processes = launch.join()
     with processes.together():
+        material.check_code(file)
         _check_sharding(file, processes)
         made = Run(processes.on_main(lambda: directory(file, out, new)))
         tried = processes.on_main(lambda: trials.of_fields(file))
@@ -84,6 +85,7 @@ def resume(path: Path, options: Options = DEFAULT) -> Run:
 
     Raises:
         ConfigError: this is no run.
+        Refused: a function of another package makes its rows, and that has not been allowed.
     """
     processes = launch.join()
     found = Run(path)
@@ -94,6 +96,7 @@ def resume(path: Path, options: Options = DEFAULT) -> Run:
             log.info("%s is finished already; run its config.yaml anew to train longer", path)
         else:
             file = runfile.began_with(found)
+            material.check_code(file)
             _check_sharding(file, processes)
             _carry_out(found, file, options, processes)
     return found

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from graftlab.config import Document
+from graftlab.data import foreign_code
 from graftlab.errors import GraftlabError, Stopped
 from graftlab.training.signals import EXIT_CODES
 
@@ -87,7 +88,9 @@ class Stop:
 def carry_out(folder: Path, document: Document | None, quiet: bool, stop: Stop) -> Ended:
     """Run `document` into `folder`, or go on with what is there if it is None, in another process."""
     here, there = FORKS.Pipe(duplex=False)
-    process = FORKS.Process(target=_work, args=(folder, document, quiet, there))
+    process = FORKS.Process(
+        target=_work, args=(folder, document, (quiet, foreign_code.is_allowed()), there)
+    )
     process.start()
     there.close()  # so that the end of the process is the end of the pipe
     stop.child = process.pid
@@ -124,7 +127,10 @@ class _Collect(logging.Handler):
             self.messages.append(record.getMessage())
 
 
-def _work(folder: Path, document: Document | None, quiet: bool, pipe: Connection) -> None:
+def _work(
+    folder: Path, document: Document | None, how: tuple[bool, bool], pipe: Connection
+) -> None:
+    """`how`: whether it is quiet, and whether functions of other packages may make rows."""
     from graftlab import runfile
     from graftlab.runs import session
 
@@ -133,11 +139,13 @@ def _work(folder: Path, document: Document | None, quiet: bool, pipe: Connection
     log.handlers[:] = [collect]
     cause: str | None = None
     try:
+        quiet, allow_code = how
         options = session.Options(quiet=quiet)
-        if document is None:
-            session.resume(folder, options)
-        else:
-            session.run(runfile.resolve(document), folder, options=options)
+        with foreign_code.allowed(allow_code):
+            if document is None:
+                session.resume(folder, options)
+            else:
+                session.run(runfile.resolve(document), folder, options=options)
     except GraftlabError as error:
         cause = f"{type(error).__name__}: {error}"
     except Exception as error:  # a bug: the others run all the same, and run.log has the traceback

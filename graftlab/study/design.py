@@ -83,6 +83,8 @@ class Plan:
     study: Study
     seeds: tuple[int, ...]
     runs: tuple[Planned, ...]
+    allow_code: bool = False
+    """Whether functions of other packages that its files name may make rows."""
 
 
 class _Entry(NamedTuple):
@@ -92,10 +94,11 @@ class _Entry(NamedTuple):
     laid: Parsed
 
 
-def read(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
+def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = False) -> Plan:
     """Return the plan of a study file, or of a shipped one by its name.
 
-    `overrides` are `key.key=value`; they win over the file.
+    `overrides` are `key.key=value`; they win over the file. With `allow_code` functions of other packages
+    that it names may make rows (`task.source`).
 
     Raises:
         ConfigError: something in it is wrong, in any combination; all of it is said at once.
@@ -126,7 +129,8 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
             if (file := _resolve(run, problems)) is not None:
                 runs.append(Planned(name, cell, seed, run, file))
     problems.raise_if_any()
-    return Plan(study.name or document.path.stem, document.path, study, seeds, tuple(runs))
+    name = study.name or document.path.stem
+    return Plan(name, document.path, study, seeds, tuple(runs), allow_code)
 
 
 def _check(study: Study, document: Document, problems: Problems) -> None:

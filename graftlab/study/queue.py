@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from graftlab import config
+from graftlab.data import foreign_code
 from graftlab.errors import ConfigError
 from graftlab.rundir.run import Run
+from graftlab.runs import material
 from graftlab.runs.identity import HARMLESS
 from graftlab.study import child
 from graftlab.study.comparison import Done, choices, chosen_at
@@ -39,7 +41,17 @@ def carry_out(
     Raises:
         ConfigError: another process carries out this study.
         Stopped: a signal came; what was under way has been saved.
+        Refused: a function of another package makes the rows of a run, and the plan does not allow it.
     """
+    with foreign_code.allowed(plan.allow_code):
+        for run in plan.runs:
+            material.check_code(run.file)
+        return _carry_out(plan, out, quiet, again, preload)
+
+
+def _carry_out(
+    plan: Plan, out: Path, quiet: bool, again: str, preload: Sequence[str]
+) -> list[Done]:
     child.FORKS.set_forkserver_preload([*child.PRELOADED, *preload])
     with Run(out).lock():
         work = _Work(out / "runs", quiet, again)

@@ -81,7 +81,7 @@ class Loop:
 
         Raises:
             Stopped: a signal came; the state is saved.
-            Diverged: too many steps in a row were not finite.
+            Diverged: too many steps in a row were not finite, or all that there were.
         """
         try:
             return self._run()
@@ -118,6 +118,8 @@ class Loop:
             if signals.agreed(self.others) if self.others else signals.received:
                 self._stop()
         self._write_time()
+        if position.step and position.skipped == position.step:
+            raise self._diverged(f"all {position.step} steps of this run had")
         for hook in self.parts.attached.hooks:
             hook.on_train_end()
         return position
@@ -157,12 +159,16 @@ class Loop:
         )
         self.tell({"loss": None, "skipped": 1.0})
         if position.skipped_in_row >= self.config.max_skipped:
-            raise Diverged(
-                f"{position.skipped_in_row} steps in a row, up to step {step}, had no finite loss and "
-                f"gradient; none of them reached the weights. The examples are named in "
-                f"{self.parts.run.log}. Lower training.learning_rate"
-                + (", or use precision: bf16." if self.config.precision == "fp16" else ".")
+            raise self._diverged(
+                f"{position.skipped_in_row} steps in a row, up to step {step}, had"
             )
+
+    def _diverged(self, which: str) -> Diverged:
+        remedy = ", or use precision: bf16." if self.config.precision == "fp16" else "."
+        return Diverged(
+            f"{which} no finite loss and gradient; none of them reached the weights. The examples are named "
+            f"in {self.parts.run.log}. Lower training.learning_rate{remedy}"
+        )
 
     def _log(self, done: Done) -> None:
         """Write what the steps since the last line have come to."""

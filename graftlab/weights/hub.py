@@ -7,9 +7,9 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from graftlab.contracts import Note
 from graftlab.errors import DiskError, ModelError, Refused
@@ -21,6 +21,8 @@ CONVERT = (
     "trust it: transformers' AutoModel.from_pretrained(FOLDER).save_pretrained(OTHER_FOLDER)."
 )
 # Exactly what transformers opens: not `consolidated.safetensors`, the same weights a second time.
+KERNELS = ("attn_implementation", "experts_implementation")
+"""Keys of a config by which transformers takes `owner/name` as a kernel of the hub."""
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 TEXTS = ("*.json", "*.txt", "*.model", "*.jinja")
 
@@ -38,6 +40,20 @@ def refuse_pickles(where: str, names: Iterable[str]) -> None:
     """Raise Refused if there are pickled weights among file names."""
     if pickles := sorted(name for name in names if name.endswith(PICKLES)):
         raise Refused(f"{where} has its weights as pickles only ({pickles[0]}). {CONVERT}")
+
+
+def refuse_kernels(where: str, config: Any) -> None:
+    """Raise Refused if a model's config, or one inside it, asks for kernels from the hub, which are code."""
+    if not isinstance(config, Mapping):
+        return
+    for key, value in config.items():
+        named = value.values() if isinstance(value, Mapping) else (value,)
+        if key.strip("_").startswith(KERNELS) and any("/" in str(name) for name in named):
+            raise Refused(
+                f"{where}: {key} in its config.json asks for a kernel of the hub ({value}), which is code of "
+                f"others. Remove the key, and say backbone.attention instead."
+            )
+        refuse_kernels(where, value)
 
 
 def redact(text: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from graftlab.errors import ConfigError, Diverged, OutOfMemory, Stopped
-from graftlab.rundir.run import read_lines
+from graftlab.rundir.run import Run, read_lines
 from graftlab.runs import session
 
 
@@ -72,6 +72,25 @@ def test_several_in_a_row_stop_the_run(tmp_path):
     assert caught.value.exit_code == 6
     rows = read_lines(tmp_path / "runs" / "tiny" / "metrics.jsonl")
     assert [row["step"] for row in rows if row.get("skipped")] == [4, 6, 7, 8]
+
+
+SHORT = {"training": {"max_steps": 4, "max_skipped": 8}}
+
+
+def test_a_run_in_which_no_step_was_taken_fails_however_short_it_is(tmp_path):
+    with pytest.raises(Diverged, match="all 4 steps") as caught:
+        run(tmp_path, SHORT, spoil="logits", values=dict.fromkeys(range(1, 5), "nan"))
+    assert caught.value.exit_code == 6
+    made = Run(tmp_path / "runs" / "tiny")
+    assert not made.finished
+    assert not made.adapter.exists()
+    with pytest.raises(Diverged, match="all 4 steps"):  # its last checkpoint is of the last step
+        session.resume(made.path)
+
+
+def test_one_step_that_was_taken_is_a_run(tmp_path):
+    done = run(tmp_path, SHORT, spoil="logits", values=dict.fromkeys((1, 2, 4), "nan"))
+    assert done.read_result()["skipped_steps"] == 3
 
 
 def test_a_gradient_of_zero_is_said(tmp_path, caplog):
