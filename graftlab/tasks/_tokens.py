@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 # Shapes: T tokens of all texts, N examples of a batch, L tokens of the longest.
 
+LONG = 64  # characters a token: a text that is longer is looked at in parts
 CHUNK = 4096  # texts given to the tokenizer at once: bounds the memory of what it returns
 
 
@@ -65,12 +66,34 @@ class Texts:
         return {**arrays, "attention_mask": mask} if self._mask else arrays
 
 
+def shortened(
+    text: str, tokenizer: "PreTrainedTokenizerBase", max_length: int, left: bool = False
+) -> str:
+    """Return what of a very long text is enough to fill `max_length` tokens, its end where `left` is cut.
+
+    The tokens that are kept are those of the whole, for what is left has twice as many and more.
+    """
+    size = LONG * max_length
+    while len(text) > size:
+        part = text[-size:] if left else text[:size]
+        found = tokenizer(
+            part, add_special_tokens=False, return_attention_mask=False, verbose=False
+        )
+        if len(found["input_ids"]) > 2 * max_length:
+            return part
+        size *= 4
+    return text
+
+
 def _encode(
     texts: Sequence[str],
     pairs: Sequence[str | None],
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
 ) -> tuple[dict[str, list[list[int]]], int]:
+    left = tokenizer.truncation_side == "left"
+    texts = [shortened(text, tokenizer, max_length, left) for text in texts]
+    pairs = [pair and shortened(pair, tokenizer, max_length, left) for pair in pairs]
     encoded = tokenizer(
         list(texts),
         list(pairs) if pairs[0] is not None else None,

@@ -1,13 +1,14 @@
 """Rows become examples of tokens that fit; what had to be cut or left out is counted."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graftlab.contracts import Row
 from graftlab.data.labels import Unusable
 from graftlab.errors import DataError
+from graftlab.tasks._tokens import shortened
 from graftlab.tasks.generation import chat, templates
 from graftlab.tasks.generation.chat import Guard, Renderer, Segment, Tools
 from graftlab.tasks.generation.fields import Config
@@ -59,8 +60,8 @@ class Builder:
         built = Built([None] * len(rows))
         pending = {
             place: (row, source)
-            for place, row in enumerate(rows)
-            if (source := self._source(built, place, row, answered))
+            for place, row in enumerate(self._bounded(built, rows, max_length))
+            if (source := self._source(built, place, row, answered, place not in built.cut))
         }
         for round_ in range(ROUNDS + 1):
             examples = self.encoder.examples([source for _, source in pending.values()])
@@ -77,6 +78,18 @@ class Builder:
             if not pending:
                 break
         return built
+
+    def _bounded(self, built: Built, rows: Sequence[Row], max_length: int) -> Iterator[Row]:
+        """Yield rows of which columns that may be cut have no more than is enough to fill an example."""
+        for place, row in enumerate(rows):
+            names = self.config.shortened if "fields" in row else ()
+            for name in names:
+                text = row["fields"].get(name) or ""
+                part = shortened(text, self.encoder.tokenizer, max_length)
+                if len(part) < len(text):
+                    built.cut.add(place)
+                    row = {**row, "fields": {**row["fields"], name: part}}
+            yield row
 
     def _source(
         self, built: Built, place: int, row: Row, answered: bool, whole: bool = True
