@@ -61,7 +61,7 @@ def test_empty_texts_are_said_left_out_or_refused(tmp_path: Path) -> None:
     dropped = read(tmp_path, odd, empty="drop")
     assert sum(map(len, dropped.splits.values())) == 36
     assert one(dropped, "rows_left_out")["rows"] == 4
-    with pytest.raises(DataError, match=r"4 rows have an empty text \(rows 5, 10, 12"):
+    with pytest.raises(DataError, match=r"4.*text \(rows 5, 10, 12"):
         read(tmp_path, odd, empty="refuse")
 
 
