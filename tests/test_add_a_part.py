@@ -40,6 +40,7 @@ def test_they_are_listed_and_a_run_file_may_ask_for_the_metric(installed):
     assert out["metrics"]["validation"][name]["value"] is not None
 
 
+@pytest.mark.slow
 def test_the_analysis_is_asked_about_every_run(installed):
     (installed / "digits.yaml").write_text(
         "backbone: {kind: tiny, modality: images}\ntask: {name: digits}\nmethod: {name: lora}\n"
@@ -56,6 +57,7 @@ def test_the_analysis_is_asked_about_every_run(installed):
     assert (installed / "digits" / "analysis" / "largest_entry.csv").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PARTS)
 def test_they_keep_the_promises_of_their_kind(installed, kind):
     said = run(

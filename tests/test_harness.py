@@ -13,6 +13,7 @@ from graftlab import cli, config, inference
 from graftlab.errors import ConfigError, DataError
 from graftlab.inference import harness
 
+pytestmark = pytest.mark.slow  # the harness takes ten seconds to import
 pytest.importorskip("lm_eval", reason="needs the extra `harness`")
 
 TASK = """

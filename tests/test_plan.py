@@ -84,8 +84,8 @@ def test_the_predicted_peak_is_what_torch_s_own_tracker_measures(write):
     ("method", "training"),
     [
         ({"name": "lora"}, {"precision": "bf16"}),
-        ({"name": "full"}, {"gradient_checkpointing": True}),
-        ({"name": "jelly"}, {"micro_batch_size": 4}),
+        pytest.param({"name": "full"}, {"gradient_checkpointing": True}, marks=pytest.mark.slow),
+        pytest.param({"name": "jelly"}, {"micro_batch_size": 4}, marks=pytest.mark.slow),
     ],
     ids=("lora", "full", "jelly"),
 )
@@ -98,7 +98,7 @@ def test_the_predicted_peak_is_that_of_the_real_run(write, method, training):
     assert forecast.plan(file)["memory"]["peak"] == pytest.approx(live.peak.total, rel=0.02)
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_deep_model_is_told_from_two_shallow_ones_to_the_byte(write, monkeypatch, method):
     file = write(backbone={"layers": 12}, method={"name": method})
     told = forecast.plan(file)["memory"]

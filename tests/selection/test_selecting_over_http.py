@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from plugged_models import NUM_LAYERS, write_run
 
 from graftlab.weights import layers
@@ -28,6 +29,7 @@ class WithTree(Answering):
         return self.reply(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
 
 
+@pytest.mark.slow  # tests/layers/test_layer_hub.py has the quick ones
 def test_a_model_of_the_hub_is_read_once_layer_by_layer_and_not_kept(tmp_path):
     path = write_run(tmp_path)
     folder, home = tmp_path / "llm", tmp_path / "home"
