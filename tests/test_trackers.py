@@ -131,7 +131,8 @@ def test_trackers_are_closed_when_the_run_fails(folder, monkeypatch):
 def test_a_missing_package_is_found_before_the_run_and_its_extra_named(monkeypatch):
     monkeypatch.setattr(trackers, "find_spec", lambda name: None if name == "trackio" else name)
     (problem,) = check(Config(to=("tensorboard", "trackio")))
-    assert "pip install 'graftlab[trackio]'" in problem
+    assert (problem.kind, problem.place.key) == ("not_installed", ("to",))
+    assert "graftlab[trackio]" in problem.words()
     assert check(Config()) == []
 
 
