@@ -216,12 +216,23 @@ def test_labels_stand_in_no_input(name: str, example: Example) -> None:
 
 @every
 def test_a_row_without_a_label_is_predicted_and_has_no_loss(name: str, example: Example) -> None:
-    task = example.bound(_with_labels(example.data, lambda *_: None))
+    """Rows of train have labels: it is the others that may lack them. A chat is then a question alone."""
+    bare = _with_labels(example.data, lambda *_: None).splits
+    asked = {
+        split: [
+            {**row, "messages": row["messages"][:1]} if row.get("messages") else row for row in rows
+        ]
+        for split, rows in bare.items()
+    }
+    without = asked | {"train": example.data.splits["train"]}
+    task = example.bound(Data(without, example.data.problem, example.data.record))
+    split = next(split for split in ("validation", "test") if task.size(split))
+    everything = _everything(task, split)
     with torch.no_grad():
-        batch = task.batch("train", _everything(task), None)
+        batch = task.batch(split, everything, None)
         predictions = task.predict(example.backbone.model, batch)
     assert {row["label"] for row in predictions} == {row["loss"] for row in predictions} == {None}
     if as_writer(task):  # texts are not predicted but written
-        written = task.complete(example.backbone.model, "train", _everything(task))
+        written = task.complete(example.backbone.model, split, everything)
         predictions = [row | more for row, more in zip(predictions, written, strict=True)]
     assert None not in {row["prediction"] for row in predictions}
