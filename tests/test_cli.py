@@ -98,7 +98,11 @@ def test_with_json_an_error_is_an_object_on_stdout(run_file):
     result = invoke("check", run_file, "--set", "method.rnak=4", "--json")
     error = json.loads(result.stdout)["error"]
     assert (error["type"], error["exit_code"], result.exit_code) == ("ConfigError", 2, 2)
-    assert "'rank'" in error["message"]
+    assert "Did you mean 'rank'?" in error["message"]
+    (problem,) = error["problems"]
+    assert (problem["kind"], problem["key"], problem["given"]) == ("unknown", "method.rnak", "rnak")
+    assert problem["argument"] == "--set method.rnak"
+    assert "rank" in problem["allowed"]
     usage = invoke("check", "--nope", "--json")
     assert json.loads(usage.stdout)["error"]["type"] == "UsageError"
     assert usage.exit_code == 2

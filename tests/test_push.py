@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from graftlab import cli, config, runfile
-from graftlab.errors import ConfigError, DataError, ModelError
+from graftlab.errors import Argument, ConfigError, DataError, ModelError
 from graftlab.release.push import Options
 from graftlab.release.push import push as push_run
 from graftlab.rundir import files
@@ -239,8 +239,10 @@ def test_offline_and_out_of_reach_are_told_apart(run, hub, monkeypatch):
 
 @pytest.mark.parametrize("repo", ["critic", "me/a b", "a/b/c", "me/../x", "me/-x"])
 def test_a_name_that_the_hub_does_not_take_is_refused_before_it_is_asked(run, hub, repo):
-    with pytest.raises(ConfigError, match="--repo"):
+    with pytest.raises(ConfigError) as caught:
         push(run, repo=repo)
+    (problem,) = caught.value.problems
+    assert (problem.kind, problem.place.argument) == ("not_allowed", Argument("repo", repo))
     assert hub.asked == []
 
 
