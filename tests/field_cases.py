@@ -17,6 +17,7 @@ HUB = {
     "task.labels": ["a", "b", "c"],
 }  # fmt: skip
 NO_VALIDATION = {"task.files.validation": None}
+LABELS = {"task.labels": ["a", "b", "c"]}
 SOURCE = {"task.files": None, "task.source": "field_rows:few", "task.labels": ["a", "b", "c"]}
 ADAPTER = {"method.start_from": "adapter"}
 
@@ -84,6 +85,12 @@ DATA = {  # of every task kind
     "drop_labels": Case(["c"], {"task.labels": ["a", "b"]}),
     "metrics": Case(["accuracy"]),
     "overlap": Case("refuse", refused="train row 1 = test row 1"),
+    "encoding": Case("utf-16", refused="utf-16"),
+    "delimiter": Case(";", refused="delimiter"),
+    "quoting": Case("none", refused="quoting"),
+    "empty": Case("refuse", {"task.files.train": "odd.jsonl", **LABELS}, refused="empty"),
+    "duplicates": Case("drop", {"task.files.train": "twice.jsonl", **LABELS}),
+    "test_share": Case(0.3, {"task.files.test": None, "task.files.validation": None}),
     "skip_bad": Case(1, {"task.files.train": "bad.jsonl", "task.labels": ["a", "b", "c"]}),
     "validation_share": Case(0.4, NO_VALIDATION),
     "validation_last": Case(3, NO_VALIDATION),
@@ -105,6 +112,7 @@ TASKS = {
         "max_length": Case(9),
     },
     "images": DATA | {
+        "empty": Case("drop", refused="rows of images have none"),
         "name": Case("mnist", refused="is not one of 0, 1"),
         "kind": Case("classification", refused="the backbone reads images"),
         "columns.image": Case("picture"),
@@ -140,6 +148,12 @@ TASKS["generation"] = {key: case for key, case in DATA.items() if key != "column
     "labels": Case(["a"], refused=NO_LABELS),
     "drop_labels": Case(["a"], refused=NO_LABELS),
     "metrics": Case(["exact_match"]),
+    "encoding": Case("utf-16", refused="utf-16"),
+    "delimiter": Case(";", refused="delimiter"),
+    "quoting": Case("none", refused="quoting"),
+    "empty": Case("refuse", {"task.files.train": "odd.jsonl", **LABELS}, refused="empty"),
+    "duplicates": Case("drop", {"task.files.train": "twice.jsonl", **LABELS}),
+    "test_share": Case(0.3, {"task.files.test": None, "task.files.validation": None}),
     "skip_bad": Case(1, {"task.files.train": "broken.jsonl"}),
     "template": Case("chat", PLAIN, refused="has no chat template"),
     "prompt": Case("{text}: "),
@@ -169,6 +183,12 @@ TASKS["generation"] = {key: case for key, case in DATA.items() if key != "column
         True, {"task.metrics": ["pass_at_1"]}, refused="no label holds tests"
     ),
 }  # fmt: skip
+
+TASKS["generation"] |= {
+    "empty": Case("refuse", {"task.files.train": "odd.jsonl"}, refused="empty"),
+    "duplicates": Case("drop", {"task.files.train": "twice.jsonl"}),
+    "columns.tools": Case("turns", CHAT, refused="which the chat template does not write"),
+}
 
 TASKS["mixture"] = {
     "name": Case("both"),

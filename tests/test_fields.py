@@ -142,6 +142,10 @@ def folder(tmp_path_factory: Any) -> Path:
     write(made / "folder", splits(100))
     bad = [{**rows(1, 1)[0], "label": "z"}, *rows(2, 8)]
     (made / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad))
+    twice = [rows(1, 1)[0], *rows(1, 9)]
+    (made / "twice.jsonl").write_text("".join(json.dumps(row) + "\n" for row in twice))
+    odd = [*rows(1, 6), {**rows(9, 1)[0], "text": " ", "other": " "}, *rows(10, 5)]
+    (made / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in odd))
     broken = [{**rows(1, 1)[0], "text": None}, *rows(2, 8)]
     (made / "broken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in broken))
     for name, mark in (("chat", ":"), ("other", "=")):

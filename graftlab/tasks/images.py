@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from graftlab.config import Paths, Section
+from pydantic import model_validator
+
+from graftlab.config import Conflict, Paths, Section
 from graftlab.contracts import Backbone, Batch, Data, Problem, Row, inputs_of
 from graftlab.data import pictures, readers, sources
 from graftlab.data.labels import Unusable
@@ -42,6 +44,12 @@ class Config(DataSection):
     """Which columns of the data are what. An image folder has its own: the file, and its folder's name."""
     augment: tuple[Literal["flip", "crop"], ...] = ()
     """What is done to train images at random: mirrored left to right, moved by up to an eighth."""
+
+    @model_validator(mode="after")
+    def _no_texts(self) -> "Config":
+        if self.empty is not None:
+            raise Conflict("empty", "empty is about texts; rows of images have none")
+        return self
 
 
 def example(folder: Path) -> Config:
