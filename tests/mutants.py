@@ -27,6 +27,7 @@ COPY = ROOT / "mutants"
 STATS = COPY / "mutmut-stats.json"
 SEVERAL = ("tests/training/test_processes.py", "tests/training/test_sharded.py")
 """Slow, and in processes of their own, where mutmut does not see which code a test reaches."""
+TRAINING = "graftlab.training."
 PARALLEL = "graftlab.training.parallel."
 CAUGHT = {"killed", "timeout", "segfault"}
 SENTENCE = re.compile(r"[a-z]\W* \W*[a-z]", re.IGNORECASE)
@@ -103,13 +104,15 @@ def mutmut(names: list[str], children: int) -> None:
 
 
 def reach_several() -> None:
-    """Have the tests of several processes stand for all code that is only for these."""
+    """Have the tests of several processes stand for the code that is only for these, and for what no other
+    test of training reaches."""
     stats = json.loads(STATS.read_text(encoding="utf-8"))
     tests = {test for test in stats["duration_by_test"] if test.startswith(SEVERAL)}
+    reached = stats["tests_by_mangled_function_name"]
     for function in stats["function_hashes"]:
-        if function.startswith(PARALLEL):
-            known = stats["tests_by_mangled_function_name"].get(function, ())
-            stats["tests_by_mangled_function_name"][function] = sorted(tests.union(known))
+        known = reached.get(function, [])
+        if function.startswith(PARALLEL) or (function.startswith(TRAINING) and not known):
+            reached[function] = sorted(tests.union(known))
     STATS.write_text(json.dumps(stats), encoding="utf-8")
 
 
