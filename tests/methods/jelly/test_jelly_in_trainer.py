@@ -103,7 +103,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+RESUMED = ["dynamic", *(pytest.param(c, marks=pytest.mark.slow) for c in CASES if c != "dynamic")]
+
+
+@pytest.mark.parametrize("case", RESUMED)
 def test_a_run_that_is_resumed_before_at_or_after_the_switch_ends_with_the_same_bytes(
     case, tmp_path
 ):
