@@ -53,7 +53,7 @@ def run_file(folder, peft, model="llama", **sections):
 
 
 def tried(folder, peft, model="llama", **sections):
-    document = config.given(run_file(folder, peft, model, **sections), "here")
+    document = config.given(run_file(folder, peft, model, **sections))
     return trials.of_fields(runfile.resolve(document))
 
 
@@ -144,4 +144,4 @@ def test_check_shows_what_cannot_be_done_afterwards(folder):
     path = Path(folder / "noted.yaml")
     path.write_text(config.dump(run_file(folder, {"lora_bias": True})))
     shown = CliRunner().invoke(cli.app, ["check", str(path), "--json"])
-    assert [note["kind"] for note in json.loads(shown.stdout)["notes"]] == ["peft_not_merged"]
+    assert "peft_not_merged" in {note["kind"] for note in json.loads(shown.stdout)["notes"]}
