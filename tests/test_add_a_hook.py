@@ -1,13 +1,11 @@
 """A hook from outside, as docs/hooks.md shows it: one module, an entry point, and the contract tests."""
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from outside_packages import run
 
 PAGE = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text(encoding="utf-8")
 
@@ -31,20 +29,6 @@ def installed(tmp_path_factory):
     lines = "".join(f"{name} = {module}\n" for name, module in points.items())
     (record / "entry_points.txt").write_text(f"[graftlab.hooks]\n{lines}")
     return folder
-
-
-def run(installed, *command):
-    paths = [str(installed), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, command)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        cwd=installed,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_it_is_listed(installed):

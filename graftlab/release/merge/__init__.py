@@ -138,11 +138,8 @@ def _write(adapted: Adapted, folder: Path, dtype: str) -> None:
     plain = unquantized(adapted, dtype)
     try:
         merged: Any = adapted.file.method.module.merge(plain)
-    except (
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # of peft, for fields of method.peft
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        # peft's own refusals, for fields that method.peft passes on
         raise _unmergeable(adapted, error) from error
     processor = adapted.backbone.processor
     prompts = adapted.run.adapter_folder / "template.json"
