@@ -32,8 +32,9 @@ from graftlab.errors import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from graftlab.contracts.arrays import Floats
 
 
 C = TypeVar("C", bound=Section)
@@ -278,7 +279,7 @@ class LayerScore(Protocol):
     """How much of the label a layer's states show: a module of `graftlab/selection/scores`."""
 
     @abstractmethod
-    def score(self, sample: Any, weights_BN: "NDArray[Any]") -> "NDArray[Any]":
+    def score(self, sample: Any, weights_BN: "Floats") -> "Floats":
         """Return (B,) values, one for each row of example weights; more is better.
 
         The sample is a `graftlab.selection.scores.Sample`. `Raises:` its `Undefined`.

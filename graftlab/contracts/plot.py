@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    Array = NDArray[Any]
+    from graftlab.contracts.arrays import Floats, Integers
+
 
 # Shapes: L layers, B rows: the scores, then their bootstrap samples; C components, N examples.
 
@@ -54,15 +54,15 @@ class Compared(NamedTuple):
 class Selected(NamedTuple):
     """What a selection has found out about the layers of a large model."""
 
-    layers: "Array"  # (L,)
+    layers: "Integers"  # (L,)
     chosen: int
-    scores: "Mapping[str, Array]"  # (B, L)
+    scores: "Mapping[str, Floats]"  # (B, L)
     """NaN where undefined. The mixed one, depth taken into account, comes first: `MIXED`."""
     counting: tuple[str, ...]
     """Scores that are part of the mix."""
-    correlations: "Array"  # (L, C)
+    correlations: "Floats"  # (L, C)
     """Of each principal component with the label; NaN where there are fewer."""
-    planes: "Mapping[int, Array]"  # (N, 2)
+    planes: "Mapping[int, Floats]"  # (N, 2)
     """Layer -> the examples on its first two components; without layers where these are undefined."""
-    labels: "Array"  # (N,)
+    labels: "Integers"  # (N,)
     classes: tuple[str, ...]

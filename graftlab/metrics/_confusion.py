@@ -9,40 +9,40 @@ eq. 11.5).
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.metrics import Predictions, Score, pairs
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats, Integers
 
 
 class Margins(NamedTuple):
     """What of a confusion matrix the metrics need."""
 
-    right: "NDArray[Any]"
+    right: "Floats"
     """(K, C) examples of the class that are predicted right."""
-    true: "NDArray[Any]"
+    true: "Floats"
     """(K, C) examples of the class."""
-    predicted: "NDArray[Any]"
+    predicted: "Floats"
     """(K, C) examples predicted to be of the class."""
 
 
-Statistic = Callable[[Margins], "NDArray[Any]"]
+Statistic = Callable[[Margins], "Floats"]
 """From margins to one value per matrix, NaN where it is not defined."""
 
 
-def accuracy(margins: Margins) -> "NDArray[Any]":
+def accuracy(margins: Margins) -> "Floats":
     """Return the share that is right."""
     return margins.right.sum(-1) / margins.true.sum(-1)
 
 
-def f1(margins: Margins) -> "NDArray[Any]":
+def f1(margins: Margins) -> "Floats":
     """Return (K, C) F1 of each class: 2 right / (true + predicted)."""
     return 2 * margins.right / (margins.true + margins.predicted)
 
 
-def standard_error(values: "NDArray[Any]", counts: "NDArray[Any]") -> float | None:
+def standard_error(values: "Floats", counts: "Floats | Integers") -> float | None:
     """Return the jackknife's standard error: `values` without one example, each `counts` times."""
     num_examples = counts.sum()
     spread = counts @ (values - counts @ values / num_examples) ** 2

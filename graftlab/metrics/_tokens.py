@@ -4,17 +4,17 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.errors import DataError
 from graftlab.metrics import Predictions, Score
 from graftlab.metrics._confusion import standard_error
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats
 
 
-def scored(predictions: Predictions, column: str, finish: Callable[[Any], "NDArray[Any]"]) -> Score:
+def scored(predictions: Predictions, column: str, finish: Callable[["Floats"], "Floats"]) -> Score:
     """Return `finish(sum of column / number of trained tokens)`, with its jackknife.
 
     Examples of which no token is left to score (the answer was cut off) are left out and counted.
@@ -48,7 +48,7 @@ def scored(predictions: Predictions, column: str, finish: Callable[[Any], "NDArr
         )
     whole, count = math.fsum(sums_N), math.fsum(count_N)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        value = float(finish(whole / count))
+        value = float(finish(np.array(whole / count)))
         if not math.isfinite(value):
             return Score(
                 None, None, f"{whole / count:.4g} a token is too large for a float64", details

@@ -9,7 +9,7 @@ syntax trees, data flow) need a parser for each language and are left out.
 """
 
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,9 @@ from graftlab.config import Conflict, Section
 from graftlab.metrics import Predictions, Score
 from graftlab.metrics._confusion import standard_error
 from graftlab.metrics._texts import examples, unwritten
+
+if TYPE_CHECKING:
+    from graftlab.contracts.arrays import Integers
 
 HIGHER_IS_BETTER = True
 READS = "texts"
@@ -60,7 +63,7 @@ def score(predictions: Predictions, config: Config) -> Score:
     if not counts:
         return Score(None, None, "all references are empty", details)
 
-    def value(total: Any) -> float:
+    def value(total: "Integers") -> float:
         length, wanted, *rest = total.tolist()
         found = BLEU.compute_bleu(
             rest[:order], rest[order:], length, wanted, config.smooth, config.smooth_value,
@@ -78,7 +81,7 @@ def score(predictions: Predictions, config: Config) -> Score:
     return Score(value(whole), error, reason, details)
 
 
-def _counts(predictions: Predictions, config: Config) -> list[Any]:
+def _counts(predictions: Predictions, config: Config) -> "list[Integers]":
     """Return the lengths, hits and n-grams of each example that has a reference, summed over its samples."""
     import numpy as np
     from sacrebleu.metrics.bleu import BLEU
@@ -87,7 +90,7 @@ def _counts(predictions: Predictions, config: Config) -> list[Any]:
         config.lowercase, config.tokenize == "none", config.tokenize, "none", None,
         config.max_order, effective_order=True,
     )  # fmt: skip
-    counts: list[Any] = []
+    counts: list[Integers] = []
     for texts, references in examples(predictions):
         if golds := [gold for gold in references if gold.strip()]:
             found = (counter.sentence_score(text, golds) for text in texts)

@@ -6,14 +6,14 @@ Standard error: delete-one jackknife, exact.
 # Shapes: N examples.
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from graftlab.config import Section
 from graftlab.metrics import Predictions, Score, pairs
 from graftlab.metrics._confusion import standard_error
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats
 
 HIGHER_IS_BETTER = True
 ROUNDING = 1e-13
@@ -28,7 +28,7 @@ class Config(Section):
     for STS-B."""
 
 
-def pearson_left(x_N: "NDArray[Any]", y_N: "NDArray[Any]") -> "NDArray[Any]":
+def pearson_left(x_N: "Floats", y_N: "Floats") -> "Floats":
     """Return (N,) Pearson correlations, each without one example; NaN where that is not defined.
 
     Without example i, sum (x - mean)(y - mean) is less by N / (N - 1) (x_i - mean)(y_i - mean).
@@ -37,7 +37,7 @@ def pearson_left(x_N: "NDArray[Any]", y_N: "NDArray[Any]") -> "NDArray[Any]":
 
     x_N, y_N = x_N - x_N.mean(), y_N - y_N.mean()
 
-    def left(a_N: "NDArray[Any]", b_N: "NDArray[Any]") -> "NDArray[Any]":
+    def left(a_N: "Floats", b_N: "Floats") -> "Floats":
         return a_N @ b_N - a_N * b_N * len(a_N) / (len(a_N) - 1)
 
     spreads_N = left(x_N, x_N), left(y_N, y_N)
@@ -45,7 +45,7 @@ def pearson_left(x_N: "NDArray[Any]", y_N: "NDArray[Any]") -> "NDArray[Any]":
     return np.where(constant_N, np.nan, left(x_N, y_N) / np.sqrt(spreads_N[0] * spreads_N[1]))
 
 
-def spearman_left(x_N: "NDArray[Any]", y_N: "NDArray[Any]") -> "NDArray[Any]":
+def spearman_left(x_N: "Floats", y_N: "Floats") -> "Floats":
     """Return (N,) rank correlations, each without one example; NaN where that is not defined.
 
     Without example i, the ranks above its own are less by 1 and equal ones by 1/2.

@@ -3,7 +3,7 @@
 Standard error: delete-one jackknife.
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
@@ -13,7 +13,7 @@ from graftlab.metrics import Predictions, Score, pairs
 from graftlab.metrics._confusion import Margins, accuracy, f1, scored
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats
 
 # Shapes: K confusion matrices (or none of that axis), C classes.
 
@@ -56,7 +56,7 @@ def score(predictions: Predictions, config: Config) -> Score:
     return scored(predictions, _with_accuracy if config.with_accuracy else _of_class_1, undefined)
 
 
-def _macro(margins: Margins) -> "NDArray[Any]":
+def _macro(margins: Margins) -> "Floats":
     import numpy as np
 
     f1_KC = f1(margins)
@@ -64,18 +64,18 @@ def _macro(margins: Margins) -> "NDArray[Any]":
     return np.where(occurs_KC, f1_KC, 0).sum(-1) / occurs_KC.sum(-1)
 
 
-def _weighted(margins: Margins) -> "NDArray[Any]":
+def _weighted(margins: Margins) -> "Floats":
     import numpy as np
 
     f1_KC = np.nan_to_num(f1(margins))
     return (f1_KC * margins.true).sum(-1) / margins.true.sum(-1)
 
 
-def _of_class_1(margins: Margins) -> "NDArray[Any]":
+def _of_class_1(margins: Margins) -> "Floats":
     return f1(margins)[..., 1]
 
 
-def _with_accuracy(margins: Margins) -> "NDArray[Any]":
+def _with_accuracy(margins: Margins) -> "Floats":
     return (accuracy(margins) + _of_class_1(margins)) / 2
 
 

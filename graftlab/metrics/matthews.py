@@ -4,18 +4,18 @@ A correlation with a constant is not defined, so there is no value where all lab
 predictions are of one class; scikit-learn returns 0 there. Standard error: delete-one jackknife.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.metrics import Predictions, Score
 from graftlab.metrics._confusion import Margins, scored
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats
 
 HIGHER_IS_BETTER = True
 
 
-def _closed_form(margins: Margins) -> "NDArray[Any]":
+def _closed_form(margins: Margins) -> "Floats":
     """Gorodkin, Comparing two K-category assignments by a K-category correlation, 2004."""
     import numpy as np
 

@@ -1,12 +1,13 @@
 """What plots of a selection share: how layers stand on an axis, and the names of scores."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.contracts.plot import MIXED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
+
+    from graftlab.contracts.arrays import Integers
 
 MOST_TICKS = 24
 
@@ -16,7 +17,7 @@ def shown(score: str) -> str:
     return "mixed score" if score == MIXED else score
 
 
-def ticks(axes: "Axes", layers_L: "NDArray[Any]", chosen: int) -> None:
+def ticks(axes: "Axes", layers_L: "Integers", chosen: int) -> None:
     """Name the columns of an image after their layers, the one that is chosen in bold."""
     every = -(-len(layers_L) // MOST_TICKS)
     places = range(0, len(layers_L), every)

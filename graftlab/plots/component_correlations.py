@@ -1,15 +1,15 @@
 """How much of the label each principal component of the states has, layer by layer."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.contracts.plot import SELECTION, Selected
 from graftlab.plots._layers import ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    Array = NDArray[Any]
+    from graftlab.contracts.arrays import Floats, Integers
+
 
 # Shapes: L layers, C components.
 
@@ -21,9 +21,9 @@ WIDEST = 14.0  # inches
 class Correlations(NamedTuple):
     """What is drawn."""
 
-    layers: "Array"  # (L,)
+    layers: "Integers"  # (L,)
     chosen: int
-    values: "Array"  # (C, L), |correlation|; NaN where a layer has fewer components
+    values: "Floats"  # (C, L), |correlation|; NaN where a layer has fewer components
     top: float
     """The largest, at which the colours end."""
 

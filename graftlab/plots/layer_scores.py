@@ -1,15 +1,15 @@
 """Each score over the layers with its 95 % interval, the mixed one first; the chosen layer is dotted."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.contracts.plot import MIXED, SELECTION, Selected
 from graftlab.plots._layers import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    Array = NDArray[Any]
+    from graftlab.contracts.arrays import Floats, Integers
+
 
 # Shapes: L layers, B rows: a score, then its bootstrap samples.
 
@@ -21,10 +21,10 @@ WIDTH = 1.96  # standard deviations of a normal distribution that hold 95 % of i
 class Lines(NamedTuple):
     """What is drawn."""
 
-    layers: "Array"  # (L,)
+    layers: "Integers"  # (L,)
     chosen: int
-    values: "dict[str, Array]"  # (L,), NaN where undefined, in the order of the panels
-    halves: "dict[str, Array]"  # (L,), half the width of the interval
+    values: "dict[str, Floats]"  # (L,), NaN where undefined, in the order of the panels
+    halves: "dict[str, Floats]"  # (L,), half the width of the interval
     counting: tuple[str, ...]
     """Scores that are part of the mix."""
 
@@ -41,13 +41,13 @@ def data(selected: Selected) -> Lines:
     )
 
 
-def _half(score_BL: "Array") -> "Array":
+def _half(score_BL: "Floats") -> "Floats":
     """Return 1.96 standard deviations over the bootstrap samples; NaN where there are none."""
     import numpy as np
 
     if len(score_BL) < 3:
         return np.full(score_BL.shape[1], np.nan)
-    deviation_L: Array = np.std(score_BL[1:], axis=0, ddof=1)
+    deviation_L: Floats = np.std(score_BL[1:], axis=0, ddof=1)
     return WIDTH * deviation_L
 
 

@@ -1,15 +1,15 @@
 """Every score at every layer, each brought to 0..1 over the layers; the numbers are the scores."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.contracts.plot import SELECTION, Selected
 from graftlab.plots._layers import shown, ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    Array = NDArray[Any]
+    from graftlab.contracts.arrays import Floats, Integers
+
 
 # Shapes: S scores, L layers.
 
@@ -23,11 +23,11 @@ DARK = 0.6  # share from which viridis is too light for white letters
 class Heat(NamedTuple):
     """What is drawn."""
 
-    layers: "Array"  # (L,)
+    layers: "Integers"  # (L,)
     chosen: int
     names: tuple[str, ...]
-    scores: "Array"  # (S, L), NaN where undefined
-    shares: "Array"  # (S, L), 0 at a score's lowest layer and 1 at its highest
+    scores: "Floats"  # (S, L), NaN where undefined
+    shares: "Floats"  # (S, L), 0 at a score's lowest layer and 1 at its highest
 
 
 def data(selected: Selected) -> Heat:

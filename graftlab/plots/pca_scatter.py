@@ -1,15 +1,15 @@
 """The examples on the first two principal components of some layers, coloured by class."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.contracts.plot import MIXED, SELECTION, Selected
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    Array = NDArray[Any]
+    from graftlab.contracts.arrays import Floats, Integers
+
 
 # Shapes: N examples.
 
@@ -23,10 +23,10 @@ COLOURS, MARKERS = 10, "os^D"  # of matplotlib's `tab10`; then the same again wi
 class Scatter(NamedTuple):
     """What is drawn."""
 
-    planes: "dict[int, Array]"
+    planes: "dict[int, Floats]"
     """Layer -> (N, 2), in the order of the panels."""
     chosen: int
-    labels: "Array"  # (N,)
+    labels: "Integers"  # (N,)
     classes: tuple[str, ...]
 
 

@@ -1,16 +1,16 @@
 """Loss, learning rate and gradient norm of a run over its steps; a gap is a value that was not finite."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.contracts.plot import RUN
 from graftlab.rundir.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    Array = NDArray[Any]
+    from graftlab.contracts.arrays import Floats
+
 
 # Shapes: K logged steps.
 
@@ -22,10 +22,10 @@ LOGGED = {"loss": "loss", "learning_rate": "learning rate", "gradient_norm": "gr
 class Dynamics(NamedTuple):
     """What is drawn."""
 
-    steps: "Array"  # (K,)
-    values: "dict[str, Array]"  # (K,) each, by what it is called
-    validated: "Array"  # (V,) steps
-    losses: "Array"  # (V,) on validation
+    steps: "Floats"  # (K,)
+    values: "dict[str, Floats]"  # (K,) each, by what it is called
+    validated: "Floats"  # (V,) steps
+    losses: "Floats"  # (V,) on validation
 
 
 def data(run: Path) -> Dynamics:
@@ -36,7 +36,7 @@ def data(run: Path) -> Dynamics:
     trained = [row for row in logged if "loss" in row]
     scored = [row for row in logged if "validation/loss" in row]
 
-    def column(rows: list[dict[str, object]], key: str) -> "Array":
+    def column(rows: list[dict[str, object]], key: str) -> "Floats":
         return np.array([row.get(key) for row in rows], dtype=float)
 
     return Dynamics(

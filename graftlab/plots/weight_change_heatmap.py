@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-    Array = NDArray[Any]
+    from graftlab.contracts.arrays import Floats
+
 
 # Shapes: L layers, M modules.
 
@@ -22,7 +22,7 @@ class Heat(NamedTuple):
     layers: tuple[str, ...]
     """Numbers, and one without for weights outside of layers."""
     modules: tuple[str, ...]
-    values: "Array"  # (M, L), NaN where there is no such weight, or no value
+    values: "Floats"  # (M, L), NaN where there is no such weight, or no value
     measure: str
     """What the values are."""
 

@@ -15,7 +15,7 @@ from graftlab.selection.request import Config
 from graftlab.weights import pretrained
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats, Integers
 
 BATCH = 32  # examples that go through the encoder at once
 FORMAT = 1  # of what a selection computes: a new number forgets the selections of old
@@ -42,7 +42,7 @@ def choice(file: RunFile) -> LayerChoice[Any]:
     return file.method.module.LAYER
 
 
-def draw(file: RunFile, data: Data) -> "NDArray[Any]":
+def draw(file: RunFile, data: Data) -> "Integers":
     """Return the positions of the training examples that are looked at.
 
     Raises:
@@ -53,7 +53,7 @@ def draw(file: RunFile, data: Data) -> "NDArray[Any]":
 
 
 def request(
-    file: RunFile, loaded: Material, positions: "NDArray[Any]", located: pretrained.Located
+    file: RunFile, loaded: Material, positions: "Integers", located: pretrained.Located
 ) -> survey.Request:
     """Return what is asked: the drawn examples, as texts and as the method's vectors, and the large model.
 
@@ -102,7 +102,7 @@ def _tokenizer(located: pretrained.Located) -> Any:
         raise ModelError(f"the tokenizer of {located.source} cannot be loaded: {error}") from error
 
 
-def _vectors(file: RunFile, loaded: Material, positions: list[int]) -> "NDArray[Any]":
+def _vectors(file: RunFile, loaded: Material, positions: list[int]) -> "Floats":
     """Return (N, d) what the frozen encoder would plug in, in the order of `positions`."""
     import numpy as np
     import torch
@@ -121,7 +121,7 @@ def _vectors(file: RunFile, loaded: Material, positions: list[int]) -> "NDArray[
     return np.concatenate(found).astype(np.float64)
 
 
-def _labels(data: Data) -> "NDArray[Any]":
+def _labels(data: Data) -> "Integers":
     import numpy as np
 
     if data.problem.parts:

@@ -3,12 +3,11 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats
 
-    Array = NDArray[Any]
 
 # Shapes: L layers, P permutations.
 
@@ -66,7 +65,7 @@ def agreement(scores: Sequence[float | None], results: Sequence[float], seed: in
     )
 
 
-def _orders(values_L: "Array", count: int, seed: int) -> "Array":
+def _orders(values_L: "Floats", count: int, seed: int) -> "Floats":
     """Return (P, L) the values in all orders, or in drawn ones."""
     import numpy as np
 

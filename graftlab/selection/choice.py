@@ -1,15 +1,14 @@
 """From scores of layers to one layer, and how sure that is."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.errors import DataError
 from graftlab.selection.request import Config
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats
 
-    Array = NDArray[Any]
 
 # Shapes: L layers, B rows: the scores, then their bootstrap samples.
 
@@ -20,7 +19,7 @@ class Choice(NamedTuple):
     """What the scores come to."""
 
     layer: int
-    combined: "Array"  # (B, L)
+    combined: "Floats"  # (B, L)
     """The mixed score, depth taken into account; NaN at layers that are left out of the choice."""
     wins: dict[int, float]
     """Layer -> share of the bootstrap samples in which it wins; empty where there are none."""
@@ -33,7 +32,7 @@ class Choice(NamedTuple):
 
 
 def choose(
-    layers: Sequence[int], scores: "Mapping[str, Array]", num_layers: int, config: Config
+    layers: Sequence[int], scores: "Mapping[str, Floats]", num_layers: int, config: Config
 ) -> Choice:
     """Return the layer with the highest mixed score; of equals the first.
 
@@ -79,7 +78,7 @@ def choose(
     )
 
 
-def normalise(scores_BL: "Array", how: str) -> "Array":
+def normalise(scores_BL: "Floats", how: str) -> "Floats":
     """Return each row brought to 0..1 over its layers: by its range, or by ranks; equal scores to 0."""
     import numpy as np
 
@@ -91,11 +90,11 @@ def normalise(scores_BL: "Array", how: str) -> "Array":
         scores_BL = rankdata(scores_BL, axis=1)
     low_B1 = scores_BL.min(axis=1, keepdims=True)
     range_B1 = scores_BL.max(axis=1, keepdims=True) - low_B1
-    scaled: Array = (scores_BL - low_B1) / np.where(range_B1 > 0, range_B1, 1.0)
+    scaled: Floats = (scores_BL - low_B1) / np.where(range_B1 > 0, range_B1, 1.0)
     return scaled
 
 
-def interval(values_B: "Array") -> tuple[float, float] | None:
+def interval(values_B: "Floats") -> tuple[float, float] | None:
     """Return a 95 % interval around the first value, from the spread of the others (percentiles would
     lie off to one side: resampling adds noise to what is a square)."""
     import numpy as np

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.errors import ConfigError, DataError
 from graftlab.seeds import mix
 from graftlab.selection.request import Config
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats, Integers
 
-    Array = NDArray[Any]
 
 # Shapes: N examples, B bootstrap samples, E values of an encoder's vector.
 
@@ -22,13 +21,13 @@ class Examples:
 
     texts: Sequence[str]
     pairs: Sequence[str | None]
-    labels: "Array"  # (N,)
+    labels: "Integers"  # (N,)
     classes: Sequence[str]
-    encoded: "Array"  # (N, E)
+    encoded: "Floats"  # (N, E)
     """The frozen encoder's pooled vectors, as PiFi would plug them in."""
 
 
-def draw(labels: "Array", classes: Sequence[str], config: Config) -> "Array":
+def draw(labels: "Integers", classes: Sequence[str], config: Config) -> "Integers":
     """Return the positions of `config.samples` examples, in their order: as many of each class as of any
     other, but for classes that have fewer, whose share goes to the others.
 
@@ -61,11 +60,11 @@ def draw(labels: "Array", classes: Sequence[str], config: Config) -> "Array":
         )[: quotas[c]]
         for c in range(len(classes))
     ]
-    positions: Array = np.sort(np.concatenate(chosen))
+    positions: Integers = np.sort(np.concatenate(chosen))
     return positions
 
 
-def _quotas(counts: "Array", samples: int) -> "Array":
+def _quotas(counts: "Integers", samples: int) -> "Integers":
     """Return how many examples each class gives: the same for all, as far as it has them."""
     import numpy as np
 
@@ -76,7 +75,7 @@ def _quotas(counts: "Array", samples: int) -> "Array":
     return quotas
 
 
-def folds(labels_N: "Array", num_folds: int, seed: int) -> "Array":
+def folds(labels_N: "Integers", num_folds: int, seed: int) -> "Integers":
     """Return (N,) which fold tests each example; each class is spread evenly."""
     import numpy as np
 
@@ -89,7 +88,7 @@ def folds(labels_N: "Array", num_folds: int, seed: int) -> "Array":
     return folds_N
 
 
-def resamples(labels_N: "Array", count: int, seed: int) -> "Array":
+def resamples(labels_N: "Integers", count: int, seed: int) -> "Floats":
     """Return (1 + count, N) example weights: ones, and bootstrap samples that keep each class's size."""
     import numpy as np
 

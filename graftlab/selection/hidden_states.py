@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from graftlab.rundir import files
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from graftlab.contracts.arrays import Floats, Integers
     from graftlab.weights.layers.layer import Layer
 
 log = logging.getLogger("graftlab")
@@ -33,7 +33,7 @@ class Tokens(NamedTuple):
 
     ids: "list[Tensor]"  # each (n, T)
     masks: "list[Tensor]"  # each (n, T), 1 where there is a token; pads stand on the right
-    order: "NDArray[Any]"  # (N,) which text each row of the batches is
+    order: "Integers"  # (N,) which text each row of the batches is
     truncated: int
 
 
@@ -42,9 +42,9 @@ class Computed(NamedTuple):
 
     number: int
     layer: "Layer"
-    before: "NDArray[Any]"  # (N, D)
+    before: "Floats"  # (N, D)
     """What went into it, pooled."""
-    after: "NDArray[Any]"  # (N, D)
+    after: "Floats"  # (N, D)
     """What came out of it, pooled."""
 
 
@@ -85,7 +85,7 @@ def tokenize(
     return Tokens(ids, masks, order_N, sum(length > max_length for length in whole))
 
 
-def pool(states: "Sequence[Tensor]", tokens: Tokens, how: str) -> "NDArray[Any]":
+def pool(states: "Sequence[Tensor]", tokens: Tokens, how: str) -> "Floats":
     """Return (N, D) one state a text in float32, in the order of the texts: the mean over its tokens, the
     first, or the last."""
     import numpy as np
@@ -101,7 +101,7 @@ def pool(states: "Sequence[Tensor]", tokens: Tokens, how: str) -> "NDArray[Any]"
             last = mask_NT.sum(dim=1) - 1 if how == "last" else torch.zeros(len(mask_NT)).long()
             pooled.append(states_NTD[torch.arange(len(last)), last].float())
     rows = torch.cat(pooled).cpu().numpy()
-    found: NDArray[Any] = np.empty_like(rows)
+    found: Floats = np.empty_like(rows)
     found[tokens.order] = rows
     return found
 

@@ -15,9 +15,8 @@ from graftlab.selection.examples import Examples
 from graftlab.selection.request import Config
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats
 
-    Array = NDArray[Any]
 
 # Shapes: L layers, B rows: the scores, then their bootstrap samples; C components.
 
@@ -43,17 +42,19 @@ class Scored(NamedTuple):
 
     layers: Sequence[int]
     rows: Sequence[Row]
-    values: "Mapping[str, Array]"  # score -> (B, L)
+    values: "Mapping[str, Floats]"  # score -> (B, L)
     choice: Choice
 
 
-def values(rows: Sequence[Row], name: str) -> "Array":
+def values(rows: Sequence[Row], name: str) -> "Floats":
     """Return (B, L) a score and its bootstrap samples at every layer, NaN where it is undefined."""
     import numpy as np
 
     columns = [row.scores[name] for row in rows]
     length = next((len(column) for column in columns if column), 1)
-    found: Array = np.array([column or [np.nan] * length for column in columns], dtype=np.float64).T
+    found: Floats = np.array(
+        [column or [np.nan] * length for column in columns], dtype=np.float64
+    ).T
     return found
 
 
@@ -128,7 +129,7 @@ def _layer(scored: Scored, number: int) -> dict[str, object]:
     }
 
 
-def _number(values_B: "Array") -> float | None:
+def _number(values_B: "Floats") -> float | None:
     return None if values_B[0] != values_B[0] else float(values_B[0])
 
 

@@ -1,11 +1,10 @@
 """The space that scores are computed in: principal components, or all that the examples span."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats
 
-    Array = NDArray[Any]
 
 # Shapes: N examples, D values a state, C components.
 
@@ -17,17 +16,17 @@ class Undefined(Exception):
 SAME = 1e-10  # of the mean square length: float32 states that differ by less are the same
 
 
-def unit_length(states_ND: "Array") -> "Array":
+def unit_length(states_ND: "Floats") -> "Floats":
     """Return the states in float64, each of length 1; one of only zeros stays."""
     import numpy as np
 
     states_ND = states_ND.astype(np.float64)
     lengths_N1 = np.linalg.norm(states_ND, axis=1, keepdims=True)
-    scaled: Array = states_ND / np.where(lengths_N1 > 0, lengths_N1, 1.0)
+    scaled: Floats = states_ND / np.where(lengths_N1 > 0, lengths_N1, 1.0)
     return scaled
 
 
-def shorten(states_ND: "Array") -> "Array":
+def shorten(states_ND: "Floats") -> "Floats":
     """Return the states turned so that N values are enough: all distances and products stay.
 
     400 examples span at most 400 of a large model's 4096 dimensions, and every score is blind to turning.
@@ -37,11 +36,11 @@ def shorten(states_ND: "Array") -> "Array":
     if states_ND.shape[1] <= states_ND.shape[0]:
         return states_ND
     u_NN, s_N, _ = np.linalg.svd(states_ND, full_matrices=False)
-    turned: Array = u_NN * s_N
+    turned: Floats = u_NN * s_N
     return turned
 
 
-def project(states_ND: "Array", fitted_N: "Array", components: int | None) -> "Array":
+def project(states_ND: "Floats", fitted_N: "Floats", components: int | None) -> "Floats":
     """Return all states (N, C) in a space fitted on those where `fitted_N` is true.
 
     Centred, on the leading `components` (None: all dimensions as they are), and scaled as a whole so
@@ -69,5 +68,5 @@ def project(states_ND: "Array", fitted_N: "Array", components: int | None) -> "A
         largest_C = axes_CD[np.arange(len(axes_CD)), np.abs(axes_CD).argmax(axis=1)]
         found_NC = found_NC @ (axes_CD * np.sign(largest_C)[:, None]).T
     scale = np.sqrt((found_NC[fitted_N] ** 2).sum(axis=1).mean())
-    scaled: Array = found_NC / scale
+    scaled: Floats = found_NC / scale
     return scaled

@@ -20,10 +20,10 @@ from graftlab.selection.scores import Sample, Undefined
 from graftlab.selection.scores.pc_label_correlation import correlations
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-    Array = NDArray[Any]
+    from graftlab.contracts.arrays import Integers
+
 
 log = logging.getLogger("graftlab")
 
@@ -177,7 +177,7 @@ class _Scoring:
         return found
 
 
-def _keep(folder: Path, computed: hidden_states.Computed, labels_N: "Array") -> None:
+def _keep(folder: Path, computed: hidden_states.Computed, labels_N: "Integers") -> None:
     """Write a layer's pooled states, as they came out of it: not scaled, in the order of the examples."""
     import torch
 

@@ -5,13 +5,12 @@ nothing; and a layer of which nothing can be said has none.
 """
 
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from graftlab import registry
+from graftlab.contracts.arrays import Floats, Integers
 from graftlab.selection import examples, space
 from graftlab.selection.scores import Sample, Undefined
 
@@ -32,7 +31,7 @@ def make(strength: float = 0.6, components: int | None = COMPONENTS) -> Sample:
     return of(space.unit_length(states_ND), labels_N, components)
 
 
-def of(states_ND: Any, labels_N: NDArray[Any], components: int | None = COMPONENTS) -> Sample:
+def of(states_ND: Floats, labels_N: Integers, components: int | None = COMPONENTS) -> Sample:
     """Return states as a sample; the plugged vectors are the states themselves."""
     folds = examples.folds(labels_N, FOLDS, 0)
     plugged = (states_ND,) * FOLDS
@@ -93,10 +92,10 @@ def test_states_of_more_values_than_examples_are_turned_into_fewer(name: str) ->
     draws = np.random.default_rng(3)
     labels_N = np.arange(NUM_EXAMPLES) % NUM_CLASSES
     states_ND = draws.normal(size=(NUM_EXAMPLES, 300)) + draws.normal(size=(3, 300))[labels_N]
-    states_ND = space.unit_length(states_ND)
-    short = space.shorten(states_ND)
+    long = space.unit_length(states_ND)
+    short = space.shorten(long)
     assert short.shape == (NUM_EXAMPLES, NUM_EXAMPLES)
-    found, expected = (score(name, of(x, labels_N)) for x in (short, states_ND))
+    found, expected = (score(name, of(x, labels_N)) for x in (short, long))
     assert found == pytest.approx(expected, abs=1e-3)  # a solver stops at a tolerance
 
 

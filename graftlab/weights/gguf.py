@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
+    from graftlab.contracts.arrays import Floats
+
 # Shapes: I in features, O out features, H heads, D half of a head's width.
 
 TENSORS = {
@@ -112,7 +114,7 @@ def _save_weights(reader: Any, config: Any, folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _halves(weight_OI: "NDArray[Any]", heads: int) -> "NDArray[Any]":
+def _halves(weight_OI: "Floats", heads: int) -> "Floats":
     """Return a projection whose heads rotate halves: in the file they rotate neighbouring pairs."""
     weight_HD2I = weight_OI.reshape(heads, -1, 2, weight_OI.shape[1])
     return weight_HD2I.swapaxes(1, 2).reshape(weight_OI.shape)

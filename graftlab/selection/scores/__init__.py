@@ -8,15 +8,14 @@ ones and gives the score itself, the others are bootstrap samples of the same ex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.selection import space
 from graftlab.selection.space import Undefined
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats, Integers
 
-    Array = NDArray[Any]
 
 __all__ = ["Sample", "Undefined", "class_mean"]
 
@@ -27,18 +26,18 @@ __all__ = ["Sample", "Undefined", "class_mean"]
 class Sample:
     """One layer's states with what scores may know of the examples."""
 
-    states: "Array"  # (N, D)
+    states: "Floats"  # (N, D)
     """One state an example, of length 1."""
-    labels: "Array"  # (N,)
+    labels: "Integers"  # (N,)
     """Classes 0..K-1, each there."""
-    folds: "Array"  # (N,)
+    folds: "Integers"  # (N,)
     """In which part of the cross-validation an example is tested, 0 and up."""
     components: int | None
     """Principal components of the score space; None for the states as they are."""
     mapped_components: int = 16
     """Components of the correlation map, which is one whatever the score space."""
     top_components: int = 5
-    plugged: "Sequence[Array]" = field(default=())
+    plugged: "Sequence[Floats]" = field(default=())
     """For each fold (N, D): the encoder's vectors after this layer, as `plugin` sees them."""
     seed: int = 0
 
@@ -47,20 +46,20 @@ class Sample:
         return int(self.labels.max()) + 1
 
     @cached_property
-    def projected(self) -> "Array":
+    def projected(self) -> "Floats":
         """(N, C) all examples in the score space, which is fitted without those of the first fold."""
         return self._projected(self.components)
 
     @cached_property
-    def mapped(self) -> "Array":
+    def mapped(self) -> "Floats":
         """(N, C) all examples on the principal components, fitted without those of the first fold."""
         return self._projected(self.mapped_components)
 
-    def _projected(self, components: int | None) -> "Array":
+    def _projected(self, components: int | None) -> "Floats":
         return space.project(self.states, self.folds != 0, components)
 
 
-def class_mean(values_N: "Array", labels_N: "Array", weights_BN: "Array") -> "Array":
+def class_mean(values_N: "Floats", labels_N: "Integers", weights_BN: "Floats") -> "Floats":
     """Return (B,) the mean over classes of each class's weighted mean."""
     import numpy as np
 
@@ -69,5 +68,5 @@ def class_mean(values_N: "Array", labels_N: "Array", weights_BN: "Array") -> "Ar
         / weights_BN[:, labels_N == c].sum(axis=1)
         for c in range(int(labels_N.max()) + 1)
     ]  # fmt: skip
-    found: Array = np.mean(means, axis=0)
+    found: Floats = np.mean(means, axis=0)
     return found

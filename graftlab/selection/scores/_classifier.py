@@ -1,19 +1,18 @@
 """A linear classifier fitted on some examples and asked about others."""
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats, Integers
 
-    Array = NDArray[Any]
 
 # Shapes: N examples, D values each, K classes.
 
 MAX_ITERATIONS = 300  # the source's
 
 
-def probabilities(states_ND: "Array", labels_N: "Array", asked_ND: "Array") -> "Array":
+def probabilities(states_ND: "Floats", labels_N: "Integers", asked_ND: "Floats") -> "Floats":
     """Return (asked, K) class probabilities of logistic regression with a unit ridge penalty."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -21,5 +20,5 @@ def probabilities(states_ND: "Array", labels_N: "Array", asked_ND: "Array") -> "
     with warnings.catch_warnings():  # one that has not converged is a probe all the same
         warnings.simplefilter("ignore", ConvergenceWarning)
         probe = LogisticRegression(max_iter=MAX_ITERATIONS).fit(states_ND, labels_N)
-    found: Array = probe.predict_proba(asked_ND)
+    found: Floats = probe.predict_proba(asked_ND)
     return found

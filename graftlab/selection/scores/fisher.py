@@ -5,19 +5,19 @@ a mean above, so that more classes score lower; layers of one task are comparabl
 """
 
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.selection.scores import Sample
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats
 
 # Shapes: N examples, B rows of weights, K classes, C values of the score space.
 
 FLOOR = 1e-6  # the source's, under the width of the classes
 
 
-def score(sample: Sample, weights_BN: "NDArray[Any]") -> "NDArray[Any]":
+def score(sample: Sample, weights_BN: "Floats") -> "Floats":
     """Return (B,) ratios."""
     import numpy as np
 
@@ -30,5 +30,5 @@ def score(sample: Sample, weights_BN: "NDArray[Any]") -> "NDArray[Any]":
         means.append(mean_BC)
         widths.append(own_BN @ (own_NC**2).sum(axis=1) - (mean_BC**2).sum(axis=1))
     apart = [((a - b) ** 2).sum(axis=1) for a, b in combinations(means, 2)]
-    ratio: NDArray[Any] = np.mean(apart, axis=0) / np.maximum(np.sum(widths, axis=0), FLOOR)
+    ratio: Floats = np.mean(apart, axis=0) / np.maximum(np.sum(widths, axis=0), FLOOR)
     return ratio

@@ -6,7 +6,7 @@ the classifier fitted on all before it. Below zero where the classifier misleads
 """
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.seeds import mix
 from graftlab.selection import space
@@ -14,16 +14,15 @@ from graftlab.selection.scores import Sample, Undefined, class_mean
 from graftlab.selection.scores._classifier import probabilities
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats, Integers
 
-    Array = NDArray[Any]
 
 # Shapes: N examples, B rows of weights, K classes.
 
 PORTIONS = 10
 
 
-def score(sample: Sample, weights_BN: "Array") -> "Array":
+def score(sample: Sample, weights_BN: "Floats") -> "Floats":
     """Return (B,) shares of the uniform code's length that are saved.
 
     Raises:
@@ -49,7 +48,7 @@ def score(sample: Sample, weights_BN: "Array") -> "Array":
     return 1 - class_mean(bits_N, sample.labels, weights_BN) / uniform
 
 
-def in_turns(labels_N: "Array", seed: int) -> "Array":
+def in_turns(labels_N: "Integers", seed: int) -> "Integers":
     """Return the examples in a seeded order that takes from each class in turn, as long as it has some."""
     import numpy as np
 
@@ -57,5 +56,5 @@ def in_turns(labels_N: "Array", seed: int) -> "Array":
     for c in range(int(labels_N.max()) + 1):
         own = np.flatnonzero(labels_N == c)
         rank_N[np.random.default_rng(mix(seed, "mdl", c)).permutation(own)] = np.arange(len(own))
-    order: Array = np.lexsort((labels_N, rank_N))
+    order: Integers = np.lexsort((labels_N, rank_N))
     return order

@@ -3,28 +3,27 @@
 With more than two classes a component counts with the class that it tells best from the rest.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.selection.scores import Sample
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats, Integers
 
-    Array = NDArray[Any]
 
 # Shapes: N examples, B rows of weights, C components.
 
 
-def score(sample: Sample, weights_BN: "Array") -> "Array":
+def score(sample: Sample, weights_BN: "Floats") -> "Floats":
     """Return (B,) means over the leading components."""
     import numpy as np
 
     found_BC = correlations(sample.mapped, sample.labels, weights_BN)
-    top: Array = np.sort(found_BC, axis=1)[:, -sample.top_components :].mean(axis=1)
+    top: Floats = np.sort(found_BC, axis=1)[:, -sample.top_components :].mean(axis=1)
     return top
 
 
-def correlations(states_NC: "Array", labels_N: "Array", weights_BN: "Array") -> "Array":
+def correlations(states_NC: "Floats", labels_N: "Integers", weights_BN: "Floats") -> "Floats":
     """Return (B, C) each component's |weighted correlation| with the class that it tells best."""
     import numpy as np
 

@@ -4,16 +4,16 @@ The other scores read a model that has seen the whole text; the plugged-in layer
 encoder. P_in is drawn as PiFi draws it, or fitted by least squares to the layer's pooled inputs.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.selection.scores import Sample, Undefined
 from graftlab.selection.scores.probe import recognised
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from graftlab.contracts.arrays import Floats
 
 
-def score(sample: Sample, weights_BN: "NDArray[Any]") -> "NDArray[Any]":
+def score(sample: Sample, weights_BN: "Floats") -> "Floats":
     """Return (B,) chance-corrected accuracies.
 
     Raises:

@@ -6,25 +6,23 @@ it reads, are fitted without that fold.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.selection import space
 from graftlab.selection.scores import Sample, class_mean
 from graftlab.selection.scores._classifier import probabilities
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
+    from graftlab.contracts.arrays import Floats
 
 
-def score(sample: Sample, weights_BN: "Array") -> "Array":
+def score(sample: Sample, weights_BN: "Floats") -> "Floats":
     """Return (B,) chance-corrected accuracies."""
     num_folds = int(sample.folds.max()) + 1
     return recognised(sample, [sample.states] * num_folds, weights_BN)
 
 
-def recognised(sample: Sample, states: "Sequence[Array]", weights_BN: "Array") -> "Array":
+def recognised(sample: Sample, states: "Sequence[Floats]", weights_BN: "Floats") -> "Floats":
     """Return (B,) chance-corrected accuracies, where fold f reads the states `states[f]` (N, D).
 
     Raises:
