@@ -12,7 +12,7 @@ import runpy
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
@@ -60,6 +60,8 @@ def is_section(kind: Any) -> bool:
 def words(kind: Any) -> str:
     """Return a field's type as a reader of YAML says it."""
     origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return words(inner[0])
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in inner)
     if origin in (Union, types.UnionType):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from graftlab.config import Section
+from graftlab.config import ModelName, Section
 from graftlab.contracts import Note, Problem
 from graftlab.errors import ModelError, Refused, missing_extra
 from graftlab.seeds import mix
@@ -21,7 +21,7 @@ PROBLEM_TYPES = {"classes": "single_label_classification", "regression": "regres
 class Source(Section):
     """Where a pretrained model comes from and how it computes."""
 
-    model: str
+    model: ModelName
     """Alias, hub id, or folder with config.json and safetensors."""
     revision: str | None = None
     """Branch, tag or commit on the hub; the main branch unless given; the run records the commit."""

@@ -4,10 +4,10 @@ from graftlab.config.document import Document, given, lay_over, merge, read, rec
 from graftlab.config.dump import dump
 from graftlab.config.parser import Parsed, read_yaml
 from graftlab.config.problems import Problems, closest
-from graftlab.config.section import Conflict, Paths, Section, expand
+from graftlab.config.section import Conflict, ModelName, Paths, Section, expand
 from graftlab.config.validation import build
 
 __all__ = [
-    "Conflict", "Document", "Parsed", "Paths", "Problems", "Section",
+    "Conflict", "Document", "ModelName", "Parsed", "Paths", "Problems", "Section",
     "build", "closest", "dump", "expand", "given", "lay_over", "merge", "read", "read_yaml", "recipes",
 ]  # fmt: skip

@@ -24,6 +24,9 @@ class Document:
     """Where each key stands: in a file, or among the overrides."""
     origin: Place | None = None
     """What the values were given by, if they stand in no file."""
+    from_shell: bool = False
+    """Whether relative paths are meant from the shell's folder wherever they stand: in the config.yaml of a
+    run, whose paths are absolute but for those of one that was made portable."""
 
     def place(self, *location: str | int) -> Place:
         """Return where a key stands, or else the nearest key around it, or else the file."""
@@ -32,6 +35,16 @@ class Document:
                 return replace(self.places[location[:length]], key=location)
         whole = Place(str(self.path)) if self.origin is None else self.origin
         return replace(whole, key=location)
+
+    def folder(self, *location: str | int) -> Path:
+        """Return what a path at a key is relative to: its file's folder, or the shell's where it is in none.
+
+        Recipes have no folder of their own: they are read as if they stood in the shell's.
+        """
+        file = self.place(*location).file
+        if self.from_shell or not file or Path(file).is_relative_to(RECIPES):
+            return Path.cwd()
+        return Path(file).absolute().parent
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:

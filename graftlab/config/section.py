@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -25,6 +25,13 @@ def expand(path: Path) -> Path:
     if any(len(os.fsencode(part)) > MAX_NAME for part in Path(text).parts):
         raise ValueError(f"a part of the path is longer than {MAX_NAME} bytes")
     return Path(text).expanduser()
+
+
+class NamesModel:
+    """Marks the text of a field that names a pretrained model: an alias, a hub id, or a folder."""
+
+
+ModelName = Annotated[str, NamesModel()]
 
 
 class Conflict(ValueError):

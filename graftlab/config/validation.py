@@ -3,7 +3,8 @@
 import json
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import annotated_types
@@ -12,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from graftlab.config.document import Document
 from graftlab.config.parser import Location
+from graftlab.config.paths import absolute, elsewhere, is_model, names_model, sections
 from graftlab.config.problems import Problems, unknown_key
 from graftlab.config.section import Conflict, Section
 
@@ -48,20 +50,24 @@ def build(
 ) -> SectionT | None:
     """Return the section that `values` describe; `where` is the section's key in the document.
 
-    Types are taken strictly: "3" is not a number and 1 is not true. With `problems`, what is wrong
-    is added to them and None returned.
+    Paths become absolute: each is relative to the file that it stands in. Types are taken strictly: "3" is
+    not a number and 1 is not true. With `problems`, what is wrong is added to them and None returned.
 
     Raises:
         ConfigError: something is wrong, and no `problems` were given to collect it.
     """
     own = Problems() if problems is None else problems
-    values = {} if values is None else values
+    sayer, before = _Sayer(document, where, own), len(own)
+    _refuse_misplaced(section, values, sayer)
+    values = absolute(section, {} if values is None else values, document, where)
     try:
         # By way of JSON because pydantic's strict mode takes a list for a tuple, and text for a
         # path, only from there.
-        return section.model_validate_json(json.dumps(values), strict=True)
+        built = section.model_validate_json(json.dumps(values), strict=True)
+        if len(own) == before:
+            return built
     except ValidationError as error:
-        _explain(section, error, values, _Sayer(document, where, own))
+        _explain(section, error, values, sayer)
     if problems is None:
         own.raise_if_any()
     return None
@@ -79,6 +85,22 @@ class _Sayer(typing.NamedTuple):
 
     def dotted(self, location: Location) -> str:
         return ".".join(map(str, (*self.where, *location)))
+
+
+def _refuse_misplaced(section: type[Section], values: Any, sayer: _Sayer) -> None:
+    """Refuse a model's name that is a folder where the command is given, but not where its file stands."""
+    for key, field in section.model_fields.items():
+        name = values.get(key) if isinstance(values, dict) else None
+        at = (*sayer.where, key)
+        if not (isinstance(name, str) and names_model(field) and is_model(Path(name))):
+            continue
+        if (written := elsewhere(name, sayer.document, at)) is not None:
+            said = (
+                f"{sayer.dotted((key,))} {name!r} is a folder where you are, but paths in a run file are "
+                f"relative to it. Write {written!r} for that folder; for a model of that name on the "
+                f"hub, be elsewhere."
+            )
+            sayer.say((key,), said, kind="ambiguous", given=name)
 
 
 def _explain(section: type[Section], error: ValidationError, values: Any, sayer: _Sayer) -> None:
@@ -131,15 +153,8 @@ def _models(section: type[BaseModel], location: Location) -> list[dict[str, Fiel
         if isinstance(key, int):
             continue
         fields = [model.model_fields[key] for model in found if key in model.model_fields]
-        found = [model for field in fields for model in _inside(field.annotation)]
+        found = [model for field in fields for model in sections(field.annotation)]
     return [model.model_fields for model in found]
-
-
-def _inside(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in typing.get_args(annotation):
-        yield from _inside(argument)
 
 
 def _field(section: type[Section], location: Location) -> FieldInfo | None:

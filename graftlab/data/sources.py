@@ -53,7 +53,11 @@ def local_files(config: DataSection) -> dict[str, Path]:
     if not config.data_dir:
         return {}
     if not config.data_dir.is_dir():
-        raise DataError(f"task.data_dir: there is no folder {config.data_dir} (in {Path.cwd()}).")
+        raise DataError(
+            f"task.data_dir: there is no folder {config.data_dir.absolute()}.",
+            place=Place(key=("data_dir",)),
+            kind="missing",
+        )
     found = {split: _split_file(config.data_dir, split) for split in SPLITS}
     if not any(found.values()):
         raise no_train(config.data_dir)

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 
 from graftlab.config import Document, Problems, Section
 from graftlab.config.parser import Location
+from graftlab.config.paths import elsewhere
 from graftlab.contracts import BackboneKind, Method, Note, TaskKind
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DataError, Fault, GraftlabError, missing_extra, unknown
+from graftlab.errors import (
+    ConfigError,
+    DataError,
+    Fault,
+    GraftlabError,
+    Words,
+    missing_extra,
+    unknown,
+)
 from graftlab.runfile import measures
 from graftlab.runfile.records import Part
 from graftlab.weights import pretrained
@@ -145,6 +154,14 @@ def _not_on_quantized(method: Part[Method], backbone: Part[BackboneKind]) -> str
     return method.module.on_quantized(method.config, quantization.bits)
 
 
+def folder_for_a_name(document: Document, backbone: Part[BackboneKind]) -> Iterator[Note]:
+    """Yield that a folder goes before the model of the same name."""
+    values = document.values["backbone"]
+    name, model = values.get("model"), getattr(backbone.config, "model", None)
+    if name != model and isinstance(name, str) and pretrained.is_known(name):
+        yield Note.of("folder_of_that_name", model=name, folder=model)
+
+
 def notes(document: Document, training: "Training", tracking: "Tracking") -> Iterator[Note]:
     """Yield what is given and has no effect here, with its place."""
     if training.max_steps and _differs(document, "training", training, "epochs"):
@@ -188,8 +205,21 @@ def add(
     """Add what a part has found in its section, each where its key stands."""
     for problem in found:
         placed = problem.within(section)
-        place = placed.place or document.place(*placed.place.key)
-        problems.add(replace(placed, place=place), error)
+        key = placed.place.key
+        hint = _elsewhere(document, key)
+        place = placed.place or document.place(*key)
+        problems.add(replace(placed, place=place, remedies=(*placed.remedies, *hint)), error)
+
+
+def _elsewhere(document: Document, key: Location) -> list[Words]:
+    """Return what to write for a path that lies where the command is given, and not where its file stands."""
+    given: object = document.values
+    for part in key:
+        given = given.get(part) if isinstance(given, dict) else None
+    written = elsewhere(given, document, key) if isinstance(given, str) else None
+    if written is None:
+        return []
+    return [(f"Paths in a run file are relative to it: write {written!r}.",)]
 
 
 def _any_of(names: Iterable[str]) -> str:

@@ -3,11 +3,13 @@
 import functools
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from graftlab import registry
 from graftlab.config import Document, Problems, build, closest, merge, read_yaml
 from graftlab.config.parser import Location
+from graftlab.config.paths import model as model_name
 from graftlab.contracts import BackboneKind, HookKind, Method, TaskKind
 from graftlab.errors import GraftlabError, unknown
 from graftlab.runfile import measures
@@ -190,7 +192,7 @@ def _with_places(document: Document, above: Location, below: Location) -> Docume
         for at, place in document.places.items()
         if at[: len(above)] == above and len(at) > len(above)
     }
-    return Document(document.path, document.values, {**places, **document.places})
+    return replace(document, places={**places, **document.places})
 
 
 def _near(name: object) -> Iterable[str]:
@@ -219,7 +221,7 @@ def backbone(document: Document, problems: Problems) -> Part[BackboneKind] | Non
         return None
     if kind is None:
         try:
-            kind = pretrained.kind_of(str(model))
+            kind = pretrained.kind_of(model_name(str(model), document, ("backbone", "model")))
         except GraftlabError as error:
             problems.include(error, document.place("backbone", "model"))
             return None

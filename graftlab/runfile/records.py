@@ -91,4 +91,4 @@ class RunFile:
     hooks: tuple[Part[HookKind], ...] = ()
     """What the run brings beside its method, in this order."""
     notes: tuple[Note, ...] = ()
-    """Keys that are given and have no effect here."""
+    """What a reader of the file has to know: keys without effect, a folder where a model's name was meant."""

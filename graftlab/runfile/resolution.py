@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from graftlab.config import Document, Paths, Problems, Section, build, expand, read
+from graftlab.config import Document, Paths, Problems, Section, build, read
 from graftlab.config import given as given_values
 from graftlab.contracts import BackboneKind, HookKind, Method, TaskKind
 from graftlab.errors import (
@@ -93,7 +93,10 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
         seed=root.seed,
         deterministic=root.deterministic,
         resolved={},
-        notes=tuple(checks.notes(document, found.training, found.tracking)),
+        notes=(
+            *checks.folder_for_a_name(document, found.backbone),
+            *checks.notes(document, found.training, found.tracking),
+        ),
     )
     return replace(file, resolved=_resolved(file))
 
@@ -151,7 +154,7 @@ def _resolved(file: RunFile) -> dict[str, object]:
     hooks = [{"name": part.name, **_plain(part.config)} for part in file.hooks]
     return {
         "name": file.name,
-        "backbone": {"kind": file.backbone.name, **_local(_plain(file.backbone.config))},
+        "backbone": {"kind": file.backbone.name, **_plain(file.backbone.config)},
         "task": _task(file.task),
         "method": {"name": file.method.name, **_plain(file.method.config)},
         **({"hooks": hooks} if hooks else {}),
@@ -186,7 +189,8 @@ def began_with(run: Run, finished: bool = False) -> RunFile:
     Raises:
         ConfigError, DataError, ModelError: as `resolve`.
     """
-    file = resolve(document := read(run.config), finished)
+    document = replace(read(run.config), from_shell=True)
+    file = resolve(document, finished)
     model, before = getattr(file.backbone.config, "model", None), _source(run)
     known = pretrained.aliases().get(str(model), {}).get("id")
     if before is None or known in (None, before):
@@ -230,11 +234,3 @@ def _plain(value: object) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     return str(value.absolute()) if isinstance(value, Path) else value
-
-
-def _local(backbone: dict[str, object]) -> dict[str, object]:
-    """Return the section with a model's folder absolute."""
-    model = backbone.get("model")
-    if isinstance(model, str) and (expand(Path(model)) / "config.json").is_file():
-        return {**backbone, "model": str(expand(Path(model)).absolute())}
-    return backbone

@@ -147,7 +147,7 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
     """
     if folder := _local(model):
         notes: tuple[Note, ...] = ()
-        if model in aliases() or (_is_hub_id(model) and "/" in model):
+        if is_known(model):
             notes = (Note.of("folder_of_that_name", model=model, folder=str(folder.resolve())),)
         if revision:
             raise ModelError(
@@ -185,6 +185,11 @@ def _local(model: str) -> Path | None:
 def _is_hub_id(model: str) -> bool:
     """Say whether a model of that name can exist on the hub: `name` or `owner/name`."""
     return bool(re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model, re.ASCII)) and ".." not in model
+
+
+def is_known(model: str) -> bool:
+    """Return whether a name is an alias, or that of a model on the hub: `owner/name`."""
+    return model in aliases() or (_is_hub_id(model) and "/" in model)
 
 
 def _not_found(model: str) -> str:

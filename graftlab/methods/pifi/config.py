@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from graftlab.config import Conflict, Section
+from graftlab.config import Conflict, ModelName, Section
 from graftlab.methods.pifi import donors
 from graftlab.selection import Config as Selection
 from graftlab.weights import surgery
@@ -35,7 +35,7 @@ class Config(Section):
     too), a GELU (so that P_in and P_out are a trainable MLP of the same size), or nothing."""
     projections: bool = True
     """With `plug: none`: keep P_in and P_out. Without them the head reads the encoder: the `base` of PiFi."""
-    llm: str | None = Field("llama3.1", validate_default=True)
+    llm: ModelName | None = Field("llama3.1", validate_default=True)
     """The donor: alias, hub id, or folder with config.json and safetensors; only the layer is read of it.
     Null in the run's config where neither layer nor projections are there."""
     revision: str | None = None
