@@ -193,15 +193,6 @@ def test_list_names_everything_with_what_it_is():
     assert "'methods'" in invoke("list", "method").stderr
 
 
-def test_list_shows_runs_and_whether_they_finished(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.yaml").write_text("seed: 0\n")
-    (tmp_path / "a" / "result.json").write_text("{}")
-    result = invoke("list", "runs", "--runs", tmp_path, "--json")
-    assert json.loads(result.stdout) == {"runs": {"a": "finished", "b": "not finished"}}
-
-
 @pytest.mark.parametrize("recipe", ["template", "glue/sst2-lora"])
 def test_init_copies_a_recipe_that_works_where_it_lies_and_never_overwrites(run_file, recipe):
     assert invoke("init", recipe, "--out", "mine.yaml").exit_code == 0

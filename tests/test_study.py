@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from graftlab import cli, config, study
 from graftlab.errors import ConfigError, Stopped, StudyIncomplete
 from graftlab.report import page
-from graftlab.rundir import files
+from graftlab.rundir import files, spreadsheet
 from graftlab.rundir.run import Run
 from graftlab.study import child, comparison, tables
 
@@ -330,7 +330,7 @@ def test_choosing_by_the_first_seed_runs_only_what_is_chosen_at_the_others(monke
 
 def test_text_that_a_spreadsheet_would_run_is_defused():
     rows = [{"=a": "=HYPERLINK(1)", "b": -1.5, "c": "-x"}]
-    assert tables._csv(rows) == "'=a,b,c\n'=HYPERLINK(1),-1.5,'-x\n"
+    assert spreadsheet.text(rows) == "'=a,b,c\n'=HYPERLINK(1),-1.5,'-x\n"
 
 
 def test_json_and_csv_hold_every_run():

@@ -59,3 +59,12 @@ def aligned(rows: Sequence[tuple[str, str]]) -> str:
         space = f"\n{'':{width + 4}}" if text and len(name) > width else "  "
         lines.append(f"  {name:<{width}}{space}{text}".rstrip())
     return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a reader says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,12 +1,23 @@
 """List methods, hooks, tasks, backbones, metrics, plots, analyses, recipes and runs, each with what it is."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graftlab.commands._options import Json, aligned, emit
+from graftlab.commands._options import Json, aligned, duration, emit
+
+if TYPE_CHECKING:
+    from graftlab.runs.status import Row
+
+RUNS = "runs"
+SHOWN = (
+    *("run", "status", "score", "metric", "method", "task", "backbone", "trained", "date", "time"),
+    "cause",
+)
+NUMBERS = ("score", "trained", "time")
 
 
 def command(
@@ -20,11 +31,25 @@ def command(
     folder: Annotated[
         Path, typer.Option("--runs", metavar="DIR", help="Where the run directories are.")
     ] = Path("runs"),
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="KEY=VALUE",
+            help="Only runs with this: a column, or a key of config.yaml as in method.rank=8.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", metavar="COLUMN", help="As in score; -score is descending."),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print runs as CSV.")] = False,
     as_json: Json = False,
 ) -> None:
     """List methods, hooks, tasks, backbones, metrics, plots, analyses, recipes and runs.
 
-    Each with what it is.
+    Each with what it is; runs, studies and selections as a table: how they stand, scores, what they are.
+    With --runs STUDY, the runs of a study.
     """
     from graftlab.errors import ConfigError, unknown
 
@@ -37,12 +62,25 @@ def command(
         "plots": lambda: _modules("plots"),
         "analyses": lambda: _modules("analyses"),
         "recipes": _recipes,
-        "runs": lambda: _runs(folder),
     }
-    if what is not None and what not in lists:
-        raise ConfigError(f"cannot list: {unknown('word', what, lists)}")
-    found = {name: lists[name]() for name in ([what] if what else lists)}
-    emit(found, as_json, "\n\n".join(_block(name, found[name]) for name in found))
+    if what is not None and what not in (*lists, RUNS):
+        raise ConfigError(f"cannot list: {unknown('word', what, [*lists, RUNS])}")
+    if what != RUNS and (where or sort or as_csv):
+        raise ConfigError("--where, --sort and --csv are for runs: graftlab list runs.")
+    found: dict[str, object] = {}
+    blocks = []
+    for name in [what] if what else [*lists, RUNS]:
+        if name == RUNS:
+            rows = _runs(folder, where or (), sort)
+            found[name] = [dataclasses.asdict(row) for row in rows]
+            blocks.append(_table(rows))
+        else:
+            found[name] = entries = lists[name]()
+            blocks.append(_block(name, entries))
+    if as_csv:
+        print(_csv(rows), end="")
+        return
+    emit(found, as_json, "\n\n".join(blocks))
 
 
 def _block(name: str, entries: dict[str, str]) -> str:
@@ -101,8 +139,53 @@ def _recipes() -> dict[str, str]:
     }
 
 
-def _runs(folder: Path) -> dict[str, str]:
-    from graftlab.rundir.run import Run
+def _runs(folder: Path, where: Sequence[str], sort: str | None) -> "list[Row]":
+    from graftlab.runs import overview
 
-    runs = (Run(config.parent) for config in sorted(folder.glob("*/config.yaml")))
-    return {run.path.name: "finished" if run.finished else "not finished" for run in runs}
+    return overview.rows(folder, where, sort)
+
+
+def _csv(rows: "Sequence[Row]") -> str:
+    from graftlab.rundir import spreadsheet
+    from graftlab.runs import overview
+
+    return spreadsheet.text(map(dataclasses.asdict, rows), overview.COLUMNS)
+
+
+def _table(rows: "Sequence[Row]") -> str:
+    """Return the rows under a head; columns that are empty throughout are left out."""
+    lines = [[_words(row).get(name, "") for name in SHOWN] for row in rows]
+    used = [n for n, name in enumerate(SHOWN) if n == 0 or any(line[n] for line in lines)]
+    shown = [[line[n] for n in used] for line in ([*SHOWN], *lines)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    right = [SHOWN[n] in NUMBERS for n in used]
+    text = [
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in shown
+    ]
+    return "\n".join(text) if rows else f"{RUNS}\n  none"
+
+
+def _words(row: "Row") -> dict[str, str]:
+    error = "" if row.standard_error is None else f" ± {row.standard_error:.4f}"
+    return {
+        "run": f"{row.run}/" if row.kind == "study" else row.run,
+        "status": row.status,
+        "score": "" if row.score is None else f"{row.score:.4f}{error}",
+        "metric": " ".join(filter(None, (row.split, row.metric))),
+        "method": row.method or "",
+        "task": row.task or "",
+        "backbone": _short(row.backbone or ""),
+        "trained": "" if row.trained is None else f"{row.trained:,}",
+        "date": (row.date or "")[:16],
+        "time": "" if row.seconds is None else duration(row.seconds),
+        "cause": row.cause or "",
+    }
+
+
+def _short(backbone: str) -> str:
+    """Return the last word of a folder's path; a hub id is whole."""
+    return Path(backbone).name if Path(backbone).is_absolute() else backbone

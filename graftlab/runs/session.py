@@ -10,7 +10,7 @@ from graftlab.errors import ANOTHER, LOGGED, ConfigError, DiskError, GraftlabErr
 from graftlab.rundir import files
 from graftlab.rundir.run import BESIDE, Run
 from graftlab.runfile import RunFile
-from graftlab.runs import material, trials
+from graftlab.runs import material, status, trials
 from graftlab.runs.execution import Execution, Options
 from graftlab.training import checkpoint
 from graftlab.training.parallel import launch
@@ -137,6 +137,6 @@ def _carry_out(
                 )
                 log.exception(message)
                 raise DiskError(message) from error
-            log.exception("a bug in graftlab or in a package that it uses")
+            log.exception(f"{status.BUG} or in a package that it uses")
             error.add_note(f"{LOGGED}{run.log}.")
             raise

@@ -9,8 +9,9 @@ from typing import Any
 from graftlab import config
 from graftlab.data import foreign_code
 from graftlab.errors import ConfigError
+from graftlab.rundir import files
 from graftlab.rundir.run import Run
-from graftlab.runs import material
+from graftlab.runs import material, overview, status
 from graftlab.runs.identity import HARMLESS
 from graftlab.study import child
 from graftlab.study.comparison import Done, choices, chosen_at
@@ -57,15 +58,25 @@ def _carry_out(
         work = _Work(out / "runs", quiet, again)
         choose = plan.study.choose
         if choose is None or choose.seeds == "all":
+            _announce(out, plan.runs)
             return work.do(plan.runs)
         first = chosen_at(choose, plan.seeds)
-        done = work.do([run for run in plan.runs if run.seed in first])
+        at_first = [run for run in plan.runs if run.seed in first]
+        _announce(out, at_first)
+        done = work.do(at_first)
         cells: dict[Cell, list[Done]] = {}
         for run in done:
             cells.setdefault(run.planned.cell, []).append(run)
         chosen = choices(cells, choose, plan.seeds)
         rest = [run for run in plan.runs if run.seed not in first and run.cell in chosen]
+        _announce(out, [*at_first, *rest])
         return done + work.do(rest)
+
+
+def _announce(out: Path, runs: Sequence[Planned]) -> None:
+    """Write which runs the study asks for, so that those that wait can be seen."""
+    listed = [{"run": run.name, **status.named(run.file.resolved)} for run in runs]
+    files.write_json(out / overview.PLAN, listed)
 
 
 class _Work:

@@ -1,19 +1,14 @@
 """A comparison as a table on the terminal, as JSON and as CSV."""
 
-import csv
 import dataclasses
-import io
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from graftlab.rundir import files
+from graftlab.rundir import files, spreadsheet
 from graftlab.study.comparison import Comparison, Row, Summary
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
 
 FILE_WIDTH = 200  # columns; a ranking with three settings fits
 
@@ -26,8 +21,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 def write(comparison: Comparison, out: Path) -> None:
     """Write comparison.json, comparison.csv (a line a row of the table) and runs.csv (a line a run)."""
     files.write_json(out / "comparison.json", as_json(comparison))
-    files.write_text(out / "comparison.csv", _csv(map(_flat, comparison.rows)))
-    files.write_text(out / "runs.csv", _csv(comparison.runs))
+    files.write_text(out / "comparison.csv", spreadsheet.text(map(_flat, comparison.rows)))
+    files.write_text(out / "runs.csv", spreadsheet.text(comparison.runs))
 
 
 def _flat(row: Row) -> dict[str, Any]:
@@ -58,21 +53,6 @@ def _columns(split: str, summary: Summary) -> dict[str, float | None]:
         f"{split}_deviation": summary.deviation,
         f"{split}_standard_error": summary.standard_error,
     }
-
-
-def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    rows = list(rows)
-    fields = list(dict.fromkeys(key for row in rows for key in row))
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(map(_harmless, fields))
-    writer.writerows([_harmless(row.get(field)) for field in fields] for row in rows)
-    return stream.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    """Return text so that no spreadsheet runs it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def show(comparison: Comparison) -> None:
