@@ -315,13 +315,49 @@ def analyses() -> str:
     """Return the columns of the tables that analyses make."""
     parts = []
     for name in registry.own("analyses"):
-        row = registry.find("analyses", name).Row
-        about = dict(members(row))
+        analysis = registry.find("analyses", name)
+        row = analysis.row(contracts.Asked(quantities=_quantities()))
+        found_in = members(analysis.Row) if analysis.Row else ()
+        about = {c: _about_column(c) for c, _ in columns(row)} | dict(found_in)
         found = ((f"`{c}`", NOUNS[kind], about.get(c, "")) for c, kind in columns(row))
         parts.append(
             f"{registry.describe('analyses', name)}\n\n{table(('column', 'value', 'what'), found)}"
         )
     return "\n".join(parts)
+
+
+def _quantities() -> dict[str, contracts.Quantity]:
+    return {name: registry.find("quantities", name) for name in registry.own("quantities")}
+
+
+ABOUT = {
+    "model": "What the model is called among those analysed.",
+    "checkpoint": "Training steps taken, where that is known.",
+    "layer": "The weight's name.",
+    "type": "How it was adapted: lora, full, ...",
+    "task_type": "Family of tasks, or the task's name: figures are grouped by it.",
+    "rank": "Of the adapter, where it has one.",
+    "sv_0": "Singular values of the weight, the largest first: `sv_0` to `sv_9`.",
+    "number": "The first number in its name: which layer.",
+    "module": "The layer's own name, as in `q_proj`.",
+    "rows": "Of the weight as it lies in the model.",
+    "columns": "Of the same; 1 of a bias.",
+    "change_sv_0": "Singular values of its change.",
+    "route": "How they were found: gram, factors, or full where a Gram matrix is too coarse.",
+    "note": "Why numbers are missing, if they are.",
+}
+
+
+def _about_column(name: str) -> str:
+    """Return what a column of spectra holds: of a quantity, its own first line."""
+    if name in ABOUT or name.startswith(("sv_", "change_sv_")):
+        return ABOUT.get(name, "the same")
+    if name.startswith("null_"):
+        return "The same of a random change of the same rank and size."
+    about = registry.own("quantities")
+    if name in about:
+        return registry.describe("quantities", name)
+    return f"`{name.removeprefix('change_')}` of the change."
 
 
 def commands() -> str:
@@ -410,6 +446,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "contract-metric": lambda: contract(contracts.Metric),
     "contract-plot": lambda: contract(contracts.Plot),
     "contract-analysis": lambda: contract(contracts.Analysis),
+    "contract-quantity": lambda: contract(contracts.Quantity),
     "analyses": analyses,
     "contract-score": lambda: contract(contracts.LayerScore),
     "ladder": ladder,

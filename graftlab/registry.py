@@ -23,6 +23,7 @@ from graftlab.contracts import (
     Method,
     Metric,
     Plot,
+    Quantity,
     TaskKind,
 )
 from graftlab.contracts.modules import provided
@@ -30,7 +31,7 @@ from graftlab.errors import ConfigError, unknown
 
 KINDS = (
     *("analyses", "backbones", "commands", "hooks", "methods", "metrics"),
-    *("plots", "scores", "tasks"),
+    *("plots", "quantities", "scores", "tasks"),
 )
 FOLDERS = {"scores": "selection/scores"}  # of kinds that belong to one part
 CONTRACTS: dict[str, type] = {
@@ -40,14 +41,17 @@ CONTRACTS: dict[str, type] = {
     "methods": Method,
     "metrics": Metric,
     "plots": Plot,
+    "quantities": Quantity,
     "scores": LayerScore,
     "tasks": TaskKind,
 }
 
+IRREGULAR = {"analyses": "analysis", "quantities": "quantity"}
+
 
 def singular(kind: str) -> str:
     """Return what one of a kind is called."""
-    return "analysis" if kind == "analyses" else kind.removesuffix("s")
+    return IRREGULAR.get(kind) or kind.removesuffix("s")
 
 
 def _folder(kind: str) -> Path:
@@ -104,6 +108,8 @@ def find(kind: Literal["methods"], name: str) -> Method: ...
 def find(kind: Literal["metrics"], name: str) -> Metric: ...
 @overload
 def find(kind: Literal["plots"], name: str) -> Plot: ...
+@overload
+def find(kind: Literal["quantities"], name: str) -> Quantity: ...
 @overload
 def find(kind: Literal["scores"], name: str) -> LayerScore: ...
 @overload

@@ -13,6 +13,7 @@ LADDER = (
         "config": "YAML with the place of every key, and frozen sections that refuse unknown ones",
         "rundir": "the run directory: its files, written whole or not at all, and where they came from",
         "programs": "generated programs against their tests, in a sandbox",
+        "spectra": "singular values and vectors of weights and of their changes",
     },
     {
         "contracts": "the records and moments that parts hand to each other, and what each kind provides"
@@ -23,6 +24,7 @@ LADDER = (
         "weights": "pretrained weights: found, fetched, quantized, taken apart, or one layer at a time",
         "data": "rows: read from wherever they are, checked and split",
         "analyses": "questions asked of trained weights; one file an analysis, one table each",
+        "quantities": "numbers of a weight that was changed; one file a quantity, one column each",
         "plots": "one file a plot: one function computes, another draws",
     },
     {
@@ -46,6 +48,7 @@ LADDER = (
         "study": "runs that are compared: planned, carried out, summed up",
     },
     {
+        "explanation": "what training did to weights: what can be analysed, tables, figures",
         "release": "what leaves the house: export, merge with a certificate, push to a hub",
         "testing": "what every part must keep, written once over the registry's names",
         "demo": "a study on handwritten digits that needs no download",
@@ -57,6 +60,6 @@ LADDER = (
 )
 RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}
 
-MAY_FIND = {"auto", "runfile", "runs", "planning", "inference", "study", "release", "demo", "testing",
-            "commands", "cli"}  # fmt: skip
+MAY_FIND = {"auto", "runfile", "runs", "planning", "inference", "study", "release", "explanation",
+            "demo", "testing", "commands", "cli"}  # fmt: skip
 """Rooms that may look parts up by name; what a lower one needs of a method or a task is handed to it."""

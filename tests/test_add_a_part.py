@@ -48,12 +48,10 @@ def test_the_analysis_is_asked_about_every_run(installed):
     )
     run(installed, "graftlab", "run", "digits.yaml", "--out", "digits")
     found = json.loads(run(installed, "graftlab", "analyse", "digits", "--json"))["analyses"]
-    assert set(found) == {"largest_entry", "weight_change"}
-    for one, other in zip(
-        found["largest_entry"]["rows"], found["weight_change"]["rows"], strict=True
-    ):
-        assert one["weight"] == other["weight"]
-        assert 0 < one["largest"] <= other["spectral"]
+    assert set(found) == {"largest_entry", "spectra"}
+    for one, other in zip(found["largest_entry"]["rows"], found["spectra"]["rows"], strict=True):
+        assert one["weight"] == other["layer"]
+        assert 0 < one["largest"] <= other["change_spectral_norm"]
     assert (installed / "digits" / "analysis" / "largest_entry.csv").is_file()
 
 

@@ -1,94 +1,110 @@
-"""Every analysis keeps the promises of `graftlab.testing`; numbers of weights by closed forms and numpy."""
+"""Every analysis keeps the promises of `graftlab.testing`; targets of each kind come to the right weights."""
 
 import csv
+import itertools
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from finished_runs import finish
+import transformers
+from finished_runs import finish, make_bert
+from peft import LoraConfig, PeftModel, get_peft_model
 from typer.testing import CliRunner
 
-from graftlab import cli, inference
-from graftlab.analyses import weight_change
-from graftlab.contracts import Change
-from graftlab.errors import ConfigError
-from graftlab.inference import analysis
+from graftlab import cli, explanation, inference, registry
+from graftlab.analyses import spectra
+from graftlab.contracts import Asked, Change
+from graftlab.errors import ConfigError, ModelError
+from graftlab.explanation import targets
+from graftlab.explanation.kept import OnDisk
+from graftlab.explanation.spool import Spool
 from graftlab.plots import training_dynamics, weight_change_heatmap
 from graftlab.testing.analyses import *  # noqa: F403
-from graftlab.testing.analyses import Planted
+from graftlab.testing.analyses import Planted, asked
 
 
-def rows(*changes, **before):
-    return list(weight_change.rows(Planted("planted", changes, before)))
+def rows(*changes, how=None, **before):
+    return list(spectra.rows([Planted("planted", changes, before)], how or asked()))
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def orthogonal(size, columns, seed):
-    draws = torch.Generator().manual_seed(seed)
-    return torch.linalg.qr(torch.randn(size, columns, generator=draws, dtype=torch.float64)).Q
+    return torch.linalg.qr(drawn(size, columns, seed=seed)).Q
 
 
-PLANTED = torch.tensor([4.0, 2.0, 1e-3], dtype=torch.float64)
+VALUES = torch.tensor([4.0, 2.0, 1e-3], dtype=torch.float64)
 
 
 def factors():
-    return orthogonal(20, 3, 0) * PLANTED, orthogonal(15, 3, 1).T
+    return orthogonal(20, 3, 0) * VALUES, orthogonal(15, 3, 1).T
 
 
-def test_planted_singular_values_are_found():
+def test_planted_singular_values_of_a_change_are_found_without_the_weight():
     (found,) = rows(Change("layer.3.query.weight", *factors()))
-    assert found.spectral == pytest.approx(4)
-    assert found.frobenius == pytest.approx(math.sqrt(20 + 1e-6))
-    assert found.stable_rank == pytest.approx((20 + 1e-6) / 16)
-    assert (found.layer, found.module, found.rank) == (3, "query", 3)
-    assert (found.rows, found.columns) == (20, 15)
+    assert [found.change_sv_0, found.change_sv_1, found.change_sv_2] == pytest.approx([4, 2, 1e-3])
+    assert found.change_frobenius_norm == pytest.approx(math.sqrt(20 + 1e-6))
+    assert found.change_stable_rank == pytest.approx((20 + 1e-6) / 16)
+    assert (found.number, found.module, found.rank) == (3, "query", 2)
+    assert (found.rows, found.columns, found.route) == (20, 15, "factors")
+    assert {found.sv_0, found.relative_change, found.mean_principal_angle} == {None}
 
 
-@pytest.mark.parametrize("rank", [1, 3, 40])
-def test_values_of_factors_are_those_of_the_whole_matrix(rank):
-    draws = torch.Generator().manual_seed(rank)
-    left, right = torch.randn(20, rank, generator=draws), torch.randn(rank, 15, generator=draws)
-    found = weight_change.singular_values(left, right).numpy()
-    whole = np.linalg.svd(left.double().numpy() @ right.double().numpy(), compute_uv=False)
-    np.testing.assert_allclose(found, whole[: len(found)], rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(whole[len(found) :], 0, atol=1e-12)
-    np.testing.assert_allclose(
-        weight_change.singular_values((left.double() @ right.double()), None).numpy(), whole,
-        rtol=1e-10, atol=1e-12,
+def test_the_weight_and_its_change_are_told_beside_the_weight_before():
+    left, right = factors()
+    before = drawn(20, 15, seed=5)
+    (found,) = rows(Change("a.weight", left, right), **{"a.weight": before})
+    values = np.linalg.svd((before + left @ right).numpy(), compute_uv=False)
+    assert [getattr(found, f"sv_{k}") for k in range(10)] == pytest.approx(list(values[:10]))
+    assert found.relative_change == pytest.approx(math.sqrt(20 + 1e-6) / float(before.norm()))
+    assert "null_change_frobenius_norm" not in found._fields  # it is what a null is drawn with
+    assert found.null_change_stable_rank > found.change_stable_rank  # a random change is flat
+
+
+def test_the_sources_columns_come_first_under_its_names():
+    names = spectra.row(asked())._fields
+    assert names[:24] == (
+        "model", "checkpoint", "layer", "type", "task_type", "rank",
+        *(f"sv_{k}" for k in range(10)), "effective_rank", "rank_95_energy", "spectral_norm",
+        "condition_number", "sv_correlation", "left_space_similarity", "right_space_similarity",
+        "mean_principal_angle",
     )  # fmt: skip
-
-
-def test_rotating_the_factors_against_each_other_changes_nothing():
-    left, right = factors()
-    turn = orthogonal(3, 3, 2)
-    one, other = rows(
-        Change("a.weight", left, right), Change("a.weight", left @ turn, turn.T @ right)
-    )
-    assert one.frobenius == pytest.approx(other.frobenius, rel=1e-12)
-    assert one.stable_rank == pytest.approx(other.stable_rank, rel=1e-12)
-
-
-def test_a_change_is_told_relative_to_the_weight_where_that_is_at_hand():
-    left, right = factors()
-    change = Change("a.weight", left, right)
-    (found,) = rows(change, **{"a.weight": 3 * left @ right})
-    assert found.relative == pytest.approx(1 / 3)
-    assert rows(change)[0].relative is None
-    assert rows(change, **{"a.weight": torch.zeros(20, 15)})[0].relative is None
 
 
 def test_no_change_and_one_that_is_not_finite_have_defined_lines_and_the_rest_goes_on():
     left, right = factors()
-    none, broken, vector = rows(
+    none, broken, vector, elsewhere = rows(
         Change("a.weight", 0 * left, right),
         Change("b.weight", left / 0, right),
         Change("c.bias", torch.tensor([3.0, -4.0]), None),
+        Change("d.weight", left, right),
+        **{"d.weight": drawn(4, 4)},
     )
-    assert (none.frobenius, none.spectral, none.stable_rank, none.note) == (0.0, 0.0, None, None)
-    assert (broken.frobenius, broken.note) == (None, weight_change.NOT_FINITE)
-    assert (vector.frobenius, vector.spectral, vector.stable_rank) == (5.0, 5.0, 1.0)
+    assert (none.change_frobenius_norm, none.change_stable_rank, none.note) == (0.0, None, None)
+    assert (broken.change_frobenius_norm, broken.note) == (None, spectra.NOT_FINITE)
+    assert (vector.change_frobenius_norm, vector.change_stable_rank) == (5.0, 1.0)
     assert (vector.rows, vector.columns) == (2, 1)
+    assert (elsewhere.note, elsewhere.sv_0) == (spectra.ELSEWHERE, None)
+    assert elsewhere.change_sv_0 == pytest.approx(4)
+
+
+def test_what_is_kept_gives_the_same_table_and_nothing_is_computed_again(tmp_path, monkeypatch):
+    left, right = factors()
+    given = Change("a.weight", left, right), Change("b.bias", torch.ones(3), None)
+    how = Asked(top=3, quantities=asked().quantities, kept=OnDisk(tmp_path))
+    before = {"a.weight": drawn(20, 15, seed=5)}
+    first = rows(*given, how=how, **before)
+    assert first == rows(*given, **before)
+    with monkeypatch.context() as patch:
+        patch.setattr(np.linalg, "svd", None)
+        assert rows(*given, how=how, **before) == first
+    other = rows(*given, how=Asked(top=2, quantities=how.quantities, kept=how.kept), **before)
+    assert other[0].mean_principal_angle != first[0].mean_principal_angle
 
 
 def test_a_heat_map_adds_up_a_matrix_and_its_bias_as_squares():
@@ -119,15 +135,29 @@ def test_a_heat_map_adds_up_a_matrix_and_its_bias_as_squares():
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     methods = {"lora": {"rank": 3}, "full": {}, "pissa": {"rank": 2}, "prefix": {}, "bitfit": {}}
-    return {name: finish(folder, {"name": name, **own}) for name, own in methods.items()}
+    saved = {"save_every": 2, "keep_checkpoints": 5}
+    return {
+        name: finish(folder, {"name": name, **own}, training={"max_steps": 4, **saved})
+        for name, own in methods.items()
+    }
+
+
+def found_in(targets_given, options=None, kinds=("spectra",), out=None, **how):
+    with Spool() as spool:
+        models = targets.find([str(t) for t in targets_given], options or targets.Options(), spool)
+        asked_how = Asked(top=3, null=False, **how)
+        return explanation.carry_out(models, out, kinds, asked_how)[0][0].rows
 
 
 @pytest.mark.parametrize("name", ["lora", "full", "pissa", "bitfit"])
-def test_a_runs_changes_are_the_difference_of_its_merged_model_from_its_backbone(runs, name):
-    adapted = inference.load(runs[name].path)
-    tables, _ = analysis.carry_out(adapted, ["weight_change"], runs[name].path / "table")
-    (table,) = tables
-    found = {row.weight: row for row in table.rows}
+def test_a_runs_changes_are_the_difference_of_its_merged_model_from_its_backbone(
+    runs, name, tmp_path
+):
+    lines = found_in([runs[name].path], out=tmp_path)
+    kept = sorted(int(p.name.split("-")[1]) for p in runs[name].checkpoints.glob("step-*"))
+    assert sorted({row.checkpoint for row in lines}) == [step for step in kept if step]
+    found = {row.layer: row for row in lines if row.checkpoint == 4}
+    adapted = inference.load(runs[name].path, step=4)
     before = {n: p.clone() for n, p in fresh(adapted).named_parameters()}
     merged = dict(adapted.file.method.module.merge(adapted.model).named_parameters())
     moved = {n for n in before if not torch.allclose(merged[n], before[n], rtol=0, atol=1e-9)}
@@ -138,10 +168,13 @@ def test_a_runs_changes_are_the_difference_of_its_merged_model_from_its_backbone
         values = np.linalg.svd(change.reshape(len(change), -1), compute_uv=False)
         # merged weights are float32: their difference is known to some 1e-7 of the weight
         noise = 1e-6 * float(before[weight].detach().norm())
-        assert row.frobenius == pytest.approx(np.sqrt((values**2).sum()), rel=1e-3, abs=noise)
-        assert row.spectral == pytest.approx(values[0], rel=1e-3, abs=noise)
+        assert row.change_frobenius_norm == pytest.approx(
+            np.sqrt((values**2).sum()), rel=1e-3, abs=noise
+        )
+        assert row.change_spectral_norm == pytest.approx(values[0], rel=1e-3, abs=noise)
         size = float(before[weight].detach().double().norm())
-        assert row.relative == (pytest.approx(row.frobenius / size) if size else None)
+        if before[weight].dim() == 2:
+            assert row.relative_change == pytest.approx(row.change_frobenius_norm / size)
 
 
 def fresh(adapted):
@@ -152,7 +185,7 @@ def fresh(adapted):
 
 def test_a_run_that_changes_no_weight_is_refused_by_name_and_leaves_nothing(runs, tmp_path):
     with pytest.raises(ConfigError, match="prefix"):
-        analysis.carry_out(inference.load(runs["prefix"].path), (), tmp_path / "out")
+        found_in([runs["prefix"].path], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -161,19 +194,144 @@ def test_the_command_writes_every_table_and_figure_and_says_where(runs):
     said = CliRunner().invoke(cli.app, ["analyse", str(run), "--json"])
     assert said.exit_code == 0, said.output
     found = json.loads(said.stdout)
-    names = {"weight_change.csv", "weight_change.parquet", "weight_change_heatmap.png",
-             "weight_change_heatmap.svg", "training_dynamics.png", "training_dynamics.svg"}  # fmt: skip
-    assert {path.name for path in (run / "analysis").iterdir()} == names
-    with (run / "analysis" / "weight_change.csv").open(newline="") as file:
+    table = run / "analysis" / "svd_analysis" / "svd_analysis_results.csv"
+    with table.open(newline="") as file:
         read = list(csv.DictReader(file))
-    assert [row["weight"] for row in read] == [
-        row["weight"] for row in found["analyses"]["weight_change"]["rows"]
+    assert [row["layer"] for row in read] == [
+        row["layer"] for row in found["analyses"]["spectra"]["rows"]
     ]
-    shown = CliRunner().invoke(cli.app, ["analyse", str(run), "--kind", "weight_change"])
-    assert read[0]["weight"] in shown.output
-    wrong = CliRunner().invoke(cli.app, ["analyse", str(run), "--kind", "weight_chang"])
+    for name in registry.having("plots", "DRAWS_FROM", "spectra"):
+        (figure,) = (run / "analysis" / "svd_analysis").rglob(f"{name}.svg")
+        assert figure.with_suffix(".png").is_file()
+    shown = CliRunner().invoke(cli.app, ["analyse", str(run), "--kind", "spectra", "--steps", "2"])
+    assert read[0]["layer"] in shown.output
+    wrong = CliRunner().invoke(cli.app, ["analyse", str(run), "--kind", "spectr"])
     assert wrong.exit_code == 2
-    assert "'weight_change'" in wrong.stderr
+    assert "'spectra'" in wrong.stderr
+
+
+# Of what others have made.
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """A base, three checkpoints of a LoRA as peft and Trainer leave them, and the last one merged."""
+    folder = tmp_path_factory.mktemp("foreign")
+    base = make_bert(folder / "base")
+    model = transformers.BertModel.from_pretrained(base)
+    config = LoraConfig(
+        r=2, lora_alpha=6, target_modules=["query", "dense"], rank_pattern={"0.output.dense": 3},
+        alpha_pattern={"query": 5}, use_rslora=True, init_lora_weights=False,
+    )  # fmt: skip
+    adapted = get_peft_model(model, config)
+    for step in (5, 10, 100):
+        with torch.no_grad():
+            for name, parameter in adapted.named_parameters():
+                if "lora_B" in name:
+                    parameter.mul_(1.5)
+        adapted.save_pretrained(folder / "trained" / f"checkpoint-{step}")
+    shutil.copytree(folder / "trained" / "checkpoint-100", folder / "adapter")
+    adapted.merge_and_unload().save_pretrained(folder / "merged")
+    return folder
+
+
+def test_an_adapter_of_peft_has_the_change_that_peft_gives_it(foreign, tmp_path):
+    """Scaled by each layer's own rank and alpha, with nothing of ours beside it."""
+    found = {row.layer: row for row in found_in([foreign / "adapter"], out=tmp_path)}
+    model = PeftModel.from_pretrained(
+        transformers.BertModel.from_pretrained(foreign / "base"), foreign / "adapter"
+    )
+    layers = {n: m for n, m in model.base_model.model.named_modules() if hasattr(m, "lora_A")}
+    assert {f"{name}.weight" for name in layers} == set(found)
+    for name, layer in layers.items():
+        values = np.linalg.svd(
+            layer.get_delta_weight("default").detach().double(), compute_uv=False
+        )
+        row = found[f"{name}.weight"]
+        assert [row.change_sv_0, row.change_sv_1] == pytest.approx(list(values[:2]), rel=1e-5)
+        assert row.sv_0 is not None  # its base is named in its config, and is there
+
+
+def test_a_trainers_checkpoints_come_in_the_order_of_their_numbers(foreign, tmp_path):
+    lines = found_in([foreign / "trained"], out=tmp_path)
+    assert list(dict.fromkeys(row.checkpoint for row in lines)) == [5, 10, 100]
+    sizes = [row.change_spectral_norm for row in lines if row.layer == lines[0].layer]
+    assert [b / a for a, b in itertools.pairwise(sizes)] == pytest.approx([1.5, 1.5])
+    one = found_in([foreign / "trained"], targets.Options(steps=(10,)), out=tmp_path)
+    assert {row.checkpoint for row in one} == {10}
+    with pytest.raises(ConfigError, match="5, 10, 100"):
+        found_in([foreign / "trained"], targets.Options(steps=(11,)), out=tmp_path)
+
+
+def test_a_pair_of_models_and_an_adapter_of_the_same_change_agree(foreign, tmp_path):
+    pair = found_in([f"{foreign / 'base'}:{foreign / 'merged'}"], out=tmp_path)
+    adapter = {row.layer: row for row in found_in([foreign / "adapter"], out=tmp_path)}
+    assert {row.layer for row in pair} == set(adapter)
+    for row in pair:
+        other = adapter[row.layer]
+        assert row.change_sv_0 == pytest.approx(other.change_sv_0, rel=1e-4)
+        assert row.mean_principal_angle == pytest.approx(other.mean_principal_angle, abs=1e-3)
+        assert (row.type, other.type) == ("full", "lora")
+
+
+def test_a_list_of_models_names_them_and_their_family(foreign, tmp_path):
+    listed = foreign / "models.yaml"
+    listed.write_text(
+        "models:\n  small: {path: adapter, base: base, task_type: similar}\n"
+        "  whole: {path: merged, base: base, task_type: dissimilar, method: full}\n"
+    )
+    lines = found_in([listed], out=tmp_path)
+    assert {(r.model, r.task_type, r.type) for r in lines} == {
+        ("small", "similar", "lora"), ("whole", "dissimilar", "full"),
+    }  # fmt: skip
+    for family in ("similar", "dissimilar"):
+        assert any((tmp_path / "svd_analysis" / family).glob("*.png"))
+
+
+def test_targets_that_do_not_fit_are_refused_before_anything_is_written(foreign, tmp_path):
+    out = tmp_path / "out"
+    other = make_bert(tmp_path / "other")
+    config = transformers.BertConfig.from_pretrained(other, hidden_size=32)
+    transformers.BertModel(config).save_pretrained(other)
+    with pytest.raises(ModelError, match=r"dense\.weight"):
+        found_in([foreign / "adapter"], targets.Options(base=str(other)), out=out)
+    with pytest.raises(ModelError, match="shape"):
+        found_in([f"{other}:{foreign / 'merged'}"], out=out)
+    with pytest.raises(ConfigError, match="--base"):
+        found_in([foreign / "merged"], out=out)
+    (tmp_path / "empty" / "checkpoint-3").mkdir(parents=True)
+    for nothing in (tmp_path / "empty", tmp_path / "absent", tmp_path):
+        with pytest.raises(ConfigError):
+            found_in([nothing], out=out)
+    with pytest.raises(ConfigError, match="two targets"):
+        found_in([foreign / "adapter", foreign / "adapter"], out=out)
+    assert not out.exists()
+
+
+def test_an_adapter_whose_base_is_not_at_hand_is_told_of_its_change_alone(foreign, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(foreign / "adapter", moved)
+    config = json.loads((moved / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "gone")
+    (moved / "adapter_config.json").write_text(json.dumps(config))
+    lines = found_in([moved], out=tmp_path / "out")
+    assert all(row.change_sv_0 and row.sv_0 is None for row in lines)
+
+
+def test_doras_change_is_that_of_peft_and_wants_its_base(foreign, tmp_path):
+    model = get_peft_model(
+        transformers.BertModel.from_pretrained(foreign / "base"),
+        LoraConfig(r=2, target_modules=["query"], use_dora=True, init_lora_weights=False),
+    )
+    before = {n: p.detach().clone() for n, p in model.base_model.model.named_parameters()}
+    model.save_pretrained(tmp_path / "dora")
+    merged = dict(model.merge_and_unload().named_parameters())
+    lines = found_in([tmp_path / "dora"], out=tmp_path / "out")
+    for row in lines:
+        old = before[row.layer.replace("query.weight", "query.base_layer.weight")]
+        change = (merged[row.layer] - old).detach().double().numpy()
+        assert row.change_sv_0 == pytest.approx(np.linalg.svd(change)[1][0], rel=1e-4)
+        assert row.type == "dora"
 
 
 def test_dynamics_are_what_a_run_has_logged(tmp_path):

@@ -182,6 +182,7 @@ def test_list_names_everything_with_what_it_is():
         "metrics",
         "plots",
         "analyses",
+        "quantities",
         "recipes",
         "runs",
     ]

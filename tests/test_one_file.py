@@ -22,7 +22,14 @@ for path, page in OTHER_PAGES.items():
 COPIED = ("graftlab", "tests", "docs", "bench", "examples")
 WHOLE = ("house", "docs", "imports", "cli", "runfile")
 """Tests that know all parts, or the whole package: run as they are."""
-SUITES = ("test_methods", "test_contracts", "test_plots", "test_analyses", "training/test_hooks")
+SUITES = (
+    "test_methods",
+    "test_contracts",
+    "test_plots",
+    "test_analyses",
+    "test_spectra",
+    "training/test_hooks",
+)
 """Tests over all names: run for the new ones."""
 
 

@@ -1,57 +1,126 @@
-"""Ask what training did to a run's weights: tables and figures of each analysis."""
+"""Ask what training did to weights: tables and figures of each analysis."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graftlab.commands._options import Json, RunFolder
+from graftlab.commands._options import Json
 
 if TYPE_CHECKING:
-    from graftlab.inference.analysis import Table
+    from graftlab.explanation import Model, Table
 
 MOST_LINES = 30  # of a table on a terminal
+SHOWN = (
+    *("model", "checkpoint", "layer", "weight", "rank", "relative_change", "change_stable_rank"),
+    *("null_change_stable_rank", "mean_principal_angle", "intruder_dimensions", "note"),
+)
+"""Columns of a wide table that a terminal has room for."""
 
 
 def command(
-    run: RunFolder,
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TARGET...",
+            help="Runs, PEFT adapters, folders with checkpoint-*/, BASE:TUNED, or YAML files that list them.",
+        ),
+    ],
     kind: Annotated[
         str | None,
         typer.Option(
-            "--kind", metavar="NAMES", help="Analyses, as in weight_change; else all there are."
+            "--kind", metavar="NAMES", help="Analyses, as in spectra; else all there are."
         ),
     ] = None,
+    matrices: Annotated[
+        str | None,
+        typer.Option(
+            "--matrices",
+            metavar="NAMES",
+            help="Only weights of these modules (q_proj,v_proj) or patterns (*.layers.0.*).",
+        ),
+    ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option("--steps", metavar="N,N", help="Only these checkpoints; else all kept ones."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", metavar="MODEL", help="What adapters or tuned models were trained from."
+        ),
+    ] = None,
+    top: Annotated[
+        int, typer.Option("--top", metavar="K", min=1, help="Vectors that make up a subspace.")
+    ] = 10,
+    full: Annotated[
+        bool, typer.Option("--full", help="Compare all singular vectors, as the source does.")
+    ] = False,
+    null: Annotated[
+        bool, typer.Option("--null/--no-null", help="Say what a random change would have given.")
+    ] = True,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of random changes.")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where results go; else RUN/analysis."),
+        typer.Option(
+            "--out", metavar="DIR", help="Where results go; else analysis, in a run's own folder."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask what training did to a finished run's weights.
+    """Ask what training did to the weights of runs, adapters and models.
 
-    Each analysis is a table, as CSV and Parquet, and the figures that draw from it. The data that the run
-    was trained on are not needed.
+    Each analysis is a table, as CSV and Parquet, and the figures that draw from it. Data are not needed.
+    What is killed goes on where it was.
     """
-    from graftlab import inference
+    from graftlab import explanation
     from graftlab.commands._report import print_json
-    from graftlab.inference import analysis
+    from graftlab.explanation.spool import Spool
 
-    kinds = [name.strip() for name in (kind or "").split(",") if name.strip()]
-    analysis.check(kinds)
-    tables, figures = analysis.carry_out(inference.load(run), kinds, out)
+    kinds, wanted = _names(kind), explanation.Options(base, _numbers(steps))
+    explanation.check(kinds)
+    asked = explanation.asked(top=top, full=full, null=null, seed=seed)
+    with Spool() as spool:
+        models = explanation.find(targets, wanted, spool)
+        where = out or _place(models)
+        tables, figures = explanation.carry_out(models, where, kinds, asked, _names(matrices))
     if as_json:
         found = {table.name: table.as_json() for table in tables}
-        print_json({"run": str(run), "analyses": found, "figures": [str(p) for p in figures]})
+        print_json({"analyses": found, "figures": [str(path) for path in figures]})
         return
     for table in tables:
         _show(table)
-    print(f"Everything is in {figures[0].parent if figures else tables[0].files[0].parent}")
+    print(f"Everything is in {where}")
+
+
+def _names(given: str | None) -> list[str]:
+    return [name.strip() for name in (given or "").split(",") if name.strip()]
+
+
+def _numbers(given: str | None) -> tuple[int, ...] | None:
+    from graftlab.errors import Argument, ConfigError, Place
+
+    try:
+        return tuple(int(step) for step in _names(given)) or None
+    except ValueError:
+        place = Place(argument=Argument("steps"))
+        raise ConfigError(
+            f"--steps {given}: steps are whole numbers, as in 100,200.", place=place, given=given
+        ) from None
+
+
+def _place(models: "list[Model]") -> Path:
+    """Return a single run's own folder, else one here."""
+    only = models[0].run if len(models) == 1 else None
+    return (only or Path()) / "analysis"
 
 
 def _show(table: "Table") -> None:
     """Print the columns that have values, texts to the left and numbers to the right."""
     names = table.rows[0]._fields if table.rows else ()
     kept = [n for n in names if any(getattr(row, n) is not None for row in table.rows)]
+    if len(kept) > len(SHOWN):
+        kept = [name for name in kept if name in SHOWN]
     lines = [[n.replace("_", " ") for n in kept]]
     lines += [[_cell(getattr(row, n)) for n in kept] for row in table.rows[:MOST_LINES]]
     texts = [any(isinstance(getattr(row, n), str) for row in table.rows) for n in kept]

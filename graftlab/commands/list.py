@@ -1,4 +1,4 @@
-"""List methods, hooks, tasks, backbones, metrics, plots, analyses, recipes and runs, each with what it is."""
+"""List methods, tasks, backbones, metrics, recipes, runs and all other parts, each with what it is."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ def command(
         str | None,
         typer.Argument(
             metavar="[WHAT]",
-            help="methods, hooks, tasks, backbones, metrics, plots, analyses, recipes or runs.",
+            help="methods, hooks, tasks, backbones, metrics, plots, analyses, quantities, recipes or runs.",
         ),
     ] = None,
     folder: Annotated[
@@ -46,7 +46,7 @@ def command(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print runs as CSV.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List methods, hooks, tasks, backbones, metrics, plots, analyses, recipes and runs.
+    """List methods, hooks, tasks, backbones, metrics, plots, analyses, quantities, recipes and runs.
 
     Each with what it is; runs, studies and selections as a table: how they stand, scores, what they are.
     With --runs STUDY, the runs of a study.
@@ -61,6 +61,7 @@ def command(
         "metrics": _metrics,
         "plots": lambda: _modules("plots"),
         "analyses": lambda: _modules("analyses"),
+        "quantities": lambda: _modules("quantities"),
         "recipes": _recipes,
     }
     if what is not None and what not in (*lists, RUNS):

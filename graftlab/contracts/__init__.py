@@ -1,6 +1,6 @@
 """What parts hand to each other: records, the loop's moments, and what each kind of part provides."""
 
-from graftlab.contracts.analysis import Analysis, Change, Subject
+from graftlab.contracts.analysis import About, Analysis, Asked, Change, Quantity, Subject
 from graftlab.contracts.hook import AddsLosses, Hook, MicroBatch, Training, adding
 from graftlab.contracts.note import Note, read_notes, written
 from graftlab.contracts.parts import (
@@ -36,9 +36,9 @@ from graftlab.contracts.records import (
 )
 
 __all__ = [
-    "OF_TASK", "AddsLosses", "Analysis", "Attached", "Backbone", "BackboneKind", "Batch", "Change",
-    "Compared", "Data", "Excused", "Hook", "HookKind", "LayerChoice", "LayerScore", "Method", "Metric",
-    "MicroBatch", "Mixture", "Note", "Plot", "Prediction", "Problem", "Promises", "Row", "Score",
-    "Selected", "Setting", "Subject", "Task", "TaskKind", "TaskPart", "Training", "Writer", "adding",
+    "OF_TASK", "About", "AddsLosses", "Analysis", "Asked", "Attached", "Backbone", "BackboneKind", "Batch",
+    "Change", "Compared", "Data", "Excused", "Hook", "HookKind", "LayerChoice", "LayerScore", "Method",
+    "Metric", "MicroBatch", "Mixture", "Note", "Plot", "Prediction", "Problem", "Promises", "Quantity", "Row",
+    "Score", "Selected", "Setting", "Subject", "Task", "TaskKind", "TaskPart", "Training", "Writer", "adding",
     "as_mixture", "as_writer", "inputs_of", "parts_of", "read_notes", "written",
 ]  # fmt: skip

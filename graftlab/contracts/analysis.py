@@ -1,13 +1,19 @@
 """What an analysis is, and what it is asked about."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 # Shapes: O and I rows and columns of a weight, as it lies in the model; R rank.
+
+WEIGHT, CHANGE, MOVE = "weight", "change", "move"
+"""What a quantity is a number of: the weight's spectrum, its change's, or both and the weight before."""
 
 
 class Change(NamedTuple):
@@ -21,34 +27,117 @@ class Change(NamedTuple):
     """(R, I): the change is exactly left @ right."""
 
 
+class About(NamedTuple):
+    """Which model at which moment: the columns that tables begin with."""
+
+    model: str
+    """What it is called among those that are analysed together."""
+    checkpoint: int | None = None
+    """Training steps taken; None where that is not known."""
+    method: str | None = None
+    """How it was adapted: lora, full, ..."""
+    rank: int | None = None
+    """Of the adapter, where it has one."""
+    task_type: str | None = None
+    """The family of tasks (similar, dissimilar) or the task's name, by which figures are grouped."""
+
+
 class Subject(Protocol):
-    """What an analysis may ask about: nothing is computed, or read, before it is asked for."""
+    """One model at one moment: nothing is computed, or read, before it is asked for."""
 
     @property
-    def name(self) -> str:
-        """What stands in titles."""
+    def about(self) -> About:
+        """Which it is."""
         ...
 
-    def changes(self) -> Iterator[Change]:
-        """Yield the change of each weight that was adapted, one in memory at a time.
+    def names(self) -> Sequence[str]:
+        """Return the names of the weights that were changed, in the model's order.
 
         Raises:
             ConfigError: the method does not say how it changes the backbone's weights.
         """
         ...
 
+    def change(self, name: str) -> Change:
+        """Return the change of one of them. Nothing of it is kept here."""
+        ...
+
     def base(self, name: str) -> "Tensor | None":
         """Return a weight as it was before, read from few bits where it is quantized; None where it is not
-        at hand."""
+        at hand, or where there was none: a new head."""
         ...
+
+
+class Quantity(Protocol):
+    """A number of a weight that was changed: a module of `graftlab/quantities`, a column of the spectra."""
+
+    OF: ClassVar[tuple[str, ...]]
+    """`weight`: of the weight's singular values, a column of the quantity's name. `change`: of its change's,
+    a column `change_NAME`. `move`: of both and the weight before, a column of its name."""
+    NULL: bool = True
+    """Whether it says something beside a random change of the same rank and norm: a column `null_...`. Of a
+    weight alone there is none."""
+
+    @abstractmethod
+    def value(self, of: Any) -> float | int | None:
+        """Return it, None where it is undefined: of a `graftlab.spectra.Spectrum`, or of a `Moved`. What it
+        returns by its annotation, int or float, is the column's type."""
+        ...
+
+
+class Kept(Protocol):
+    """Results of earlier calls, by a hash of all that they depend on."""
+
+    def get(self, key: str) -> Any:
+        """Return what was put there as JSON; None where nothing was."""
+        ...
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep a value of JSON, whole or not at all."""
+        ...
+
+    def arrays(self, key: str) -> "dict[str, NDArray[np.float64]] | None":
+        """Return arrays that were put there; None where none were."""
+        ...
+
+    def put_arrays(self, key: str, values: "dict[str, NDArray[np.float64]]") -> None:
+        """Keep arrays, whole or not at all."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How an analysis is to be carried out."""
+
+    top: int = 10
+    """Singular values in the table, and vectors in subspaces."""
+    full: bool = False
+    """Whether similarities go over all singular vectors, as in the source, and not over the top ones."""
+    null: bool = True
+    """Whether each number stands beside that of a random change."""
+    epsilon: float = 0.5
+    """Largest cosine with every vector from before at which a direction is an intruder."""
+    seed: int = 0
+    """Of random changes, and of what else is drawn."""
+    quantities: Mapping[str, Quantity] = field(default_factory=dict)
+    kept: Kept | None = None
+    said: Callable[[str], None] = lambda _: None
+    """Called with the name of each weight that is done."""
 
 
 class Analysis(Protocol):
     """A question asked of trained weights, answered as one table: a module of `graftlab/analyses`."""
 
-    Row: type[Any]
+    Row: type[Any] | None = None
     """A line of the table: a NamedTuple of texts, numbers and truths, or None where one is undefined."""
+    FILE: str | None = None
+    """Where the table goes, without an ending; its name unless given. Figures go into that file's folder."""
+
+    def row(self, asked: Asked) -> type[Any]:
+        """Return the class of the lines where it depends on what is asked: else `Row`."""
+        assert self.Row is not None, "an analysis has Row, or row(asked)"
+        return self.Row
 
     @abstractmethod
-    def rows(self, subject: Subject) -> Iterator[Any]:
-        """Yield the lines of the table. `Raises:` ConfigError: the subject lacks what is asked for."""
+    def rows(self, subjects: Sequence[Subject], asked: Asked) -> Iterator[Any]:
+        """Yield the lines of the table. `Raises:` ConfigError: a subject lacks what is asked for."""

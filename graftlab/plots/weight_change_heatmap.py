@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Shapes: L layers, M modules.
 
-DRAWS_FROM = "weight_change"
+DRAWS_FROM = "spectra"
 TITLE = "Change of the weights"
 WIDEST, TALLEST = 14.0, 12.0  # inches
 
@@ -30,23 +30,30 @@ class Heat(NamedTuple):
 def data(rows: Sequence[Any]) -> Heat:
     """Return the change relative to the weight where that is known of all, else its Frobenius norm.
 
-    Weights that share a layer and a module's name (a matrix and its bias) add up as squares do.
+    Weights that share a layer and a module's name (a matrix and its bias) add up as squares do; of several
+    models the mean of squares stands there, each at its last checkpoint.
     """
     import numpy as np
 
-    known = [row for row in rows if row.frobenius is not None]
-    relative = bool(known) and all(row.relative is not None for row in known)
-    numbers = sorted({row.layer for row in rows if row.layer is not None})
-    layers: list[int | None] = [*numbers, *([None] if any(r.layer is None for r in rows) else [])]
+    last = {row.model: max(_step(r) for r in rows if r.model == row.model) for row in rows}
+    rows = [row for row in rows if _step(row) == last[row.model]]
+    known = [row for row in rows if row.change_frobenius_norm is not None]
+    relative = bool(known) and all(row.relative_change is not None for row in known)
+    numbers = sorted({row.number for row in rows if row.number is not None})
+    layers: list[int | None] = [*numbers, *([None] if any(r.number is None for r in rows) else [])]
     modules = list(dict.fromkeys(row.module for row in rows))
     squares_ML = np.full((len(modules), len(layers)), np.nan)
     for row in known:
-        place = modules.index(row.module), layers.index(row.layer)
-        value = row.relative if relative else row.frobenius
-        squares_ML[place] = np.nansum([squares_ML[place], value**2])
+        place = modules.index(row.module), layers.index(row.number)
+        value = row.relative_change if relative else row.change_frobenius_norm
+        squares_ML[place] = np.nansum([squares_ML[place], value**2 / len(last)])
     names = tuple("-" if layer is None else str(layer) for layer in layers)
     measure = "|change| / |weight|" if relative else "|change|"
     return Heat(names, tuple(modules), np.sqrt(squares_ML), measure)
+
+
+def _step(row: Any) -> int:
+    return -1 if row.checkpoint is None else int(row.checkpoint)
 
 
 def draw(heat: Heat) -> "Figure":

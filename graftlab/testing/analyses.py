@@ -6,7 +6,6 @@ finite; some have no weight from before.
 
 import csv
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from pyarrow import parquet
 from torch import Tensor
 
 from graftlab import analyses, registry
-from graftlab.contracts import Change
+from graftlab.contracts import About, Asked, Change
 
 every = pytest.mark.parametrize("name", registry.names("analyses"))
 
@@ -24,12 +23,20 @@ every = pytest.mark.parametrize("name", registry.names("analyses"))
 class Planted(NamedTuple):
     """A subject whose changes are given."""
 
-    name: str
+    model: str
     given: tuple[Change, ...]
     before: dict[str, Tensor]
+    step: int | None = None
 
-    def changes(self) -> Iterator[Change]:
-        yield from self.given
+    @property
+    def about(self) -> About:
+        return About(self.model, self.step, "lora", 2, "planted")
+
+    def names(self) -> list[str]:
+        return [change.name for change in self.given]
+
+    def change(self, name: str) -> Change:
+        return next(change for change in self.given if change.name == name)
 
     def base(self, name: str) -> Tensor | None:
         return self.before.get(name)
@@ -57,10 +64,17 @@ PLANTED = _planted()
 NOTHING = Planted("nothing", (), {})
 
 
-def table(name: str, subject: Planted = PLANTED) -> tuple[Any, list[Any]]:
-    """Return the class of an analysis's lines, and those of a subject."""
+def asked() -> Asked:
+    """Return how analyses are asked here: with every quantity, and nothing kept."""
+    names = registry.names("quantities")
+    return Asked(top=3, quantities={name: registry.find("quantities", name) for name in names})
+
+
+def table(name: str, *subjects: Planted) -> tuple[Any, list[Any]]:
+    """Return the class of an analysis's lines, and those of subjects: `PLANTED` unless given."""
     analysis = registry.find("analyses", name)
-    return analysis.Row, list(analysis.rows(subject))
+    given = asked()
+    return analysis.row(given), list(analysis.rows(subjects or (PLANTED,), given))
 
 
 @every
@@ -69,7 +83,8 @@ def test_lines_are_of_one_kind_and_columns_of_one_type(name: str) -> None:
     kinds = dict(analyses.columns(row))
     assert rows
     for line in rows:
-        assert isinstance(line, row)
+        assert type(line).__name__ == row.__name__
+        assert line._fields == row._fields
         for column, value in line._asdict().items():
             assert value is None or type(value) is kinds[column], column
             assert not (isinstance(value, float) and math.isnan(value)), column

@@ -1,22 +1,26 @@
 """The largest single entry of each weight's change."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from graftlab.contracts import Subject
+from graftlab.contracts import Asked, Subject
 
 
 class Row(NamedTuple):
     """What one weight has come to."""
 
+    model: str
+    checkpoint: int | None
     weight: str
     largest: float | None
     """Its absolute value; None where it is not finite."""
 
 
-def rows(subject: Subject) -> Iterator[Row]:
-    """Yield one line for each weight that was adapted."""
-    for name, left, right in subject.changes():
-        change = left if right is None else left @ right
-        largest = float(change.abs().max())
-        yield Row(name, largest if largest == largest else None)
+def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
+    """Yield one line for each weight that was changed, of each model at each checkpoint."""
+    for subject in subjects:
+        for name in subject.names():
+            _, left, right = subject.change(name)
+            largest = float((left if right is None else left @ right).abs().max())
+            finite = largest if largest == largest else None
+            yield Row(subject.about.model, subject.about.checkpoint, name, finite)

@@ -1,29 +1,90 @@
-"""What a finished run has changed of its backbone's weights, for analyses to ask about."""
+"""A run of this project as what an analysis asks: its weights at a kept step, and those of its backbone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftlab import inference, runfile
 from graftlab.adapters import PREFIX
-from graftlab.contracts import Change
+from graftlab.contracts import About, Change
 from graftlab.errors import ConfigError
-from graftlab.inference.adapted import Adapted
+from graftlab.explanation.spool import Spool
+from graftlab.inference import Adapted
+from graftlab.rundir import files, run
 from graftlab.runs import material
+from graftlab.training import checkpoint
 from graftlab.weights import quantized, surgery
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class RunSubject:
-    """The subject of an analysis: one finished run, its model as training left it."""
+class RunState:
+    """A run at one of its kept steps; None is what it has come to.
+
+    Its model is loaded once, when it is first asked, and what it has changed is set aside.
+    """
+
+    def __init__(self, path: Path, step: int | None, about: About, spool: Spool) -> None:
+        """`about` has what the model is called, and what its file does not say."""
+        self._path, self._step, self._about, self._spool = path, step, about, spool
+        self._names: list[str] | None = None
+
+    @property
+    def about(self) -> About:
+        file = runfile.of_run(run.Run(self._path))
+        step = self._step
+        if step is None:
+            step = int(files.read_json(run.Run(self._path).result)["selected_step"])
+        rank = getattr(file.method.config, "rank", None)
+        task = file.resolved["task"].get("name") or file.task.name
+        given = self._about
+        return About(
+            given.model, step, given.method or file.method.name, rank, given.task_type or str(task)
+        )
+
+    def names(self) -> Sequence[str]:
+        if self._names is None:
+            self._names = list(self._set_aside())
+        return self._names
+
+    def change(self, name: str) -> Change:
+        self.names()
+        held = self._spool.get(self._key("change", name))
+        return Change(name, held["left"], held.get("right"))
+
+    def base(self, name: str) -> "Tensor | None":
+        self.names()
+        key = self._key("base", name)
+        return self._spool.get(key)["weight"] if key in self._spool else None
+
+    def _key(self, what: str, name: str) -> str:
+        step = "" if what == "base" else f"/{self._step}"
+        return f"{what}/{self._path.absolute()}{step}/{name}"
+
+    def _set_aside(self) -> Iterator[str]:
+        adapted = inference.load(self._path, device="cpu", step=self._step)
+        subject = _Loaded(adapted)
+        for name, left, right in subject.changes():
+            factors = {"left": left} if right is None else {"left": left, "right": right}
+            self._spool.put(self._key("change", name), factors)
+            key = self._key("base", name)
+            if key not in self._spool and (weight := subject.base(name)) is not None:
+                self._spool.put(key, {"weight": weight})
+            yield name
+
+
+def steps(path: Path) -> list[int]:
+    """Return the steps of a run whose checkpoints are kept."""
+    return checkpoint.steps(run.Run(path).checkpoints)
+
+
+class _Loaded:
+    """What a loaded run has changed of its backbone."""
 
     def __init__(self, adapted: Adapted) -> None:
         self.adapted = adapted
         self._untouched: dict[str, Tensor] | None = None
-
-    @property
-    def name(self) -> str:
-        return self.adapted.file.name
 
     def changes(self) -> Iterator[Change]:
         """Yield what the method says of each weight; of a plainly tuned model, its difference from before.
@@ -40,7 +101,7 @@ class RunSubject:
         tuned = {name: p for name, p in model.named_parameters() if self._counts(name)}
         before = self._before()
         moved = [n for n in before if n in tuned and not tuned[n].equal(before[n])]
-        if not moved:
+        if not moved and method.name != "full":
             raise ConfigError(
                 f"{self.adapted.run.path}: the method {method.name} does not change the backbone's own "
                 f"weights, or does not say how. Choose a run of full, lora or another that adapts them."
@@ -63,9 +124,8 @@ class RunSubject:
         """Return the weights of the backbone as it is loaded, without its new head."""
         if self._untouched is None:
             loaded = material.backbone(self.adapted.file, self.adapted.problem)
-            device = next(self.adapted.model.parameters()).device
             self._untouched = {
-                name: parameter.detach().to(device)
+                name: parameter.detach()
                 for name, parameter in loaded.model.named_parameters()
                 if self._counts(name)
             }

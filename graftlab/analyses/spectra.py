@@ -1,0 +1,191 @@
+"""Singular values of each changed weight and of its change, and how both lie to the weight before.
+
+Each number of a change, and of the weight beside the weight before, has `null_...` next to it: the same of a
+random change of the same rank and size, drawn by a seed. What is near its null says nothing of training.
+"""
+
+import hashlib
+import inspect
+import json
+import math
+import re
+import typing
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from graftlab.contracts.analysis import CHANGE, MOVE, WEIGHT, Asked, Quantity, Subject
+from graftlab.spectra import Before, Delta, Moved, Spectrum
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Floats = NDArray[np.float64]
+
+FILE = "svd_analysis/svd_analysis_results"
+NOT_FINITE, ELSEWHERE = "not finite", "another shape before"
+VALUES = 10  # columns of singular values, as in the source
+SOURCE = (
+    *("effective_rank", "rank_95_energy", "spectral_norm", "condition_number", "sv_correlation"),
+    *("left_space_similarity", "right_space_similarity", "mean_principal_angle"),
+)
+"""The source's columns, which come first."""
+
+
+class Column(NamedTuple):
+    """One number of the table."""
+
+    name: str
+    kind: type
+    quantity: Quantity
+    of: str
+    """`weight`, `change` or `move`."""
+    null: bool
+    """Whether it is that of a random change."""
+
+
+def columns(asked: Asked) -> list[Column]:
+    """Return the columns of numbers: the source's, then all others by name, each before its null."""
+    found = []
+    for name, quantity in asked.quantities.items():
+        kind = _kind(quantity)
+        for what in quantity.OF:
+            shown = f"change_{name}" if what == CHANGE else name
+            found.append(Column(shown, kind, quantity, what, False))
+            if asked.null and quantity.NULL and what != WEIGHT:
+                found.append(Column(f"null_{shown}", kind, quantity, what, True))
+    order = {name: place for place, name in enumerate(SOURCE)}
+    return sorted(
+        found,
+        key=lambda c: (order.get(c.name, len(order)), c.name.removeprefix("null_"), c.null),
+    )
+
+
+def _kind(quantity: Quantity) -> type:
+    (kind,) = set(typing.get_args(typing.get_type_hints(quantity.value)["return"])) - {type(None)}
+    assert isinstance(kind, type)
+    return kind
+
+
+def row(asked: Asked) -> type[Any]:
+    """Return the class of a line: names as in the source, then what it has not."""
+    numbers = columns(asked)
+    fields: list[tuple[str, Any]] = [
+        *(("model", str), ("checkpoint", int | None), ("layer", str), ("type", str | None)),
+        *(("task_type", str | None), ("rank", int | None)),
+        *((f"sv_{k}", float | None) for k in range(VALUES)),
+        *((c.name, c.kind | None) for c in numbers if c.name in SOURCE),
+        *(("number", int | None), ("module", str), ("rows", int), ("columns", int)),
+        *((f"change_sv_{k}", float | None) for k in range(VALUES)),
+        *((c.name, c.kind | None) for c in numbers if c.name not in SOURCE),
+        *(("route", str | None), ("note", str | None)),
+    ]
+    made: Any = NamedTuple("Row", fields)  # type: ignore[misc]
+    return made
+
+
+def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Any]:
+    """Yield a line for each weight of each subject, a weight's lines after each other: what is computed of
+    the weight before serves them all."""
+    line, table = row(asked), Table(asked)
+    names = {id(subject): set(subject.names()) for subject in subjects}
+    for name in dict.fromkeys(name for subject in subjects for name in subject.names()):
+        table.before.clear()
+        for subject in subjects:
+            if name in names[id(subject)]:
+                yield line(**table.line(subject, name))
+        asked.said(name)
+
+
+class Table:
+    """The table under way."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked, self.columns = asked, columns(asked)
+        self.before: dict[str, Before] = {}
+        """By its hash, the weight that is under way, as it was before."""
+
+    def line(self, subject: Subject, name: str) -> dict[str, object]:
+        """Return one line, by column."""
+        change = subject.change(name)
+        right = None if change.right is None else _matrix(change.right)
+        delta, about = Delta(_matrix(change.left), right), subject.about
+        place = re.search(r"\.(\d+)\.", name)
+        empty = [f"{of}sv_{k}" for of in ("", "change_") for k in range(VALUES)]
+        line: dict[str, object] = dict.fromkeys([*empty, *(column.name for column in self.columns)])
+        line |= {
+            "model": about.model, "checkpoint": about.checkpoint, "layer": name, "type": about.method,
+            "task_type": about.task_type, "rank": about.rank, "number": int(place[1]) if place else None,
+            "module": name.split(".")[-2] if "." in name else name, "route": None, "note": None,
+        } | dict(zip(("rows", "columns"), delta.shape, strict=True))  # fmt: skip
+        if not delta.finite:
+            return line | {"note": NOT_FINITE}
+        before = self._held(subject.base(name))
+        if before is not None and before.matrix.shape != delta.shape:
+            line["note"], before = ELSEWHERE, None
+        if before is not None and not np.isfinite(before.matrix).all():
+            line["note"], before = f"{NOT_FINITE} before", None
+        return line | self._known(delta, before)
+
+    def _held(self, weight: "Tensor | None") -> Before | None:
+        """Return the weight before, the same record for the same numbers; None of none, or of a vector."""
+        if weight is None or weight.dim() < 2:
+            return None
+        before = Before(_matrix(weight), self.asked.kept)
+        return self.before.setdefault(before.digest, before)
+
+    def _known(self, delta: Delta, before: Before | None) -> dict[str, object]:
+        """Return the numbers, from what is kept if they have been computed before."""
+        asked = self.asked
+        names = [(column.name, hash_of(column.quantity)) for column in self.columns]
+        settings = (asked.top, asked.full, asked.epsilon, asked.seed, names)
+        told = json.dumps([delta.digest, before and before.digest, settings])
+        key = "spectra-" + hashlib.sha256(told.encode()).hexdigest()
+        found = asked.kept.get(key) if asked.kept else None
+        if found is None:
+            found = self._numbers(
+                delta, before, np.random.default_rng([asked.seed, int(key[-8:], 16)])
+            )
+            if asked.kept:
+                asked.kept.put(key, found)
+        return {name: math.inf if value == "inf" else value for name, value in found.items()}
+
+    def _numbers(
+        self, delta: Delta, before: Before | None, draws: np.random.Generator
+    ) -> dict[str, object]:
+        """Return the numbers of one weight: infinite ones as texts, as JSON has none."""
+        asked = self.asked
+        moved = None if before is None else Moved(before, delta, asked)
+        null = delta.random(draws) if any(column.null for column in self.columns) else delta
+        null_moved = None if before is None else Moved(before, null, asked)
+        found: dict[str, object] = _first("change_sv", delta.spectrum)
+        for column in self.columns:
+            source = null if column.null else delta
+            whole = null_moved if column.null else moved
+            if column.of == CHANGE:
+                found[column.name] = column.quantity.value(source.spectrum)
+            elif whole is not None:
+                given = whole if column.of == MOVE else whole.weight
+                found[column.name] = column.quantity.value(given)
+        if moved is not None:
+            found |= _first("sv", moved.weight)
+        found["route"] = (delta.spectrum if moved is None else moved.weight).route
+        return {name: "inf" if value == math.inf else value for name, value in found.items()}
+
+
+def hash_of(quantity: Quantity) -> str:
+    """Return a hash of the file that computes a quantity: what was kept of other code is not taken."""
+    module = inspect.getmodule(quantity.value)
+    assert module is not None, quantity
+    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:16]
+
+
+def _matrix(tensor: "Tensor") -> "Floats":
+    """Return a weight as a matrix (O, I) in float64; a vector is one column."""
+    return np.asarray(tensor.detach().double().reshape(len(tensor), -1).cpu().numpy())
+
+
+def _first(prefix: str, spectrum: Spectrum) -> dict[str, object]:
+    return {f"{prefix}_{k}": float(value) for k, value in enumerate(spectrum.values[:VALUES])}

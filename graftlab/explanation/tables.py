@@ -1,0 +1,139 @@
+"""Analyses carried out: their tables, and the plots that draw from them."""
+
+import fnmatch
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab import analyses, plots, registry
+from graftlab.config import Paths
+from graftlab.contracts import About, Asked, Change, Subject
+from graftlab.contracts.plot import RUN
+from graftlab.errors import ConfigError, unknown
+from graftlab.explanation.kept import OnDisk
+from graftlab.explanation.targets import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger("graftlab")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What an analysis has found."""
+
+    name: str
+    rows: Sequence[Any]
+    """The lines, NamedTuples of the analysis's row."""
+    files: Sequence[Path]
+    """The table as CSV and Parquet, then the figures."""
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "rows": [row._asdict() for row in self.rows],
+            "files": [str(path) for path in self.files],
+        }
+
+
+class Chosen:
+    """A subject of which only weights with certain names count."""
+
+    def __init__(self, subject: Subject, patterns: Sequence[str]) -> None:
+        self._subject, self._patterns = subject, patterns
+
+    @property
+    def about(self) -> About:
+        return self._subject.about
+
+    def names(self) -> Sequence[str]:
+        return [name for name in self._subject.names() if self._wanted(name)]
+
+    def _wanted(self, name: str) -> bool:
+        """Say whether a pattern names the weight, or its module: `q_proj`, `*.layers.0.*`."""
+        parts = name.split(".")
+        return any(p in parts or fnmatch.fnmatchcase(name, p) for p in self._patterns)
+
+    def change(self, name: str) -> Change:
+        return self._subject.change(name)
+
+    def base(self, name: str) -> "Tensor | None":
+        return self._subject.base(name)
+
+
+def check(kinds: Sequence[str]) -> None:
+    """Refuse an analysis that there is not. `Raises:` ConfigError."""
+    for kind in kinds:
+        if kind not in registry.names("analyses"):
+            raise ConfigError(f"{unknown('analysis', kind, registry.names('analyses'))}")
+
+
+def asked(top: int = 10, full: bool = False, null: bool = True, seed: int = 0) -> Asked:
+    """Return how analyses are asked, with results kept in the cache and progress said.
+
+    `top` singular vectors make up a subspace; with `full` similarities go over all of them. Without `null`
+    no random change stands beside a number; `seed` is its.
+    """
+    kept = OnDisk(Paths().cache / "analysis")
+    return Asked(top=top, full=full, null=null, seed=seed, kept=kept, said=log.info)
+
+
+def carry_out(
+    models: Sequence[Model],
+    out: Path,
+    kinds: Sequence[str] = (),
+    how: Asked | None = None,
+    matrices: Sequence[str] = (),
+) -> tuple[list[Table], list[Path]]:
+    """Return the tables of some analyses, all unless named, and the figures of the runs themselves.
+
+    Everything is written into `out`. `matrices` are names of modules, or patterns of weights' names; all
+    that were changed unless given.
+
+    Raises:
+        ConfigError: there is no such analysis or weight, or a model does not have what is asked for.
+    """
+    check(kinds)
+    quantities = {name: registry.find("quantities", name) for name in registry.names("quantities")}
+    how = replace(how or asked(), quantities=quantities)
+    subjects: list[Subject] = [subject for model in models for subject in model.subjects]
+    if matrices:
+        subjects = [Chosen(subject, matrices) for subject in subjects]
+        if not any(subject.names() for subject in subjects):
+            raise ConfigError(f"no weight that was changed is named {', '.join(matrices)}.")
+    found = {}
+    for name in kinds or registry.names("analyses"):
+        analysis = registry.find("analyses", name)
+        found[name] = (analysis, list(analysis.rows(subjects, how)))
+    out.mkdir(parents=True, exist_ok=True)
+    what = ", ".join(model.name for model in models)
+    tables = []
+    for name, (analysis, rows) in found.items():
+        place = out / (analysis.FILE or name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        written = analyses.write(rows, analysis.row(how), place.parent, place.name)
+        tables.append(Table(name, rows, [*written, *_figures(name, rows, what, place.parent)]))
+    of_run = registry.having("plots", "DRAWS_FROM", RUN)
+    drawn = [f for model in models if model.run for f in _of_run(of_run, model, out, len(models))]
+    return tables, drawn
+
+
+def _of_run(of_run: dict[str, Any], model: Model, out: Path, count: int) -> list[Path]:
+    folder = out if count == 1 else out / model.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return plots.draw(of_run, model.run, model.name, folder)
+
+
+def _figures(name: str, rows: Sequence[Any], what: str, folder: Path) -> list[Path]:
+    """Draw a table's plots, those of each family of tasks in a folder of its own."""
+    drawn = registry.having("plots", "DRAWS_FROM", name)
+    families = list(dict.fromkeys(getattr(row, "task_type", None) for row in rows)) or [None]
+    figures = []
+    for family in families:
+        place = folder / family if family else folder
+        place.mkdir(parents=True, exist_ok=True)
+        own = [row for row in rows if getattr(row, "task_type", None) == family]
+        figures += plots.draw(drawn, own, what, place)
+    return figures

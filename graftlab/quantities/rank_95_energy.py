@@ -1,0 +1,12 @@
+"""How many singular values make up 95 % of their sum (nuclear norm), which the source calls energy."""
+
+from graftlab.contracts.analysis import CHANGE, WEIGHT
+from graftlab.spectra import Spectrum
+from graftlab.spectra.spectrum import first_share
+
+OF = (WEIGHT, CHANGE)
+
+
+def value(spectrum: Spectrum) -> int | None:
+    """Return it."""
+    return first_share(spectrum.values, 0.95)

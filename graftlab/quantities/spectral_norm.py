@@ -1,0 +1,11 @@
+"""Largest singular value."""
+
+from graftlab.contracts.analysis import CHANGE, WEIGHT
+from graftlab.spectra import Spectrum
+
+OF = (WEIGHT, CHANGE)
+
+
+def value(spectrum: Spectrum) -> float | None:
+    """Return it."""
+    return spectrum.largest

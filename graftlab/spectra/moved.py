@@ -1,0 +1,168 @@
+"""One weight before and after training, and its change: what numbers of both are computed from."""
+
+import hashlib
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftlab.spectra.null import random_change
+from graftlab.spectra.spectrum import Spectrum, known, of, of_factors
+
+Floats = NDArray[np.float64]
+
+# Shapes: O and I rows and columns of the weight, R rank, K singular vectors that are compared.
+
+
+class Arrays(Protocol):
+    """Arrays of earlier calls, by a hash of what they were computed from."""
+
+    def arrays(self, key: str) -> dict[str, NDArray[np.float64]] | None:
+        """Return what was kept there; None where nothing was."""
+        ...
+
+    def put_arrays(self, key: str, values: dict[str, NDArray[np.float64]]) -> None:
+        """Keep arrays, whole or not at all."""
+        ...
+
+
+class Delta:
+    """A change: left (O, R) @ right (R, I), or `left` (O, I) alone."""
+
+    def __init__(self, left: Floats, right: Floats | None) -> None:
+        self.left, self.right = left, right
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.left.shape[0], (self.left if self.right is None else self.right).shape[1]
+
+    @property
+    def rank(self) -> int | None:
+        """Columns of the factors; None where the change is whole."""
+        return None if self.right is None else self.left.shape[1]
+
+    @property
+    def finite(self) -> bool:
+        return all(bool(np.isfinite(part).all()) for part in self._parts)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of its numbers."""
+        return hashlib.sha256(b"".join(digest(part).encode() for part in self._parts)).hexdigest()
+
+    @property
+    def _parts(self) -> list[Floats]:
+        return [self.left] if self.right is None else [self.left, self.right]
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        return of(self.left) if self.right is None else of_factors(self.left, self.right)
+
+    def whole(self) -> Floats:
+        """Return it as one matrix (O, I)."""
+        return self.left if self.right is None else self.left @ self.right
+
+    def random(self, draws: np.random.Generator) -> "Delta":
+        """Return a random change of the same rank and Frobenius norm."""
+        norm = self.spectrum.frobenius
+        return Delta(*random_change(self.shape, self.rank, norm, draws))
+
+
+class Before:
+    """A weight (O, I) as it was before training."""
+
+    def __init__(self, matrix: Floats, kept: Arrays | None = None) -> None:
+        self.matrix, self._kept = matrix, kept
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of its numbers."""
+        return digest(self.matrix)
+
+    def spectrum(self, top: int) -> Spectrum:
+        """Return its spectrum, found on disk where it has been computed with so many vectors before."""
+        if self._computed is not None:
+            return self._computed
+        key = f"{self.digest}-{top}"
+        found = self._kept.arrays(key) if self._kept else None
+        if found is not None:
+            return known(self.matrix, found["values"], found["left"], found["right"])
+        computed = self._compute()
+        if self._kept:
+            vectors = {"left": computed.left(top), "right": computed.right(top)}
+            self._kept.put_arrays(key, {"values": computed.values, **vectors})
+        return computed
+
+    _computed: Spectrum | None = None
+
+    def _compute(self) -> Spectrum:
+        self._computed = of(self.matrix)
+        return self._computed
+
+
+class Moved:
+    """A weight that was changed, with the weight before. All is computed when it is asked for."""
+
+    def __init__(self, before: Before, delta: Delta, asked: Any) -> None:
+        """`asked` is a `graftlab.contracts.Asked`: its `top`, `full` and `epsilon` count here."""
+        self.start, self.delta = before, delta
+        self.top: int = asked.top
+        """K, at most."""
+        self.full: bool = asked.full
+        """Whether similarities go over all singular vectors."""
+        self.epsilon: float = asked.epsilon
+        """Largest cosine with every vector from before at which a direction is an intruder."""
+
+    @property
+    def rank(self) -> int | None:
+        """Of the adapter that makes up the change; None where it is whole."""
+        return self.delta.rank
+
+    @property
+    def change(self) -> Spectrum:
+        """Of the change."""
+        return self.delta.spectrum
+
+    @cached_property
+    def before(self) -> Spectrum:
+        """Of the weight W0 before."""
+        return self.start.spectrum(min(self.top, min(self.delta.shape)))
+
+    @cached_property
+    def weight(self) -> Spectrum:
+        """Of W0 plus the change."""
+        return of(self.start.matrix + self.delta.whole())
+
+    def within(self, left_OK: Floats, right_IK: Floats) -> Floats:
+        """Return left^T W0 right (K, K)."""
+        return np.asarray(left_OK.T @ self.start.matrix @ right_IK)
+
+    @property
+    def compared(self) -> int:
+        """How many singular vectors a similarity goes over."""
+        return self.weight.size if self.full else min(self.top, self.weight.size)
+
+    def left_spaces(self) -> tuple[Floats, Floats]:
+        """Return the top left singular vectors before and now: as many of both as both have."""
+        count = min(self.top, self.weight.size)
+        before, after = self.before.left(count), self.weight.left(count)
+        count = min(before.shape[1], after.shape[1])
+        return before[:, :count], after[:, :count]
+
+    @cached_property
+    def intruders(self) -> NDArray[np.bool_]:
+        """(K,) Which of the top left singular vectors are far from all from before.
+
+        Source: Shuttleworth et al. (2025), LoRA vs Full Fine-tuning, algorithm 1.
+        """
+        tuned_OK = self.weight.left(min(self.top, self.weight.size))
+        nearest_K = np.abs(self.before.left(self.before.size).T @ tuned_OK).max(axis=0, initial=0.0)
+        return np.asarray(nearest_K < self.epsilon)
+
+
+def digest(matrix: Floats) -> str:
+    """Return the hash of a matrix's shape and numbers."""
+    told = hashlib.sha256(str(matrix.shape).encode())
+    told.update(np.ascontiguousarray(matrix).data)
+    return told.hexdigest()

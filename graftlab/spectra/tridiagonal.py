@@ -1,0 +1,55 @@
+"""A symmetric matrix as a tridiagonal one: all its eigenvalues, and only the eigenvectors that are asked for.
+
+G = Q T Q^T by Householder reflections (LAPACK's dsytrd), once. T's eigenvalues cost next to nothing, and the
+reflections carry the few eigenvectors that are wanted back (Golub and Van Loan, Matrix Computations, 8.3).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh_tridiagonal, lapack
+
+Floats = NDArray[np.float64]
+
+# Shapes: N rows and columns of the matrix, K eigenvectors.
+
+
+class Tridiagonal:
+    """A symmetric matrix (N, N), reduced. The matrix that is given is overwritten."""
+
+    def __init__(self, matrix: Floats) -> None:
+        """Reduce a symmetric matrix in float64, of which the lower triangle is read."""
+        size = len(matrix)
+        self.size = size
+        if size < 2:
+            self._diagonal, self._beside = matrix.reshape(-1).copy(), np.empty(0)
+            return
+        work = int(lapack.dsytrd_lwork(size, lower=1)[0])
+        self._reflectors, self._diagonal, self._beside, self._scales, info = lapack.dsytrd(
+            matrix, lower=1, lwork=work, overwrite_a=1
+        )
+        assert info == 0, info
+
+    def eigenvalues(self) -> Floats:
+        """Return (N,) all of them, the largest first."""
+        if self.size < 2:
+            return self._diagonal
+        values, info = lapack.dsterf(self._diagonal, self._beside)
+        assert info == 0, info
+        return np.asarray(values)[::-1].copy()
+
+    def eigenvectors(self, count: int) -> Floats:
+        """Return (N, K) those of the largest K eigenvalues, orthonormal, the largest first."""
+        if self.size < 2:
+            return np.ones((self.size, count))
+        first = self.size - count
+        _, small = eigh_tridiagonal(
+            self._diagonal, self._beside, select="i", select_range=(first, self.size - 1)
+        )
+        vectors_NK = np.asfortranarray(small[:, ::-1])
+        # Reflection i leaves the first i + 1 places alone: below the first row it is one of QR.
+        below, _, info = lapack.dormqr(
+            "L", "N", self._reflectors[1:, :-1], self._scales, vectors_NK[1:], 64 * max(1, count)
+        )
+        assert info == 0, info
+        vectors_NK[1:] = below
+        return vectors_NK
