@@ -1,4 +1,4 @@
-"""Show a run, the tokens and labels of a run file's first examples, or the JSON Schema of run files."""
+"""Show a run, what two runs do not share, a run file's first examples, or the JSON Schema of run files."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graftlab.commands import _run_screen
 from graftlab.commands._options import AllowCode, Json, Overrides, emit
 
 if TYPE_CHECKING:
@@ -21,8 +22,14 @@ def command(
         ),
     ],
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="With batch: a run file or a recipe.")
+        str | None,
+        typer.Argument(
+            metavar="[FILE|RUN]", help="With batch: a run file or a recipe. Or a second run."
+        ),
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Of a run: its whole config, last metrics and result.")
+    ] = False,
     overrides: Overrides = None,
     split: Annotated[
         str, typer.Option("--split", metavar="SPLIT", help="With batch: train, validation or test.")
@@ -33,9 +40,11 @@ def command(
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
-    """Show a run, the tokens and labels of a run file's first examples, or the JSON Schema of run files.
+    """Show a run, what two runs do not share, a run file's first examples, or the JSON Schema of run files.
 
-    A run is shown with its config, last metrics and result.
+    A run is shown on one screen: scores beside the largest class, curves, what was said beside its recipe,
+    and where things are. `show RUN RUN` says what differs: config, data, versions, and scores with their
+    paired difference.
 
     `show batch FILE` reads the data as a run would and marks what is trained. The model is not loaded.
     """
@@ -51,7 +60,7 @@ def command(
         found = preview(resolved, split, examples)
         emit(found.as_json(), as_json, _batch_text(found))
         return
-    if file is not None or overrides:
+    if overrides or (file is not None and (what == "schema" or everything)):
         raise ConfigError(f"FILE and --set are for `show batch FILE`, not for `show {what}`.")
     if what == "schema":
         from graftlab.runfile import schema
@@ -59,10 +68,16 @@ def command(
         described = schema()
         emit(described, as_json, json.dumps(described, indent=2, ensure_ascii=False))
         return
+    if file is not None:
+        from graftlab.runs import difference
+
+        apart = difference.between(Path(what), Path(file))
+        emit(apart.as_json(), as_json, _run_screen.apart(apart))
+        return
     from graftlab.runs.summary import summary
 
     shown = summary(Path(what))
-    emit(shown.as_json(), as_json, _text(shown))
+    emit(shown.as_json(), as_json, _text(shown) if everything else _run_screen.screen(shown))
 
 
 def _batch_text(found: "Preview") -> str:
@@ -89,9 +104,9 @@ def _batch_text(found: "Preview") -> str:
 def _text(shown: "Summary") -> str:
     from graftlab.config import dump
 
-    path, finished = shown.run.path, shown.result is not None
+    path = shown.run.path
     metrics = "\n".join(json.dumps(line) for line in shown.metrics) or "none yet"
-    state = "finished" if finished else f"not finished: graftlab resume {path}"
+    state = shown.row.status
     result = dump(shown.result).rstrip() if shown.result else "none yet"
     return (
         f"{path} ({state})\n\nconfig\n{dump(shown.config)}\n"

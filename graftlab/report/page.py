@@ -17,7 +17,7 @@ from graftlab.rundir.run import Run
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 HIDDEN = ("dirty_diff",)
 """What of a run's environment is too long for a page."""
-APART = ("data", "backbone", "seed", "resumes")
+APART = ("data", "backbone", "seed", "resumes", "origin")
 """What of a run's environment belongs to the run and not to the machine."""
 MOST_RUNS = 500
 """Runs whose settings are listed; a page has to open, and runs.csv has them all."""

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import Field, field_validator
 
 from graftlab.config import Paths, Section
+from graftlab.config.parser import Location
 from graftlab.config.section import MAX_NAME
 from graftlab.contracts import BackboneKind, HookKind, Method, Note, TaskKind
+from graftlab.errors import Place
 
 if TYPE_CHECKING:
     from graftlab.training.config import Config as Training
@@ -90,5 +92,7 @@ class RunFile:
     """Every field with its value and every path absolute, to be written as config.yaml."""
     hooks: tuple[Part[HookKind], ...] = ()
     """What the run brings beside its method, in this order."""
+    places: Mapping[Location, Place] = field(default_factory=dict)
+    """Where each key that was given stands."""
     notes: tuple[Note, ...] = ()
     """What a reader of the file has to know: keys without effect, a folder where a model's name was meant."""

@@ -93,6 +93,7 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
         seed=root.seed,
         deterministic=root.deterministic,
         resolved={},
+        places=document.places,
         notes=(
             *checks.folder_for_a_name(document, found.backbone),
             *checks.notes(document, found.training, found.tracking),

@@ -13,7 +13,7 @@ from graftlab.rundir import files, provenance
 from graftlab.rundir.records import Result
 from graftlab.rundir.run import Lines, NoLines, Run
 from graftlab.runfile import RunFile
-from graftlab.runs import attachment, chosen_layer, evaluation, identity, material, outcome
+from graftlab.runs import attachment, chosen_layer, evaluation, identity, material, origin, outcome
 from graftlab.runs.evaluator import Evaluator
 from graftlab.runs.material import Material
 from graftlab.seeds import seed_everything
@@ -133,6 +133,8 @@ class Execution:
             "data": loaded.record,
             "backbone": dict(loaded.backbone.record),
         }
+        if came := origin.record(self.file, self.run.environment):
+            now["origin"] = came
         step = None if saved is None else saved.step
         identity.compare_processes(now, self.file.resolved, self.processes)
         self.not_exact += self.processes.on_main(lambda: identity.remember(self.run, now, step))
