@@ -48,17 +48,18 @@ def command(
 
     prepared = preparation.prepare(runfile.resolve(config.read(file, overrides or ())))
     use = None if out is None else preparation.write(prepared, file, overrides or (), out)
+    tasks = {name: task.as_json(rows) for name, task in prepared.tasks.items()}
     found = {
         "task": prepared.file.resolved["task"].get("name") or prepared.file.task.name,
         **prepared.as_json(rows),
-        "tasks": {name: task.as_json(rows) for name, task in prepared.tasks.items()},
+        "tasks": tasks,
         "out": None if out is None else str(out),
         "use": use,
     }
     if as_json:
         print_json(found)
         return
-    for name, task in (found["tasks"] or {found["task"]: found}).items():
+    for name, task in (tasks or {str(found["task"]): found}).items():
         _show(name, task)
     for note in read_notes(prepared.record.get("notes", ())):
         print(f"note: {note}")

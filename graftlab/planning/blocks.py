@@ -6,14 +6,15 @@ state. So two shallow models tell what the deep one takes, block by block; the l
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from graftlab.planning import live_tensors
-from graftlab.planning.live_tensors import Live, Peak
+from graftlab.planning.live_tensors import Live, Peak, Peaks
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ def begin_backward(live: Live) -> None:
 @contextlib.contextmanager
 def watched(live: Live, loop: "Loop") -> Iterator[None]:
     """Have `live` know, inside, in which segment a step is and what is made for which part."""
-    model: Any = loop.stepper.model
+    model = loop.stepper.model
     stack = find(model)
-    handles: list[Any] = [
+    handles: list[RemovableHandle] = [
         model.register_forward_pre_hook(lambda *_: _begin_forward(live)),
         model.register_forward_hook(lambda _, __, output: _end_forward(live, output)),
         loop.optimizer.register_step_pre_hook(lambda *_: live.segment("update")),
@@ -57,7 +58,7 @@ def _begin_forward(live: Live) -> None:
     live.segment(("forward", "embedding"))
 
 
-def _end_forward(live: Live, output: Any) -> None:
+def _end_forward(live: Live, output: object) -> None:
     live.making = live_tensors.LOSS
     logits = getattr(output, "logits", None)
     if isinstance(logits, torch.Tensor):
@@ -65,15 +66,15 @@ def _end_forward(live: Live, output: Any) -> None:
     live.segment(("forward", "loss"))
 
 
-def _watch(live: Live, block: nn.Module, number: int, last: bool) -> list[Any]:
+def _watch(live: Live, block: nn.Module, number: int, last: bool) -> list[RemovableHandle]:
     def forward() -> bool:  # and not a block that is computed again in the backward pass
         return live.making == live_tensors.ACTIVATIONS
 
-    def enter(*_: Any) -> None:
+    def enter(*_: object) -> None:
         if forward():
             live.segment(("forward", number))
 
-    def leave(_: Any, __: Any, output: Any) -> None:
+    def leave(_: object, __: object, output: object) -> None:
         if not forward():
             return
         hidden = output[0] if isinstance(output, tuple) else output
@@ -96,7 +97,7 @@ def find(model: nn.Module) -> tuple[str, nn.ModuleList] | None:
     return max(stacks, key=lambda item: sum(p.numel() for p in item[1].parameters()))
 
 
-def period(stack: nn.ModuleList, layer_types: Any = None) -> int:
+def period(stack: nn.ModuleList, layer_types: Sequence[str] | None = None) -> int:
     """Return after how many blocks they repeat: 1 where all are alike, their number where none are."""
     types = layer_types if layer_types and len(layer_types) == len(stack) else [None] * len(stack)
     kinds = [(_signature(block), kind) for block, kind in zip(stack, types, strict=True)]
@@ -106,7 +107,7 @@ def period(stack: nn.ModuleList, layer_types: Any = None) -> int:
     return len(stack)
 
 
-def _signature(block: nn.Module) -> tuple[Any, ...]:
+def _signature(block: nn.Module) -> tuple[object, ...]:
     parameters = block.named_parameters()
     return type(block), *((name, p.shape, p.dtype) for name, p in parameters)
 
@@ -130,24 +131,22 @@ def shortened(model: nn.Module, name: str, depth: int) -> nn.Module:
         setattr(parent, attribute, whole)
 
 
-def anchored(peaks: Mapping[Any, Peak], depth: int, length: int) -> dict[Any, Peak]:
+def anchored(peaks: Peaks, depth: int, length: int) -> dict[Hashable, Peak]:
     """Return peaks whose blocks are named by where they stand, so that other depths have the same names."""
-    found: dict[Any, Peak] = {}
+    found: dict[Hashable, Peak] = {}
     for segment, peak in peaks.items():
-        number = segment[1] if isinstance(segment, tuple) else None
-        if not isinstance(number, int):
+        if not isinstance(segment, tuple) or not isinstance(segment[1], int):
             found[segment] = peak
             continue
+        way, number = segment
         if number < 2 * length:
-            found[segment[0], "from the first", number] = peak
+            found[way, "from the first", number] = peak
         if depth - number <= 2 * length:
-            found[segment[0], "from the last", depth - number] = peak
+            found[way, "from the last", depth - number] = peak
     return found
 
 
-def extrapolated(
-    shallow: Mapping[Any, Peak], deeper: Mapping[Any, Peak], times: float
-) -> dict[Any, Peak]:
+def extrapolated(shallow: Peaks, deeper: Peaks, times: float) -> dict[Hashable, Peak]:
     """Return the peaks of a model that is deeper than `deeper` by `times` the difference of the two."""
     assert shallow.keys() == deeper.keys(), sorted(map(str, shallow.keys() ^ deeper.keys()))
     found = {}

@@ -6,10 +6,11 @@ runs as it would, and takes the ways that it would take.
 """
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
 from torch import nn
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensor,
@@ -23,7 +24,7 @@ from graftlab.planning import quantized
 from graftlab.planning.live_tensors import Live
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 LARGEST = 2**24  # numbers of a tensor that is computed really: 16 MiB of a mask
 SCALAR = 1.0  # what a number is taken for where the code asks for its value, and it has none
@@ -39,20 +40,26 @@ class Rehearsal(Live):
     """Counts, and computes really what is whole numbers only. To be entered inside a `FakeTensorMode`."""
 
     def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        function: OpOverload,
+        types: "Sequence[type]",
+        args: "tuple[object, ...]" = (),
+        kwargs: "Mapping[str, object] | None" = None,
+    ) -> object:
         kwargs = kwargs or {}
         if function is torch.ops.aten._local_scalar_dense.default and _fake(args[0]):
             return SCALAR if args[0].is_floating_point() else int(SCALAR)
         if str(function).startswith(UPDATES):
             return None
         if function in INDEXING:
-            args = (args[0], _as_numbers(args[1]), *args[2:])
+            args = (args[0], _as_numbers(cast("Sequence[object]", args[1])), *args[2:])
         made = self._made(function, args, kwargs)
         self.count_made(made)
         return made
 
-    def _made(self, function: Any, args: Any, kwargs: Any) -> Any:
+    def _made(
+        self, function: OpOverload, args: "tuple[object, ...]", kwargs: "Mapping[str, object]"
+    ) -> object:
         if _any_fake(args) or _any_fake(kwargs.values()):
             return function(*args, **kwargs)
         if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default):
@@ -74,8 +81,12 @@ class WithoutValues(TorchDispatchMode):
     """
 
     def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        function: OpOverload,
+        types: "Sequence[type]",
+        args: "tuple[object, ...]" = (),
+        kwargs: "Mapping[str, object] | None" = None,
+    ) -> object:
         kwargs = dict(kwargs or {})
         if not any(map(_on_meta, tree_leaves((args, kwargs)))):
             made = function(*args, **kwargs)
@@ -93,7 +104,7 @@ class WithoutValues(TorchDispatchMode):
         return function(*args, **kwargs)
 
 
-def _to_meta(value: Any) -> Any:
+def _to_meta(value: object) -> object:
     """Return a tensor with an axis as one without values; operations take no two devices."""
     return value.to("meta") if isinstance(value, torch.Tensor) and value.dim() else value
 
@@ -105,22 +116,24 @@ def on_meta() -> "Iterator[None]":
         yield
 
 
-def _on_meta(value: Any) -> bool:
+def _on_meta(value: object) -> TypeGuard[torch.Tensor]:
     return isinstance(value, torch.Tensor) and value.is_meta
 
 
-def _fake(value: Any) -> bool:
+def _fake(value: object) -> TypeGuard[FakeTensor]:
     return isinstance(value, FakeTensor)
 
 
-def _any_fake(values: Any) -> bool:
+def _any_fake(values: "Iterable[object]") -> bool:
     return any(
         _any_fake(value) if isinstance(value, list | tuple) else isinstance(value, FakeTensor)
         for value in values
     )
 
 
-def _really(function: Any, args: Any, kwargs: Any) -> Any:
+def _really(
+    function: OpOverload, args: "tuple[object, ...]", kwargs: "Mapping[str, object]"
+) -> object:
     with unset_fake_temporarily():
         return function(*args, **kwargs)
 
@@ -131,9 +144,9 @@ def _wanted(tensor: torch.Tensor) -> bool:
     return tensor.numel() <= (LARGEST if is_whole else 1)
 
 
-def _as_numbers(indices: Any) -> list[Any]:
+def _as_numbers(indices: "Sequence[object]") -> list[object]:
     """Return an index whose masks are the positions that they mark: their number is a shape."""
-    found: list[Any] = []
+    found: list[object] = []
     for index in indices:
         if isinstance(index, torch.Tensor) and index.dtype == torch.bool and not _fake(index):
             with unset_fake_temporarily():

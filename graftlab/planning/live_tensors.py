@@ -6,10 +6,12 @@ are not. Torch's own `MemTracker` (torch.distributed._tools) counts alike; a tes
 """
 
 import weakref
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 WEIGHTS, TRAINED, GRADIENTS, OPTIMIZER, METHOD, INPUTS, ACTIVATIONS, LOSS, TEMPORARY = PARTS = (
@@ -33,6 +35,19 @@ class Peak(NamedTuple):
     """What they were: one entry for each of `PARTS`."""
 
 
+Peaks = Mapping[Hashable, Peak]
+"""By segment."""
+
+
+@dataclass
+class _Held:
+    """A storage that is alive."""
+
+    part: str
+    size: int
+    reference: "weakref.ref[torch.UntypedStorage]"
+
+
 class Live(TorchDispatchMode):
     """Counts every storage that an operation returns while the mode is on, and those it is told of."""
 
@@ -44,7 +59,7 @@ class Live(TorchDispatchMode):
         """By segment: the most bytes at a time since `forget`."""
         self._bytes = dict.fromkeys(PARTS, 0)
         self._total = 0
-        self._held: dict[int, list[Any]] = {}  # storage -> part, bytes, weak reference
+        self._held: dict[int, _Held] = {}
         self._segment: Hashable = None
 
     def segment(self, name: Hashable) -> None:
@@ -72,13 +87,17 @@ class Live(TorchDispatchMode):
             self._count(tensor, part, move=True)
 
     def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        function: OpOverload,
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         made = function(*args, **(kwargs or {}))
         self.count_made(made)
         return made
 
-    def count_made(self, made: Any) -> None:
+    def count_made(self, made: object) -> None:
         """Count what an operation has returned."""
         for tensor in made if isinstance(made, tuple | list) else (made,):
             if isinstance(tensor, torch.Tensor):
@@ -88,21 +107,21 @@ class Live(TorchDispatchMode):
         storage = tensor.untyped_storage()
         key = storage._cdata
         if held := self._held.get(key):
-            if move and held[0] != part:
-                self._bytes[held[0]] -= held[1]
-                self._bytes[part] += held[1]
-                held[0] = part
+            if move and held.part != part:
+                self._bytes[held.part] -= held.size
+                self._bytes[part] += held.size
+                held.part = part
             return
         size = storage.nbytes()
-        self._held[key] = [part, size, weakref.ref(storage, lambda _: self._free(key))]
+        self._held[key] = _Held(part, size, weakref.ref(storage, lambda _: self._free(key)))
         self._bytes[part] += size
         self._total += size
         self._note()
 
     def _free(self, key: int) -> None:
-        part, size, _ = self._held.pop(key)
-        self._bytes[part] -= size
-        self._total -= size
+        held = self._held.pop(key)
+        self._bytes[held.part] -= held.size
+        self._total -= held.size
 
     def _note(self) -> None:
         known = self.peaks.get(self._segment)

@@ -4,7 +4,7 @@ import dataclasses
 import resource
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -135,7 +135,7 @@ def _block(model: nn.Module) -> int:
 
 
 def _largest(model: nn.Module) -> tuple[tuple[str, int], ...]:
-    largest: list[Any] = sorted(model.named_parameters(), key=lambda item: -item[1].nbytes)[:3]
+    largest = sorted(model.named_parameters(), key=lambda item: -item[1].nbytes)[:3]
     return tuple((name, parameter.nbytes) for name, parameter in largest)
 
 

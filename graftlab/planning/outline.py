@@ -1,7 +1,7 @@
 """The model of a run file, built without its weights: how large it is, and what the method aims at."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from graftlab import adapters
 from graftlab.contracts import Note
@@ -16,12 +16,12 @@ class Outline:
 
     architecture: str
     parameters: int
-    targets: Any | None
+    targets: Sequence[str] | Mapping[str, int] | None
     """The layers that the method's `targets` are: names, or the rank of each; None where it has none."""
     note: Note | None = None
     """What `all-linear` leaves out."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return the figures; the note is said with others."""
         known = {key: value for key, value in vars(self).items() if value is not None}
         return {key: value for key, value in known.items() if key != "note"}
@@ -38,7 +38,7 @@ def outline(file: RunFile) -> Outline:
     backbone = material.backbone(file, problem, meta=True)
     targets = getattr(file.method.config, "targets", None)
     rank = getattr(file.method.config, "rank", None)
-    found: Any = None
+    found: Sequence[str] | Mapping[str, int] | None = None
     if targets:
         found = (
             surgery.match_targets(backbone.model, targets, backbone.head)

@@ -15,6 +15,7 @@ from graftlab.data import sources
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError
 from graftlab.rundir import files
+from graftlab.rundir.records import Json
 from graftlab.runfile import RunFile
 from graftlab.runs import material
 
@@ -34,12 +35,12 @@ class Prepared:
     """What a run's environment.json says of them."""
     lengths: Mapping[str, Mapping[str, int]]
     """By split: shortest, median, 95 % and longest in tokens; empty where they are images."""
-    cache: Mapping[str, Any]
+    cache: Mapping[str, object]
     """Where the rows are kept, and whether they were there before; empty for rows of this machine."""
     tasks: "Mapping[str, Prepared]" = field(default_factory=dict)
     """Of a mixture: each task by its name."""
 
-    def as_json(self, rows: int = SHOWN) -> dict[str, Any]:
+    def as_json(self, rows: int = SHOWN) -> dict[str, object]:
         """Return what there is to know of the data, with the first rows of each split."""
         return {
             "cache": dict(self.cache),
@@ -96,7 +97,7 @@ def _where(file: RunFile) -> dict[str, Path | None]:
     return {name: _cached(replace(file, task=task)) for name, task in tasks.items()}
 
 
-def _kept(before: Path | None, file: RunFile) -> dict[str, Any]:
+def _kept(before: Path | None, file: RunFile) -> dict[str, object]:
     """Return what is known of the rows' cache, now that they have been read."""
     if (after := _cached(file)) is None:
         return {}
@@ -141,13 +142,13 @@ def labels(prepared: Prepared) -> dict[str, dict[str, int]]:
     return {s: {name: count[i] for i, name in enumerate(names)} for s, count in counted.items()}
 
 
-def first_rows(prepared: Prepared, count: int = SHOWN) -> dict[str, list[dict[str, Any]]]:
+def first_rows(prepared: Prepared, count: int = SHOWN) -> dict[str, list[Json]]:
     """Return the first rows of each split, as what JSON can hold: an image by its form."""
     splits = prepared.data.splits.items()
     return {s: [_plain(row) for row in rows[:count]] for s, rows in splits if len(rows)}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Json:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

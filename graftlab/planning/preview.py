@@ -40,10 +40,10 @@ class Preview:
     sizes: Mapping[str, int]
     """Examples of each split."""
     examples: tuple[Example, ...]
-    record: Mapping[str, Any]
+    record: Mapping[str, object]
     """What the task says of its rows."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         examples = [
             {**asdict(example), "tokens": [token._asdict() for token in example.tokens]}
             for example in self.examples

@@ -37,7 +37,7 @@ def prepared(file: "RunFile", backbone: Backbone) -> Backbone:
     return backbone
 
 
-def holds(module: Any) -> bool:
+def holds(module: nn.Module) -> bool:
     """Return whether a module is a quantized layer itself, and not peft's around it of the same name."""
     return quantized.is_quantized(module) and "weight" in module._parameters
 

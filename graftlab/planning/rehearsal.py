@@ -1,7 +1,7 @@
 """A run's first steps on its longest batch, by the run's own loop: on fake tensors, or really."""
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,7 +66,7 @@ class Longest:
 class Measured(NamedTuple):
     """What a step takes, in bytes."""
 
-    peaks: Mapping[Any, live_tensors.Peak]
+    peaks: live_tensors.Peaks
     """By segment of a training step."""
     evaluation: live_tensors.Peak
     """Of a forward pass without gradients."""
@@ -91,7 +91,7 @@ def training_config(config: "Config", processes: int) -> "Config":
 
 
 def build_loop(
-    file: "RunFile", training: "Config", attached: Attached, task: Any, head: tuple[str, ...],
+    file: "RunFile", training: "Config", attached: Attached, task: Task, head: tuple[str, ...],
     accelerator: "Accelerator",
 ) -> Loop:  # fmt: skip
     """Return the loop of a run that writes nothing."""
@@ -159,7 +159,7 @@ def _hold_state(loop: Loop, live: Live) -> None:
     live.hold((t for t in _tensors(held) if id(t) not in weights), live_tensors.METHOD)
 
 
-def _tensors(value: Any) -> list[torch.Tensor]:
+def _tensors(value: object) -> list[torch.Tensor]:
     from torch.utils._pytree import tree_leaves
 
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]

@@ -1,14 +1,22 @@
 """What of a model one of several processes holds, as a config file of accelerate says it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graftlab import registry
 from graftlab.config import read_yaml
 from graftlab.errors import Argument, ConfigError, Place
-from graftlab.planning.live_tensors import GRADIENTS, OPTIMIZER, TEMPORARY, TRAINED, WEIGHTS, Peak
+from graftlab.planning.live_tensors import (
+    GRADIENTS,
+    OPTIMIZER,
+    TEMPORARY,
+    TRAINED,
+    WEIGHTS,
+    Peak,
+    Peaks,
+)
 
 BUCKET = 25 * 2**20  # bytes of gradients that are summed at once (training.processes)
 
@@ -28,11 +36,11 @@ class Sharing(NamedTuple):
         weights = (WEIGHTS, TRAINED) if self.kind in ("zero-3", "fsdp") else ()
         return (*weights, GRADIENTS, OPTIMIZER)
 
-    def peaks(self, peaks: Mapping[Any, Peak], largest_block: int) -> dict[Any, Peak]:
+    def peaks(self, peaks: Peaks, largest_block: int) -> dict[Hashable, Peak]:
         """Return the peaks of one process; with shared weights, one block is there whole at a time."""
         if self.processes == 1:
             return dict(peaks)
-        found = {}
+        found: dict[Hashable, Peak] = {}
         for segment, peak in peaks.items():
             parts = {
                 name: -(-size // self.processes) if name in self.shared else size
@@ -84,11 +92,11 @@ def read(accelerate: str, processes: int | None) -> Sharing:
     )
 
 
-def _stage(said: Mapping[str, Any]) -> int:
+def _stage(said: Mapping[str, object]) -> int:
     """Return DeepSpeed's stage, from the config or from the file that it names."""
     if "deepspeed_config_file" not in said:
-        return int(said.get("zero_stage", 2))
-    path = Path(said["deepspeed_config_file"])
+        return int(str(said.get("zero_stage", 2)))
+    path = Path(str(said["deepspeed_config_file"]))
     path = path if path.is_file() else _folder() / path.name
     if not path.is_file():
         raise ConfigError(f"deepspeed_config_file {path}: there is no such file.")

@@ -21,6 +21,8 @@ from graftlab.errors import DataError
 from graftlab.runs import material
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from graftlab.runfile import RunFile
 
 ALL = 4000  # rows of a split that all become tokens: about a second
@@ -156,7 +158,7 @@ def _evaluated(data: Data) -> Evaluated:
 
 
 def _truncated(task: Task) -> int:
-    cut: Any = task.record.get("truncated", {})
+    cut = task.record.get("truncated", {})
     found = cut.get("train", 0) if isinstance(cut, Mapping) else 0
     return found if isinstance(found, int) else 0
 
@@ -172,7 +174,7 @@ def _chosen(rows: Sequence[Row]) -> Sequence[Row]:
     return rows.take([*order[:LONGEST], *drawn])
 
 
-def _characters(value: Any) -> int:
+def _characters(value: object) -> int:
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Mapping):
@@ -223,7 +225,7 @@ class _Stretched:
         }
 
 
-def _repeated(tensor: Any, length: int) -> Any:
+def _repeated(tensor: "Tensor", length: int) -> "Tensor":
     """Return a tensor (..., L) as (..., length), its columns again and again: padding among them, if any."""
     import torch
 

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+"""What a JSON file holds, where nothing finer is known of it."""
+
 
 class ScoreRecord(TypedDict):
     """A metric's value, as predictions of a split have it; of the loss the value alone."""

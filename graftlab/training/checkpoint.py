@@ -10,11 +10,13 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from graftlab.contracts import Note
 from graftlab.errors import NEW, Argument, CheckpointError, DiskError
 from graftlab.rundir import files
+from graftlab.rundir.records import Json
+from graftlab.training.schedule import Levelled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +30,31 @@ TENSOR = "__tensor__"
 NEEDED = ("state.json", "trainable.safetensors")
 
 
+class Gathered(TypedDict):
+    """A state but for its tensors, which have left their names there."""
+
+    position: Mapping[str, Any]
+    optimizer: Json
+    hooks: Json
+    plateau: Levelled
+    scaler: dict[str, object] | None
+    attached: Mapping[str, object]
+
+
+class Compared(TypedDict):
+    """What a resumed run is held against."""
+
+    config: Mapping[str, object]
+    num_steps: int
+    world: int
+    micro_batch_size: int
+    metrics_bytes: int
+
+
+class Kept(Gathered, Compared):
+    """What state.json has, beside its format and step."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What one folder holds, verified."""
@@ -35,7 +62,7 @@ class Checkpoint:
     step: int
     tensors: "Mapping[str, Mapping[str, Tensor]]"
     """By group: `trainable`, `optimizer`, `hooks`, ..."""
-    state: Mapping[str, Any]
+    state: Kept
 
 
 @dataclass
@@ -50,7 +77,7 @@ class Found:
     """The files of `path` that are not to be read."""
 
 
-def pack(value: Any, tensors: "dict[str, Tensor]", path: str = "") -> Any:
+def pack(value: object, tensors: "dict[str, Tensor]", path: str = "") -> Json:
     """Return `value` as JSON; each tensor moves into `tensors` and leaves its name there."""
     import torch
 
@@ -66,7 +93,7 @@ def pack(value: Any, tensors: "dict[str, Tensor]", path: str = "") -> Any:
     return value
 
 
-def unpack(value: Any, tensors: "Mapping[str, Tensor]") -> Any:
+def unpack(value: object, tensors: "Mapping[str, Tensor]") -> Any:
     """Return what `pack` was given; tuples come back as lists."""
     if isinstance(value, Mapping):
         if set(value) == {TENSOR}:
@@ -90,7 +117,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def save(
-    folder: Path, step: int, tensors: "Mapping[str, Mapping[str, Tensor]]", state: Mapping[str, Any]
+    folder: Path, step: int, tensors: "Mapping[str, Mapping[str, Tensor]]", state: Kept
 ) -> Path:
     """Write one checkpoint atomically, in the place of one of the same step, and return its folder.
 
@@ -133,7 +160,7 @@ def save_with_room(
     folder: Path,
     step: int,
     tensors: "Mapping[str, Mapping[str, Tensor]]",
-    state: Mapping[str, Any],
+    state: Kept,
     pinned: set[int],
 ) -> Path:
     """Do as `save`; where the disk is full, delete the oldest checkpoint that is not pinned and try again.

@@ -4,11 +4,12 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TextIO
 
 from graftlab.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
 
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -72,10 +73,17 @@ def deterministic(asked: bool) -> Iterator[list[str]]:
     torch.backends.cudnn.benchmark = False
     show = warnings.showwarning
 
-    def note(message: Any, *rest: Any, **named: Any) -> None:
+    def note(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         text = str(message).partition(".")[0]
         if "deterministic" not in text:
-            show(message, *rest, **named)
+            show(message, category, filename, lineno, file, line)
         elif text not in found:
             found.append(text)
 
@@ -88,7 +96,7 @@ def deterministic(asked: bool) -> Iterator[list[str]]:
         torch.backends.cudnn.benchmark = former[1]
 
 
-def peak_memory(device: Any) -> int:
+def peak_memory(device: "torch.device") -> int:
     """Return the most bytes that the run has held: of the GPU where it has one, else of the process."""
     import resource
     import sys

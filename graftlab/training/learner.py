@@ -1,6 +1,6 @@
 """What learns: a model with the weights that train, and the optimizer that moves them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.training import optimizer, resume
 from graftlab.training.config import Config
@@ -39,7 +39,7 @@ class Learner:
         self.forward, self.buffers = self._compiled(), resume.buffers(self.model)
         self.parts.processes.send(surgery.trainable(self.model) | self.buffers)
 
-    def _groups(self) -> list[dict[str, Any]]:
+    def _groups(self) -> list[optimizer.Group]:
         rates, parameters = dict(self.parts.attached.rates), surgery.trainable(self.model)
         if self.config.head_learning_rate is not None:
             ratio = self.config.head_learning_rate / self.config.learning_rate

@@ -3,14 +3,13 @@
 import logging
 import math
 import time
-from typing import Any
 
 from graftlab.contracts import Note, Training
 from graftlab.errors import Diverged, Stopped
 from graftlab.rundir.run import Lines, NoLines
 from graftlab.seeds import mix
 from graftlab.training import fixed_batch, patience, resume, schedule, tallies
-from graftlab.training.checkpoint import Checkpoint
+from graftlab.training.checkpoint import Checkpoint, Compared, Kept
 from graftlab.training.config import Config, num_steps
 from graftlab.training.learner import Learner
 from graftlab.training.order import Batches, Order
@@ -256,14 +255,14 @@ class Loop:
         step, folder = self.position.step, self.parts.run.checkpoints
         with processes.together():
             if processes.main:
-                values |= self._facts()
-                size = resume.write(folder, tensors, values, self.config)
+                kept: Kept = {**values, **self._facts()}
+                size = resume.write(folder, tensors, kept, self.config)
                 seconds = time.perf_counter() - began
                 took = {"event": "checkpoint", "step": step, "seconds": seconds, "bytes": size}
                 self.timing.append(took)
         self.saved_step = step
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> Compared:
         """Return what else is kept with a checkpoint, to be compared on a resume."""
         return {
             "config": dict(self.parts.config),

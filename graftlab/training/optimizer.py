@@ -1,7 +1,7 @@
 """The optimizer: any of torch's by name, or bitsandbytes' 8-bit AdamW, over groups that weigh rightly."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from pydantic import Field, field_validator
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+Moments = dict[str, dict[str, object]]
+"""An optimizer's state by parameter name: tensors and numbers, by the name that it has there."""
 EIGHT_BIT = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}
 # torch.optim's own names, lower case; a test compares this list with the installed torch.
 TORCH = {
@@ -22,6 +24,16 @@ TORCH = {
 # LBFGS wants a closure, Muon takes matrices only, SparseAdam sparse gradients only: not offered.
 
 
+class Group(TypedDict):
+    """Parameters that train alike."""
+
+    params: "list[nn.Parameter]"
+    names: list[str]
+    rate: float
+    """What their learning rate is multiplied with."""
+    weight_decay: float
+
+
 class Config(Section):
     """Which optimizer, and how it decays weights."""
 
@@ -29,7 +41,7 @@ class Config(Section):
     """One of torch.optim's classes in lower case, or `adamw_8bit`, `paged_adamw_8bit` (bitsandbytes)."""
     weight_decay: float = Field(0.0, ge=0)
     """Decay of matrices; biases and norms are never decayed."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: dict[str, object] = Field(default_factory=dict)
     """Further arguments of the optimizer's class, such as `betas: [0.9, 0.98]` or `momentum: 0.9`."""
 
     @field_validator("name")
@@ -54,12 +66,12 @@ def groups(
     parameters: "Mapping[str, nn.Parameter]",
     config: Config,
     rates: Mapping[str, float],
-) -> "list[dict[str, Any]]":
+) -> list[Group]:
     """Return parameter groups, one for each pair of (rate multiplier, decay); each holds its `names`.
 
     A tensor with one axis is a bias or a norm and is not decayed.
     """
-    found: dict[tuple[float, float], dict[str, Any]] = {}
+    found: dict[tuple[float, float], Group] = {}
     for name, parameter in parameters.items():
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
         key = (rates.get(name, 1.0), decay)
@@ -71,19 +83,17 @@ def groups(
     return list(found.values())
 
 
-def replace_groups(
-    optimizer: "torch.optim.Optimizer", param_groups: "list[dict[str, Any]]"
-) -> None:
+def replace_groups(optimizer: "torch.optim.Optimizer", param_groups: list[Group]) -> None:
     """Give an optimizer other groups; the state of parameters that are in both stays."""
     kept = {id(parameter) for group in param_groups for parameter in group["params"]}
     for parameter in [p for p in optimizer.state if id(p) not in kept]:
         del optimizer.state[parameter]
     optimizer.param_groups.clear()
     for group in param_groups:
-        optimizer.add_param_group(group)
+        optimizer.add_param_group(dict(group))
 
 
-def build(param_groups: "list[dict[str, Any]]", config: Config) -> "torch.optim.Optimizer":
+def build(param_groups: list[Group], config: Config) -> "torch.optim.Optimizer":
     """Return the optimizer with a learning rate of zero: the loop sets it before each step.
 
     Raises:
@@ -107,7 +117,7 @@ def build(param_groups: "list[dict[str, Any]]", config: Config) -> "torch.optim.
     return made
 
 
-def state(optimizer: "torch.optim.Optimizer") -> dict[str, Any]:
+def state(optimizer: "torch.optim.Optimizer") -> Moments:
     """Return the state by parameter name: it outlives another order of the groups."""
     return {
         name: dict(optimizer.state[parameter])
@@ -123,7 +133,7 @@ def _to_device(parameter: "Tensor", value: "Tensor") -> "Tensor":
 
 def load_state(
     optimizer: "torch.optim.Optimizer",
-    saved: Mapping[str, Mapping[str, Any]],
+    saved: Moments,
     place: "Callable[[Tensor, Tensor], Tensor]" = _to_device,
 ) -> None:
     """Put back what `state` returned; tensors go to their parameter's `place`, but step counters stay."""

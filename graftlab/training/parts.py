@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.contracts import Attached, Task
 from graftlab.rundir.run import Run
@@ -35,7 +35,7 @@ class Parts:
     signals: Signals
     sinks: "tuple[Callable[..., None], ...]" = ()
     """Each is told the step, its scalars, and the training examples seen: progress bar, trackers."""
-    config: "Mapping[str, Any]" = field(default_factory=dict)
+    config: "Mapping[str, object]" = field(default_factory=dict)
     """The resolved run file, kept with each checkpoint to compare on resume."""
     processes: Processes = field(default_factory=Processes)
     """All that train this run together."""

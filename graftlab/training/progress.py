@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -101,7 +101,7 @@ class _Stream:
     def flush(self) -> None:
         self._attempt(self._stream.flush)
 
-    def _attempt(self, call: Any) -> None:
+    def _attempt(self, call: Callable[[], object]) -> None:
         if self.closed:
             return
         try:

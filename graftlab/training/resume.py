@@ -5,13 +5,13 @@ Nothing random is in it: order, augmentation and dropout are functions of (seed,
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.contracts import Attached
 from graftlab.errors import CheckpointError
 from graftlab.rundir import files
 from graftlab.training import checkpoint
-from graftlab.training.checkpoint import Checkpoint, pack, unpack
+from graftlab.training.checkpoint import Checkpoint, Gathered, Kept, pack, unpack
 from graftlab.training.config import Config
 from graftlab.training.parallel.sharding import Sharding, Whole, nbytes, shape
 from graftlab.training.state import Position, State
@@ -31,13 +31,13 @@ def buffers(model: "nn.Module") -> "dict[str, Tensor]":
     return {name: buffer for name, buffer in model.named_buffers() if name in kept}
 
 
-def gather(state: State) -> "tuple[dict[str, dict[str, Tensor]], dict[str, Any]]":
+def gather(state: State) -> "tuple[dict[str, dict[str, Tensor]], Gathered]":
     """Return the state as tensors by group, and as JSON; whole on the main process."""
     attached, sharding, scaler = state.attached, state.sharding, state.scaler
     model = attached.model
     optimizer_tensors: dict[str, Tensor] = {}
     hook_tensors: dict[str, Tensor] = {}
-    values = {
+    values: Gathered = {
         "position": state.position.as_json(),
         "optimizer": pack(sharding.moments(state.optimizer), optimizer_tensors),
         "hooks": pack([hook.state_dict() for hook in attached.hooks], hook_tensors),
@@ -61,7 +61,7 @@ def gather(state: State) -> "tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
 def write(
     folder: Path,
     tensors: "Mapping[str, Mapping[str, Tensor]]",
-    values: Mapping[str, Any],
+    values: Kept,
     config: Config,
 ) -> int:
     """Write a checkpoint of what `gather` returned, then drop what need not be kept; return its bytes.

@@ -1,7 +1,7 @@
 """The learning rate over the steps: a pure function, but for the plateau, whose state is three numbers."""
 
 import math
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from pydantic import Field
 
@@ -52,6 +52,14 @@ def factor(step: int, num_steps: int, config: Config) -> float:
     return max(0.0, 0.5 * (1 + math.cos(math.pi * ((config.cycles * share) % 1.0))))
 
 
+class Levelled(TypedDict):
+    """What a checkpoint keeps of a plateau."""
+
+    scale: float
+    best: float | None
+    waited: int
+
+
 class Plateau:
     """Multiply by `factor` when the watched value has not improved for more than `patience` times."""
 
@@ -72,8 +80,8 @@ class Plateau:
         if self.waited > self.config.patience:
             self.scale, self.waited = self.scale * self.config.factor, 0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Levelled:
         return {"scale": self.scale, "best": self.best, "waited": self.waited}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Levelled) -> None:
         self.scale, self.best, self.waited = state["scale"], state["best"], state["waited"]

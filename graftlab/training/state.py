@@ -39,7 +39,7 @@ class Position:
     not_exact: list[Note] = field(default_factory=list)
     """Why the run may differ from an uninterrupted one, if it may."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return what a checkpoint keeps of it."""
         return asdict(self) | {"not_exact": written(self.not_exact)}
 
@@ -57,7 +57,7 @@ class State:
     """The model, and the method's hooks with theirs."""
     optimizer: "torch.optim.Optimizer"
     plateau: Plateau
-    scaler: Any
+    scaler: "torch.amp.GradScaler | None"
     """Of losses in float16; None for other precisions."""
     sharding: Sharding
     """How weights and the optimizer's state are gathered from all processes and given back."""

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.contracts import Batch, MicroBatch, adding
 from graftlab.errors import OutOfMemory
@@ -282,9 +282,9 @@ class Stepper:
 
 
 @contextmanager
-def _outputs(model: "nn.Module") -> "Iterator[list[Any]]":
+def _outputs(model: "nn.Module") -> "Iterator[list[object]]":
     """Yield a list that gets what the model returns inside."""
-    found: list[Any] = []
+    found: list[object] = []
     handle = model.register_forward_hook(lambda _, __, output: found.append(output))
     try:
         yield found

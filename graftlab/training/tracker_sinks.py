@@ -1,4 +1,4 @@
-"""TensorBoard, Weights & Biases and trackio: what each is told, and how it is opened. Any call may raise."""
+"""TensorBoard, Weights & Biases and trackio: what each is told, and how it is opened. Each call may raise."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from graftlab.config import Section
 
@@ -36,11 +36,11 @@ class Start:
 
     folder: Path
     """The run directory."""
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     """The resolved run file."""
     model: str
     """The model's structure as text."""
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
     """`trainer_hash` (git commit of graftlab), `peft_hash`, the device and its memory."""
     first_step: int = 0
     """The step that the run goes on from; what was sent of later ones is replaced where possible."""
@@ -65,7 +65,7 @@ def _cell(value: float | str | None) -> str:
 
 
 class Sink(Protocol):
-    """One tracker, open. Any call may raise."""
+    """One tracker, open. Each call may raise."""
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         """Take the scalars of a step."""

@@ -130,7 +130,7 @@ class Trackers:
         for served in self._served:
             served.send(lambda sink: sink.show(shown))
 
-    def finish(self, result: Mapping[str, Any]) -> None:
+    def finish(self, result: Mapping[str, object]) -> None:
         """Send the numbers of the result and close; further calls do nothing."""
         figures = dict(_numbers(result))
         for served in self._served:
@@ -154,7 +154,7 @@ class Trackers:
         self.finish({})
 
 
-def _numbers(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
+def _numbers(values: Mapping[str, object], before: str = "") -> Iterator[tuple[str, float]]:
     """Yield the numbers of nested mappings under names such as `test/accuracy`."""
     for name, value in values.items():
         if isinstance(value, Mapping):

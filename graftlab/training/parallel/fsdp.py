@@ -5,6 +5,7 @@ A block's weights are gathered before its forward and before its backward pass; 
 sharded after the latter. What the optimizer sees are shards.
 """
 
+import functools
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError
 from graftlab.training import optimizer
+from graftlab.training.optimizer import Moments
 from graftlab.training.parallel.request import Asked
 from graftlab.training.parallel.sharding import Engine, is_shard
 from graftlab.weights import surgery
@@ -103,14 +105,15 @@ class Fsdp:
         kept |= set(surgery.trainable(model).values()) if steered else set()
         for parameter in kept:
             parameter.data = parameter.data.to(device)
-        settings: dict[str, Any] = {
-            "mesh": init_device_mesh(device.type, (self.processes.share.world,)),
-            "ignored_params": kept,
-            "reshard_after_forward": self.reshard,
-            "mp_policy": MixedPrecisionPolicy(cast_forward_inputs=False),  # autocast does so
-        }
+        fully = functools.partial(
+            fully_shard,
+            mesh=init_device_mesh(device.type, (self.processes.share.world,)),
+            ignored_params=kept,
+            reshard_after_forward=self.reshard,
+            mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False),  # autocast does so
+        )
         for module in (*self._blocks(model), model):
-            fully_shard(module, **settings)
+            fully(module)
         if hasattr(model, "get_base_model"):  # PEFT's model writes by the one inside it
             register_fsdp_forward_method(model, "generate")
         for module in model.modules():
@@ -162,7 +165,7 @@ class Fsdp:
             name: x for name, tensor in named.items() if (x := self._gathered(tensor)) is not None
         }
 
-    def moments(self, made: "torch.optim.Optimizer") -> dict[str, Any]:
+    def moments(self, made: "torch.optim.Optimizer") -> Moments:
         """Gather them one after the other."""
         return {
             name: {key: self._gathered(value) for key, value in state.items()}
@@ -183,7 +186,7 @@ class Fsdp:
         with torch.no_grad():
             target.copy_(_part(target, value) if is_shard(target) else value)
 
-    def put_moments(self, made: "torch.optim.Optimizer", saved: Mapping[str, Any]) -> None:
+    def put_moments(self, made: "torch.optim.Optimizer", saved: Moments) -> None:
         """Put this process's part of each back."""
         optimizer.load_state(made, saved, _part_like)
 
@@ -211,11 +214,11 @@ class Fsdp:
 
 def _part(target: "Tensor", value: "Tensor") -> "Tensor":
     """Return this process's part of a whole tensor that all have, laid out as `target`."""
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
-    shard: Any = target
-    value = value.to(shard.device, shard.dtype)
-    return distribute_tensor(value, shard.device_mesh, shard.placements, src_data_rank=None)
+    assert isinstance(target, DTensor)
+    value = value.to(target.device, target.dtype)
+    return distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
 
 
 def _part_like(parameter: "Tensor", value: "Tensor") -> "Tensor":

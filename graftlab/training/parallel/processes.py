@@ -7,11 +7,11 @@ exchange, they first meet in a *round*, a sum of a few numbers of which the firs
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from graftlab.errors import Stopped
 from graftlab.training.parallel import sharding
-from graftlab.training.parallel.faults import ProcessError, connection_lost, described, twin
+from graftlab.training.parallel.faults import ProcessError, Told, connection_lost, described, twin
 from graftlab.training.parallel.share import Share
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Processes:
         import torch.distributed as dist
 
         self._round()
-        held: list[Any] = [None] * self.share.world
+        held = [value] * self.share.world
         dist.all_gather_object(held, value)
         return held
 
@@ -243,12 +243,12 @@ class Processes:
         """Raise on every process the error of the first that has one; of a mere stop only if all stop."""
         import torch.distributed as dist
 
-        told: list[Any] = [None] * self.share.world
+        told: list[Told | None] = [None] * self.share.world
         dist.all_gather_object(told, error and described(error))
-        ranks = [rank for rank, found in enumerate(told) if found]
-        first = min(ranks, key=lambda rank: (told[rank][0] == Stopped.__name__, rank))
+        ranks = {rank: found for rank, found in enumerate(told) if found}
+        first = min(ranks, key=lambda rank: (ranks[rank].name == Stopped.__name__, rank))
         if error is None or first != self.share.rank:
-            self._told = twin(first, told[first])
+            self._told = twin(first, ranks[first])
             raise self._told
         self._told = error
         raise error
@@ -263,7 +263,7 @@ def _flat(tensor: "Tensor", width: int) -> "Tensor":
 
 def _buckets(gradients: "Sequence[Tensor]") -> "Iterator[list[Tensor]]":
     """Yield the gradients in lists of one type and device, of 25 MiB or one tensor."""
-    kinds: dict[Any, list[Tensor]] = {}
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for gradient in gradients:
         kinds.setdefault((gradient.dtype, gradient.device), []).append(gradient)
     for kind in kinds.values():

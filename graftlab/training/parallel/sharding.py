@@ -5,10 +5,11 @@ Which way it is, a launcher says: see `request`.
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol
 
 from graftlab.training import optimizer
+from graftlab.training.optimizer import Moments
 from graftlab.training.parallel.request import WHOLE
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Sharding(Protocol):
         """Return tensors whole; nothing but on the main process, where that takes room."""
         ...
 
-    def moments(self, made: "torch.optim.Optimizer") -> dict[str, Any]:
+    def moments(self, made: "torch.optim.Optimizer") -> Moments:
         """Return the optimizer's state whole, by parameter name, as `optimizer.state` does."""
         ...
 
@@ -78,11 +79,11 @@ class Sharding(Protocol):
         """Copy a whole tensor into a parameter or buffer."""
         ...
 
-    def put_moments(self, made: "torch.optim.Optimizer", saved: Mapping[str, Any]) -> None:
+    def put_moments(self, made: "torch.optim.Optimizer", saved: Moments) -> None:
         """Put back what `moments` returned."""
         ...
 
-    def whole(self, model: "nn.Module") -> Any:
+    def whole(self, model: "nn.Module") -> AbstractContextManager[None]:
         """Return a context in which the main process's model has its trainable weights whole."""
         ...
 
@@ -113,7 +114,7 @@ class Whole:
         """Return them as they are."""
         return {name: tensor.detach() for name, tensor in named.items()}
 
-    def moments(self, made: "torch.optim.Optimizer") -> dict[str, Any]:
+    def moments(self, made: "torch.optim.Optimizer") -> Moments:
         """Return the optimizer's state by parameter name."""
         return optimizer.state(made)
 
@@ -124,7 +125,7 @@ class Whole:
         with torch.no_grad():
             target.copy_(value)
 
-    def put_moments(self, made: "torch.optim.Optimizer", saved: Mapping[str, Any]) -> None:
+    def put_moments(self, made: "torch.optim.Optimizer", saved: Moments) -> None:
         """Put the optimizer's state back."""
         optimizer.load_state(made, saved)
 
@@ -139,7 +140,7 @@ def is_shard(tensor: "Tensor") -> bool:
     return hasattr(tensor, "full_tensor")
 
 
-def shape(tensor: Any) -> "torch.Size":
+def shape(tensor: "Tensor") -> "torch.Size":
     """Return the whole tensor's shape: DeepSpeed leaves a weight that it has shared out none."""
     found: torch.Size = getattr(tensor, "ds_shape", tensor.shape)
     return found

@@ -6,10 +6,11 @@ run file says (batch, rates, clipping, optimizer, precision) holds, and its own 
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.errors import ConfigError, missing_extra
+from graftlab.training.optimizer import Moments
 from graftlab.training.parallel import sharding, zero_settings
 from graftlab.training.parallel.request import Asked
 from graftlab.training.parallel.sharding import Engine
@@ -17,6 +18,7 @@ from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     import torch
+    from deepspeed import DeepSpeedEngine
     from torch import Tensor, nn
 
     from graftlab.training.config import Config
@@ -42,7 +44,7 @@ class Piece(NamedTuple):
 class _Engine:
     """DeepSpeed's engine, which has the backward pass and the step."""
 
-    def __init__(self, deepspeed: Any, world: int) -> None:
+    def __init__(self, deepspeed: "DeepSpeedEngine", world: int) -> None:
         self._deepspeed, self._world = deepspeed, world
 
     def backward(self, loss: "Tensor") -> None:
@@ -164,12 +166,12 @@ class Zero:
                     found[name] = whole.cpu().clone() if self.stage == 3 else whole
         return found
 
-    def moments(self, made: "torch.optim.Optimizer") -> dict[str, Any]:
+    def moments(self, made: "torch.optim.Optimizer") -> Moments:
         """Add up the pieces of all processes, one weight after the other."""
         import torch
         import torch.distributed as dist
 
-        found: dict[str, Any] = {}
+        found: Moments = {}
         for name, parameter in self._named():
             piece = self._piece(parameter)
             # a process may have no piece of this weight: what there is, the first says
@@ -197,7 +199,7 @@ class Zero:
         import torch
 
         with torch.no_grad():
-            own: Any = getattr(target, "ds_tensor", None)
+            own = getattr(target, "ds_tensor", None)
             if own is None:
                 target.copy_(value)
             elif part := _partition(target):
@@ -207,7 +209,7 @@ class Zero:
                 mine = value.to(piece.flat.device).flatten().narrow(0, piece.first, piece.size)
                 piece.flat.narrow(0, piece.start, piece.size).copy_(mine)
 
-    def put_moments(self, made: "torch.optim.Optimizer", saved: Mapping[str, Any]) -> None:
+    def put_moments(self, made: "torch.optim.Optimizer", saved: Moments) -> None:
         """Put this process's pieces back."""
         import torch
 
@@ -228,10 +230,13 @@ class Zero:
         with self._gathered([*surgery.trainable(model).values()]):
             yield
 
-    def _gathered(self, parameters: "list[nn.Parameter]") -> Any:
+    def _gathered(self, parameters: "list[nn.Parameter]") -> AbstractContextManager[None]:
         import deepspeed
 
-        return deepspeed.zero.GatheredParameters(parameters, enabled=self.stage == 3)
+        gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(
+            parameters, enabled=self.stage == 3
+        )
+        return gathered
 
     def _named(self) -> "Iterator[tuple[str, nn.Parameter]]":
         for group in self.groups:
@@ -239,7 +244,7 @@ class Zero:
 
     def _flat(self, parameter: "Tensor") -> "Tensor":
         """Return what the optimizer moves of the weights that this one lies with."""
-        zero: Any = self.deepspeed.optimizer
+        zero = self.deepspeed.optimizer
         if self.stage == 3:
             number = zero.grad_position[zero.get_param_id(parameter)][0]
             flats = zero.fp32_partitioned_groups_flat
@@ -252,23 +257,23 @@ class Zero:
     def _piece(self, parameter: "Tensor") -> Piece | None:
         """Return where this process's part of a weight lies; None where it has none."""
         if self.stage == 3:
-            zero: Any = self.deepspeed.optimizer
+            zero = self.deepspeed.optimizer
             part = _partition(parameter)
             start = zero.grad_position[zero.get_param_id(parameter)][1]
             return part and Piece(self._flat(parameter), start, *part)
-        mapping: Any = getattr(parameter, "_hp_mapping", None)
+        mapping = getattr(parameter, "_hp_mapping", None)
         if mapping is None:
             return None
         there, here = mapping.hp_fragment_address, mapping.lp_fragment_address
         return Piece(self._flat(parameter), there.start, here.start, here.numel)
 
-    def _kinds(self, made: "torch.optim.Optimizer", flat: "Tensor") -> dict[str, Any]:
+    def _kinds(self, made: "torch.optim.Optimizer", flat: "Tensor") -> dict[str, object]:
         """Return the keys of the optimizer's state, with values where they are not of each element."""
         state = made.state.get(flat, {})
         return {k: None if getattr(v, "shape", None) == flat.shape else v for k, v in state.items()}
 
 
-def _size(parameter: Any) -> int:
+def _size(parameter: "Tensor") -> int:
     size: int = getattr(parameter, "ds_numel", parameter.numel())
     return size
 
