@@ -21,7 +21,7 @@ from graftlab.errors import ConfigError, ModelError
 from graftlab.explanation import targets
 from graftlab.explanation.kept import OnDisk
 from graftlab.explanation.spool import Spool
-from graftlab.plots import training_dynamics, weight_change_heatmap
+from graftlab.plots import training_curves, weight_change_heatmap
 from graftlab.testing.analyses import *  # noqa: F403
 from graftlab.testing.analyses import Planted, asked
 
@@ -341,7 +341,7 @@ def test_dynamics_are_what_a_run_has_logged(tmp_path):
         {"step": 2, "validation/loss": 1.5},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = training_dynamics.data(tmp_path)
+    found = training_curves.data(tmp_path)
     np.testing.assert_array_equal(found.steps, [1, 2])
     np.testing.assert_array_equal(found.values["loss"], [2.0, np.nan])
     np.testing.assert_array_equal(found.values["gradient norm"], [3.0, np.nan])

@@ -12,7 +12,7 @@ from graftlab.rundir import files
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DOTS_PER_INCH = 150
+DOTS_PER_INCH = 300  # for print
 UNDATED = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 

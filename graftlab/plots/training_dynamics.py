@@ -1,66 +1,48 @@
-"""Loss, learning rate and gradient norm of a run over its steps; a gap is a value that was not finite."""
+"""Numbers of the weights over the checkpoints: mean and standard deviation over the weights."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab.contracts.plot import RUN
-from graftlab.rundir.run import Run
+from graftlab.plots import _models
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from graftlab.contracts.arrays import Floats
-
-
-# Shapes: K logged steps.
-
-DRAWS_FROM = RUN
-TITLE = "Training"
-LOGGED = {"loss": "loss", "learning_rate": "learning rate", "gradient_norm": "gradient norm"}
+DRAWS_FROM = "spectra"
+TITLE = "Spectra over training"
+PANELS = {
+    "effective_rank": "effective rank (above 1e-5)",
+    "rank_95_energy": "rank of 95 % of the sum",
+    "mean_principal_angle": "mean principal angle to before (radians)",
+    "sv_correlation": "correlation of singular values with before",
+    "relative_change": "size of the change / size before",
+    "change_stable_rank": "stable rank of the change",
+}
 
 
 class Dynamics(NamedTuple):
-    """What is drawn."""
+    """What is drawn: by panel, then by model."""
 
-    steps: "Floats"  # (K,)
-    values: "dict[str, Floats]"  # (K,) each, by what it is called
-    validated: "Floats"  # (V,) steps
-    losses: "Floats"  # (V,) on validation
+    panels: dict[str, dict[str, _models.Band]]
 
 
-def data(run: Path) -> Dynamics:
-    """Return what a run has logged of its steps."""
-    import numpy as np
-
-    logged = Run(run).read_metrics()
-    trained = [row for row in logged if "loss" in row]
-    scored = [row for row in logged if "validation/loss" in row]
-
-    def column(rows: list[dict[str, object]], key: str) -> "Floats":
-        return np.array([row.get(key) for row in rows], dtype=float)
-
-    return Dynamics(
-        column(trained, "step"),
-        {shown: column(trained, key) for key, shown in LOGGED.items()},
-        column(scored, "step"),
-        column(scored, "validation/loss"),
-    )
+def data(rows: Sequence[Any]) -> Dynamics:
+    """Return each number over the checkpoints of each model."""
+    return Dynamics({name: _models.bands(rows, name) for name in PANELS})
 
 
-def draw(found: Dynamics) -> "Figure":
-    """Return one panel a figure, all over the same steps."""
+def draw(dynamics: Dynamics) -> "Figure":
+    """Return one panel a number, over the same steps."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(found.values))
-    marker = "o" if len(found.steps) == 1 else ""
-    for axes, (name, values_K) in zip(panels, found.values.items(), strict=True):
-        axes.plot(found.steps, values_K, marker=marker, linewidth=1, label="train")
-        if name == "loss" and len(found.validated):
-            axes.plot(found.validated, found.losses, marker="o", markersize=3, label="validation")
-            axes.legend(frameon=False)
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel("optimizer steps")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    panels = figure.subplots(2, 3)
+    for axes, (name, found) in zip(panels.flat, dynamics.panels.items(), strict=True):
+        if any(len(band.steps) for band in found.values()):
+            _models.lines(axes, found)
+            axes.set_xlabel("training steps")
+        else:
+            _models.empty(axes)
+        axes.set_title(PANELS[name], fontsize=10)
+    _models.legend(figure, panels[1, 2] if panels[1, 2].lines else panels[0, 0])
     return figure
