@@ -43,6 +43,7 @@ LADDER = (
     },
     {"runs": "one run, from its file to its scores"},
     {
+        "drafts": "a run file drafted from data, or from the file of another program",
         "planning": "what a run will take of memory, disk and time; its data made beforehand",
         "inference": "an adapted model in use: predictions, a conversation, lm-eval",
         "study": "runs that are compared: planned, carried out, summed up",

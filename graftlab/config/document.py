@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from graftlab.config import foreign
 from graftlab.config.parser import Location, Parsed, parse_file, parse_value
 from graftlab.config.section import expand
 from graftlab.errors import NOWHERE, Argument, ConfigError, Place, nearest, overriding
@@ -57,7 +58,9 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
         ConfigError: a file or an override cannot be read, or files extend each other in a circle.
     """
     file = _locate(str(path), Path())
+    foreign.refuse(file)
     parsed = _with_bases(file, (file.resolve(),))
+    foreign.refuse(file, parsed.values)
     for override in overrides:
         parsed = _overridden(parsed, override)
     return Document(file, parsed.values, _only_existing(parsed).places)

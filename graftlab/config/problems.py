@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from graftlab.config import foreign
 from graftlab.errors import (
     NOWHERE,
     ConfigError,
@@ -12,36 +13,6 @@ from graftlab.errors import (
     in_python,
     nearest,
 )
-
-ELSEWHERE = {  # what transformers, peft and other trainers call our keys
-    "alpha_pattern": "peft",
-    "bs": "batch_size",
-    "dataset": "task",
-    "eval_steps": "evaluate_every",
-    "eval_every": "evaluate_every",
-    "grad_clip": "clip_norm",
-    "label_smoothing_factor": "label_smoothing",
-    "logging_steps": "logging_every",
-    "lora_alpha": "alpha",
-    "lora_dropout": "dropout",
-    "lora_r": "rank",
-    "lora_rank": "rank",
-    "lr": "learning_rate",
-    "lr_scheduler_type": "schedule",
-    "max_grad_norm": "clip_norm",
-    "max_seq_length": "max_length",
-    "metric_for_best_model": "best_by",
-    "model_name_or_path": "model",
-    "num_epochs": "epochs",
-    "num_train_epochs": "epochs",
-    "num_workers": "workers",
-    "per_device_train_batch_size": "micro_batch_size",
-    "r": "rank",
-    "save_steps": "save_every",
-    "save_total_limit": "keep_checkpoints",
-    "target_modules": "targets",
-    "train_batch_size": "batch_size",
-}
 
 
 class Problems:
@@ -102,9 +73,7 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     near = [candidate for candidate in known if slips(name.lower(), candidate, limit=1) <= 1]
     if near:
         return near[0]
-    if ELSEWHERE.get(name) in known:
-        return ELSEWHERE[name]
-    return nearest(name, known)
+    return foreign.word(name, known) or nearest(name, known)
 
 
 def slips(given: str, meant: str, limit: int) -> int:

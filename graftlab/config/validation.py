@@ -11,6 +11,7 @@ import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from graftlab.config import foreign
 from graftlab.config.document import Document
 from graftlab.config.parser import Location
 from graftlab.config.paths import absolute, elsewhere, is_model, names_model, sections
@@ -112,7 +113,9 @@ def _explain(section: type[Section], error: ValidationError, values: Any, sayer:
                 known = [name for model in _models(section, location[:-1]) for name in model]
                 *inside, key = location
                 said = unknown_key(sayer.dotted(tuple(inside)), str(key), known)
-                sayer.say(location, said, kind="unknown", given=str(key), allowed=sorted(known))
+                what = {"kind": "unknown", "given": str(key), "allowed": sorted(known)}
+                theirs = foreign.answer(str(key))
+                sayer.say(location, said, **what, remedies=((theirs,),) if theirs else ())
             case "missing":
                 whole = (*location, detail["loc"][-1])
                 sayer.say(whole, f"{sayer.dotted(whole)} is missing.", kind="missing")

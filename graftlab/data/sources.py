@@ -58,7 +58,7 @@ def local_files(config: DataSection) -> dict[str, Path]:
             place=Place(key=("data_dir",)),
             kind="missing",
         )
-    found = {split: _split_file(config.data_dir, split) for split in SPLITS}
+    found = {split: split_file(config.data_dir, split) for split in SPLITS}
     if not any(found.values()):
         raise no_train(config.data_dir)
     held = {split: path for split, path in found.items() if path}
@@ -77,7 +77,7 @@ def no_train(folder: Path) -> DataError:
     )
 
 
-def _split_file(folder: Path, split: str) -> Path | None:
+def split_file(folder: Path, split: str) -> Path | None:
     names = [f"{split}{suffix}" for suffix in (*readers.SUFFIXES, *readers.PACKED)]
     found = [folder / name for name in [*names, split] if (folder / name).exists()]
     # A text file beside a table tells of it, as often as not.
