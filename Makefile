@@ -43,8 +43,8 @@ docs: .venv/dev  ## the pages as a site in build/site, their tables made anew; a
 peft-suite: .venv/dev  ## peft's own tests of a tuner over ours, from its source distribution (two minutes)
 	$(BIN)/python tests/peft_suite.py
 
-mutants: .venv/mutants  ## faults put into the core one at a time, and how many of them a test sees (some hours)
-	$(BIN)/python tests/mutants.py
+mutants: .venv/mutants  ## faults put into the core one at a time, and how many of them a test sees (some hours; MUTANTS="--part ..." for less)
+	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 bench: .venv/dev  ## measure again what docs/benchmarks.md claims (an hour or so, on a quiet machine)
 	for script in startup resume_cost training_throughput sst2_parity jelly_step pifi_load selection_memory plan_accuracy sft_throughput; do $(BIN)/python bench/$$script.py; done

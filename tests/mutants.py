@@ -1,14 +1,15 @@
 """Faults put into the core on purpose, one at a time, and whether the tests notice: `make mutants`.
 
-    python tests/mutants.py [--sample 600] [--only graftlab/metrics] [--children 2]
+    python tests/mutants.py [--part graftlab/metrics ...] [--sample 200] [--seed 1] [--children 1]
 
-mutmut makes the mutants and tries them in mutants/, a copy of the clone, where what became of each stays. A
-mutant of the loop takes seconds, so that of those a sample is drawn. Writes the table of docs/mutants.md,
-which says what is left out and why, and the survivors into build/mutants.txt.
+mutmut makes the mutants and tries them in mutants/, a copy of the clone, where what became of each stays:
+begun again, it goes on. What survived is tried again where tests have changed. Each part that is asked for
+gets its row in docs/mutants.md, which says what is left out and why; survivors stand in build/mutants.txt.
 """
 
 import argparse
 import ast
+import hashlib
 import json
 import math
 import os
@@ -17,18 +18,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import pytest
+from mutmut_plugin import COPY, ROOT, STATS, WITH_SEVERAL
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "mutants.md"
-COPY = ROOT / "mutants"
-STATS = COPY / "mutmut-stats.json"
-SEVERAL = ("tests/training/test_processes.py", "tests/training/test_sharded.py")
-"""Slow, and in processes of their own, where mutmut does not see which code a test reaches."""
-TRAINING = "graftlab.training."
-PARALLEL = "graftlab.training.parallel."
+LEDGER = COPY / "tests.json"
+"""The test files of the last run, each with its sum."""
+UNSEEN = "no tests"
+"""What becomes of code of several processes in other parts, until their tests are asked, too."""
 CAUGHT = {"killed", "timeout", "segfault"}
 SENTENCE = re.compile(r"[a-z]\W* \W*[a-z]", re.IGNORECASE)
 
@@ -38,23 +36,31 @@ class Part(NamedTuple):
 
     name: str
     files: list[Path]
-    sample: int | None
-    """How many of its mutants are drawn; None for all."""
+    sample: int
+    """How many of its mutants are drawn."""
+    several: bool = False
+    """Whether the tests of several processes stand for it."""
 
 
 def parts(sample: int) -> list[Part]:
     package = ROOT / "graftlab"
     parallel = sorted((package / "training" / "parallel").glob("*.py"))
     return [
-        Part("graftlab/metrics", sorted((package / "metrics").glob("*.py")), None),
-        Part("graftlab/data/splits.py", [package / "data" / "splits.py"], None),
+        Part("graftlab/metrics", sorted((package / "metrics").glob("*.py")), sample),
+        Part("graftlab/data/splits.py", [package / "data" / "splits.py"], sample),
         Part("graftlab/training", sorted((package / "training").glob("*.py")), sample),
-        Part("graftlab/training/parallel", parallel, sample // 6),
+        Part("graftlab/training/parallel", parallel, sample // 6, several=True),
     ]
 
 
-def mutants_of(path: Path) -> list[str]:
-    """Return the names of a file's mutants, but for those that change nothing but sentences."""
+class Mutant(NamedTuple):
+    name: str
+    code: str
+    """The sum of the function that it changes."""
+
+
+def mutants_of(path: Path) -> list[Mutant]:
+    """Return a file's mutants, but for those that change nothing but sentences."""
     from mutmut.mutation.file_mutation import mutate_file_contents
 
     name = path.relative_to(ROOT)
@@ -65,8 +71,9 @@ def mutants_of(path: Path) -> list[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     module = ".".join(name.with_suffix("").parts).removesuffix(".__init__")
+    sums = made.hash_by_function_name
     return [
-        f"{module}.{mutant}"
+        Mutant(f"{module}.{mutant}", sums[re.sub(r"__mutmut_\d+$", "", mutant)])
         for mutant in made.mutant_names
         if functions[mutant] != functions[re.sub(r"\d+$", "orig", mutant)]
     ]
@@ -83,47 +90,56 @@ def without_sentences(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 # Trying them.
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """As a plugin: leave out slow tests but those of several processes, and let the quickest go first."""
-    slow = [i for i in items if i.get_closest_marker("slow") and i.path.name not in str(SEVERAL)]
-    config.hook.pytest_deselected(items=slow)
-    took = json.loads(STATS.read_text())["duration_by_test"] if STATS.exists() else {}
-    items[:] = [item for item in items if item not in slow]
-    items.sort(key=lambda item: took.get(item.nodeid, 0.0))
-
-
-def mutmut(names: list[str], children: int) -> None:
+def mutmut(names: list[str], children: int, several: bool) -> None:
     """Have mutmut try some mutants; what processes that tests start import is the copy, too."""
-    COPY.mkdir(
-        exist_ok=True
-    )  # a folder that is not there when Python starts is not looked into later
     paths = [str(COPY), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment |= {WITH_SEVERAL: "1"} if several else {}
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(children), *names]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
 
-def reach_several() -> None:
-    """Have the tests of several processes stand for the code that is only for these, and for what no other
-    test of training reaches."""
-    stats = json.loads(STATS.read_text(encoding="utf-8"))
-    tests = {test for test in stats["duration_by_test"] if test.startswith(SEVERAL)}
-    reached = stats["tests_by_mangled_function_name"]
-    for function in stats["function_hashes"]:
-        known = reached.get(function, [])
-        if function.startswith(PARALLEL) or (function.startswith(TRAINING) and not known):
-            reached[function] = sorted(tests.union(known))
-    STATS.write_text(json.dumps(stats), encoding="utf-8")
+def metas() -> dict[Path, dict[str, Any]]:
+    """Return mutmut's records, one for each file with mutants."""
+    return {p: json.loads(p.read_text(encoding="utf-8")) for p in COPY.rglob("*.py.meta")}
 
 
-def outcomes() -> dict[str, str]:
-    """Return what became of each mutant that was tried, by its name."""
+def forget() -> None:
+    """Where tests have changed, let it be found again what they reach, and what survived be tried again."""
+    COPY.mkdir(exist_ok=True)  # one that is not there when Python starts is not looked into later
+    paths = (ROOT / "tests").rglob("*.py")
+    now = {str(p.relative_to(ROOT)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+    before = json.loads(LEDGER.read_text(encoding="utf-8")) if LEDGER.exists() else now
+    if changed := tuple(f"{path}::" for path, text in now.items() if before.get(path) != text):
+        stats = json.loads(STATS.read_text(encoding="utf-8"))
+        took = stats["duration_by_test"].items()
+        stats["duration_by_test"] = {t: s for t, s in took if not t.startswith(changed)}
+        STATS.write_text(json.dumps(stats), encoding="utf-8")
+        for path, meta in metas().items():
+            codes = meta["exit_code_by_key"].items()
+            meta["exit_code_by_key"] = {n: c if said(c) in CAUGHT else None for n, c in codes}
+            path.write_text(json.dumps(meta), encoding="utf-8")
+    LEDGER.write_text(json.dumps(now), encoding="utf-8")
+
+
+def said(code: int | None) -> str:
     from mutmut.stats import status_by_exit_code
 
+    return str(status_by_exit_code[code])
+
+
+def outcomes(mutants: list[Mutant]) -> dict[str, str]:
+    """Return what became of each of some mutants that was tried on this code, by its name."""
+    code = dict(mutants)
     found = {}
-    for path in COPY.rglob("*.py.meta"):
-        codes = json.loads(path.read_text(encoding="utf-8"))["exit_code_by_key"]
-        found |= {name: status_by_exit_code[code] for name, code in codes.items()}
+    for path, meta in metas().items():
+        module = ".".join(path.relative_to(COPY).parts).removesuffix(".py.meta")
+        module = module.removesuffix(".__init__")
+        sums = {f"{module}.{f}": text for f, text in meta["hash_by_function_name"].items()}
+        for name, exit_code in meta["exit_code_by_key"].items():
+            known = sums.get(re.sub(r"__mutmut_\d+$", "", name))
+            if exit_code is not None and name in code and code[name] == known:
+                found[name] = said(exit_code)
     return found
 
 
@@ -138,52 +154,58 @@ def interval(caught: int, tried: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def row(part: Part, num_mutants: int, tried: list[str], found: dict[str, str]) -> str:
+def row(part: Part, num_mutants: int, seed: int, tried: dict[str, str]) -> str:
     """Return a part's row of the table."""
-    caught = sum(found[name] in CAUGHT for name in tried)
-    score = f"{caught / len(tried):.1%}"
+    caught = sum(outcome in CAUGHT for outcome in tried.values())
+    score, drawn = f"{caught / len(tried):.1%}", "all"
     if len(tried) < num_mutants:
         low, high = interval(caught, len(tried))
-        score += f" ({low:.1%} to {high:.1%})"
-    return f"| `{part.name}` | {num_mutants:,} | {len(tried):,} | {caught:,} | {score} |"
+        score, drawn = f"{score} ({low:.1%} to {high:.1%})", f"seed {seed}"
+    asked = ["git", "log", "-1", "--format=%cs"]
+    day = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    return f"| `{part.name}` | {num_mutants:,} | {len(tried):,} ({drawn}) | {caught:,} | {score} | {day} |"
+
+
+def write(part: Part, line: str) -> None:
+    """Put a part's row in the place of the one before."""
+    page = PAGE.read_text(encoding="utf-8")
+    before = re.compile(rf"^\| `{re.escape(part.name)}` \|.*$", re.MULTILINE)
+    if not before.search(page):
+        page = page.replace("<!-- mutants: end -->", f"{line}\n<!-- mutants: end -->")
+    PAGE.write_text(before.sub(line, page), encoding="utf-8")
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    names = [part.name for part in parts(0)]
     options.add_argument(
-        "--sample", type=int, default=600, help="mutants of training/ that are drawn"
+        "--part", nargs="+", choices=names, default=names, help="these alone; all if none is said"
     )
-    options.add_argument(
-        "--only", default="", help="parts whose name begins so; the table stays as it is"
-    )
-    options.add_argument("--children", type=int, default=2)
+    options.add_argument("--sample", type=int, default=200, help="how many of a part are drawn")
+    options.add_argument("--seed", type=int, default=0, help="which")
+    options.add_argument("--children", type=int, default=1, help="how many are tried at once")
     given = options.parse_args()
-    asked = [part for part in parts(given.sample) if part.name.startswith(given.only)]
-    everything = {part.name: [n for path in part.files for n in mutants_of(path)] for part in asked}
-    drawn = {
-        part.name: sorted(
-            random.Random(0).sample(names, min(part.sample or len(names), len(names)))
-        )
-        for part in asked
-        for names in [everything[part.name]]
-    }
-    if not STATS.exists():  # a first one, for which tests reach what
-        mutmut([everything[asked[0].name][0]], given.children)
-    reach_several()
-    found = outcomes()
-    if again := [n for names in drawn.values() for n in names if found.get(n) not in CAUGHT]:
-        mutmut(again, given.children)
-        found = outcomes()
-    rows = [row(part, len(everything[part.name]), drawn[part.name], found) for part in asked]
-    print("\n".join(rows))
-    left = [f"{found[n]}: {n}" for names in drawn.values() for n in names if found[n] not in CAUGHT]
-    (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "mutants.txt").write_text("\n".join(left) + "\n", encoding="utf-8")
-    if not given.only:
-        page = PAGE.read_text(encoding="utf-8")
-        head = r"(<!-- mutants: begin[^>]*-->\n(?:.*\n){2}).*?(<!-- mutants: end -->)"
-        lines = "".join(f"{line}\n" for line in rows)
-        PAGE.write_text(re.sub(head, rf"\1{lines}\2", page, flags=re.S), encoding="utf-8")
+    left = []
+    forget()
+    for part in parts(given.sample):
+        if part.name not in given.part:
+            continue
+        mutants = [mutant for path in part.files for mutant in mutants_of(path)]
+        size = min(part.sample, len(mutants))
+        drawn = random.Random(given.seed).sample(mutants, size)
+        if again := [m.name for m in drawn if m.name not in outcomes(drawn)]:
+            mutmut(sorted(again), given.children, part.several)
+        tried = outcomes(drawn)
+        if unseen := [name for name, end in tried.items() if end == UNSEEN]:
+            mutmut(sorted(unseen), given.children, several=True)
+            tried = outcomes(drawn)
+        assert len(tried) == size, "mutmut stopped before it had tried them all"
+        line = row(part, len(mutants), given.seed, tried)
+        print(line)
+        write(part, line)
+        left += sorted(f"{end}: {name}" for name, end in tried.items() if end not in CAUGHT)
+        (ROOT / "build").mkdir(exist_ok=True)
+        (ROOT / "build" / "mutants.txt").write_text("\n".join(left) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

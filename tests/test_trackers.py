@@ -1,8 +1,11 @@
 """Trackers get what was logged; one that fails, hangs or is missing never touches the run."""
 
+import json
 import logging
+import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -45,9 +48,9 @@ class Remembering:
             raise ConnectionError("no network.")
 
 
-def send(config, folder, patience_s=30.0):
+def send(config, folder, patience_s=30.0, facts=FACTS):
     with Trackers(config, folder, patience_s) as sent:
-        sent.start(FACTS)
+        sent.start(facts)
         sent.log(1, {"loss": 0.5, "gap": None}, 16)
         sent.log(2, {"loss": 0.25})
         sent.finish({"test": {"accuracy": {"value": 0.75, "reason": None}}, "finished": "yes"})
@@ -140,7 +143,9 @@ def test_tensorboard_is_written_and_reads_back(folder):
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    send(Config(to=("tensorboard",), tags=("mine",)), folder)
+    place = {"at": Path("/data")}  # what JSON has no form for is its text
+    given = {**FACTS, "config": FACTS["config"] | place, "data": place["at"]}
+    send(Config(to=("tensorboard",), tags=("mine",)), folder, facts=given)
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
@@ -149,10 +154,13 @@ def test_tensorboard_is_written_and_reads_back(folder):
         name: events.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val[0].decode()
         for name in ("config", "facts", "model")
     }
-    assert '"rank": 8' in texts["config"]
-    assert '"trainer_hash": "abc123"' in texts["facts"]
-    assert '"mine"' in texts["facts"]
-    assert "      head" in texts["model"]
+    expected = {
+        "config": {"seed": 1, "method": {"rank": 8}, "at": str(Path("/data"))},
+        "facts": {"trainer_hash": "abc123", "data": str(Path("/data")), "tags": ["mine"]},
+    }
+    for name, values in expected.items():  # four columns make it code in Markdown
+        assert texts[name] == textwrap.indent(json.dumps(values, indent=2), "    ")
+    assert texts["model"] == "    Model(\n      head\n    )"
 
 
 def test_a_resumed_run_replaces_what_tensorboard_had_of_later_steps(folder):
@@ -165,12 +173,18 @@ def test_a_resumed_run_replaces_what_tensorboard_had_of_later_steps(folder):
             for step, loss in scalars.items():
                 sent.log(step, {"loss": loss})
 
+    def there():
+        time.sleep(1.1)  # event files are named and ordered by the second
+        events = EventAccumulator(str(folder / "tensorboard")).Reload()
+        texts = [event.step for event in events.Tensors("model/text_summary")]
+        return [(e.step, e.value) for e in events.Scalars("loss")], texts[-1]
+
     values(0, {1: 0.5, 2: 0.25, 3: 9.0})
-    time.sleep(1.1)  # event files are named and ordered by the second
+    assert there() == ([(1, 0.5), (2, 0.25), (3, 9.0)], 0)
     values(2, {3: 0.125})
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 0.25), (3, 0.125)]
+    assert there() == ([(1, 0.5), (2, 0.25), (3, 0.125)], 2)
+    values(0, {1: 1.0})  # killed before the first checkpoint
+    assert there() == ([(1, 1.0)], 0)
 
 
 @pytest.mark.slow
@@ -222,14 +236,15 @@ def test_a_table_and_its_pictures_reach_a_tracker_between_the_steps(folder, monk
     sink = Remembering()
     sink.show = lambda shown: sink.calls.append(("show", shown))
     monkeypatch.setitem(trackers.OPENERS, "wandb", sink.open)
-    shown = trackers.Shown("selection", ("layer", "score"), [(0, 0.25), (1, None)], ())
+    rows = [(0, 0.2512345), (1, None)]
+    shown = trackers.Shown("selection", ("layer", "score"), rows, ())
     with Trackers(Config(to=("wandb",)), folder) as sent:
         sent.start(FACTS)
         sent.show(shown)
         sent.log(1, {"loss": 0.5})
     assert [call[0] for call in sink.calls] == ["open", "show", "log", "close"]
     assert sink.calls[1][1] is shown
-    assert shown.as_markdown() == "| layer | score |\n| --- | --- |\n| 0 | 0.25 |\n| 1 |  |\n"
+    assert shown.as_markdown() == "| layer | score |\n| --- | --- |\n| 0 | 0.2512 |\n| 1 |  |\n"
 
 
 def test_tensorboard_keeps_the_table_as_text_and_the_pictures_as_images(folder):
@@ -237,7 +252,7 @@ def test_tensorboard_keeps_the_table_as_text_and_the_pictures_as_images(folder):
     from PIL import Image
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    Image.new("RGB", (4, 3), "red").save(folder / "heat.png")
+    Image.new("L", (4, 3), 128).save(folder / "heat.png")
     shown = trackers.Shown("selection", ("layer",), [(7,)], (folder / "heat.png",))
     with Trackers(Config(to=("tensorboard",)), folder) as sent:
         sent.start(FACTS)

@@ -44,12 +44,11 @@ def factor(step: int, num_steps: int, config: Config) -> float:
     if config.name == "step":
         every = config.step_every or max(1, num_steps // 3)
         return float(config.factor ** ((done - warmup) // every))
-    share = (done - warmup) / max(1, num_steps - warmup)
+    share = (done - warmup) / (num_steps - warmup)
     if config.name == "linear":
-        return max(0.0, 1.0 - share)
-    if config.name == "cosine":
-        return max(0.0, 0.5 * (1 + math.cos(math.pi * share)))
-    return max(0.0, 0.5 * (1 + math.cos(math.pi * ((config.cycles * share) % 1.0))))
+        return 1.0 - share
+    cycles = config.cycles if config.name == "cosine_with_restarts" else 1
+    return 0.5 * (1 + math.cos(math.pi * (cycles * share % 1.0)))
 
 
 class Levelled(TypedDict):
@@ -64,7 +63,7 @@ class Plateau:
     """Multiply by `factor` when the watched value has not improved for more than `patience` times."""
 
     def __init__(self, config: Config, higher_is_better: bool) -> None:
-        self.config, self.sign = config, 1.0 if higher_is_better else -1.0
+        self.config, self.higher_is_better = config, higher_is_better
         self.scale, self.best, self.waited = 1.0, None, 0
 
     scale: float
@@ -73,7 +72,10 @@ class Plateau:
 
     def update(self, value: float | None) -> None:
         """Take one evaluation; an undefined value counts as no improvement."""
-        if value is not None and (self.best is None or self.sign * (value - self.best) > 0):
+        best = self.best
+        if value is not None and (
+            best is None or (value > best if self.higher_is_better else value < best)
+        ):
             self.best, self.waited = value, 0
             return
         self.waited += 1

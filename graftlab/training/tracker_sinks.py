@@ -81,8 +81,8 @@ class _TensorBoard:
     def __init__(self, start: Start, config: Config) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        purge = start.first_step + 1 if start.first_step else None
-        self.writer = SummaryWriter(str(start.folder / "tensorboard"), purge_step=purge)
+        folder, purge = str(start.folder / "tensorboard"), start.first_step + 1
+        self.writer = SummaryWriter(folder, purge_step=purge)
         run_facts = {**start.facts, "tags": config.tags}
         for title, text in (
             ("config", json.dumps(start.config, indent=2, default=str)),

@@ -93,11 +93,6 @@ def test_one_step_that_was_taken_is_a_run(tmp_path):
     assert done.read_result()["skipped_steps"] == 3
 
 
-def test_a_gradient_of_zero_is_said(tmp_path, caplog):
-    run(tmp_path, spoil="gradients", values=dict.fromkeys(range(1, 13), "0"))
-    assert "gradient is zero" in caplog.text
-
-
 def test_a_validation_loss_that_is_not_finite_is_never_the_best(tmp_path):
     spoiled = {"spoil": "evaluation", "values": {4: "nan", 12: "-inf"}}
     done = run(tmp_path, {"training": {"best_by": "loss"}}, **spoiled)

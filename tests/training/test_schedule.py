@@ -50,6 +50,16 @@ def test_step_is_torchs_step_lr(every, period):
     assert ours == pytest.approx(rates(theirs, STEPS), rel=1e-12)
 
 
+def test_step_counts_its_steps_after_the_warm_up_and_none_of_them_is_empty():
+    drops = Config(name="step", warmup=2, step_every=3, factor=0.5)
+    ours = [factor(step, STEPS, drops) for step in range(1, 10)]
+    assert ours == [0, 0.5, 1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+    each = Config(name="step", warmup=0, factor=0.5)
+    for num_steps in (2, 3, 5):
+        ours = [factor(step, num_steps, each) for step in range(1, num_steps + 1)]
+        assert ours == [0.5**done for done in range(num_steps)]
+
+
 @pytest.mark.parametrize("higher", [True, False])
 def test_plateau_is_torchs_without_a_threshold(higher):
     values = [0.5, 0.6, 0.55, 0.6, 0.4, 0.61, 0.2, 0.2, 0.2, 0.2, 0.2, 0.9, 0.1, 0.1, 0.1]
@@ -71,6 +81,15 @@ def test_an_undefined_value_is_no_improvement():
     plateau.update(0.5)
     plateau.update(None)
     assert plateau.scale == 0.5
+
+
+def test_as_many_undefined_values_as_it_is_patient_for_change_nothing():
+    plateau = Plateau(Config(name="plateau", factor=0.5, patience=1), True)
+    scales = []
+    for value in (None, None, 0.1, None, None, None, None):
+        plateau.update(value)
+        scales.append(plateau.scale)
+    assert scales == [1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
 
 
 def test_a_share_of_the_steps_is_rounded_up_and_whole_numbers_are_steps():

@@ -1,0 +1,98 @@
+"""What `make mutants` has pytest do for mutmut: which tests run, in which order, and what each reaches."""
+
+import functools
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COPY = ROOT / "mutants"
+STATS = COPY / "mutmut-stats.json"
+SEVERAL = ("test_processes.py", "test_sharded.py")
+"""Whole runs in several processes: for training/parallel, and for what no other test reaches."""
+WITH_SEVERAL = "MUTANTS_WITH_SEVERAL_PROCESSES"
+MODE = "MUTANT_UNDER_TEST"
+"""Where mutmut says what goes on: `stats`, `list_all_tests`, nothing, or the name of a mutant."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow tests, and those of several processes unless they are asked for; let files whose tests
+    take the least go first, so that what a module's tests share is made once."""
+    took = json.loads(STATS.read_text())["duration_by_test"] if STATS.exists() else {}
+
+    def wanted(item: pytest.Item) -> bool:
+        if item.path.name not in SEVERAL:
+            return not item.get_closest_marker("slow")
+        listed = os.environ.get(MODE) == "list_all_tests" and item.nodeid in took
+        return listed or WITH_SEVERAL in os.environ
+
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = filter(wanted, items)
+    of_file: dict[Path, float] = {}
+    for item in items:
+        of_file[item.path] = of_file.get(item.path, 0.0) + took.get(item.nodeid, 0.0)
+    items.sort(key=lambda item: (of_file[item.path], item.path))
+
+
+SHARED: dict[str, set[str]] = {}
+"""What each fixture of more than one test has reached, by its name."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+    """Note what a fixture reaches: mutmut takes it for the first test's alone."""
+    if os.environ.get(MODE) != "stats" or fixturedef.scope == "function":
+        return (yield)
+    before = set(reached())
+    reached().clear()
+    try:
+        return (yield)
+    finally:
+        SHARED.setdefault(fixturedef.argname, set()).update(reached())
+        reached().update(before)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    if isinstance(item, pytest.Function) and os.environ.get(MODE) == "stats":
+        reached().update(*(SHARED.get(name, ()) for name in item.fixturenames))
+
+
+def pytest_collection_finish() -> None:
+    """Have other processes of a test say what they reach."""
+    several: Any = sys.modules.get("several")
+    if several is None or os.environ.get(MODE) != "stats":
+        return
+    start = several.start
+
+    def noted(work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return start(functools.partial(noting, folder, work), *arguments, **named)
+            finally:
+                for path in Path(folder).iterdir():
+                    reached().update(path.read_text(encoding="utf-8").split())
+
+    several.start = noted
+
+
+def noting(folder: str, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Do a test's work in a process of its own, and write down which functions it has reached."""
+    try:
+        return work(*arguments)
+    finally:
+        path = Path(folder) / str(os.getpid())
+        path.write_text("\n".join(reached()), encoding="utf-8")
+
+
+def reached() -> set[str]:
+    """Return the functions that mutmut has seen since the last test."""
+    from mutmut.state import state
+
+    return state()._stats
