@@ -166,3 +166,16 @@ def digest(matrix: Floats) -> str:
     told = hashlib.sha256(str(matrix.shape).encode())
     told.update(np.ascontiguousarray(matrix).data)
     return told.hexdigest()
+
+
+def cosine(one: Delta, other: Delta) -> float | None:
+    """Return the cosine of two changes as vectors, without making either whole where both have factors; None
+    where one of them is nothing."""
+    size = one.spectrum.frobenius * other.spectrum.frobenius
+    if not size:
+        return None
+    if one.right is None or other.right is None:
+        inner = float(np.einsum("ij,ij->", one.whole(), other.whole()))
+    else:
+        inner = float(np.einsum("ij,ij->", one.left.T @ other.left, one.right @ other.right.T))
+    return max(-1.0, min(1.0, inner / size))

@@ -1,7 +1,7 @@
 """The promises of every analysis, over all registered names.
 
-An analysis is asked about `PLANTED`: changes as factors and whole, of a vector, none, and one that is not
-finite; some have no weight from before.
+An analysis is asked about `SEVERAL`: a model, and another at two checkpoints, with changes as factors and
+whole, of a vector, none, and one that is not finite; some have no weight from before.
 """
 
 import csv
@@ -42,8 +42,8 @@ class Planted(NamedTuple):
         return self.before.get(name)
 
 
-def _planted() -> Planted:
-    draws = torch.Generator().manual_seed(0)
+def _planted(model: str, seed: int, step: int | None = None) -> Planted:
+    draws, start = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(99)
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=draws)
@@ -56,11 +56,12 @@ def _planted() -> Planted:
         Change("model.layers.1.q_proj.bias", drawn(12), None),
         Change("model.embed.weight", drawn(5, 16), drawn(16, 8)),
     )
-    before = {change.name: drawn(12, 8) for change in changes[:3]}
-    return Planted("planted $x_1$", changes, before)
+    before = {change.name: torch.randn((12, 8), generator=start) for change in changes[:3]}
+    return Planted(model, changes, before, step)
 
 
-PLANTED = _planted()
+PLANTED = _planted("planted $x_1$", 0)
+SEVERAL = (PLANTED, _planted("other", 1, step=5), _planted("other", 2, step=10))
 NOTHING = Planted("nothing", (), {})
 
 
@@ -71,10 +72,10 @@ def asked() -> Asked:
 
 
 def table(name: str, *subjects: Planted) -> tuple[Any, list[Any]]:
-    """Return the class of an analysis's lines, and those of subjects: `PLANTED` unless given."""
+    """Return the class of an analysis's lines, and those of subjects: `SEVERAL` unless given."""
     analysis = registry.find("analyses", name)
     given = asked()
-    return analysis.row(given), list(analysis.rows(subjects or (PLANTED,), given))
+    return analysis.row(given), list(analysis.rows(subjects or SEVERAL, given))
 
 
 @every

@@ -90,8 +90,8 @@ SOURCES: Mapping[str, Callable[[Path], Iterator[object]]] = {
 def _case(name: str, folder: Path) -> tuple[Any, list[Any]]:
     plot = registry.find("plots", name)
     if plot.DRAWS_FROM in registry.names("analyses"):
-        subjects = analyses.PLANTED, analyses.NOTHING
-        return plot, [analyses.table(plot.DRAWS_FROM, subject)[1] for subject in subjects]
+        cases = analyses.SEVERAL, (analyses.PLANTED,), (analyses.NOTHING,)
+        return plot, [analyses.table(plot.DRAWS_FROM, *subjects)[1] for subjects in cases]
     known = (*SOURCES, *registry.names("analyses"))
     assert plot.DRAWS_FROM in SOURCES, f"{name} draws from one of {', '.join(known)}"
     return plot, list(SOURCES[plot.DRAWS_FROM](folder))
