@@ -195,6 +195,9 @@ class TaskKind(Protocol):
     """Kinds of backbone that it fits."""
     FORMS: Mapping[str, Callable[[Path], Section]] = {}
     """Further examples for the contract tests, of other forms that it takes, by name."""
+    VECTORS: bool = False
+    """Its rows stand for vectors: a batch has `vectors` (N, D), and `vector_mask` (N, L) says where in the
+    prompts they go. Only a method that reads them fits."""
 
     @abstractmethod
     def problem(self, config: Section) -> Problem:

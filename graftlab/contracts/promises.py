@@ -44,6 +44,8 @@ class Promises:
     """It decides from gradients or replaces weights while it trains, which needs them whole."""
     virtual_tokens: bool = False
     """It puts tokens of its own in front of each row, so that a row must be one example."""
+    reads_vectors: bool = False
+    """It is for tasks whose rows stand for vectors (`TaskKind.VECTORS`), and for no others."""
 
     def excuses(self) -> dict[str, str]:
         """Return the promises that are not kept, each with the reason; not those that no method makes by

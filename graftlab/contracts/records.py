@@ -203,6 +203,9 @@ class Setting:
     """What this method's `Attached.record` held when the run began, if the run is being resumed (or an
     adapter loaded): attach without computing anything; the tensors are put back afterwards."""
     gradient_checkpointing: bool = False
+    vectors: Mapping[str, Any] | None = None
+    """Of a task whose rows stand for vectors, what it records of them: `width`, `num_tokens` (positions that
+    a vector has in a prompt), and `origin`, what they were made with."""
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,22 @@ def check_packing(
         )
 
 
+def check_vectors(
+    task: Part[TaskKind], method: Part[Method], document: Document, problems: Problems
+) -> None:
+    """Refuse a method that reads vectors for rows that have none, and any other for rows that have some."""
+    reads, given = method.module.PROMISES.reads_vectors, task.module.VECTORS
+    if reads == given:
+        return
+    is_read = "reads vectors" if reads else "reads no vectors"
+    stand = "stand for vectors" if given else "do not stand for any"
+    problems.say(
+        document.place("method", "name"),
+        f"the method {method.name!r} {is_read}, and the rows of a task of kind {task.name!r} {stand}.",
+        kind="conflict",
+    )
+
+
 def _not_on_quantized(method: Part[Method], backbone: Part[BackboneKind]) -> str | None:
     """Return why a method does not fit a backbone that is held in 4 or 8 bits; None where it does."""
     quantization = getattr(backbone.config, "quantization", None)

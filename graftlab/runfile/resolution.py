@@ -147,6 +147,7 @@ def _check(found: _Sections, document: Document, problems: Problems, finished: b
         checks.check_method(method, backbone, loop, document, problems)
     if task and method:
         checks.check_packing(task, method, document, problems)
+        checks.check_vectors(task, method, document, problems)
 
 
 def _resolved(file: RunFile) -> dict[str, object]:

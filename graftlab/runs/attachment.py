@@ -71,6 +71,7 @@ def _attach(file: "RunFile", backbone: Backbone, task: Task, restored: Restored)
         batches,
         restored,
         training.gradient_checkpointing,
+        task.record.get("vectors"),
     )
     if training.gradient_checkpointing:
         model: Any = backbone.model

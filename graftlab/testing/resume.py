@@ -98,11 +98,17 @@ def outcome(run: Run) -> dict[str, bytes]:
     return {str(path.relative_to(run.path)): path.read_bytes() for path in files}
 
 
+def _skip_where_it_does_not_fit(name: str) -> None:
+    promised = registry.find("methods", name).PROMISES
+    why = promised.misfit("tiny") or promised.not_problems.get("classes")
+    if why:
+        pytest.skip(f"{name} does not fit the tiny backbone with classes: {why}")
+
+
 @pytest.mark.parametrize("name", registry.names("methods"))
 def test_killed_and_resumed_equals_never_killed(name: str, tmp_path: Path) -> None:
     """At three points: before the first checkpoint with steps in it, after the best, before the end."""
-    if why := registry.find("methods", name).PROMISES.misfit("tiny"):
-        pytest.skip(f"{name} does not fit the tiny backbone: {why}")
+    _skip_where_it_does_not_fit(name)
     fields = rig.config(name).model_dump(mode="json")
     file = run_file(tmp_path, {"method": {**fields, "name": name}})
     whole = tmp_path / "whole"
@@ -120,8 +126,7 @@ def test_killed_and_resumed_equals_never_killed(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", registry.names("methods"))
 def test_a_kept_step_opens_as_the_run_evaluated_it(name: str, tmp_path: Path) -> None:
     """The validation scores that metrics.jsonl has of the step, to the last bit."""
-    if why := registry.find("methods", name).PROMISES.misfit("tiny"):
-        pytest.skip(f"{name} does not fit the tiny backbone: {why}")
+    _skip_where_it_does_not_fit(name)
     fields = rig.config(name).model_dump(mode="json")
     changes = {
         "method": {**fields, "name": name},

@@ -35,6 +35,8 @@ class Family(NamedTuple):
     make: Callable[[], nn.Module]
     bits: int = 0
     """4: its linear layers are bitsandbytes'."""
+    vectors: int = 0
+    """Numbers of the vectors that its rows stand for; 0: they stand for none."""
 
 
 def _bert() -> nn.Module:
@@ -100,6 +102,7 @@ FAMILIES = {
     "encoder": Family("encoder", CLASSES, "bert", _bert),
     "decoder": Family("decoder", CLASSES, "qwen2", _qwen_classifier),
     "tokens": Family("decoder", TOKENS, "qwen2", _qwen_lm),
+    "vectors": Family("decoder", TOKENS, "qwen2", _qwen_lm, vectors=24),
     "vision": Family("vision", CLASSES, "vit", _vit),
     "quantized": Family("decoder", CLASSES, "qwen2", _qwen_classifier, 4),
 }
@@ -110,6 +113,8 @@ def misfit(name: str, family: Family) -> str | None:
     method = registry.find("methods", name)
     if family.bits and find_spec("bitsandbytes") is None:
         return "bitsandbytes is not installed"
+    if method.PROMISES.reads_vectors != bool(family.vectors):
+        return "it reads vectors" if family.vectors == 0 else "it reads no vectors"
     unfit = method.on_quantized(config(name), family.bits) if family.bits else None
     return (
         unfit
@@ -164,6 +169,11 @@ def batch(family: Family, seed: int = 0) -> dict[str, Tensor]:
     mask = torch.ones_like(ids)
     mask[::2, LENGTH - 3 :] = 0
     inputs = {"input_ids": ids * mask, "attention_mask": mask}
+    if family.vectors:
+        vectors = torch.randn(EXAMPLES, family.vectors, generator=generator)
+        places = torch.zeros_like(ids)
+        places[:, 0] = 1
+        inputs |= {"vectors": vectors, "vector_mask": places}
     return {**inputs, "labels": labels if family.problem is CLASSES else ids}
 
 
@@ -202,7 +212,9 @@ def setting(family: Family, seed: int = 0, restored: Any = None) -> Setting:
         assert restored is None, "a resumed run computes nothing again"
         yield from (batch(family, step) for step in range(1, NUM_STEPS + 1))
 
-    return Setting(seed, NUM_STEPS, 3, family.problem, batches, restored)
+    vectors = {"width": family.vectors, "num_tokens": 1, "origin": None}
+    given = vectors if family.vectors else None
+    return Setting(seed, NUM_STEPS, 3, family.problem, batches, restored, vectors=given)
 
 
 def loss(model: nn.Module, family: Family, seed: int = 0) -> Tensor:

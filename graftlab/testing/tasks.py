@@ -6,7 +6,7 @@ A kind that works in further forms brings `FORMS`, a function like `example` for
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from graftlab import registry
 from graftlab.backbones import tiny
 from graftlab.config import Paths
-from graftlab.contracts import Backbone, Data, as_writer
+from graftlab.contracts import Backbone, Data, Setting, as_writer
 from graftlab.errors import ConfigError
 from graftlab.runfile import measures
 from graftlab.testing import examples
@@ -63,12 +63,22 @@ def example(name: str, form: str, tmp_path: Path) -> Example:
     for modality in ("text", "images"):
         backbone = tiny.load(tiny.Config(modality=modality, dropout=0), data.problem, SEED)
         try:
-            return Example(
-                module, config, data, backbone, module.bind(data, backbone, config, SEED)
-            )
+            task = module.bind(data, backbone, config, SEED)
         except ConfigError as error:
             refusal = error
+            continue
+        if module.VECTORS:
+            backbone = replace(backbone, model=_reading_vectors(backbone, task))
+        return Example(module, config, data, backbone, task)
     raise refusal
+
+
+def _reading_vectors(backbone: Backbone, task: Any) -> torch.nn.Module:
+    """Return the backbone as a method that reads vectors makes it."""
+    methods = (registry.find("methods", name) for name in registry.names("methods"))
+    method = next(method for method in methods if method.PROMISES.reads_vectors)
+    setting = Setting(SEED, 1, 1, task.problem, lambda: iter(()), vectors=task.record["vectors"])
+    return method.attach(backbone, method.Config(), setting).model.eval()
 
 
 def _everything(task: Any, split: str = "train") -> list[int]:

@@ -1,9 +1,10 @@
 """Answers written by a causal language model: prompts padded on the left, greedy or drawn."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graftlab.contracts import Backbone, Row
+from graftlab.data.labels import Unusable
 from graftlab.errors import ConfigError, DataError
 from graftlab.seeds import mix
 from graftlab.tasks._logits import has_virtual_tokens
@@ -12,6 +13,8 @@ from graftlab.tasks.generation.fields import Generation
 from graftlab.tasks.generation.tokens import Example, Flat
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
 # Shapes: N prompts, L tokens of the longest and what is written, V vocabulary.
@@ -20,14 +23,32 @@ Place = tuple[str, int]
 """An example's split and its place there."""
 
 
+class RowVectors(Protocol):
+    """The vectors that rows stand for."""
+
+    @property
+    def record(self) -> Mapping[str, object]:
+        """Return what they are, as JSON: `width` and what else a method has to know of them."""
+        ...
+
+    def take(self, rows: Sequence[Row]) -> "NDArray[np.float32]":
+        """Return each row's vector (N, D)."""
+        ...
+
+
 class Writer:
     """Writes answers to rows."""
 
     def __init__(
-        self, builder: Builder, config: Generation, backbone: Backbone, max_length: int
+        self,
+        builder: Builder,
+        config: Generation,
+        backbone: Backbone,
+        max_length: int,
+        vectors: RowVectors | None = None,
     ) -> None:
         assert backbone.max_length is not None
-        self._builder, self._config = builder, config
+        self._builder, self._config, self._vectors = builder, config, vectors
         self._tokenizer = backbone.processor
         self._room = min(max_length, backbone.max_length - config.max_new_tokens)
         self._limit = backbone.max_length
@@ -63,31 +84,38 @@ class Writer:
         built = self._builder.build(rows, self._room, answered=False)
         prompts: list[Example] = []
         for row, place, example in zip(rows, places, built.examples, strict=True):
-            if example is None:
-                reason = built.left_out[len(prompts)]
-                raise DataError(f"{place[0]} row {row['index'] + 1} cannot be answered: {reason}.")
-            prompts.append(example.within(self._room))
+            try:
+                if example is None:
+                    raise Unusable(built.left_out[len(prompts)])
+                prompts.append(example.within(self._room))
+            except Unusable as reason:
+                where = f"{place[0]} row {row['index'] + 1}"
+                raise DataError(f"{where} cannot be answered: {reason}.") from None
         found: list[list[str]] = [[""] * self._config.samples for _ in rows]
         for chosen in _groups(model, [len(prompt) for prompt in prompts]):
             flat = Flat([prompts[i] for i in chosen], self._pad)
+            arrays = flat.pad(range(len(flat)), left=True)
+            del arrays["labels"]
+            if self._vectors:
+                arrays["vectors"] = self._vectors.take([rows[i] for i in chosen])
             for sample in range(self._config.samples):
                 seeds = [mix(self._config.seed, "write", *places[i], sample) for i in chosen]
-                for i, text in zip(chosen, self._texts(model, flat, seeds), strict=True):
+                for i, text in zip(chosen, self._texts(model, arrays, seeds), strict=True):
                     found[i][sample] = text
         return found
 
-    def _texts(self, model: "nn.Module", prompts: Flat, seeds: Sequence[int]) -> list[str]:
-        """Return one answer to each prompt."""
+    def _texts(
+        self, model: "nn.Module", arrays: "Mapping[str, NDArray[Any]]", seeds: Sequence[int]
+    ) -> list[str]:
+        """Return one answer to each prompt; `arrays` are the prompts, padded on the left."""
         import torch
         from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
         from graftlab.tasks.generation._next_token import Chooser, StopTexts
 
-        arrays = prompts.pad(range(len(prompts)), left=True)
         device = next(model.parameters()).device
-        ids_NL, mask_NL = (
-            torch.from_numpy(arrays[name]).to(device) for name in ("input_ids", "attention_mask")
-        )
+        inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        ids_NL = inputs["input_ids"]
         config = GenerationConfig(
             max_new_tokens=self._config.max_new_tokens,
             do_sample=False,
@@ -98,11 +126,10 @@ class Writer:
             eos_token_id=self.ends,
             pad_token_id=self._pad,
         )
-        chooser = Chooser(self._config, mask_NL, seeds)
+        chooser = Chooser(self._config, inputs["attention_mask"], seeds)
         stop = StopTexts(self._tokenizer, self._config.stop, ids_NL.shape[1])
         written_NL = model.generate(  # type: ignore[operator]
-            input_ids=ids_NL,
-            attention_mask=mask_NL,
+            **inputs,
             generation_config=config,
             logits_processor=LogitsProcessorList([chooser]),
             stopping_criteria=StoppingCriteriaList([stop] if self._config.stop else []),

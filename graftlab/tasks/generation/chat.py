@@ -17,6 +17,9 @@ MARKS = re.compile(r"<\|[^|<>\s{}]{1,40}\|>|<(?:start|end)_of_turn>")
 """What looks like a special token in the text of a template: ChatML's, Llama 3's, Gemma's."""
 
 
+VECTOR = "\U0010fffd"
+"""Stands in a template where the row's vector goes. No row's text can hold it: `Guard` keeps it apart."""
+
 Tools = Sequence[Mapping[str, Any]]
 
 
@@ -28,6 +31,8 @@ class Segment(NamedTuple):
     """Whether it is the assistant's."""
     plain: bool = True
     """Whether what spells a special token in it is text."""
+    vector: bool = False
+    """Whether it is no text, but the place of a vector."""
 
 
 def template_of(tokenizer: Any, file: Path | None) -> str:
@@ -175,15 +180,18 @@ class Renderer:
 class Guard:
     """Keeps what spells a special token in a row's text apart from the template's own special tokens.
 
-    Before a template is filled, each is replaced by a character for private use, and put back afterwards.
+    Before a template is filled, each is replaced by two characters for private use, and put back afterwards.
     """
 
+    ESCAPE = "\U0010fffc"
+    """Stands before each character that stands for something, itself where a text has it."""
     FIRST = 0xF0000  # Supplementary Private Use Area-A: 65 534 characters
 
     def __init__(self, special: Iterable[str]) -> None:
-        self._texts = sorted(special, key=len, reverse=True)
-        self._find = re.compile("|".join(map(re.escape, self._texts)) or r"(?!)")
-        self._marks = {text: chr(self.FIRST + i) for i, text in enumerate(self._texts)}
+        self._texts = sorted({*special, VECTOR, self.ESCAPE}, key=len, reverse=True)
+        self._find = re.compile("|".join(map(re.escape, self._texts)))
+        marks = (self.ESCAPE + chr(self.FIRST + i) for i in range(len(self._texts)))
+        self._marks = dict(zip(self._texts, marks, strict=True))
 
     def hide(self, text: str) -> str:
         """Return the text without special tokens."""
@@ -199,13 +207,16 @@ class Guard:
 
     def show(self, segments: Iterable[Segment]) -> list[Segment]:
         """Return the segments with the hidden tokens as plain ones of their own."""
-        first, last = chr(self.FIRST), chr(self.FIRST + max(0, len(self._texts) - 1))
+        texts = {mark: text for text, mark in self._marks.items()}
+        last = chr(self.FIRST + len(self._texts) - 1)
+        pattern = f"({self.ESCAPE}[{chr(self.FIRST)}-{last}]|{VECTOR})"
         found = []
         for segment in segments:
-            for piece in re.split(f"([{first}-{last}])", segment.text):
-                if len(piece) == 1 and first <= piece <= last:
-                    text = self._texts[ord(piece) - self.FIRST]
-                    found.append(Segment(text, segment.trained))
+            for piece in re.split(pattern, segment.text):
+                if piece == VECTOR:
+                    found.append(Segment(piece, False, vector=True))
+                elif piece in texts:
+                    found.append(Segment(texts[piece], segment.trained))
                 elif piece:
                     found.append(Segment(piece, segment.trained, plain=False))
         return found

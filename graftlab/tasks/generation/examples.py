@@ -10,7 +10,7 @@ from graftlab.data.labels import Unusable
 from graftlab.errors import DataError
 from graftlab.tasks._tokens import shortened
 from graftlab.tasks.generation import chat, templates
-from graftlab.tasks.generation.chat import Guard, Renderer, Segment, Tools
+from graftlab.tasks.generation.chat import VECTOR, Guard, Renderer, Segment, Tools
 from graftlab.tasks.generation.fields import Config
 from graftlab.tasks.generation.tokens import Encoder, Example, Source, special_tokens
 from graftlab.tasks.generation.turns import Message
@@ -47,7 +47,9 @@ class Builder:
         self.encoder = Encoder(tokenizer, own=not config.chats)
         special = special_tokens(tokenizer)
         texts = (self._form.prompt, self._form.without, self._form.completion)
-        named = config.chats or any(token in text for text in texts for token in special)
+        marks = (*special, VECTOR)
+        named = config.chats or any(mark in text for text in texts for mark in marks)
+        self._num_vectors = self._form.prompt.count(VECTOR)
         self._guard = Guard(special) if named else None
 
     def build(self, rows: Sequence[Row], max_length: int, answered: bool = True) -> Built:
@@ -104,6 +106,10 @@ class Builder:
         return Source(segments, answered and (whole or self.config.template != "text"))
 
     def _put(self, built: Built, place: int, example: Example, excess: int) -> None:
+        if (found := example.num_vectors) != self._num_vectors:
+            lost = f"the template writes {found} of {self._num_vectors} places of its vector"
+            built.left_out[place] = lost
+            return
         built.examples[place] = example
         if excess > 0:
             built.left_out[place] = TOO_LONG

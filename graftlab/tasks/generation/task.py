@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab import programs
 from graftlab.contracts import Backbone, Batch, Data, Note, Row, inputs_of, written
+from graftlab.data.labels import Unusable
 from graftlab.errors import ConfigError, DataError
 from graftlab.tasks import _packing
 from graftlab.tasks._logits import at_labels, cross_entropy, has_virtual_tokens
 from graftlab.tasks._outputs import UNKNOWN
 from graftlab.tasks.generation import fields as configs
-from graftlab.tasks.generation.answers import Writer
+from graftlab.tasks.generation.answers import RowVectors, Writer
 from graftlab.tasks.generation.examples import TOO_LONG, Builder, Built, to_train_on
 from graftlab.tasks.generation.fields import Config
 from graftlab.tasks.generation.templates import around, without
@@ -26,7 +27,7 @@ log = logging.getLogger("graftlab")
 # Shapes: N examples, L tokens of the longest, M trained tokens, V vocabulary.
 
 DEFAULT_MAX_LENGTH = 512
-MODEL_INPUTS = ("input_ids", "attention_mask")
+MODEL_INPUTS = ("input_ids", "attention_mask", "vectors", "vector_mask")
 
 
 class Split(NamedTuple):
@@ -42,14 +43,22 @@ class Split(NamedTuple):
 class GenerationTask:
     """Prompts and answers for a causal language model.
 
-    A batch for evaluation has `rows` too: the places of its examples among those of all splits.
+    A batch for evaluation has `rows` too: the places of its examples among those of all splits. Where
+    prompts have places for vectors, `vectors` (N, D) are those of the rows.
     """
 
-    def __init__(self, data: Data, backbone: Backbone, config: Config, seed: int) -> None:
+    def __init__(
+        self,
+        data: Data,
+        backbone: Backbone,
+        config: Config,
+        seed: int,
+        vectors: RowVectors | None = None,
+    ) -> None:
         assert backbone.max_length is not None
         self.problem = data.problem
         self.metrics, self.final_metrics = configs.metrics(config)
-        self._config = config
+        self._config, self._vectors = config, vectors
         tokenizer = backbone.processor
         self._builder = builder = Builder(config, tokenizer)
         self._pad = tokenizer.pad_token_id or 0
@@ -63,10 +72,11 @@ class GenerationTask:
             _count(record, split, built)
         self._offsets = dict(zip(self._splits, _offsets(self._splits), strict=True))
         self._labels = [s.rows[i]["label"] for s in self._splits.values() for i in s.kept]
-        self._writer = Writer(builder, config.generation, backbone, self._max_length)
+        self._writer = Writer(builder, config.generation, backbone, self._max_length, vectors)
         self._around = ("", "") if config.chats else around(config.filled.completion)
         marks = builder.renderer.unknown_marks() if builder.renderer else []
         notes = [Note.of("marks_unknown", marks=marks)] if marks else []
+        record |= {"vectors": vectors.record} if vectors else {}
         self.record = {"max_length": self._max_length, **record, "notes": written(notes)}
         if any(map(self._is_written, data.splits)):
             self._writer.check()  # before anything is trained
@@ -92,10 +102,13 @@ class GenerationTask:
         examples = []
         for place in kept:
             example = built.examples[place]
-            if example is None:
+            try:
+                if example is None:
+                    raise Unusable(built.left_out[place])
+                examples.append(example.within(self._max_length))
+            except Unusable as reason:
                 where = f"{split} row {rows[place]['index'] + 1}"
-                raise DataError(f"{where} cannot be used: {built.left_out[place]}.")
-            examples.append(example.within(self._max_length))
+                raise DataError(f"{where} cannot be used: {reason}.") from None
         return Split(Flat(examples, self._pad), rows, kept)
 
     @property
@@ -139,11 +152,16 @@ class GenerationTask:
             arrays = flat.pad(indices)
         if epoch is None:
             arrays["rows"] = np.asarray(indices, dtype=np.int64) + self._offsets[split]
+        if self._vectors:
+            arrays["vectors"] = self._vectors.take(self._rows(split, indices))
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def inputs(self, split: str, index: int) -> dict[str, object]:
+    def _rows(self, split: str, indices: Sequence[int]) -> list[Row]:
         found = self._splits[split]
-        return inputs_of(found.rows[found.kept[index]])
+        return [found.rows[found.kept[index]] for index in indices]
+
+    def inputs(self, split: str, index: int) -> dict[str, object]:
+        return inputs_of(*self._rows(split, [index]))
 
     def count(self, batch: Batch) -> int:
         return int((batch["labels"][:, 1:] != UNKNOWN).sum())
@@ -154,7 +172,7 @@ class GenerationTask:
 
     def _inputs(self, model: "nn.Module", batch: Batch) -> dict[str, Any]:
         if "attention_mask" in batch:
-            return {name: batch[name] for name in MODEL_INPUTS}
+            return {name: batch[name] for name in MODEL_INPUTS if name in batch}
         assert self._apart is not None
         if has_virtual_tokens(model):
             raise ConfigError(
@@ -200,8 +218,7 @@ class GenerationTask:
         batch change it by rounding only. Too long a prompt
         loses its beginning.
         """
-        found = self._splits[split]
-        rows = [found.rows[found.kept[index]] for index in indices]
+        rows = self._rows(split, indices)
         answers = self._writer.write(model, rows, [(split, index) for index in indices])
         texts = [[without(text, self._around) for text in samples] for samples in answers]
         single = self._config.generation.samples == 1

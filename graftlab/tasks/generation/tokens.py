@@ -3,9 +3,10 @@
 import functools
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from graftlab.data.labels import Unusable
 from graftlab.tasks._likelihood import own_start
 from graftlab.tasks._outputs import UNKNOWN
 from graftlab.tasks.generation.chat import Segment
@@ -33,14 +34,29 @@ class Example:
     ids: "np.ndarray"
     trained: "np.ndarray"
     """Whether each is predicted."""
+    placed: "np.ndarray | None" = None
+    """Whether each is the place of a vector; None: there is none."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def num_vectors(self) -> int:
+        """How many places of vectors it has."""
+        return 0 if self.placed is None else int(self.placed.sum())
+
     def within(self, max_length: int) -> "Example":
         """Return its last tokens before and its first ones from where training begins: too long a prompt
-        loses its beginning, too long an answer alone its end."""
+        loses its beginning, too long an answer alone its end.
+
+        Raises:
+            Unusable: a prompt with a vector is too long; nothing may be cut of it.
+        """
         first = int(self.trained.argmax()) if self.trained.any() else len(self)
+        if self.placed is not None:
+            if first > max_length:
+                raise Unusable(f"its prompt of {first} tokens is cut off at {max_length}")
+            return Example(*(part[:max_length] for part in (self.ids, self.trained, self.placed)))
         kept = max(1, max_length - (len(self) - first)) if first else 0
         place = slice(max(0, first - kept), max(0, first - kept) + max_length)
         return Example(self.ids[place], self.trained[place])
@@ -57,7 +73,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.special = special_tokens(tokenizer)
         self._start = own_start(tokenizer) if own else []
-        self._eos = tokenizer.eos_token_id
+        self._eos, self._pad = tokenizer.eos_token_id, tokenizer.pad_token_id or 0
         stops = set(self.special.values()) - {tokenizer.unk_token_id}
         self.stops = {*stops, self._eos}
         """Tokens that end an answer where they stand behind it."""
@@ -88,8 +104,10 @@ class Encoder:
         kinds: dict[tuple[bool, bool], list[tuple[int, int]]] = defaultdict(list)
         for place, source in enumerate(sources):
             for number, segment in enumerate(source.segments):
-                kinds[number == 0, segment.plain].append((place, number))
-        parts: list[list[list[int]]] = [[[] for _ in source.segments] for source in sources]
+                if not segment.vector:
+                    kinds[number == 0, segment.plain].append((place, number))
+        # a vector's place has a token that no model reads
+        parts = [[[self._pad] * segment.vector for segment in s.segments] for s in sources]
         for (first, plain), places in kinds.items():
             anchor, skip = ("", 0) if first else (self._anchor, self._anchored)
             texts = [anchor + sources[place].segments[n].text for place, n in places]
@@ -100,13 +118,16 @@ class Encoder:
     def _joined(self, source: Source, parts: list[list[int]]) -> Example:
         import numpy as np
 
-        own = parts and parts[0][: len(self._start)] == self._start  # the template has put it there
-        ids = [] if own else [*self._start]
+        segments = source.segments
+        own = segments and not segments[0].vector and parts[0][: len(self._start)] == self._start
+        ids = [] if own else [*self._start]  # else the template has put it there
         trained = [False] * len(ids)
-        last = len(source.segments) - 1
-        for place, (segment, part) in enumerate(zip(source.segments, parts, strict=True)):
+        placed: list[int] = []
+        last = len(segments) - 1
+        for place, (segment, part) in enumerate(zip(segments, parts, strict=True)):
+            placed += [len(ids)] * segment.vector
             # an end belongs to the last piece of a stretch of like segments
-            closes = place == last or not source.segments[place + 1].trained
+            closes = place == last or not segments[place + 1].trained
             stop = self._end(part) if segment.trained and closes and not segment.plain else None
             if place == last and stop is not None:
                 part = part[: stop + 1]
@@ -118,10 +139,13 @@ class Encoder:
                 trained.append(True)
         if not ids:  # no model takes nothing
             ids, trained = [self._eos], [source.ends]
-        elif not source.segments and source.ends:
+        elif not segments and source.ends:
             ids.append(self._eos)
             trained.append(True)
-        return Example(np.array(ids, dtype=np.int32), np.array(trained, dtype=np.bool_))
+        example = Example(np.array(ids, dtype=np.int32), np.array(trained, dtype=np.bool_))
+        if not placed:
+            return example
+        return replace(example, placed=np.isin(np.arange(len(ids)), placed))
 
     def _end(self, ids: Sequence[int]) -> int | None:
         """Return the place of the special token that ends a turn, the first of those at its end; None
@@ -182,6 +206,9 @@ class Flat:
         no_ids, none_trained = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.bool_)
         self._ids_T = np.concatenate([no_ids, *(e.ids for e in examples)])
         self._trained_T = np.concatenate([none_trained, *(e.trained for e in examples)])
+        placed = [e.placed for e in examples if e.placed is not None]
+        assert len(placed) in (0, len(examples)), "of all examples, or of none"
+        self._placed_T = np.concatenate(placed) if placed else None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -190,13 +217,17 @@ class Flat:
         """Return an example's tokens and labels: the token where it is trained, `UNKNOWN` elsewhere."""
         import numpy as np
 
-        end = self._ends[index]
-        place = slice(end - self.lengths[index], end)
+        place = self._place(index)
         ids = self._ids_T[place]
         return ids, np.where(self._trained_T[place], ids, UNKNOWN)
 
+    def _place(self, index: int) -> slice:
+        end = self._ends[index]
+        return slice(end - self.lengths[index], end)
+
     def pad(self, indices: Sequence[int], left: bool = False) -> "dict[str, np.ndarray]":
-        """Return `input_ids`, `attention_mask` and `labels` (N, L), padded on the right, or `left`."""
+        """Return `input_ids`, `attention_mask` and `labels` (N, L), padded on the right, or `left`; where
+        examples have vectors, `vector_mask` says at which places."""
         import numpy as np
 
         lengths = self.lengths[np.asarray(indices, dtype=np.int64)]
@@ -204,8 +235,12 @@ class Flat:
         ids_NL = np.full(shape, self._pad, dtype=np.int64)
         mask_NL = np.zeros(shape, dtype=np.int64)
         labels_NL = np.full(shape, UNKNOWN, dtype=np.int64)
+        placed_NL = np.zeros(shape, dtype=np.int64)
         for row, (index, length) in enumerate(zip(indices, lengths.tolist(), strict=True)):
             place = slice(shape[1] - length, None) if left else slice(length)
             ids_NL[row, place], labels_NL[row, place] = self.of(index)
             mask_NL[row, place] = 1
-        return {"input_ids": ids_NL, "attention_mask": mask_NL, "labels": labels_NL}
+            if self._placed_T is not None:
+                placed_NL[row, place] = self._placed_T[self._place(index)]
+        arrays = {"input_ids": ids_NL, "attention_mask": mask_NL, "labels": labels_NL}
+        return arrays if self._placed_T is None else {**arrays, "vector_mask": placed_NL}

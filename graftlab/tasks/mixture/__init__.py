@@ -80,6 +80,9 @@ def packs(config: Config) -> bool:
 def check(config: Config) -> list[Fault]:
     """Return what is wrong with the tasks' files and columns, and why they do not go together."""
     found: list[Fault] = []
+    if with_vectors := [name for name, part in config.parts.items() if part.module.VECTORS]:
+        why = f"task.tasks: the rows of {with_vectors[0]!r} stand for vectors, and a mixture is of texts."
+        found.append(wrong("tasks", why, kind="conflict"))
     kinds: dict[str, str] = {}
     for number, (name, part) in enumerate(config.parts.items()):
         said = part.module.check(part.config)

@@ -1,0 +1,80 @@
+"""Vectors of a file, read through a memory map: opening reads none of them."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.data.vectors import layout
+from graftlab.data.vectors.origin import Origin
+from graftlab.rundir.files import PARTIAL, sync
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Shapes: N vectors, D numbers each, K of them that are asked for.
+
+
+class Vectors:
+    """The vectors of one file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a file. `Raises:` DataError: it holds no vectors."""
+        self.path = path
+        self.layout = layout.read(path)
+
+    def __len__(self) -> int:
+        return self.layout.num_vectors
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector."""
+        return self.layout.width
+
+    @property
+    def origin(self) -> Origin | None:
+        """What they were made with, if the file says so."""
+        return self.layout.origin
+
+    def take(self, places: "Sequence[int] | slice") -> "NDArray[np.float32]":
+        """Return the vectors at these places as float32 (K, D)."""
+        return widened(self._mapped_ND[places], self.layout.dtype)
+
+    @functools.cached_property
+    def _mapped_ND(self) -> "NDArray[Any]":
+        import numpy as np
+
+        shape = (self.layout.num_vectors, self.layout.width)
+        stored = layout.STORED[self.layout.dtype]
+        return np.memmap(self.path, stored, "r", self.layout.offset, shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the map behind: a worker process opens its own."""
+        return {name: value for name, value in vars(self).items() if name != "_mapped_ND"}
+
+
+def widened(stored: "NDArray[Any]", dtype: str) -> "NDArray[np.float32]":
+    """Return numbers as they are stored in a number format as float32."""
+    import numpy as np
+
+    if dtype == "BF16":  # the upper half of a float32
+        return (np.asarray(stored).astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(stored).astype(np.float32)
+
+
+def write(path: Path, vectors_ND: "NDArray[Any]", origin: Origin | None = None) -> None:
+    """Write vectors as float32: whole, or not at all."""
+    import numpy as np
+
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with partial.open("wb") as file:
+            file.write(layout.header(len(vectors_ND), vectors_ND.shape[1], origin))
+            file.write(np.ascontiguousarray(vectors_ND, "<f4").tobytes())
+        sync(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)

@@ -1,0 +1,97 @@
+"""A language model and an adapter put together, saved, and put together again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab import adapters
+from graftlab.adapters.files import differ
+from graftlab.contracts import Backbone
+from graftlab.errors import ModelError
+from graftlab.methods.elm import language_model
+from graftlab.methods.elm.adapter import gain_like
+from graftlab.methods.elm.config import Config
+from graftlab.methods.elm.model import ElmConfig, ElmForCausalLM
+from graftlab.weights import surgery
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS = "model.safetensors"
+
+
+def described(backbone: Backbone, config: Config, vectors: Mapping[str, Any]) -> ElmConfig:
+    """Return the config of the model that an adapter of a run file makes of a backbone."""
+    embeddings: Any = backbone.model.get_input_embeddings()  # type: ignore[operator]
+    return ElmConfig(
+        llm=language_model.named(backbone),
+        vectors=dict(vectors),
+        hidden=config.hidden,
+        token_width=embeddings.weight.shape[1],
+        dropout=config.dropout,
+        residual=config.residual,
+        train_residual=config.train_residual,
+    )
+
+
+def build(backbone: Backbone, described: ElmConfig) -> ElmForCausalLM:
+    """Return the model, on the LLM's device: the adapter trains in float32, and nothing else does."""
+    llm: Any = backbone.model
+    surgery.freeze(llm)
+    device = next(llm.parameters()).device
+    with adapters.drawing(0):
+        model = ElmForCausalLM(described, llm)
+    model.adapter.to(device).float().requires_grad_(True)
+    model.generation_config = llm.generation_config
+    return model
+
+
+def begin(model: ElmForCausalLM, config: Config, seed: int, restored: bool) -> None:
+    """Draw the weights that training begins with; of a run that is `restored` they are put back later."""
+    tokens = config.norm == "tokens" and not restored
+    gain = gain_like(model.get_input_embeddings()) if tokens else 1.0
+    with adapters.drawing(seed):
+        model.adapter.begin(config.start, gain)
+
+
+def trained(model: ElmForCausalLM) -> "dict[str, Tensor]":
+    """Return what is saved: all but the LLM."""
+    return {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith("llm.")
+    }
+
+
+def save(model: ElmForCausalLM, folder: Path) -> None:
+    """Write the adapter and the config as transformers would: the same bytes for the same values."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(trained(model), folder / WEIGHTS, metadata={"format": "pt"})
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+
+
+def load(backbone: Backbone, folder: Path) -> ElmForCausalLM:
+    """Return the backbone with what `save` wrote, in eval mode.
+
+    Raises:
+        ModelError: a file is missing or damaged, or belongs to another backbone.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(folder / WEIGHTS)
+        saved = ElmConfig.from_pretrained(folder)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"the model in {folder} cannot be read: {error}") from error
+    if saved.llm is None:
+        raise ModelError(f"{folder} names no language model in its config.json.")
+    language_model.check(saved.llm, backbone)
+    model = build(backbone, saved)
+    if difference := differ(trained(model), weights):
+        raise ModelError(f"{folder / WEIGHTS} belongs to another backbone: {difference}.")
+    model.load_state_dict(weights, strict=False)
+    return model.eval()

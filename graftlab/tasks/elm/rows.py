@@ -1,0 +1,280 @@
+"""Rows that stand for vectors: read under the names of the source or their aliases, and checked."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.config import Paths
+from graftlab.contracts import Data, Problem, Row, written
+from graftlab.data import readers, sources, splits
+from graftlab.data.labels import Unusable
+from graftlab.data.rows import Rows
+from graftlab.data.vectors import scan
+from graftlab.data.vectors.origin import differences
+from graftlab.data.vectors.store import Vectors
+from graftlab.errors import DataError, in_row
+from graftlab.tasks.elm import prompts, tree
+from graftlab.tasks.elm.fields import Config
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Shapes: N rows, D numbers of a vector.
+
+ALIASES = {
+    "task_type": ("task_type",),
+    "vector": ("embedding_file_idx", "embedding_index"),
+    "query": ("query", "input_prompt_template"),
+    "response": ("response", "target_text"),
+    "domain": ("domain", "random_domain"),
+}
+"""What a row says, and the names that it may have for it; the domain may stand in its `metadata` too."""
+
+
+def said(row: Mapping[str, Any], what: str) -> object:
+    """Return what a row says under one of the names; None where it says nothing.
+
+    Raises:
+        Unusable: it says two different things.
+    """
+    about = row.get("metadata") if what == "domain" else None
+    places = (row, about) if isinstance(about, Mapping) else (row,)
+    found = [at[name] for at in places for name in ALIASES[what] if at.get(name) is not None]
+    if any(value != found[0] for value in found[1:]):
+        raise Unusable(f"it has two of {' and '.join(ALIASES[what])}, which differ: {found}")
+    return found[0] if found else None
+
+
+def text(row: Mapping[str, Any], what: str) -> str | None:
+    """Return a text that a row has; None where it has none. `Raises:` Unusable: it is empty, or no text."""
+    value = said(row, what)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise Unusable(f"{what} {value!r:.60} is no text")
+    if not value.strip():
+        raise Unusable(f"its {what} is empty")
+    return value
+
+
+def asked(row: Mapping[str, Any], config: Config) -> dict[str, object]:
+    """Return a row's task type and what stands behind its vector. `Raises:` Unusable."""
+    kind = text(row, "task_type")
+    if kind is None:
+        raise Unusable("it has no task_type")
+    if config.prompts == "catalogue":
+        return {
+            "task_type": kind,
+            "prompt": prompts.named(kind).prompt(text(row, "domain")),
+        }
+    if (query := text(row, "query")) is None:
+        raise Unusable("it has no query, and task.prompts is rows")
+    return {"task_type": kind, "prompt": query}
+
+
+def place_of(row: Mapping[str, Any], count: int) -> int:
+    """Return which vector a row stands for. `Raises:` Unusable: none, two, or one that is not there."""
+    place = said(row, "vector")
+    if place is None:
+        raise Unusable(f"it names no vector ({' or '.join(ALIASES['vector'])})")
+    if isinstance(place, list | tuple):
+        if len(place) != 1:
+            raise Unusable(f"it names {len(place)} vectors, and one is wanted")
+        [place] = place
+    if not isinstance(place, int) or isinstance(place, bool):
+        raise Unusable(f"{place!r:.60} is no number of a vector")
+    if not 0 <= place < count:
+        raise Unusable(f"it names vector {place}, and there are 0 to {count - 1}")
+    return place
+
+
+class Reader:
+    """Turns a row of one split into what the task knows of it."""
+
+    def __init__(self, config: Config, split: str, vectors: Vectors) -> None:
+        self._config, self._split, self._vectors = config, split, vectors
+        self._scan = scan.of(vectors)
+        self._keys: dict[int, bytes] = {}
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, object]:
+        """Return the row. `Raises:` Unusable."""
+        found, place = asked(row, self._config), place_of(row, len(self._vectors))
+        if (fault := self._scan.fault(place)) is not None:
+            raise Unusable(f"vector {place} {fault}")
+        response = text(row, "response")
+        if response is None and self._split == "train":
+            raise Unusable("it has no response")
+        fields = {"prompt": found["prompt"]} | ({"response": response} if response else {})
+        return {
+            "fields": fields,
+            "task_type": found["task_type"],
+            "vector": place,
+            "file": self._split,
+            "reference": response,
+            "key": self._key(place),
+        }
+
+    def _key(self, place: int) -> bytes:
+        """Return what rows of one source text share: its vector."""
+        if place not in self._keys:
+            self._keys[place] = splits.digest(self._vectors.take([place]).tobytes())
+        return self._keys[place]
+
+
+def opened(config: Config) -> dict[str, Vectors]:
+    """Return each split's vectors, by the name that its rows know them by.
+
+    Raises:
+        DataError: a file is missing or damaged, or two of them cannot be compared.
+    """
+    assert config.data_dir is not None
+    found = {split: Vectors(files.vectors) for split, files in tree.find(config.data_dir).items()}
+    first = found["train"]
+    for other in found.values():
+        if other.width != first.width:
+            raise DataError(
+                f"{other.path} has vectors of {other.width} numbers, and {first.path} of {first.width}.",
+                kind="conflict",
+            )
+        if first.origin and other.origin and (odd := differences(first.origin, other.origin)):
+            named = ", ".join(f"{name} {one!r} and {two!r}" for name, (one, two) in odd.items())
+            raise DataError(
+                f"the vectors of {first.path} and {other.path} were made otherwise: {named}. Embed the "
+                f"texts of all splits with one model and its same settings.",
+                kind="conflict",
+            )
+    return found
+
+
+def read(config: Config, paths: Paths) -> Data:
+    """Return the rows of each split: `index`, `fields` (prompt and response), `task_type`, `vector` (which
+    of those in `file`) and `label`, the response.
+
+    Raises:
+        DataError
+    """
+    assert config.data_dir is not None
+    files, stores = tree.find(config.data_dir), opened(config)
+    rows: dict[str, Rows] = {}
+    skipped: dict[str, object] = {}
+    for split, vectors in stores.items():
+        source = sources.open_file(config, files[split].rows, ("", ""))
+        found = sources.gather(source, (), "response", Reader(config, split, vectors))
+        bad = sources.tolerate(found.bad, config.skip_bad, found.where)
+        skipped |= {split: bad} if bad else {}
+        if not len(found.rows):
+            raise DataError(f"{found.where} has no row that can be used.")
+        # `prepare` stratifies by class where it carves a split: here all rows are of one
+        rows[split] = Rows({**found.rows.columns, "label": [0] * len(found.rows)})
+    hidden = {s for s, r in rows.items() if s != "train" and not any(r.columns["reference"])}
+    used, record = splits.prepare(rows, hidden, config)
+    hashes = {split: scan.of(vectors).sha256 for split, vectors in stores.items()}
+    record["fingerprint"] |= {"vectors": hashes}
+    return Data(
+        {split: _labelled(found) for split, found in used.items()},
+        Problem("tokens"),
+        {
+            "source": {split: str(found.rows) for split, found in files.items()},
+            "skipped": skipped,
+            **record,
+            "notes": written([]) + record["notes"],
+        },
+    )
+
+
+def _labelled(rows: Rows) -> Rows:
+    columns = {name: values for name, values in rows.columns.items() if name != "label"}
+    return Rows({("label" if name == "reference" else name): v for name, v in columns.items()})
+
+
+class RowVectors:
+    """The vectors that rows stand for, from the files that they name; new rows carry theirs."""
+
+    def __init__(self, files: Mapping[str, Vectors], width: int, num_tokens: int) -> None:
+        self._files = files
+        origin = files["train"].origin if files else None
+        self.record: dict[str, object] = {
+            "width": width,
+            "num_tokens": num_tokens,
+            "origin": origin.as_json() if origin else None,
+        }
+
+    def take(self, rows: Sequence[Row]) -> "NDArray[np.float32]":
+        """Return each row's vector (N, D)."""
+        import numpy as np
+
+        return np.stack([self._of(row) for row in rows])
+
+    def _of(self, row: Row) -> "NDArray[np.float32]":
+        import numpy as np
+
+        if row["file"] is None:
+            return np.asarray(row["vector"], dtype=np.float32)
+        found: NDArray[np.float32] = self._files[row["file"]].take([row["vector"]])[0]
+        return found
+
+
+def read_inputs(
+    config: Config, source: str | Path | Sequence[Any], task_type: str | None = None
+) -> list[Row]:
+    """Return new inputs as rows that carry their vectors: of a file of vectors each one, or of a list of
+    dicts with `vector` and `task_type`. Where they name no task type, `task_type` is asked.
+
+    Raises:
+        DataError: one cannot be used.
+    """
+    where, items = _items(source)
+    found: list[Row] = []
+    for index, item in enumerate(items):
+        try:
+            if not isinstance(item, Mapping) or "vector" not in item:
+                raise Unusable("an object with vector and task_type is wanted")
+            own = {"task_type": task_type, **item}
+            fields = asked(own, config)
+            row: Row = {
+                "index": index,
+                "fields": {"prompt": fields["prompt"]},
+                "task_type": fields["task_type"],
+                "vector": _checked(own["vector"]),
+                "file": None,
+                "label": None,
+            }
+            if found and len(row["vector"]) != len(found[0]["vector"]):
+                raise Unusable(
+                    f"its vector has {len(row['vector'])} numbers, and the first {len(found[0]['vector'])}"
+                )
+            found.append(row)
+        except Unusable as reason:
+            raise DataError(f"{reason}.", place=in_row(where, index), kind="unusable") from None
+    if not found:
+        raise DataError(f"{where} has no rows.")
+    return found
+
+
+def _items(source: str | Path | Sequence[Any]) -> tuple[str, Sequence[object]]:
+    if isinstance(source, Path):
+        if readers.suffix_of(source):
+            return str(source), [row for _, row in readers.read(source)]
+        vectors = Vectors(source)
+        return str(source), [{"vector": row} for row in vectors.take(slice(None))]
+    if isinstance(source, str):
+        raise DataError("a vector is wanted, not a text.", kind="not_allowed", given=source)
+    return "input", source
+
+
+def _checked(vector: Any) -> "NDArray[np.float32]":
+    """Return a vector as float32. `Raises:` Unusable: it is none, not finite, or all zero."""
+    import numpy as np
+
+    try:
+        found = np.asarray(vector, dtype=np.float32)
+    except (ValueError, TypeError):
+        raise Unusable("its vector is no list of numbers") from None
+    if found.ndim != 1 or not len(found):
+        raise Unusable(f"its vector has the shape {found.shape}, and one row of numbers is wanted")
+    if not np.isfinite(found).all():
+        raise Unusable("its vector is not finite")
+    if not found.any():
+        raise Unusable("its vector is all zero")
+    return found
