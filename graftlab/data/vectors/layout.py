@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graftlab.data.vectors.origin import Origin
 from graftlab.errors import DataError
@@ -90,7 +90,7 @@ def _numpy(path: Path) -> Layout:
     import numpy as np
 
     try:
-        table: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        table: np.memmap = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise _unfit(path, str(error)) from None
     names = {stored: name for name, stored in STORED.items() if name != "BF16"}
@@ -107,7 +107,7 @@ def header(num_vectors: int, width: int, origin: Origin | None, dtype: str = "F3
     import numpy as np
 
     size = num_vectors * width * np.dtype(STORED[dtype]).itemsize
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         NAME: {"dtype": dtype, "shape": [num_vectors, width], "data_offsets": [0, size]}
     }
     if origin is not None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 NAMES = ("model", "revision")
 """Fields that say where a model is, not what it is: where weights are hashed, these decide nothing."""
@@ -31,21 +30,21 @@ class Origin:
     precision: str
     """Number format that the model computed in."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return what stands in a file's header and in an adapter's config."""
         return {**asdict(self), "sha256": dict(self.sha256)}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "Origin":
+    def from_json(cls, record: Mapping[str, object]) -> "Origin":
         """Return what `as_json` was made of. `Raises:` ValueError: it is not that."""
         names = {field.name for field in fields(cls)}
         if set(record) != names:
             odd = ", ".join(sorted(names ^ set(record)))
             raise ValueError(f"the record of how vectors were made has other fields: {odd}")
-        return cls(**record)
+        return cls(**record)  # type: ignore[arg-type]
 
 
-def differences(one: Origin, other: Origin) -> dict[str, tuple[Any, Any]]:
+def differences(one: Origin, other: Origin) -> dict[str, tuple[object, object]]:
     """Return the fields in which two differ so that their vectors cannot be compared, with both values."""
     told = bool(one.sha256) and bool(other.sha256)
     names = [field.name for field in fields(Origin)]

@@ -7,7 +7,7 @@ import hashlib
 import logging
 from bisect import bisect_right
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.data.vectors import layout
 from graftlab.data.vectors.store import Vectors, widened
@@ -65,7 +65,7 @@ def of(vectors: Vectors) -> Scan:
     return found
 
 
-def _state(vectors: Vectors) -> dict[str, Any]:
+def _state(vectors: Vectors) -> dict[str, object]:
     """Return what tells whether a file is the one that was looked through."""
     told = vectors.path.stat()
     with vectors.path.open("rb") as stream:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.data.vectors import layout
 from graftlab.data.vectors.origin import Origin
@@ -42,19 +42,19 @@ class Vectors:
         return widened(self._mapped_ND[places], self.layout.dtype)
 
     @functools.cached_property
-    def _mapped_ND(self) -> "NDArray[Any]":
+    def _mapped_ND(self) -> "np.ndarray":
         import numpy as np
 
         shape = (self.layout.num_vectors, self.layout.width)
         stored = layout.STORED[self.layout.dtype]
         return np.memmap(self.path, stored, "r", self.layout.offset, shape)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Leave the map behind: a worker process opens its own."""
         return {name: value for name, value in vars(self).items() if name != "_mapped_ND"}
 
 
-def widened(stored: "NDArray[Any]", dtype: str) -> "NDArray[np.float32]":
+def widened(stored: "np.ndarray", dtype: str) -> "NDArray[np.float32]":
     """Return numbers as they are stored in a number format as float32."""
     import numpy as np
 
@@ -63,7 +63,7 @@ def widened(stored: "NDArray[Any]", dtype: str) -> "NDArray[np.float32]":
     return np.asarray(stored).astype(np.float32)
 
 
-def write(path: Path, vectors_ND: "NDArray[Any]", origin: Origin | None = None) -> None:
+def write(path: Path, vectors_ND: "np.ndarray", origin: Origin | None = None) -> None:
     """Write vectors as float32: whole, or not at all."""
     import numpy as np
 

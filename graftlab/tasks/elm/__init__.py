@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.config import Paths
 from graftlab.contracts import Backbone, Data, Problem, Row
@@ -80,7 +80,7 @@ def read(config: Config, paths: Paths, seed: int) -> Data:
 
 
 def read_inputs(
-    config: Config, source: str | Path | Sequence[Any], task_type: str | None = None
+    config: Config, source: str | Path | Sequence[object], task_type: str | None = None
 ) -> list[Row]:
     """Return new inputs as rows that carry their vectors; see `rows.read_inputs`. `Raises:` DataError."""
     return rows.read_inputs(config, source, task_type)

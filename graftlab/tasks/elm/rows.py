@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.config import Paths
 from graftlab.contracts import Data, Problem, Row, written
@@ -32,7 +32,7 @@ ALIASES = {
 """What a row says, and the names that it may have for it; the domain may stand in its `metadata` too."""
 
 
-def said(row: Mapping[str, Any], what: str) -> object:
+def said(row: Mapping[str, object], what: str) -> object:
     """Return what a row says under one of the names; None where it says nothing.
 
     Raises:
@@ -46,7 +46,7 @@ def said(row: Mapping[str, Any], what: str) -> object:
     return found[0] if found else None
 
 
-def text(row: Mapping[str, Any], what: str) -> str | None:
+def text(row: Mapping[str, object], what: str) -> str | None:
     """Return a text that a row has; None where it has none. `Raises:` Unusable: it is empty, or no text."""
     value = said(row, what)
     if value is None:
@@ -58,7 +58,7 @@ def text(row: Mapping[str, Any], what: str) -> str | None:
     return value
 
 
-def asked(row: Mapping[str, Any], config: Config) -> dict[str, object]:
+def asked(row: Mapping[str, object], config: Config) -> dict[str, object]:
     """Return a row's task type and what stands behind its vector. `Raises:` Unusable."""
     kind = text(row, "task_type")
     if kind is None:
@@ -73,7 +73,7 @@ def asked(row: Mapping[str, Any], config: Config) -> dict[str, object]:
     return {"task_type": kind, "prompt": query}
 
 
-def place_of(row: Mapping[str, Any], count: int) -> int:
+def place_of(row: Mapping[str, object], count: int) -> int:
     """Return which vector a row stands for. `Raises:` Unusable: none, two, or one that is not there."""
     place = said(row, "vector")
     if place is None:
@@ -97,7 +97,7 @@ class Reader:
         self._scan = scan.of(vectors)
         self._keys: dict[int, bytes] = {}
 
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, object]:
+    def __call__(self, row: Mapping[str, object]) -> dict[str, object]:
         """Return the row. `Raises:` Unusable."""
         found, place = asked(row, self._config), place_of(row, len(self._vectors))
         if (fault := self._scan.fault(place)) is not None:
@@ -216,7 +216,7 @@ class RowVectors:
 
 
 def read_inputs(
-    config: Config, source: str | Path | Sequence[Any], task_type: str | None = None
+    config: Config, source: str | Path | Sequence[object], task_type: str | None = None
 ) -> list[Row]:
     """Return new inputs as rows that carry their vectors: of a file of vectors each one, or of a list of
     dicts with `vector` and `task_type`. Where they name no task type, `task_type` is asked.
@@ -252,7 +252,7 @@ def read_inputs(
     return found
 
 
-def _items(source: str | Path | Sequence[Any]) -> tuple[str, Sequence[object]]:
+def _items(source: str | Path | Sequence[object]) -> tuple[str, Sequence[object]]:
     if isinstance(source, Path):
         if readers.suffix_of(source):
             return str(source), [row for _, row in readers.read(source)]
@@ -263,7 +263,7 @@ def _items(source: str | Path | Sequence[Any]) -> tuple[str, Sequence[object]]:
     return "input", source
 
 
-def _checked(vector: Any) -> "NDArray[np.float32]":
+def _checked(vector: object) -> "NDArray[np.float32]":
     """Return a vector as float32. `Raises:` Unusable: it is none, not finite, or all zero."""
     import numpy as np
 

@@ -1,7 +1,7 @@
 """Answers written by a causal language model: prompts padded on the left, greedy or drawn."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from graftlab.contracts import Backbone, Row
 from graftlab.data.labels import Unusable
@@ -105,7 +105,7 @@ class Writer:
         return found
 
     def _texts(
-        self, model: "nn.Module", arrays: "Mapping[str, NDArray[Any]]", seeds: Sequence[int]
+        self, model: "nn.Module", arrays: "Mapping[str, np.ndarray]", seeds: Sequence[int]
     ) -> list[str]:
         """Return one answer to each prompt; `arrays` are the prompts, padded on the left."""
         import torch
