@@ -109,9 +109,11 @@ TASKS = {
         "columns.pair": Case("other"),
         "regression": Case(True, {"task.columns.label": "score"}),
         "clean": Case(True),
+        "class_weights": Case({"a": 5.0}),
         "max_length": Case(9),
     },
     "images": DATA | {
+        "class_weights": Case({"a": 5.0}),
         "empty": Case("drop", refused="rows of images have none"),
         "name": Case("mnist", refused="is not one of 0, 1"),
         "kind": Case("classification", refused="the backbone reads images"),

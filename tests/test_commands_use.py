@@ -79,13 +79,15 @@ def test_new_starts_another_beside_it(folder, run):
     assert [first["run"], second["run"]] == [f"{run.path}-2", f"{run.path}-3"]
 
 
-def test_a_run_that_did_not_finish_is_resumed_and_not_written_over(folder, run, tmp_path):
+def test_a_run_with_checkpoints_is_resumed_and_not_written_over(folder, run, tmp_path):
     out = tmp_path / "a"
     out.mkdir()
     (out / "config.yaml").write_text(run.config.read_text())
+    (out / "checkpoints" / "step-000002").mkdir(parents=True)
     result = invoke("run", folder / "lora.yaml", "--out", out)
     assert result.exit_code == 2
     assert f"graftlab resume {out}" in result.stderr
+    (out / "checkpoints" / "step-000002").rmdir()
     assert said("resume", out, "--json")[0]["steps"] == 4
 
 
@@ -317,7 +319,9 @@ def test_nothing_is_printed_but_what_graftlab_says(folder, run, tmp_path):
     done = process("run", folder / "lora.yaml", "--out", tmp_path / "a")
     assert done.returncode == 0
     lines = done.stderr.decode().splitlines()
-    classes, *others = [line for line in lines if not line.startswith("step ")]
+    classes, *others = [
+        line for line in lines if not line.startswith("step ") and "class_weights" not in line
+    ]  # four steps of two layers find one class for all, which is said
     for part in ("24", "bad 8", "good 8", "naïve 8"):
         assert part in classes
     assert others == []

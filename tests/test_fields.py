@@ -236,7 +236,8 @@ def seen_of_task(run: Any) -> Any:
     writing = getattr(task, "final_metrics", ()), getattr(task, "template", {})
     skipped = data.record["skipped"]
     drawn = (task.draws(0, 0).tolist(), run.task.config.name) if run.task.parts else ()
-    return list(ASKED), drawn, data.problem, task.metrics, batches, skipped, golds, writing
+    weights = str(getattr(task, "class_weights", None))
+    return list(ASKED), drawn, data.problem, task.metrics, batches, skipped, golds, writing, weights
 
 
 def seen_of_backbone(run: Any) -> Any:

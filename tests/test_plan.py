@@ -208,7 +208,7 @@ SIZES = sizes.Sizes(100, 20, 10.0, False, 0, [2, 20] * 50, {})
         ({"learning_rate": 1e-9}, {}, "rate_lost"),
         ({"learning_rate": 1e-7, "precision": "bf16"}, {}, "rate_unseen"),
         ({}, {}, "no_gpu"),
-        ({"learning_rate": 0.5}, {}, "rate_high"),
+        ({"learning_rate": 0.5}, {}, "rate_unusual"),
         ({}, {"peak": 200}, "memory_short"),
         ({}, {"peak": 95}, "memory_short"),
         ({"group_by_length": False}, {}, "padding"),

@@ -1,12 +1,14 @@
 """A run file resolved: names, conflicts and files, all said at once, before anything is loaded."""
 
 import json
+from dataclasses import replace
 
 import jsonschema
 import pytest
 
 from graftlab import config, registry, runfile
 from graftlab.errors import Argument, ConfigError, DataError, GraftlabError
+from graftlab.runfile import checks
 
 SCHEMA = jsonschema.Draft202012Validator(runfile.schema())
 GOOD = """
@@ -329,3 +331,43 @@ def test_a_study_is_told_apart_from_a_run(refusal):
     message = refusal("base: {extends: glue/sst2-lora}\nmethods: [lora, full]\n")
     assert ":1:1: this is a study" in message
     assert "graftlab compare " in message
+
+
+def unusual(file):
+    return [note.fields for note in checks.unusual_rate(file)]
+
+
+def test_a_rate_that_a_method_does_not_usually_train_with_is_said():
+    """The recipe's own method is LoRA, whose rate a full fine-tuning does not stand."""
+    given = ["method={name: full}"]
+    [note] = unusual(runfile.resolve(config.read("multitask/similar", given)))
+    assert (note["method"], note["rate"]) == ("full", 2e-4)
+    assert note["high"] < 2e-4
+    assert unusual(runfile.resolve(config.read("multitask/similar"))) == []
+    fine = [*given, "training.learning_rate=2e-5"]
+    assert unusual(runfile.resolve(config.read("multitask/similar", fine))) == []
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_each_method_has_a_range_of_rates_and_both_its_ends_are_usual(name):
+    low, high = registry.find("methods", name).PROMISES.usual_rates
+    assert 0 < low < high <= 1
+    file = runfile.resolve(config.read("trec/lora"))
+    file = replace(file, method=replace(file.method, module=registry.find("methods", name)))
+
+    def said(rate):
+        training = file.training.model_copy(update={"learning_rate": rate})
+        return bool(unusual(replace(file, training=training)))
+
+    assert [said(rate) for rate in (low, high, low / 2, high * 2)] == [False, False, True, True]
+
+
+def test_rates_of_sgd_are_its_own(resolve):
+    given = ("training.learning_rate=0.5", "training.optimizer.name=sgd")
+    assert unusual(resolve(GOOD, *given)) == []
+    assert unusual(resolve(GOOD, *given[:1])) != []
+
+
+@pytest.mark.parametrize("name", complete_recipes())
+def test_no_recipe_leaves_the_usual_range_of_its_method(name):
+    assert unusual(runfile.resolve(config.read(name))) == []

@@ -142,7 +142,7 @@ def test_the_screen_has_each_score_and_the_whole_is_asked_for(runs):
         "value"
     ]
     assert f"{value:.4f}" in screen
-    assert len(screen.splitlines()) <= 40 < len(whole.splitlines())
+    assert len(screen.splitlines()) <= 50 < len(whole.splitlines())
     assert str(runs[0] / "adapter") in screen
 
 

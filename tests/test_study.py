@@ -121,6 +121,39 @@ def test_tasks_and_backbones_are_lists_too():
     }
 
 
+def test_keys_below_a_base_that_is_a_file_are_set_over_what_the_file_says(tmp_path):
+    (tmp_path / "digits.yaml").write_text(
+        "backbone: {kind: tiny}\ntask: {name: digits}\nmethod: {name: lora, rank: 2}\n"
+        "training: {epochs: 5, schedule: {name: cosine, warmup: 3}}\n"
+    )
+    methods = "methods: [lora, bitfit, head, {name: lora, rank: 3}]\nseeds: [0, 1]\n"
+    given = ("base.training.epochs=1", "base.training.schedule.name=linear", "seeds=[4]")
+    plan = read("base: digits.yaml\n" + methods, *given)
+    assert {run.file.training.epochs for run in plan.runs} == {1}
+    schedules = {run.file.training.schedule for run in plan.runs}
+    assert {(schedule.name, schedule.warmup) for schedule in schedules} == {("linear", 3)}
+    assert [run.file.method.config.rank for run in plan.runs[::3]] == [2, 3]
+    assert plan.seeds == (4,)
+
+
+def test_a_wrong_key_below_a_base_that_is_a_file_is_placed_at_its_option(tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        "backbone: {kind: tiny}\ntask: {name: digits}\nmethod: {name: lora}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        read("base: run.yaml\n", "base.training.epoch=1")
+    [problem] = caught.value.problems
+    assert problem.place.argument.value == "base.training.epoch"
+
+
+def test_a_base_given_on_the_command_line_takes_keys_too(tmp_path):
+    (tmp_path / "other.yaml").write_text(
+        "backbone: {kind: tiny}\ntask: {name: digits}\nmethod: {name: head}\n"
+    )
+    plan = read(TWO, "base=other.yaml", "base.training.batch_size=7", "methods=[head]")
+    assert {run.file.training.batch_size for run in plan.runs} == {7}
+
+
 def test_a_base_is_found_beside_the_study_file_wherever_one_stands(tmp_path):
     Path("sub").mkdir()
     Path("sub/mine.yaml").write_text("extends: trec/base\nmethod: {name: lora}\nseed: 5\n")

@@ -1,9 +1,11 @@
 """How `graftlab show` prints a run on one screen, and what differs between two."""
 
 import itertools
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from graftlab.commands._class_table import class_lines
 from graftlab.commands._options import duration
 from graftlab.commands._report import score_text
 from graftlab.contracts import read_notes
@@ -17,27 +19,37 @@ if TYPE_CHECKING:
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 POINTS = 40  # characters of a sparkline
+WIDTH = 100
 LONGEST = 90  # characters of a value
 
 
 def screen(shown: "Summary") -> str:
     """Return a run on one screen: scores first."""
     run, row, done = shown.run, shown.row, shown.result
-    stands = row.status if done is not None else f"{row.status}: graftlab resume {run.path}"
-    lines = [f"{run.path} ({stands})"]
+    lines = [f"{run.path} ({row.status}{_next(shown)})"]
     lines += [f"  {row.cause}"] if row.cause else []
     what = ", ".join(filter(None, (row.method, row.task and f"on {row.task}", row.backbone)))
     lines += [f"  {what}; began {row.date}"]
     if done is not None:
-        lines += [*_scores(done, shown), *_facts(done)]
+        lines += [*_scores(done, shown), *_classes(shown), *_facts(done)]
     lines += _section(
         "curves", map(str.lstrip, _columns([_curve(curve) for curve in shown.curves]))
     )
     if shown.given is not None:
         head = f"beside the recipe {shown.recipe}" if shown.recipe else "given in its run file"
-        lines += _section(head, (f"{key}: {_short(value)}" for key, value in shown.given.items()))
+        said = ", ".join(f"{key}: {_short(value)}" for key, value in shown.given.items())
+        lines += _section(head, iter(textwrap.wrap(said, WIDTH, break_long_words=False)))
     lines += _section("where", _places(shown))
     return "\n".join([*lines, "", f"All of it: graftlab show {run.path} --all"])
+
+
+def _next(shown: "Summary") -> str:
+    """Return how to go on with a run that is not finished."""
+    if shown.row.status == "failed" and not shown.trained:
+        return ": mend it, and the same `graftlab run` begins it anew"
+    return (
+        f": graftlab resume {shown.run.path}" if shown.row.status in ("failed", "stopped") else ""
+    )
 
 
 def _section(head: str, lines: "Iterator[str] | map[str]") -> list[str]:
@@ -70,6 +82,12 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def _classes(shown: "Summary") -> list[str]:
+    """Return what there is to say by class of test, or else of validation."""
+    split = next((split for split in ("test", "validation") if split in shown.classes), None)
+    return ["", f"{split}, by class", *class_lines(shown.classes[split])[:-1]] if split else []
+
+
 def _facts(done: "Result") -> list[str]:
     """Return parameters, steps and time, and what a reader has to know."""
     lines = []
@@ -83,6 +101,7 @@ def _facts(done: "Result") -> list[str]:
         ]
         if done["skipped_steps"]:
             lines.append(f"  {done['skipped_steps']} steps were skipped: not finite")
+    lines += [f"  Warning: {note}" for note in read_notes(done.get("notes", ()))]
     lines += [f"  Not exactly repeatable: {note}" for note in read_notes(done.get("not_exact", ()))]
     return lines
 

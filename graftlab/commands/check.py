@@ -27,10 +27,11 @@ def command(
     from graftlab import config, runfile
     from graftlab.contracts import written
     from graftlab.data import foreign_code
+    from graftlab.runfile import checks
     from graftlab.runs import material
 
     run = runfile.resolve(config.read(file, overrides or ()))
-    notes = [*run.notes, *material.examine(run)]
+    notes = [*run.notes, *checks.unusual_rate(run), *material.examine(run)]
     if getattr(run.method.config, "peft", None):
         from graftlab.runs import trials
 

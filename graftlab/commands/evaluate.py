@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graftlab.commands import _harness
+from graftlab.commands._class_table import class_lines
 from graftlab.commands._options import AllowCode, Json, RunFolder, Step
 from graftlab.commands._report import print_json, score_text
 
 if TYPE_CHECKING:
-    from graftlab.inference.scores import Difference, Scored
+    from graftlab.inference.scores import Difference, Mistake, Scored
+
+LONGEST = 600  # characters of an input on the terminal
 
 
 def command(
@@ -37,6 +40,10 @@ def command(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="As the run's, unless given.")
     ] = None,
+    errors: Annotated[
+        int,
+        typer.Option("--errors", min=0, metavar="N", help="Show so many of the worst predictions."),
+    ] = 0,
     execute_code: Annotated[
         bool,
         typer.Option(
@@ -84,10 +91,10 @@ def command(
         found = lm_eval.evaluate(adapted, asked, batch_size or adapted.batch_size)
         _harness.show(found, lm_eval.keep(adapted, asked, found), as_json)
         return
-    _show(
-        scores.score(adapted, split or "test", batch_size, other, execute_code=execute_code),
-        as_json,
+    scored = scores.score(
+        adapted, split or "test", batch_size, other, execute_code=execute_code, errors=errors
     )
+    _show(scored, as_json)
 
 
 def _check_options(
@@ -113,12 +120,24 @@ def _show(scored: "Scored", as_json: bool) -> None:
     if as_json:
         print_json(scored.as_json())
         return
+    for line in class_lines(scored.classes):
+        print(line)
+    for mistake in scored.worst:
+        print(_mistake(mistake))
     for name, score in scored.scores.items():
         print(f"{name:>20}  {score_text(score.as_json())}")
     print(f"{'loss':>20}  {score_text({'value': scored.loss})}")
     print(
         f"{len(scored.predictions)} predictions are in {scored.path}{_compared(scored.difference)}"
     )
+
+
+def _mistake(mistake: "Mistake") -> str:
+    """Return a bad prediction with what the model was asked, on two lines or more."""
+    asked = " / ".join(str(v) for v in mistake.inputs.values() if v is not None)
+    sure = "" if mistake.probability is None else f" ({mistake.probability:.3f})"
+    said = f"{mistake.prediction}{sure}, not {mistake.label}; loss {mistake.loss:.4g}"
+    return f"example {mistake.example}: {said}\n  {asked[:LONGEST]}\n"
 
 
 def _compared(difference: "Difference | None") -> str:

@@ -45,7 +45,11 @@ def command(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE", help="Write JSONL here; must not be there yet."),
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="A new .csv, .jsonl or .parquet: the input's own columns, and what is predicted.",
+        ),
     ] = None,
     step: Step = None,
     batch_size: Annotated[
@@ -78,14 +82,15 @@ def command(
 
     Of a run that writes texts it has the completion, and the run's own template is put around the inputs;
     --max-new-tokens to --raw are for these alone, and go before what the run file says.
-    With --json, one object with the list of them. `index` is the input's line or row, from 0.
+    With --json, one object with the list of them. `index` is the input's line or row, from 0. A file that
+    --output names has `row`, from 1, and the input's own columns besides.
     """
     from graftlab import inference
     from graftlab.commands._report import print_json
-    from graftlab.errors import DiskError
-    from graftlab.rundir import files
+    from graftlab.inference import answers
 
-    _check_output(output)
+    if output is not None:
+        answers.check(output)
     written = changes(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -98,28 +103,17 @@ def command(
     )
     inference.check(run, raw, written, step)  # a slip is told before the input is read
     with _opened(source) as inputs:
-        answers = inference.load(run, step=step).predict(inputs, batch_size, raw, task, **written)
+        found = inference.load(run, step=step).predict(inputs, batch_size, raw, task, **written)
+        if output is not None:
+            answers.write(output, found, inputs)
     if output is not None:
-        try:
-            files.write_text(output, "".join(files.dump_json(a, indent=None) for a in answers))
-        except OSError as error:
-            raise DiskError(f"--output {output} cannot be written: {error}.") from error
-        said = {"output": str(output), "rows": len(answers)}
-        print_json(said) if as_json else print(f"{len(answers)} predictions are in {output}")
+        said = {"output": str(output), "rows": len(found)}
+        print_json(said) if as_json else print(f"{len(found)} predictions are in {output}")
     elif as_json:
-        print_json({"predictions": answers})
+        print_json({"predictions": found})
     else:
-        for answer in answers:
+        for answer in found:
             print_json(answer)
-
-
-def _check_output(output: Path | None) -> None:
-    from graftlab.errors import ConfigError
-
-    if output is not None and output.exists():
-        raise ConfigError(f"--output {output} is there already. Choose another name.")
-    if output is not None and not output.parent.is_dir():
-        raise ConfigError(f"--output {output}: there is no folder {output.parent}. Make it first.")
 
 
 @contextlib.contextmanager

@@ -47,6 +47,10 @@ class Promises:
     reads_vectors: bool = False
     """It is for tasks whose rows stand for vectors (`TaskKind.VECTORS`), and for no others."""
 
+    usual_rates: tuple[float, float] = (1e-5, 1e-2)
+    """Peaks of the learning rate, from and to, at which it usually trains with Adam; `graftlab check` says
+    where one is left. Those of low-rank adapters unless it says otherwise."""
+
     def excuses(self) -> dict[str, str]:
         """Return the promises that are not kept, each with the reason; not those that no method makes by
         default."""

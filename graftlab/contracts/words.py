@@ -55,6 +55,15 @@ def _no_effect(place: str | None, key: str, because: str, value: Any) -> str:
     return f"{f'{place}: ' if place else ''}{key} has no effect: {why}."
 
 
+def _replaced(folder: str, date: str | None, cause: str | None, changed: Sequence[str]) -> str:
+    why = f": {cause.rstrip('.')}" if cause else ""
+    said = f" Changed since: {', '.join(changed)}." if changed else " Nothing has changed since."
+    return (
+        f"{folder} held a run of {date} that ended before its first checkpoint{why}. It is begun anew, and "
+        f"nothing of worth is lost.{said}"
+    )
+
+
 def _read_as(file: str, found: Mapping[str, str]) -> str:
     said = "; ".join(READ_AS[key].format(FIELDS.get(value, value)) for key, value in found.items())
     return f"{file} is read so: {said}"
@@ -182,6 +191,14 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
     "checkpoint_set_aside": _set_aside,
     "lines_lost": "metrics.jsonl has lost lines since the checkpoint",
     "memory_ran_out": "out of memory: micro-batch {now} instead of {asked}",
+    # what was in the place of a run
+    "run_replaced": _replaced,
+    # what a reader of scores has to know
+    "one_class_predicted": (
+        "all {examples} examples of {split} are predicted to be {label!r}, and there are {classes} classes: "
+        "nothing was learnt that tells them apart. Try another training.learning_rate, more epochs, or "
+        "task.class_weights: balanced"
+    ),
     # what a run file says in vain
     "no_effect": _no_effect,
     # what a plan cannot know
@@ -205,8 +222,9 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
         "training.learning_rate {rate:g} with precision bf16: what a step changes is below what the "
         "forward pass can tell apart (2**-8 of a weight) for thousands of steps. Use fp32, or a higher rate."
     ),
-    "rate_high": (
-        "training.learning_rate {rate:g} is far above what adapters train with (1e-5 to 1e-2)"
+    "rate_unusual": lambda rate, method, low, high: (
+        f"training.learning_rate {rate:g} is {'above' if rate > high else 'below'} what the method {method} "
+        f"usually trains with ({low:g} to {high:g})"
     ),
     "fp16_loses": "training.precision: fp16 loses small gradients, and steps while its scale is found",
     "length_idle": (

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graftlab import programs
-from graftlab.contracts import Score
+from graftlab.contracts import Problem, Score
 from graftlab.inference.adapted import Adapted
+from graftlab.rundir.records import ClassReport
 from graftlab.runfile import Part
-from graftlab.runs import evaluation, prediction
+from graftlab.runs import class_report, evaluation, prediction
 from graftlab.runs.prediction import Prediction
 
 
@@ -21,6 +22,21 @@ class Difference(NamedTuple):
     """How many have another prediction, or have `passed` their tests otherwise."""
     largest: float
     """By how much a number differs at most."""
+
+
+class Mistake(NamedTuple):
+    """An example that was predicted badly."""
+
+    example: int
+    """Its place in the split, from 1."""
+    label: object
+    """By name, where there are classes."""
+    prediction: object
+    probability: float | None
+    """Of the prediction."""
+    loss: float
+    inputs: Mapping[str, object]
+    """What the model was asked."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,10 @@ class Scored:
     """Where the predictions are."""
     difference: Difference | None
     """From those that were there before; None where none were."""
+    classes: Sequence[ClassReport]
+    """What there is to say by class, where there are any."""
+    worst: Sequence[Mistake]
+    """The wrongest of the predictions, as many as were asked for."""
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -43,6 +63,8 @@ class Scored:
             "loss": self.loss,
             "predictions": str(self.path),
             "difference": None if self.difference is None else self.difference._asdict(),
+            "classes": list(self.classes),
+            "worst": [mistake._asdict() for mistake in self.worst],
         }
 
 
@@ -53,10 +75,12 @@ def score(
     other: Part | None = None,
     *,
     execute_code: bool = False,
+    errors: int = 0,
 ) -> Scored:
     """Return a run's scores on a split of its task, or of `other`; the predictions are kept in the run.
 
-    With `execute_code` the programs that the model writes are run, in a sandbox.
+    With `execute_code` the programs that the model writes are run, in a sandbox; `errors` is how many of
+    the worst predictions are shown.
 
     Raises:
         ConfigError: the other task wants something else of the model.
@@ -69,7 +93,39 @@ def score(
     rows = evaluation.explained(rows, names, inputs)
     named = f"{other.config.name or other.name}-{split}" if other else split
     path, difference = keep(adapted.run.predictions(adapted.named(named)), rows)
-    return Scored(split, scores, evaluation.mean_loss(rows), rows, path, difference)
+    loss = evaluation.mean_loss(rows)
+    classes = class_report.reports(rows, task.problem)
+    found = worst(rows, task.problem, inputs, errors)
+    return Scored(split, scores, loss, rows, path, difference, classes, found)
+
+
+def worst(
+    rows: Sequence[Prediction], problem: Problem, inputs: evaluation.Inputs, number: int
+) -> list[Mistake]:
+    """Return the predictions of the highest loss; of classes and choices those that are wrong."""
+    wrong = [
+        row
+        for row in rows
+        if row["loss"] is not None
+        and not ("probabilities" in row and row["prediction"] == row["label"])
+    ]
+    wrong.sort(key=lambda row: -row["loss"] / row.get("count", 1))
+
+    def named(row: Prediction, value: object) -> object:
+        names = problem.of(row).labels
+        return names[value] if names and isinstance(value, int) else value
+
+    return [
+        Mistake(
+            row["index"] + 1,
+            named(row, row["label"]),
+            named(row, row["prediction"]),
+            max(row["probabilities"]) if "probabilities" in row else None,
+            row["loss"] / row.get("count", 1),
+            inputs(row["index"]),
+        )
+        for row in wrong[:number]
+    ]
 
 
 def keep(path: Path, rows: Sequence[Prediction]) -> tuple[Path, Difference | None]:

@@ -18,6 +18,7 @@ PROMISES = Promises(
     freezes_backbone=Excused("all of the backbone trains: that is the method"),
     turns_off=Excused("every weight has moved, and the backbone is not kept beside it"),
     quantized=Excused("every weight trains, and one of 4 or 8 bits cannot take small steps"),
+    usual_rates=(1e-6, 1e-4),  # around the 2e-5 to 5e-5 of Devlin et al. (2019, arXiv 1810.04805)
 )
 
 WEIGHTS = "model.safetensors"

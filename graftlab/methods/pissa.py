@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 PROMISES = Promises(
-    quantized=Excused("it takes a part out of the frozen weights, which would be rounded anew")
+    quantized=Excused("it takes a part out of the frozen weights, which would be rounded anew"),
+    usual_rates=(1e-6, 1e-3),  # a tenth of LoRA's (Lee et al., 2026, arXiv 2602.04998)
 )
 
 

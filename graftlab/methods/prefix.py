@@ -31,6 +31,7 @@ PROMISES = Promises(
         "its attention takes no keys and values from outside",  # `past_key_values`
     ),
     virtual_tokens=True,
+    usual_rates=(5e-5, 5e-2),  # from the 5e-5 of Li and Liang (2021, arXiv 2101.00190)
 )
 
 

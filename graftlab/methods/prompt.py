@@ -24,6 +24,7 @@ PROMISES = Promises(
     not_backbones={"vision": "images have no words"},
     not_architectures={"vit": "images have no words"},
     virtual_tokens=True,
+    usual_rates=(1e-3, 0.5),  # up to the 0.3 of Lester et al. (2021, arXiv 2104.08691)
 )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.contracts import Note
 from graftlab.planning.live_tensors import ACTIVATIONS, LOSS, TEMPORARY
+from graftlab.runfile import checks
 from graftlab.training.order import BUCKET
 from graftlab.training.schedule import warmup_steps
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from graftlab.runfile import RunFile
 
 LOST = 2.0**-24  # the relative step below which a float32 weight does not move
-LARGE = 0.01  # learning rates above which adapters mostly diverge; SGD's are larger
 CLOSE = 0.9  # share of the free memory from which a run is likely to meet its end
 PADDED = 0.2  # share of padding that is worth a word
 
@@ -115,8 +115,7 @@ def _numbers(known: Known) -> Iterator[Note]:
         yield Note.of("rate_lost", rate=rate, least=LOST)
     elif training.precision == "bf16" and rate < 1e-6:
         yield Note.of("rate_unseen", rate=rate)
-    if rate > LARGE and training.optimizer.name != "sgd":
-        yield Note.of("rate_high", rate=rate)
+    yield from checks.unusual_rate(known.file)
     if training.precision == "fp16":
         yield Note.of("fp16_loses")
 

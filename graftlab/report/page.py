@@ -17,10 +17,11 @@ from graftlab.rundir.run import Run
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 HIDDEN = ("dirty_diff",)
 """What of a run's environment is too long for a page."""
-APART = ("data", "backbone", "seed", "resumes", "origin")
+APART = ("data", "backbone", "seed", "resumes", "origin", "found")
 """What of a run's environment belongs to the run and not to the machine."""
 MOST_RUNS = 500
 """Runs whose settings are listed; a page has to open, and runs.csv has them all."""
+MOST_CLASSES = 30  # of which a confusion matrix is drawn
 
 
 def write(record: Mapping[str, object], runs: Path, out: Path, figures: Mapping[str, Plot]) -> None:
@@ -32,6 +33,7 @@ def write(record: Mapping[str, object], runs: Path, out: Path, figures: Mapping[
     groups = _groups(record)
     for number, group in enumerate(groups):
         compared = _compared(group, runs)
+        group["classes"] = _classes(group, runs)
         for name, plot in figures.items():
             figure = plots.titled(
                 plot.draw(plot.data(compared)), f"{plot.TITLE} ({group['title']})"
@@ -53,7 +55,7 @@ def render(record: Mapping[str, Any], groups: Sequence[Mapping[str, object]], ru
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)  # fmt: skip
-    environment.filters |= {"score": score, "svg": Markup, "setting": setting}
+    environment.filters |= {"score": score, "share": share, "svg": Markup, "setting": setting}
     folders = {run["run"]: runs / run["run"] for run in record["runs"]}
     resolved = {
         name: dict(_flatten(config.read_yaml(Run(path).config)))
@@ -88,6 +90,7 @@ def _groups(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         group["metric"] = next((row["metric"] for row in group["rows"] if row["metric"]), "metric")
         group["settings"] = list(dict.fromkeys(s for own in group["grid"].values() for s in own))
         group["span"] = _place(group["rows"])
+        group["classes"] = []
     return list(groups.values())
 
 
@@ -113,6 +116,32 @@ def _score(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+def _classes(group: Mapping[str, Any], runs: Path) -> list[dict[str, Any]]:
+    """Return of each row what the run of its first seed has predicted by class, and the notes on it."""
+    found = []
+    for row in group["rows"]:
+        folder = next(iter(row["runs"].values()), None)
+        path = Run(runs / str(folder)).result
+        if folder is None or not path.is_file():
+            continue
+        result = files.read_json(path)
+        name = " ".join(filter(None, (row["method"], setting(row))))
+        for report in result.get("classes", {}).get(row["ranked_by"], ()):
+            found.append(
+                {"name": name, "run": folder, "split": row["ranked_by"], **_matrix(report)}
+            )
+    return found
+
+
+def _matrix(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report with its confusion matrix whole, of few classes; of many there is none."""
+    names = [one["name"] for one in report["classes"]]
+    counts = {(true, said): n for true, said, n in report["confusion"]}
+    numbers = range(len(names) if len(names) <= MOST_CLASSES else 0)
+    whole = [[counts.get((true, said), 0) for said in numbers] for true in numbers]
+    return {"task": None, **report, "matrix": whole}
+
+
 def _compared(group: Mapping[str, Any], runs: Path) -> Compared:
     rows = group["rows"]
     paths = {
@@ -129,6 +158,11 @@ def score(summary: Mapping[str, object]) -> str:
         return "-"
     deviation = summary["deviation"]
     return f"{summary['mean']:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
+
+
+def share(value: float | None) -> str:
+    """Return a share with four digits; of nothing a dash."""
+    return "-" if value is None else f"{value:.4f}"
 
 
 def setting(row: Mapping[str, Any]) -> str:

@@ -16,6 +16,58 @@ class ScoreRecord(TypedDict):
     details: NotRequired[Mapping[str, object] | None]
 
 
+class ClassFigures(TypedDict):
+    """One class of a split; a share of nothing is None."""
+
+    name: str
+    examples: int
+    predicted: int
+    """How many are predicted to be of the class."""
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+class Averages(TypedDict):
+    """Means over the classes that occur."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+class CalibrationBin(TypedDict):
+    """Examples whose confidence lies within a fifteenth of 0 to 1."""
+
+    above: float
+    """Where the bin begins."""
+    examples: int
+    confidence: float
+    accuracy: float
+
+
+class Calibration(TypedDict):
+    """How well probabilities foretell how often they are right."""
+
+    expected_error: float
+    bins: list[CalibrationBin]
+
+
+class ClassReport(TypedDict):
+    """Predictions of a split by class."""
+
+    task: NotRequired[str]
+    """Of a mixture: which one."""
+    examples: int
+    confusion: list[list[int]]
+    """Cells that are not empty: class, what was predicted, how many."""
+    classes: list[ClassFigures]
+    macro: Averages
+    weighted: Averages
+    """By the examples of each class."""
+    calibration: Calibration
+
+
 class Parameters(TypedDict):
     """How many numbers train, and how many there are."""
 
@@ -66,3 +118,7 @@ class Result(Outcome):
     """Examples by split."""
     metrics: dict[str, dict[str, ScoreRecord]]
     """By split, then by name."""
+    classes: NotRequired[dict[str, list[ClassReport]]]
+    """By split, where there are classes; of a mixture one a task."""
+    notes: NotRequired[list[dict[str, object]]]
+    """What a reader of the scores has to know."""

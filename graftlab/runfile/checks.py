@@ -20,7 +20,7 @@ from graftlab.errors import (
     unknown,
 )
 from graftlab.runfile import measures
-from graftlab.runfile.records import Part
+from graftlab.runfile.records import Part, RunFile
 from graftlab.weights import pretrained
 
 if TYPE_CHECKING:
@@ -244,3 +244,11 @@ def _any_of(names: Iterable[str]) -> str:
 
 def _model(backbone: Part[BackboneKind]) -> str:
     return str(getattr(backbone.config, "model", None) or "this backbone")
+
+
+def unusual_rate(file: RunFile) -> Iterator[Note]:
+    """Yield a note where the learning rate is not one at which the method usually trains."""
+    low, high = file.method.module.PROMISES.usual_rates
+    rate = file.training.learning_rate
+    if not low <= rate <= high and file.training.optimizer.name != "sgd":  # whose rates are larger
+        yield Note.of("rate_unusual", rate=rate, method=file.method.name, low=low, high=high)

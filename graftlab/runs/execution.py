@@ -7,13 +7,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from graftlab.contracts import Attached, Note, Task, read_notes
+from graftlab import config
+from graftlab.contracts import Attached, Note, Task, read_notes, written
 from graftlab.errors import ConfigError
 from graftlab.rundir import files, provenance
 from graftlab.rundir.records import Result
 from graftlab.rundir.run import Lines, NoLines, Run
 from graftlab.runfile import RunFile
-from graftlab.runs import attachment, chosen_layer, evaluation, identity, material, origin, outcome
+from graftlab.runs import (
+    attachment,
+    chosen_layer,
+    class_report,
+    evaluation,
+    found_labels,
+    identity,
+    material,
+    origin,
+    outcome,
+)
 from graftlab.runs.evaluator import Evaluator
 from graftlab.runs.material import Material
 from graftlab.seeds import seed_everything
@@ -135,6 +146,8 @@ class Execution:
         }
         if came := origin.record(self.file, self.run.environment):
             now["origin"] = came
+        if saved is None and (found := self._name_classes(loaded)):
+            now["found"] = found
         step = None if saved is None else saved.step
         identity.compare_processes(now, self.file.resolved, self.processes)
         self.not_exact += self.processes.on_main(lambda: identity.remember(self.run, now, step))
@@ -142,6 +155,14 @@ class Execution:
             loaded.backbone.model.to(self.accelerator.device)
         self.signals.check()
         return loaded
+
+    def _name_classes(self, loaded: Material) -> list[str]:
+        """Put class names that stand in the data alone into config.yaml; return their keys."""
+        found = found_labels.of(self.file, loaded.data.problem)
+        self.file = found_labels.put(self.file, found)
+        if found and self.processes.main:
+            files.write_text(self.run.config, config.dump(self.file.resolved))
+        return list(found)
 
     def _choose_layer(self, loaded: Material) -> None:
         """Put a number where the run file leaves a layer of a large model to be chosen."""
@@ -259,11 +280,17 @@ class Execution:
             known = outcome.result(self.file, loop, self.warnings)
             known["seconds"]["this_session"] = seconds
             sizes = loaded.data.record.get("sizes", {})
+            classes = class_report.of_run(self.run, task.problem, metrics)
+            notes = class_report.warnings(classes)
+            for note in notes:
+                log.warning("%s", note)
             result: Result = {
                 **known,
                 "peak_memory_bytes": max(held),
                 "data": sizes,
                 "metrics": metrics,
+                "classes": classes,
+                "notes": written(notes),
             }
             log.info("finished: %s", metrics)
             self.trackers.finish(result)

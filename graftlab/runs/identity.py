@@ -49,7 +49,7 @@ def compare_config(
     """
     overridden, harmful = [], []
     for changed in provenance.differences(before, now):
-        if _is_harmless(changed.key):
+        if is_harmless(changed.key):
             log.warning("changed since the checkpoint: %s", changed)
         elif changed.key in override:
             overridden.append(Note.of("config_changed", **changed._asdict()))
@@ -72,7 +72,8 @@ def _refused(changed: provenance.Difference) -> Fault:
     )
 
 
-def _is_harmless(key: str) -> bool:
+def is_harmless(key: str) -> bool:
+    """Say whether a key may differ without changing a bit of the adapter."""
     return any(key == section or key.startswith(f"{section}.") for section in HARMLESS)
 
 

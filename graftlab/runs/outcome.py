@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from graftlab.contracts import Task
+    from graftlab.contracts import Problem, Task
     from graftlab.runfile import RunFile
     from graftlab.training.loop import Loop
 
@@ -50,7 +50,8 @@ def result(file: "RunFile", loop: "Loop", not_deterministic: "Sequence[str]") ->
 def write_adapter(run: Run, file: "RunFile", model: "nn.Module", task: "Task") -> None:
     """Write the adapter beside and move it into its place, so that it is whole or not there.
 
-    `template.json` says what prompts it was trained on, where it has any.
+    `template.json` says what prompts it was trained on, where it has any; README.md which class is which
+    output, where there are classes.
     """
     partial = run.path / "adapter.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -58,6 +59,8 @@ def write_adapter(run: Run, file: "RunFile", model: "nn.Module", task: "Task") -
     file.method.module.save(model, partial)
     if template := getattr(task, "template", None):
         files.write_json(partial / "template.json", template)
+    if said := card(file, task.problem):
+        files.write_text(partial / "README.md", said)
     if (chats := getattr(file.task.config, "chat_template_file", None)) is not None:
         shutil.copyfile(chats, run.path / chats.name)  # wherever the run goes
     for path in partial.rglob("*"):
@@ -65,6 +68,24 @@ def write_adapter(run: Run, file: "RunFile", model: "nn.Module", task: "Task") -
     shutil.rmtree(run.adapter, ignore_errors=True)
     partial.rename(run.adapter)
     files.sync(run.path)
+
+
+def card(file: "RunFile", problem: "Problem") -> str:
+    """Return the card of an adapter folder, with its classes in the order of the outputs; else nothing."""
+    parts = problem.parts or ((file.task.config.name or file.task.name, problem),)
+    tables = [
+        f"\n## {_cell(name)}\n\n| output | class |\n| --- | --- |\n"
+        + "".join(f"| {n} | {_cell(label)} |\n" for n, label in enumerate(own.labels))
+        for name, own in parts
+        if own.kind == "classes"
+    ]
+    head = f"# {_cell(file.name)}\n\nAn adapter by the method `{file.method.name}`. Its classes:\n"
+    return head + "".join(tables) if tables else ""
+
+
+def _cell(text: str) -> str:
+    """Return text that ends no cell and no line of a table."""
+    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
 
 
 def _cut(loop: "Loop") -> list[Note]:

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from graftlab import config, runfile
-from graftlab.errors import ANOTHER, LOGGED, ConfigError, DiskError, GraftlabError
+from graftlab.errors import LOGGED, ConfigError, DiskError, GraftlabError
 from graftlab.rundir import files
-from graftlab.rundir.run import BESIDE, Run
+from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
-from graftlab.runs import material, status, trials
+from graftlab.runs import material, place, status, trials
 from graftlab.runs.execution import Execution, Options
-from graftlab.training import checkpoint
+from graftlab.runs.place import clear, directory
 from graftlab.training.parallel import launch
 from graftlab.training.parallel.processes import Processes
 from graftlab.training.progress import log_to, silent
@@ -24,47 +24,13 @@ log = logging.getLogger("graftlab")
 DEFAULT = Options()
 
 
-def directory(file: RunFile, out: Path | None = None, new: bool = False) -> Path:
-    """Return where a run goes: `out`, or the run file's name under paths.runs; with `new` a free one.
-
-    Raises:
-        ConfigError: something is there already; it is never written over.
-    """
-    wanted = path = out or file.paths.runs / file.name
-    number = 1
-    while new and path.exists():
-        number += 1
-        path = wanted.with_name(f"{wanted.name}-{number}")
-    run = Run(path)
-    if run.finished:
-        raise ConfigError(
-            f"{path} holds a finished run. See it with `graftlab show {path}`.",
-            BESIDE,
-            kind="finished",
-            given=str(path),
-        )
-    if holder := run.held_by():
-        said = f"{path} is in use by {holder}."
-        raise ConfigError(said, ANOTHER, kind="in_use", given=str(path))
-    if run.started or checkpoint.steps(run.checkpoints):
-        raise ConfigError(
-            f"{path} holds a run that did not finish.",
-            (f"Go on with it by `graftlab resume {path}`.",),
-            BESIDE,
-            kind="not_finished",
-            given=str(path),
-        )
-    if not run.empty:
-        raise ConfigError(f"{path} is there and is no run.", BESIDE, kind="taken", given=str(path))
-    return path
-
-
 def run(
     file: RunFile, out: Path | None = None, new: bool = False, options: Options = DEFAULT
 ) -> Run:
     """Carry out a run file from its start and return the finished run.
 
-    Where several processes were launched, all of them call this, and it returns in each.
+    With `options.override`, go on with the run that is there, these keys as the file has them. Where several
+    processes were launched, all of them call this, and it returns in each.
 
     Raises:
         GraftlabError: what the user can fix; the run directory then holds all that was done so far.
@@ -73,6 +39,10 @@ def run(
     with processes.together():
         material.check_code(file)
         _check_sharding(file, processes)
+        if options.override:
+            there = processes.on_main(lambda: place.go_on_with(file, out, options.override))
+            _carry_out(Run(there), runfile.began_with(Run(there)), options, processes)
+            return Run(there)
         made = Run(processes.on_main(lambda: directory(file, out, new)))
         tried = processes.on_main(lambda: trials.of_fields(file))
         file = replace(file, notes=(*file.notes, *tried))
@@ -122,7 +92,9 @@ def _carry_out(
     with lock, signals.caught(), told:
         try:
             if main and begin_with is not None:
+                replaced = clear(run, file)
                 run.begin(begin_with)
+                file = replace(file, notes=(*file.notes, *([replaced] if replaced else [])))
             for note in file.notes:
                 log.warning("%s", note)
             Execution(run, file, options, signals, processes).carry_out()

@@ -149,7 +149,7 @@ def _last_record(run: Run) -> tuple[str, str] | None:
         return None
     level, said = (part.decode("utf-8", "replace") for part in records[-1].groups()[1:])
     below = text[records[-1].end() :].decode("utf-8", "replace").split()
-    if said.endswith("problems:"):  # each on a line of its own
+    if said.endswith(":"):  # what it is, stands on the lines below
         said = " ".join([said, *itertools.takewhile(lambda word: word != "Traceback", below)])
     elif said.startswith(BUG):  # which one, the traceback's last line says
         said = text.decode("utf-8", "replace").rstrip().rpartition("\n")[2]

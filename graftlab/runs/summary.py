@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from graftlab.config import read_yaml
+from graftlab.contracts import Problem
 from graftlab.errors import CheckpointError, ConfigError, nearest
 from graftlab.rundir import files
-from graftlab.rundir.records import Result
+from graftlab.rundir.records import ClassReport, Result
 from graftlab.rundir.run import Run
-from graftlab.runs import origin, status
+from graftlab.runs import class_report, origin, status
+from graftlab.runs.place import has_trained
 from graftlab.runs.status import Row
 
 TAIL = 5  # lines of metrics.jsonl
@@ -48,6 +50,10 @@ class Summary:
     """The last lines of metrics.jsonl."""
     result: Result | None
     """None of a run that is not finished."""
+    trained: bool
+    """Whether it has come to a checkpoint."""
+    classes: Mapping[str, Sequence[ClassReport]]
+    """By split; of a run of an older version made of its predictions."""
     curves: tuple[Curve, ...]
     """The metric that chooses the step on validation, then the loss."""
     largest: LargestClass | None
@@ -65,6 +71,7 @@ class Summary:
             "cause": self.row.cause,
             "recipe": self.recipe,
             "given": self.given,
+            "classes": self.classes,
             "largest_class": self.largest and self.largest._asdict(),
             "curves": [curve._asdict() for curve in self.curves],
             "config": self.config,
@@ -129,11 +136,24 @@ def summary(path: Path) -> Summary:
         config=config,
         metrics=lines[-TAIL:],
         result=done,
+        trained=has_trained(run),
+        classes=_classes(run, done, environment) if done else {},
         curves=tuple(_curves(lines, done)),
         largest=_largest(environment),
         recipe=recipe,
         given=given,
     )
+
+
+def _classes(
+    run: Run, done: Result, environment: Mapping[str, Any]
+) -> Mapping[str, Sequence[ClassReport]]:
+    if "classes" in done:
+        return done["classes"]
+    splits = [split for split in done.get("metrics", {}) if run.predictions(split).is_file()]
+    if not splits or not environment.get("data", {}).get("labels"):
+        return {}
+    return class_report.of_run(run, Problem.from_json(environment["data"]), splits)
 
 
 def _lines(run: Run) -> list[dict[str, Any]]:

@@ -321,6 +321,8 @@ def _record(run: Done, reported: bool) -> dict[str, Any]:
         "skipped_steps": result and result.get("skipped_steps"),
         "not_exact": "; ".join(map(str, read_notes(result.get("not_exact", ()) if result else ())))
         or None,
+        "warnings": "; ".join(map(str, read_notes(result.get("notes", ()) if result else ())))
+        or None,
     }
     if result is None:
         return record

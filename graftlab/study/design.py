@@ -1,6 +1,7 @@
 """A study file as the runs that it asks for, every one of them checked before the first begins."""
 
 import itertools
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
         ConfigError: something in it is wrong, in any combination; all of it is said at once.
         DataError, ModelError: only a task's files, or only a model's, are wrong.
     """
-    document, problems = config.read(path, overrides), Problems()
+    document, problems = _read(path, overrides), Problems()
     study = config.build(Study, document.values, document, (), problems)
     if study is None:
         problems.raise_if_any()
@@ -131,6 +132,17 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
     problems.raise_if_any()
     name = study.name or document.path.stem
     return Plan(name, document.path, study, seeds, tuple(runs), allow_code)
+
+
+def _read(path: str | Path, overrides: Sequence[str]) -> Document:
+    """Return a study file with its overrides: of a base that is a name, those below it go over its file."""
+    whole = [override for override in overrides if not override.startswith("base.")]
+    document = config.read(path, whole)
+    base, within = document.values.get("base"), [o for o in overrides if o not in whole]
+    if not within or not isinstance(base, str):
+        return config.read(path, overrides) if within else document
+    named = f"base={json.dumps({'extends': base})}"
+    return config.read(path, [*whole, named, *within])
 
 
 def _check(study: Study, document: Document, problems: Problems) -> None:

@@ -11,7 +11,8 @@ from graftlab.data import foreign_code
 from graftlab.errors import ConfigError
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
-from graftlab.runs import material, overview, status
+from graftlab.runs import found_labels, material, overview, status
+from graftlab.runs import place as where_runs_go
 from graftlab.runs.identity import HARMLESS
 from graftlab.study import child
 from graftlab.study.comparison import Done, choices, chosen_at
@@ -119,9 +120,9 @@ class _Work:
         return Done(planned, folder, ended.cause)
 
     def _free(self, name: str) -> Path:
-        """Return a folder that is not there: another config may have been run under this name before."""
+        """Return a folder where nothing of worth is: another config may have been run under the name."""
         path, number = self.folder / name, 1
-        while path.exists() and not Run(path).empty:
+        while not where_runs_go.is_free(Run(path)):
             number += 1
             path = self.folder / f"{name}-{number}"
         return path
@@ -140,7 +141,7 @@ def _there(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*/config.yaml")):
         try:
-            identity = _identity(config.read_yaml(path))
+            identity = _identity(found_labels.without(config.read_yaml(path), Run(path.parent)))
         except ConfigError as error:
             log.warning("a run is left aside: %s", error)
             continue

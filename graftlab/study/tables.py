@@ -83,6 +83,7 @@ def show(comparison: Comparison) -> None:
         for run in comparison.runs
         if run.get("not_exact")
     ]
+    lines += [f"{run['run']}: {run['warnings']}" for run in comparison.runs if run.get("warnings")]
     for line in lines:
         console.print(line, markup=False, highlight=False)
 

@@ -14,9 +14,14 @@ from graftlab.data import readers, sources, splits
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.rows import Numbered
-from graftlab.data.section import DataSection
 from graftlab.data.textfile import is_unicode
 from graftlab.errors import ConfigError, DataError, Fault, in_row
+from graftlab.tasks._class_weights import (
+    WeightedClasses,
+    refuse_for_scores,
+    weighted,
+    weights,
+)
 from graftlab.tasks._outputs import forward, label_array, losses, predictions
 from graftlab.tasks._tokens import Texts
 
@@ -43,7 +48,7 @@ class Columns(Section):
     """The class (an integer or a name) or the score."""
 
 
-class Config(DataSection):
+class Config(WeightedClasses):
     """Classification or regression of texts."""
 
     columns: Columns = Columns()
@@ -61,6 +66,8 @@ class Config(DataSection):
     def _scores_have_no_names(self) -> "Config":
         if self.regression and (self.labels or self.drop_labels):
             raise Conflict("labels", "labels and drop_labels are for classes; regression has none")
+        if self.regression:
+            refuse_for_scores(self)
         return self
 
     def _labels_unknown(self) -> None:
@@ -212,12 +219,14 @@ def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> "TextTask
     """
     if backbone.max_length is None:
         raise ConfigError("this task has texts, but the backbone reads images.")
-    return TextTask(
+    task = TextTask(
         data,
         backbone.processor,
         longest_input(config.max_length, backbone.max_length),
         _metrics(config, data),
     )
+    task.class_weights = weights(config.class_weights, data)
+    return task
 
 
 def longest_input(wanted: int | None, limit: int) -> int:
@@ -248,6 +257,7 @@ class TextTask:
         """`asked` are the rows that the texts were made of, where these are not the data's own."""
         self.problem = data.problem
         self.metrics = metrics
+        self.class_weights: Tensor | None = None
         self._rows = data.splits if asked is None else asked
         self._texts = {
             split: Texts(
@@ -286,7 +296,8 @@ class TextTask:
 
     def loss(self, model: "nn.Module", batch: Batch, label_smoothing: float = 0.0) -> "Tensor":
         logits, labels = forward(model, batch)
-        return losses(self.problem, logits, labels, label_smoothing).sum()
+        found = losses(self.problem, logits, labels, label_smoothing)
+        return weighted(found, labels, self.class_weights).sum()
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, object]]:
         logits, labels = forward(model, batch)

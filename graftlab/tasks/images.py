@@ -12,9 +12,9 @@ from graftlab.data import pictures, readers, sources
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.rows import Numbered
-from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError, Fault, in_row
 from graftlab.seeds import mix
+from graftlab.tasks._class_weights import WeightedClasses, weighted, weights
 from graftlab.tasks._outputs import forward, label_array, losses, predictions
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Columns(Section):
     """The class (an integer or a name)."""
 
 
-class Config(DataSection):
+class Config(WeightedClasses):
     """Classification of images."""
 
     columns: Columns = Columns()
@@ -159,6 +159,7 @@ class ImageTask:
 
     def __init__(self, data: Data, processor: Any, config: Config, seed: int) -> None:
         self.problem = data.problem
+        self.class_weights = weights(config.class_weights, data)
         self.metrics = config.metrics or ("accuracy", "macro_f1")
         self.record: Mapping[str, object] = {}
         self._rows = data.splits
@@ -216,7 +217,8 @@ class ImageTask:
 
     def loss(self, model: "nn.Module", batch: Batch, label_smoothing: float = 0.0) -> "Tensor":
         logits, labels = forward(model, batch)
-        return losses(self.problem, logits, labels, label_smoothing).sum()
+        found = losses(self.problem, logits, labels, label_smoothing)
+        return weighted(found, labels, self.class_weights).sum()
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, object]]:
         logits, labels = forward(model, batch)

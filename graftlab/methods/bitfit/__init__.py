@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor, nn
 
-PROMISES = Promises(quantized=True)
+PROMISES = Promises(
+    quantized=True,
+    usual_rates=(1e-4, 1e-2),  # Ben Zaken et al. (2022, arXiv 2106.10199) search 1e-4 to 1e-3
+)
 REGISTERS = f"{__name__}.tuner"
 
 LAYERS = ("Linear", "Conv1D", "Conv1d", "Conv2d", "LayerNorm", "GroupNorm", "_BatchNorm")

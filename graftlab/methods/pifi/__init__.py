@@ -47,6 +47,7 @@ PROMISES = Promises(
         "funnel": "it shortens the sequence, and the mask no longer fits",
         "squeezebert": "it cannot do without its pooler",
     },
+    usual_rates=(1e-6, 5e-4),  # the encoder trains too, and mostly as in full fine-tuning
 )
 REGISTERS = f"{__name__}.model"
 

@@ -1,0 +1,146 @@
+"""What is predicted of a file, written beside the file's own columns: as CSV, JSONL or Parquet."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftlab.data import readers
+from graftlab.errors import Argument, ConfigError, DiskError, Place
+from graftlab.rundir import files, spreadsheet
+
+Answer = Mapping[str, Any]
+"""What `Adapted.predict` returns of one input."""
+OURS = ("row", "file", "task", "prediction", "probability")
+"""Columns that are always this program's; one of the input of such a name has `input.` in front."""
+
+
+def check(output: Path) -> None:
+    """Refuse a name that says no format, or one that cannot be written anew. `Raises:` ConfigError."""
+    place = Place(argument=Argument("output", str(output)))
+    if output.suffix.lower() not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise ConfigError(
+            f"the ending says the format; known are {known}.",
+            place=place,
+            kind="unknown",
+            given=output.suffix,
+            allowed=list(FORMATS),
+        )
+    if output.exists():
+        raise ConfigError("it is there already. Choose another name.", place=place, kind="taken")
+    if not output.parent.is_dir():
+        said = f"there is no folder {output.parent}. Make it first."
+        raise ConfigError(said, place=place, kind="missing")
+
+
+def write(output: Path, answers: Sequence[Answer], source: Path | str) -> None:
+    """Write the answers to the inputs of a file, or to one text, in the order of the rows.
+
+    Raises:
+        DiskError: the file cannot be written.
+    """
+    own = _own(source)
+    try:
+        FORMATS[output.suffix.lower()](output, answers, own)
+    except OSError as error:
+        raise DiskError(f"--output {output} cannot be written: {error}.") from error
+
+
+def _own(source: Path | str) -> dict[int, dict[str, Any]]:
+    """Return the inputs' own columns by their index; pictures are known by their file alone."""
+    if isinstance(source, str):
+        return {0: {"text": source}}
+    if source.is_dir() or source.suffix.lower() in readers.IMAGES:
+        return {}
+    rows = readers.read(source, ("text", "label"), readers.look(source))
+    return {
+        index: {key: value for key, value in row.items() if not _is_picture(value)}
+        for index, row in rows
+        if isinstance(row, dict)
+    }
+
+
+def _is_picture(value: object) -> bool:
+    return isinstance(value, bytes) or (
+        isinstance(value, dict) and isinstance(value.get("bytes"), bytes)
+    )
+
+
+def _certain(answer: Answer) -> dict[str, float]:
+    """Return the probability of what is predicted, where there are any."""
+    if "probabilities" not in answer:
+        return {}
+    return {"probability": answer["probabilities"][answer["name"]]}
+
+
+def flat(answer: Answer, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an answer as a row of a table: which input it is, its columns, and what is predicted."""
+    shares = {f"probability_{name}": p for name, p in answer.get("probabilities", {}).items()}
+    taken = {*OURS, *shares}
+    columns = {f"input.{key}" if key in taken else key: value for key, value in own.items()}
+    said = answer.get("completion", answer.get("name", answer.get("label")))
+    return {
+        "row": answer["index"] + 1,
+        **{key: answer[key] for key in ("file", "task") if key in answer},
+        **columns,
+        "prediction": said,
+        **_certain(answer),
+        **shares,
+    }
+
+
+def _jsonl(output: Path, answers: Sequence[Answer], own: Mapping[int, dict[str, Any]]) -> None:
+    lines = (
+        {
+            "row": answer["index"] + 1,
+            **answer,
+            **_certain(answer),
+            **({"input": own[answer["index"]]} if answer["index"] in own else {}),
+        }
+        for answer in answers
+    )
+    text = "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
+    files.write_text(output, text)
+
+
+def _csv(output: Path, answers: Sequence[Answer], own: Mapping[int, dict[str, Any]]) -> None:
+    rows = [flat(answer, own.get(answer["index"], {})) for answer in answers]
+    plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
+    files.write_text(output, spreadsheet.text(plain))
+
+
+def _parquet(output: Path, answers: Sequence[Answer], own: Mapping[int, dict[str, Any]]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [flat(answer, own.get(answer["index"], {})) for answer in answers]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: _of_one_kind([row.get(name) for row in rows]) for name in names}
+    partial = output.with_name(output.name + files.PARTIAL)
+    try:
+        parquet.write_table(pa.table(columns), partial)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _of_one_kind(values: list[Any]) -> list[Any]:
+    """Return a column as it is where its values are numbers or texts alike, else as texts."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} or (len(kinds) == 1 and kinds <= {str, bool}):
+        return values
+    return [None if value is None else str(_plain(value)) for value in values]
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell: what is nested as JSON."""
+    nested = isinstance(value, list | dict | tuple)
+    return json.dumps(value, ensure_ascii=False, default=str) if nested else value
+
+
+FORMATS: dict[str, Callable[[Path, Sequence[Answer], Mapping[int, dict[str, Any]]], None]] = {
+    ".csv": _csv,
+    ".jsonl": _jsonl,
+    ".parquet": _parquet,
+}
