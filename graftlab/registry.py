@@ -145,6 +145,10 @@ def describe(kind: str, name: str) -> str:
     return (ast.get_docstring(tree) or "").partition("\n")[0]
 
 
-def catalogue(kind: str) -> dict[str, Path]:
-    """Return the catalogue files of a kind by name: `tasks` one entry a file, `backbones` one family."""
-    return {path.stem: path for path in sorted((_folder(kind) / "catalogue").glob("*.yaml"))}
+def catalogue(kind: str, word: str = "") -> dict[str, Path]:
+    """Return the catalogue files of a kind by name: `tasks` one entry a file, `backbones` one family.
+
+    With a `word` only those in whose name or text it stands, without reading what the others mean.
+    """
+    paths = sorted((_folder(kind) / "catalogue").glob("*.yaml"))
+    return {p.stem: p for p in paths if word in p.stem or word in p.read_text(encoding="utf-8")}

@@ -70,13 +70,13 @@ def test_a_run_file_is_checked_without_importing_anything_heavy(tmp_path):
     assert run(code % tmp_path).splitlines()[-1] == "[]"
 
 
-def test_help_does_not_import_a_single_command():
+def test_help_imports_neither_a_command_nor_what_reads_run_files():
     code = (
         "import sys; sys.argv = ['graftlab', '--help']\n"
         "from graftlab.cli import main\n"
         "try:\n    main()\n"
         "except SystemExit:\n    pass\n"
-        "print([m for m in sys.modules if m.startswith('graftlab.commands.')])"
+        "print([m for m in sys.modules if m.startswith(('graftlab.commands.', 'pydantic', 'ruamel'))])"
     )
     assert run(code).splitlines()[-1] == "[]"
 
@@ -86,3 +86,41 @@ def test_every_module_behind_a_name_says_what_it_is_in_its_first_line():
         (k, n) for k in registry.KINDS for n in registry.names(k) if not registry.describe(k, n)
     ]
     assert silent == []
+
+
+def test_peft_is_imported_without_torchs_compiler():
+    """It imports bitsandbytes, which asks for two compiled functions at once."""
+    code = (
+        "import sys\n"
+        "import graftlab.adapters, peft, torch\n"
+        "print('bitsandbytes.backends.default.ops' in sys.modules)\n"
+        "print('torch._inductor.compile_fx' in sys.modules, torch.compile.__module__)"
+    )
+    assert run(code).splitlines() == ["True", "False torch"]
+
+
+def test_a_deferred_function_is_compiled_at_its_first_call_and_once():
+    import torch
+
+    from graftlab.adapters.deferral import deferred
+
+    seen = []
+
+    def backend(graph, inputs):
+        seen.append(len(inputs))
+        return graph.forward
+
+    doubled = deferred(lambda x: 2 * x + 1, backend=backend)
+    assert seen == []
+    for _ in range(2):
+        assert doubled(torch.tensor([1.0, 3.0])).tolist() == [3.0, 7.0]
+    assert seen == [1]
+
+
+def test_only_the_files_of_the_catalogue_that_have_a_word_are_read():
+    from graftlab import runfile
+    from graftlab.weights import pretrained
+
+    for whole in (pretrained.aliases, runfile.catalogue):
+        assert {name: whole(name)[name] for name in whole()} == whole()
+        assert whole("a name that stands nowhere") == {}

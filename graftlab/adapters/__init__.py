@@ -6,6 +6,7 @@ and `adapter_model.safetensors`, the same bytes for the same weights. Pickled ad
 
 import logging
 
+from graftlab.adapters import deferral  # noqa: F401  # before anything imports peft
 from graftlab.adapters.attachment import (
     ADAPTER,
     PREFIX,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from graftlab.config import Paths, Section
 from graftlab.contracts.hook import Hook
 from graftlab.contracts.promises import Excused, Promise, Promises
 from graftlab.contracts.records import (
@@ -34,10 +33,11 @@ from graftlab.errors import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from graftlab.config import Paths, Section
     from graftlab.contracts.arrays import Floats
 
-
-C = TypeVar("C", bound=Section)
+# `graftlab --help` reads this file, and not pydantic, of which a Section is made
+C = TypeVar("C", bound="Section")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Method(Protocol):
         "LAYER = LayerChoice(...), from graftlab.contracts",
     )
 
-    Config: type[Section]
+    Config: "type[Section]"
     """Its section of a run file: a frozen `Section`; unknown keys are refused with the nearest right one."""
     PROMISES: Promises = Promises()
     """What it keeps, and the reason for what it does not."""
@@ -83,7 +83,7 @@ class Method(Protocol):
     """How `graftlab select` chooses the layer that it plugs in."""
 
     @abstractmethod
-    def attach(self, backbone: Backbone, config: Section, setting: Setting) -> Attached:
+    def attach(self, backbone: Backbone, config: "Section", setting: Setting) -> Attached:
         """Return the model with the adapter in place, and its hooks; `setting` holds the seed, the number of
         steps and the training batches."""
 
@@ -92,7 +92,7 @@ class Method(Protocol):
         """Write what users load."""
 
     @abstractmethod
-    def load(self, backbone: Backbone, config: Section, folder: Path) -> "nn.Module":
+    def load(self, backbone: Backbone, config: "Section", folder: Path) -> "nn.Module":
         """Return the backbone with what was saved: the same outputs bit for bit."""
 
     def off(self, model: "nn.Module") -> AbstractContextManager[None]:
@@ -115,13 +115,13 @@ class Method(Protocol):
     """Yields the name of each weight that it changes, and the change: dense, or as two factors."""
     to_lora: "Callable[[nn.Module], tuple[dict[str, Any], dict[str, Tensor]]] | None" = None
     """Returns the config and the weights of plain LoRA, for `graftlab export`, where there is that form."""
-    example: Callable[[Path], Section] | None = None
+    example: "Callable[[Path], Section] | None" = None
     """Returns a section for the contract tests, where the defaults want files from elsewhere: it writes
     small ones into the folder."""
 
     def check(
         self,
-        config: Section,
+        config: "Section",
         backbone_kind: str,
         model_type: str | None,
         gradient_checkpointing: bool,
@@ -129,12 +129,12 @@ class Method(Protocol):
         """Return problems (`graftlab.errors.wrong`) that can be found before anything is loaded."""
         return []
 
-    def on_quantized(self, config: Section, bits: int) -> str | None:
+    def on_quantized(self, config: "Section", bits: int) -> str | None:
         """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
         kept = self.PROMISES.quantized
         return kept.reason if isinstance(kept, Excused) else None
 
-    def planned(self, config: Section) -> Section:
+    def planned(self, config: "Section") -> "Section":
         """Return a section of the same shapes that computes nothing from data, for `graftlab plan`."""
         return config
 
@@ -147,11 +147,11 @@ def _cannot(what: str, kept: Promise) -> ModelError:
 class HookKind(Protocol):
     """What a run file brings between the loop's steps: a module of `graftlab/hooks`."""
 
-    Config: type[Section]
+    Config: "type[Section]"
     """The fields of its entry in `hooks:`, beside `name`."""
     OBSERVES: bool
     """It changes neither weights nor randomness: all that a run leaves is the same but for its scalars."""
-    example: Callable[[Path], Section] | None = None
+    example: "Callable[[Path], Section] | None" = None
     """Returns a section for the contract tests, where the defaults want files from elsewhere."""
 
     @abstractmethod
@@ -162,17 +162,17 @@ class HookKind(Protocol):
 class BackboneKind(Protocol):
     """Where pretrained models of a kind come from: a module of `graftlab/backbones`."""
 
-    Config: type[Section]
+    Config: "type[Section]"
     """Its section of a run file, without `kind`."""
-    example: Callable[[Path], Section] | None = None
+    example: "Callable[[Path], Section] | None" = None
     """Returns a section for the contract tests; it writes a small model into the folder."""
 
     @abstractmethod
-    def load(self, config: Section, problem: Problem, seed: int, meta: bool = False) -> Backbone:
+    def load(self, config: "Section", problem: Problem, seed: int, meta: bool = False) -> Backbone:
         """Return the model, with a head for `problem` that depends on the seed alone. `meta` builds it on the
         meta device, without weights."""
 
-    def check(self, config: Section) -> list[Fault]:
+    def check(self, config: "Section") -> list[Fault]:
         """Return problems that can be found before anything is loaded."""
         return []
 
@@ -189,57 +189,57 @@ class TaskPart(Protocol):
 class TaskKind(Protocol):
     """How rows become examples, a loss and predictions: a module or package of `graftlab/tasks`."""
 
-    Config: type[Section]
+    Config: "type[Section]"
     """Its section of a run file."""
     BACKBONES: tuple[str, ...]
     """Kinds of backbone that it fits."""
-    FORMS: Mapping[str, Callable[[Path], Section]] = {}
+    FORMS: Mapping[str, "Callable[[Path], Section]"] = {}
     """Further examples for the contract tests, of other forms that it takes, by name."""
     VECTORS: bool = False
     """Its rows stand for vectors: a batch has `vectors` (N, D), and `vector_mask` (N, L) says where in the
     prompts they go. Only a method that reads them fits."""
 
     @abstractmethod
-    def problem(self, config: Section) -> Problem:
+    def problem(self, config: "Section") -> Problem:
         """Return what the model has to put out. `Raises:` DataError: it cannot be told from here."""
 
     @abstractmethod
-    def check(self, config: Section) -> list[Fault]:
+    def check(self, config: "Section") -> list[Fault]:
         """Return what is wrong with local files and columns; nothing is imported or downloaded."""
 
     @abstractmethod
-    def read(self, config: Section, paths: Paths, seed: int) -> Data:
+    def read(self, config: "Section", paths: "Paths", seed: int) -> Data:
         """Return the rows of each split. `Raises:` ConfigError, DataError, Refused."""
 
     @abstractmethod
     def read_inputs(
-        self, config: Section, source: str | Path | Sequence[Any], **of: Any
+        self, config: "Section", source: str | Path | Sequence[Any], **of: Any
     ) -> list[Row]:
         """Return new inputs as rows without labels. `Raises:` DataError: one cannot be read."""
 
     @abstractmethod
-    def bind(self, data: Data, backbone: Backbone, config: Section, seed: int) -> Task:
+    def bind(self, data: Data, backbone: Backbone, config: "Section", seed: int) -> Task:
         """Return the rows bound to the backbone's processor. `Raises:` ConfigError, DataError."""
 
     @abstractmethod
-    def example(self, folder: Path) -> Section:
+    def example(self, folder: Path) -> "Section":
         """Return a section that reads rows of this kind, written into the folder: what `graftlab plan` binds
         where the data are elsewhere, and what the contract tests bind.
 
         Eight train rows at least, of which no two are alike, and some of another split.
         """
 
-    def backbones(self, config: Section) -> tuple[str, ...]:
+    def backbones(self, config: "Section") -> tuple[str, ...]:
         """Return the kinds of backbone that fit this section."""
         return self.BACKBONES
 
-    def packs(self, config: Section) -> bool:
+    def packs(self, config: "Section") -> bool:
         """Say whether several examples stand in one row of tokens."""
         return False
 
     tagged: Callable[[Row, str], Row] | None = None
     """Returns a row that says to which task of a mixture it belongs, where rows can."""
-    with_parts: Callable[[Any, Mapping[str, TaskPart]], Section] | None = None
+    with_parts: "Callable[[Any, Mapping[str, TaskPart]], Section] | None" = None
     """Of a kind that is made of several tasks: returns the section with them resolved, by name."""
 
 
@@ -259,7 +259,7 @@ class Metric(Protocol):
     READS_INPUTS: bool = False
     """Each prediction has `inputs` besides: what the model was asked, as the task reads it (`text` and
     `pair`; `fields` or `messages`; `question` and `choices`; `image`)."""
-    Config: type[Section] | None = None
+    Config: "type[Section] | None" = None
     """Its settings, if it takes some: numbers, texts and truths, each with a usual value."""
 
     @abstractmethod

@@ -78,7 +78,7 @@ def _weights(config: Any, notes: list[Note]) -> int | None:
     if located.source == str(located.folder.absolute()):
         notes.append(Note.of("no_weights", folder=str(located.folder)))
         return None
-    hub_id = aliases().get(config.model, {}).get("id") or config.model
+    hub_id = aliases(config.model).get(config.model, {}).get("id") or config.model
     return _asked(notes, "model", hub_id, config.revision, hub.WEIGHTS)
 
 

@@ -20,13 +20,13 @@ ABOUT = ("about", "aliases")  # keys of a catalogue entry that are about it, not
 
 
 @functools.cache
-def catalogue() -> dict[str, dict[str, Any]]:
+def catalogue(word: str = "") -> dict[str, dict[str, Any]]:
     """Return the fields of every task of the catalogue, under each of its spellings.
 
-    `name` is the first of them: the file's.
+    `name` is the first of them: the file's. With a `word`, at least those that it is a spelling of.
     """
     entries: dict[str, dict[str, object]] = {}
-    for name, path in registry.catalogue("tasks").items():
+    for name, path in registry.catalogue("tasks", word).items():
         entry = {"name": name, **read_yaml(path)}
         for spelling in (name, *entry.get("aliases", ())):
             assert spelling not in entries, (path, spelling)
@@ -120,7 +120,7 @@ def _task(
     """Return the kind that a task section, at `where`, names or whose catalogue entry it does."""
     several = _is_of_several(values.get("kind"))
     if (name := values.get("name")) is not None and not several:
-        entry = catalogue().get(str(name))
+        entry = catalogue(str(name)).get(str(name))
         if entry is None:
             hint = unknown(
                 "task", str(name), {e["name"] for e in catalogue().values()} | set(_near(name))
@@ -158,7 +158,8 @@ def _of_several(
     found: dict[str, Part[TaskKind]] = {}
     for number, given in enumerate(whole.config.tasks):
         at = (*where, "tasks", number)
-        entry = catalogue().get(str(given.get("name")), {})
+        called = str(given.get("name"))
+        entry = catalogue(called).get(called, {})
         name = str(given.get("as") or entry.get("name") or given.get("kind"))
         place = document.place(*at, "as")
         if not re.fullmatch(r"\w[\w.+-]*", name):

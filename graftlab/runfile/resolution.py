@@ -39,7 +39,7 @@ def resolve_task(task: str, overrides: Sequence[str] = ()) -> Part[TaskKind]:
         ConfigError: there is none, or something in it is wrong.
     """
     problems, argument = Problems(), Argument("task", task)
-    if task in parts.catalogue():
+    if task in parts.catalogue(task):
         document = given_values({"task": {"name": task}}, Place(argument=argument), overrides)
     else:
         try:
@@ -194,7 +194,7 @@ def began_with(run: Run, finished: bool = False) -> RunFile:
     document = replace(read(run.config), from_shell=True)
     file = resolve(document, finished)
     model, before = getattr(file.backbone.config, "model", None), _source(run)
-    known = pretrained.aliases().get(str(model), {}).get("id")
+    known = pretrained.aliases(str(model)).get(str(model), {}).get("id")
     if before is None or known in (None, before):
         return file
     document.values["backbone"]["model"] = before

@@ -28,7 +28,7 @@ from graftlab.runs import (
 from graftlab.runs.evaluator import Evaluator
 from graftlab.runs.material import Material
 from graftlab.seeds import seed_everything
-from graftlab.training import checkpoint
+from graftlab.training import allocation, checkpoint
 from graftlab.training import config as training
 from graftlab.training.loop import Loop
 from graftlab.training.parallel.processes import Processes
@@ -100,6 +100,8 @@ class Execution:
             loaded.task, size, self.accelerator, self.signals, self.processes
         )
         with ExitStack() as stack:
+            if self.accelerator.device.type == "cpu":
+                stack.enter_context(allocation.kept())
             loop = self._loop(attached, loaded, stack)
             self._begin(loop, saved, loaded.record)
             loop.run()

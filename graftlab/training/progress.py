@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LINE_EVERY_S = 10.0  # plain lines are for files: seldom enough to be read
 DRAW_EVERY_S = 0.2
 FIGURES_WIDTH = 72  # columns that the figures beside a bar take
+FORCED = {"FORCE_COLOR", "TTY_COMPATIBLE"}  # by which rich takes a pipe for a terminal
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 MIN_SECRET = 8  # characters; replacing a shorter value would black out ordinary words
 
@@ -89,7 +90,7 @@ class _Stream:
         self._stream = stream
         self.closed = False
 
-    def __getattr__(self, name: str) -> Any:  # isatty, encoding, fileno: as the stream has them
+    def __getattr__(self, name: str) -> Any:  # encoding, fileno: as the stream has them
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
@@ -100,6 +101,12 @@ class _Stream:
 
     def flush(self) -> None:
         self._attempt(self._stream.flush)
+
+    def isatty(self) -> bool:
+        try:
+            return self._stream.isatty()
+        except (AttributeError, OSError, ValueError):  # it is closed, or hardly a stream
+            return False
 
     def _attempt(self, call: Callable[[], object]) -> None:
         if self.closed:
@@ -208,6 +215,8 @@ def _clock(seconds: float) -> str:
 
 def _terminal(stream: _Stream) -> "Console | None":
     """Return a console where a bar can be drawn; None for files, pipes, notebooks, dumb terminals."""
+    if not stream.isatty() and not os.environ.keys() & FORCED:
+        return None  # without rich, whose import takes a moment
     from rich.console import Console
 
     console = Console(file=stream)  # type: ignore[arg-type]  # what rich calls of a file is there

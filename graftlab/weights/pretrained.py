@@ -64,10 +64,13 @@ class Located:
 
 
 @functools.cache
-def aliases() -> dict[str, dict[str, Any]]:
-    """Return every alias of the catalogue, in every spelling, with what is known of its model."""
+def aliases(word: str = "") -> dict[str, dict[str, Any]]:
+    """Return every alias of the catalogue, in every spelling, with what is known of its model.
+
+    With a `word`, at least those that it is a spelling or the hub id of: to parse all takes a while.
+    """
     entries: dict[str, dict[str, object]] = {}
-    for path in registry.catalogue("backbones").values():
+    for path in registry.catalogue("backbones", word).values():
         for name, entry in read_yaml(path).items():
             for spelling in (name, *entry.get("spelled", ())):
                 assert spelling not in entries, (path, spelling)
@@ -82,7 +85,7 @@ def kind_of(model: str) -> str | None:
         ModelError: the model's config.json cannot be read.
     """
     if (config := _known_config(model)) is None:
-        entry = aliases().get(model)
+        entry = aliases(model).get(model)
         return str(entry["kind"]) if entry else None
     model_type = config.get("model_type")
     for kind, types in (("encoder", ENCODERS), ("decoder", DECODERS), ("vision", VISION)):
@@ -103,7 +106,7 @@ def model_type_of(model: str) -> str | None:
         ModelError: the model's config.json cannot be read.
     """
     if (config := _known_config(model)) is None:
-        entry = aliases().get(model)
+        entry = aliases(model).get(model)
         return entry["model_type"] if entry else None
     return config.get("model_type")
 
@@ -112,7 +115,7 @@ def _known_config(model: str) -> dict[str, Any] | None:
     """Return config.json of a folder, or of a hub id in the cache; None where there is neither."""
     if folder := _local(model):
         return read_config(folder)
-    if model in aliases() or not _is_hub_id(model):
+    if model in aliases(model) or not _is_hub_id(model):
         return None
     from huggingface_hub import try_to_load_from_cache
 
@@ -157,7 +160,7 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
         read_config(folder)
         source = str(folder.absolute())  # an adapter that names it may be loaded from anywhere
         return Located(source, folder, None, hash_weights(folder) if weights else {}, notes)
-    hub_id = aliases()[model]["id"] if model in aliases() else model
+    hub_id = aliases(model).get(model, {"id": model})["id"]
     if hub_id is None:
         raise ModelError(f"{model} is made on the spot: it is a backbone.kind, and has no files.")
     if not _is_hub_id(hub_id):
@@ -168,7 +171,9 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
         if not revision and (package := package_of(hub_id)):
             return _packaged(model, hub_id, package, weights, error)
         close = nearest(model, aliases())
-        hint = f" Did you mean the alias {close!r}?" if close and model not in aliases() else ""
+        hint = (
+            f" Did you mean the alias {close!r}?" if close and model not in aliases(model) else ""
+        )
         raise ModelError(f"{error}{hint}") from error
     sha256 = hash_weights(fetched.folder) if weights else {}
     return Located(hub_id, fetched.folder, fetched.commit, sha256, fetched.notes)
@@ -189,7 +194,7 @@ def _is_hub_id(model: str) -> bool:
 
 def is_known(model: str) -> bool:
     """Return whether a name is an alias, or that of a model on the hub: `owner/name`."""
-    return model in aliases() or (_is_hub_id(model) and "/" in model)
+    return model in aliases(model) or (_is_hub_id(model) and "/" in model)
 
 
 def _not_found(model: str) -> str:
@@ -208,7 +213,7 @@ def _not_found(model: str) -> str:
 
 def package_of(hub_id: str) -> packages.Package | None:
     """Return the package that carries a model of the hub, if the catalogue knows one."""
-    entries = (entry for entry in aliases().values() if entry["id"] == hub_id)
+    entries = (entry for entry in aliases(hub_id).values() if entry["id"] == hub_id)
     return next((packages.Package(**e["package"]) for e in entries if "package" in e), None)
 
 

@@ -47,7 +47,7 @@ def open_model(llm: str, revision: str | None) -> "Checkpoint":
     """
     from graftlab.weights import layers
 
-    entry = None if local(llm) else pretrained.aliases().get(llm)
+    entry = None if local(llm) else pretrained.aliases(llm).get(llm)
     return layers.open(str(local(llm) or (entry or {}).get("id") or llm), revision=revision)
 
 
