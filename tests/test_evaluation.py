@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from graftlab.errors import DataError, OutOfMemory
+from graftlab.rundir.run import Run
 from graftlab.runs import prediction
 from graftlab.runs.evaluation import mean_loss, score
+from graftlab.runs.evaluator import Evaluator
 from graftlab.seeds import mix
 
 LENGTHS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
@@ -210,3 +212,37 @@ def test_a_damaged_line_is_named(tmp_path, line):
 def test_a_missing_file_says_what_writes_it(tmp_path):
     with pytest.raises(DataError, match="graftlab evaluate"):
         prediction.read(tmp_path / "test.jsonl")
+
+
+class Validating(Counting):
+    metrics = ("accuracy",)
+
+    def lengths(self, split):
+        return LENGTHS
+
+    def inputs(self, split, index):
+        return {}
+
+
+@pytest.mark.parametrize("name", ["weight", "frozen.running_mean"])
+def test_validation_is_predicted_once_by_the_same_weights_and_anew_by_others(tmp_path, name):
+    from graftlab.training import devices
+    from graftlab.training.parallel.processes import Processes
+    from graftlab.training.signals import Signals
+
+    task, model, run = Validating(), Parity(), Run(tmp_path)
+    evaluator = Evaluator(task, 4, devices.accelerator("fp32"), Signals(), Processes())
+    validated = evaluator.validate(model)
+    batches = list(task.batches)
+    scores = evaluator.record(model, "validation", run)
+    assert task.batches == batches
+    assert scores["accuracy"]["value"] == validated["accuracy"]
+    assert prediction.read(run.predictions("validation"))[5]["loss"] == 2.5
+    with torch.no_grad():
+        model.state_dict()[name].add_(1)
+    evaluator.record(model, "validation", run)
+    assert task.batches == [*batches, *batches]
+    expected = 5.0 if name == "weight" else 2.5
+    assert prediction.read(run.predictions("validation"))[5]["loss"] == expected
+    evaluator.record(model, "test", run)
+    assert len(task.batches) == 3 * len(batches)

@@ -130,5 +130,5 @@ def _digest(model: "nn.Module") -> bytes:
     digest = hashlib.sha256()
     for name, tensor in (surgery.trainable(model) | resume.buffers(model)).items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.digest()
