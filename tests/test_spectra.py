@@ -50,6 +50,19 @@ def test_all_values_and_the_top_vectors_are_those_of_a_full_decomposition(shape)
         np.testing.assert_allclose(ours.T @ ours, np.eye(top), atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(30, 30), (20, 45), (45, 20), (1, 4), (4, 1)])
+def test_projections_onto_all_left_vectors_need_none_of_them(shape):
+    matrix, vectors = drawn(*shape), drawn(shape[0], 3, seed=1)
+    left = np.linalg.svd(matrix, full_matrices=False)[0]
+    found = spectra.of(matrix).onto_left(vectors)
+    np.testing.assert_allclose(np.abs(found), np.abs(left.T @ vectors), atol=1e-9)
+    deficient = planted(VALUES[:3], 20, 15)
+    np.testing.assert_allclose(
+        np.abs(spectra.of(deficient).onto_left(orthonormal(20, 3, 1)[:, :2])),
+        np.eye(3)[:, :2], atol=1e-9,
+    )  # fmt: skip
+
+
 def test_where_a_gram_matrix_is_too_coarse_the_matrix_is_decomposed_in_full_and_it_is_said():
     values = np.logspace(0, -9, 15)
     found = spectra.of(planted(values))

@@ -60,6 +60,9 @@ def command(
         bool, typer.Option("--null/--no-null", help="Say what a random change would have given.")
     ] = True,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of random changes.")] = 0,
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="Draw figures beside the tables.")
+    ] = True,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -83,10 +86,12 @@ def command(
     with Spool() as spool:
         models = explanation.find(targets, wanted, spool)
         where = out or _place(models)
-        tables, figures = explanation.carry_out(models, where, kinds, asked, _names(matrices))
+        tables, drawn = explanation.carry_out(
+            models, where, kinds, asked, _names(matrices), figures
+        )
     if as_json:
         found = {table.name: table.as_json() for table in tables}
-        print_json({"analyses": found, "figures": [str(path) for path in figures]})
+        print_json({"analyses": found, "figures": [str(path) for path in drawn]})
         return
     for table in tables:
         _show(table)

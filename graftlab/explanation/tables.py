@@ -86,11 +86,12 @@ def carry_out(
     kinds: Sequence[str] = (),
     how: Asked | None = None,
     matrices: Sequence[str] = (),
+    figures: bool = True,
 ) -> tuple[list[Table], list[Path]]:
     """Return the tables of some analyses, all unless named, and the figures of the runs themselves.
 
     Everything is written into `out`. `matrices` are names of modules, or patterns of weights' names; all
-    that were changed unless given.
+    that were changed unless given. Without `figures` there are tables alone.
 
     Raises:
         ConfigError: there is no such analysis or weight, or a model does not have what is asked for.
@@ -114,10 +115,11 @@ def carry_out(
         place = out / (analysis.FILE or name)
         place.parent.mkdir(parents=True, exist_ok=True)
         written = analyses.write(rows, analysis.row(how), place.parent, place.name)
-        tables.append(Table(name, rows, [*written, *_figures(name, rows, what, place.parent)]))
-    of_run = registry.having("plots", "DRAWS_FROM", RUN)
-    drawn = [f for model in models if model.run for f in _of_run(of_run, model, out, len(models))]
-    return tables, drawn
+        drawn = _figures(name, rows, what, place.parent) if figures else []
+        tables.append(Table(name, rows, [*written, *drawn]))
+    of_run = registry.having("plots", "DRAWS_FROM", RUN) if figures else {}
+    runs = [model for model in models if model.run and of_run]
+    return tables, [f for model in runs for f in _of_run(of_run, model, out, len(models))]
 
 
 def _of_run(of_run: dict[str, Any], model: Model, out: Path, count: int) -> list[Path]:

@@ -157,7 +157,7 @@ class Moved:
         Source: Shuttleworth et al. (2025), LoRA vs Full Fine-tuning, algorithm 1.
         """
         tuned_OK = self.weight.left(min(self.top, self.weight.size))
-        nearest_K = np.abs(self.before.left(self.before.size).T @ tuned_OK).max(axis=0, initial=0.0)
+        nearest_K = np.abs(self.before.onto_left(tuned_OK)).max(axis=0, initial=0.0)
         return np.asarray(nearest_K < self.epsilon)
 
 

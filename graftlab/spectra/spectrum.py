@@ -55,6 +55,10 @@ class Spectrum:
         """Return (I, K) the first right singular vectors, with the same limit."""
         raise NotImplementedError
 
+    def onto_left(self, vectors_OK: Floats) -> Floats:
+        """Return U^T X (N, K) for all left singular vectors U that are not rounding, and K vectors X."""
+        return np.asarray(self.left(self.size).T @ vectors_OK)
+
     def defined(self, count: int) -> int:
         """Return how many of the first `count` singular vectors there are: those with a value that is not
         rounding."""
@@ -105,6 +109,14 @@ class _Whole(Spectrum):
     def right(self, count: int) -> Floats:
         return self._pair(count)[0 if self._wide else 1]
 
+    def onto_left(self, vectors_OK: Floats) -> Floats:
+        if self.route == FULL:
+            return super().onto_left(vectors_OK)
+        if self._wide:
+            return self._reduced.onto_eigenvectors(vectors_OK)
+        onto_NK = self._reduced.onto_eigenvectors(self._matrix.T @ vectors_OK)
+        return np.asarray(onto_NK / self.values[:, None])
+
 
 class _Product(Spectrum):
     """Of left (O, R) @ right (R, I), by the R x R core between their orthonormal bases."""
@@ -136,6 +148,9 @@ class _Known(Spectrum):
     @cached_property
     def _again(self) -> Spectrum:
         return of(self._matrix)
+
+    def onto_left(self, vectors_OK: Floats) -> Floats:
+        return self._again.onto_left(vectors_OK)
 
     def left(self, count: int) -> Floats:
         count = self.defined(count)

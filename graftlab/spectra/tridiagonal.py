@@ -4,6 +4,8 @@ G = Q T Q^T by Householder reflections (LAPACK's dsytrd), once. T's eigenvalues 
 reflections carry the few eigenvectors that are wanted back (Golub and Van Loan, Matrix Computations, 8.3).
 """
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal, lapack
@@ -41,15 +43,35 @@ class Tridiagonal:
         """Return (N, K) those of the largest K eigenvalues, orthonormal, the largest first."""
         if self.size < 2:
             return np.ones((self.size, count))
-        first = self.size - count
-        _, small = eigh_tridiagonal(
-            self._diagonal, self._beside, select="i", select_range=(first, self.size - 1)
-        )
-        vectors_NK = np.asfortranarray(small[:, ::-1])
+        if count * 4 > self.size:
+            small = self._all[:, :count]
+        else:
+            chosen = (self.size - count, self.size - 1)
+            small = eigh_tridiagonal(self._diagonal, self._beside, select="i", select_range=chosen)[
+                1
+            ][:, ::-1]
+        return self._reflected(small, "N")
+
+    def onto_eigenvectors(self, vectors_NK: Floats) -> Floats:
+        """Return V^T X (N, K) for all eigenvectors V, the largest first, and K vectors X; V is not made."""
+        if self.size < 2:
+            return vectors_NK
+        return np.asarray(self._all.T @ self._reflected(vectors_NK, "T"))
+
+    @cached_property
+    def _all(self) -> Floats:
+        """(N, N) All eigenvectors of T, the largest first, by divide and conquer."""
+        found = eigh_tridiagonal(self._diagonal, self._beside, lapack_driver="stevd")[1]
+        return np.asarray(found[:, ::-1])
+
+    def _reflected(self, vectors_NK: Floats, transposed: str) -> Floats:
+        """Return Q X, or Q^T X for "T"."""
+        made_NK = np.array(vectors_NK, order="F")
         # Reflection i leaves the first i + 1 places alone: below the first row it is one of QR.
         below, _, info = lapack.dormqr(
-            "L", "N", self._reflectors[1:, :-1], self._scales, vectors_NK[1:], 64 * max(1, count)
-        )
+            "L", transposed, self._reflectors[1:, :-1], self._scales, made_NK[1:],
+            64 * max(1, made_NK.shape[1]),
+        )  # fmt: skip
         assert info == 0, info
-        vectors_NK[1:] = below
-        return vectors_NK
+        made_NK[1:] = below
+        return made_NK
