@@ -22,7 +22,7 @@ from harness import Goal, in_turns, write
 
 CLAIM = (
     "Spectra of five LoRA checkpoints with the source's numbers, all others, and similarities over the top "
-    "10 vectors come at least ten times as fast as by full decompositions, and every number that both have is "
+    "10 vectors come at least ten times as fast as by full decompositions, and every number of both is "
     "the same to 1e-4 (angles to 1e-3 radians), in 1 GiB of memory beside the base's. The changes of a "
     "7B-shaped adapter, whose base is not there, take at most 30 s."
 )
