@@ -46,7 +46,7 @@ peft-suite: .venv/dev  ## peft's own tests of a tuner over ours, from its source
 mutants: .venv/mutants  ## faults put into the core one at a time, and how many of them a test sees (some hours; MUTANTS="--part ..." for less)
 	$(BIN)/python tests/mutants.py $(MUTANTS)
 
-bench: .venv/dev  ## measure again what docs/benchmarks.md claims (an hour or so, on a quiet machine)
+bench: .venv/dev  ## measure again what docs/benchmarks.md claims (some four hours, on a quiet machine)
 	for script in startup resume_cost training_throughput sst2_parity jelly_step pifi_load selection_memory plan_accuracy sft_throughput; do $(BIN)/python bench/$$script.py; done
 	$(BIN)/python bench/table.py
 

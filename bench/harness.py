@@ -1,9 +1,10 @@
 """Run contestants in turns, each turn a child process, and keep the figures with the machine's description.
 
 A contestant is a command. What it prints last on its standard output is a JSON object of figures; the
-time from start to exit and the peak memory are measured from outside and added. The order turns round
-by one each round, so that a machine that slows down slows everyone. This module imports nothing large:
-a child starts as a copy of its parent, and the kernel would count the parent's size as the child's peak.
+time from start to exit, that of processors, and the peak memory are measured from outside and added, unless
+it has measured them of a process of its own. The order turns round by one each round, so that a machine that
+slows down slows everyone. This module imports nothing large: a child starts as a copy of its parent, and the
+kernel would count the parent's size as the child's peak.
 """
 
 import importlib.metadata
@@ -72,7 +73,7 @@ def _processor() -> str:
 
 
 def run_child(command: Sequence[str], threads: int, limit: float | None = None) -> Figures:
-    """Run one turn and return its figures with `seconds` (start to exit) and `peak memory (MiB)`.
+    """Run one turn; return its figures with `seconds` (start to exit), `processors (s)`, `peak memory (MiB)`.
 
     After `limit` seconds the child is killed with all that it has started.
 
@@ -106,19 +107,84 @@ def run_child(command: Sequence[str], threads: int, limit: float | None = None) 
         lines = output.read().splitlines()
     printed = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes there, KiB on Linux
-    return printed | {"seconds": seconds, "peak memory (MiB)": usage.ru_maxrss / unit}
+    measured = {
+        "seconds": seconds,
+        "processors (s)": usage.ru_utime + usage.ru_stime,
+        "peak memory (MiB)": usage.ru_maxrss / unit,
+    }
+    return {**printed, **{name: printed.get(name, value) for name, value in measured.items()}}
+
+
+class Journal:
+    """The turns that are done, in a file: a benchmark that was stopped goes on after them."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """What was measured with other settings, or other packages, is forgotten."""
+        self.path = path
+        self.head = json.dumps([settings, machine(settings["threads"])], sort_keys=True)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.done: dict[tuple[str, int], Figures] = {}
+        whole = [line for line in lines[1:] if line.endswith("]")]  # the last may be cut off
+        if lines[:1] == [self.head]:
+            self.done = {(label, turn): f for label, turn, f in map(json.loads, whole)}
+        else:
+            whole = []
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in [self.head, *whole]), encoding="utf-8")
+
+    def keep(self, label: str, turn: int, figures: Figures) -> None:
+        """Add a turn; the warm-up is turn -1."""
+        self.done[label, turn] = figures
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([label, turn, figures]) + "\n")
+
+    def end(self) -> None:
+        """Forget the turns: they stand in a result."""
+        self.path.unlink()
+
+
+def race(
+    name: str,
+    claim: str,
+    contestants: Contestants,
+    goals: Sequence[Goal],
+    settings: Mapping[str, Any],
+    rounds: int,
+    threads: Sequence[int],
+    warm_up: bool = True,
+) -> None:
+    """Measure at each number of threads: a result each, NAME at one and NAME_2_threads at two."""
+    for count in threads:
+        said = {**settings, "threads": count}
+        called = name if count == 1 else f"{name}_{count}_threads"
+        journal = Journal(RESULTS / f"{called}.partial", said)
+        turns = in_turns(contestants, rounds, count, warm_up, journal)
+        write(called, claim, turns, goals, said)
+        journal.end()
 
 
 def in_turns(
-    contestants: Contestants, rounds: int, threads: int, warm_up: bool = True
+    contestants: Contestants,
+    rounds: int,
+    threads: int,
+    warm_up: bool = True,
+    journal: Journal | None = None,
 ) -> dict[str, list[Figures]]:
-    """Return the figures of each contestant, one entry a round; `warm_up`: one more round, not kept."""
+    """Return the figures of each contestant, one entry a round; `warm_up`: one more round, not kept.
+
+    Turns that the journal has are not made again.
+    """
     turns: dict[str, list[Figures]] = {label: [] for label in contestants}
     labels = list(contestants)
     for turn in range(-1 if warm_up else 0, rounds):
         for label in labels:
-            print(f"{'warm-up' if turn < 0 else f'round {turn + 1}/{rounds}'}: {label}", flush=True)
-            figures = run_child(contestants[label](max(turn, 0)), threads)
+            figures = journal.done.get((label, turn)) if journal else None
+            if figures is None:
+                which = "warm-up" if turn < 0 else f"round {turn + 1}/{rounds}"
+                print(f"{threads} threads, {which}: {label}", flush=True)
+                figures = run_child(contestants[label](max(turn, 0)), threads)
+                if journal:
+                    journal.keep(label, turn, figures)
             if turn >= 0:
                 turns[label].append(figures)
         labels.append(labels.pop(0))

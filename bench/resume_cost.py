@@ -20,7 +20,9 @@ FIGURES = ("checkpoint (ms)", "checkpoint (KiB)")
 GOALS = [Goal(figure, OURS, PEER) for figure in FIGURES]
 
 if __name__ == "__main__":
-    settings, rounds, threads = arguments(__doc__, rounds=5, epochs=10, train_rows=320)
+    settings, rounds, (threads, *_) = arguments(
+        __doc__, rounds=5, threads=[2], epochs=10, train_rows=320
+    )
     contestants = {
         label: lambda _, name=name: command(name, settings) for label, name in NAMES.items()
     }

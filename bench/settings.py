@@ -5,6 +5,7 @@ import gzip
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,15 +39,15 @@ class Asked(NamedTuple):
 
     settings: Settings
     rounds: int
-    threads: int
+    threads: list[int]
 
 
-def arguments(about: str, rounds: int, **defaults: Any) -> Asked:
+def arguments(about: str, rounds: int, threads: Sequence[int], **defaults: Any) -> Asked:
     """Read a script's command line: the folder of SST-2, rounds, threads, and the size of the run."""
     parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument("--data-dir", type=Path, default=ROOT.parent / "shared" / "data" / "sst2")
     parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, nargs="+", default=list(threads))
     parser.add_argument("--epochs", type=int, default=defaults.pop("epochs", 1))
     parser.add_argument("--train-rows", type=int, default=defaults.pop("train_rows", 0))
     given = parser.parse_args()

@@ -8,8 +8,8 @@ the trained adapter on held-out answers, per token, computed by the same code fo
 """
 
 import json
+import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness import run_child
 from sft_settings import COMPLETION, LAYERS, PROMPT, Settings, run_file
 
 
@@ -34,8 +35,8 @@ def graftlab(settings: Settings, packing: str = "none") -> dict[str, float]:
         file, run = Path(folder) / "run.yaml", Path(folder) / "run"
         file.write_text(json.dumps(run_file(settings, packing)), encoding="utf-8")  # JSON is YAML
         command = [sys.executable, "-m", "graftlab", "run", str(file), "--out", str(run)]
-        if code := subprocess.run(command, stdout=sys.stderr).returncode:
-            sys.exit(code)  # it has said why
+        # of graftlab alone: what follows is the referee's
+        process = run_child(command, int(os.environ.get("OMP_NUM_THREADS", "1")))
         timing = (run / "timing.jsonl").read_text(encoding="utf-8").splitlines()
         steps = [line for line in map(json.loads, timing) if "examples" in line]
         peak = json.loads((run / "result.json").read_text(encoding="utf-8"))["peak_memory_bytes"]
@@ -44,7 +45,7 @@ def graftlab(settings: Settings, packing: str = "none") -> dict[str, float]:
         model, tokenizer = loaded(settings)
         adapted = PeftModel.from_pretrained(model, str(run / "adapter"))
         seconds = sum(line["seconds"] for line in steps)
-        return figures(settings, adapted, tokenizer, Spent(seconds, peak))
+        return figures(settings, adapted, tokenizer, Spent(seconds, peak)) | process
 
 
 def loaded(settings: Settings) -> tuple[Any, Any]:

@@ -1,13 +1,13 @@
 """Whether graftlab reaches the test accuracy of transformers.Trainer with PEFT at the same settings.
 
-python bench/sst2_parity.py [--data-dir ../shared/data/sst2] [--rounds 3] [--threads 2] [--epochs 3]
+python bench/sst2_parity.py [--data-dir ../shared/data/sst2] [--rounds 3] [--threads 1] [--epochs 3]
 
 Both take the checkpoint that is best on validation, looked at once an epoch. Round k has seed k.
 """
 
 from dataclasses import replace
 
-from harness import Goal, in_turns, write
+from harness import Goal, race
 from settings import arguments, command
 
 CLAIM = (
@@ -22,11 +22,10 @@ GOALS = [
 ]
 
 if __name__ == "__main__":
-    settings, rounds, threads = arguments(__doc__, rounds=3, epochs=3)
+    settings, rounds, threads = arguments(__doc__, rounds=3, threads=[1], epochs=3)
     contestants = {
         label: lambda seed, name=name: command(name, replace(settings, seed=seed))
         for label, name in NAMES.items()
     }
-    turns = in_turns(contestants, rounds, threads, warm_up=False)
-    public = settings.public() | {"threads": threads, "seed": f"0 to {rounds - 1}"}
-    write("sst2_parity", CLAIM, turns, GOALS, public)
+    public = settings.public() | {"seed": f"0 to {rounds - 1}"}
+    race("sst2_parity", CLAIM, contestants, GOALS, public, rounds, threads, warm_up=False)

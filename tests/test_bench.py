@@ -165,6 +165,44 @@ def test_contestants_take_turns_and_the_order_moves_on(tmp_path):
     assert [turn["x"] for turn in turns["a"]] == [1, 1]
 
 
+def test_a_benchmark_that_was_stopped_goes_on_after_the_turns_that_are_done(tmp_path):
+    from harness import Journal, in_turns
+
+    log, path = tmp_path / "log", tmp_path / "mine.partial"
+    code = "import sys; open(sys.argv[1], 'a').write(sys.argv[2]); print('{\"x\": 1}')"
+    contestants = {
+        name: lambda turn, name=name: [sys.executable, "-c", code, str(log), f"{name}{turn} "]
+        for name in "ab"
+    }
+    for rounds, rows in ((1, 3), (2, 3), (2, 4)):
+        journal = Journal(path, {"rows": rows, "threads": 1})
+        turns = in_turns(contestants, rounds, 1, warm_up=False, journal=journal)
+        assert [len(turns[name]) for name in "ab"] == [rounds, rounds]
+        with path.open("a") as file:
+            file.write('["a", 9, {"x"')  # a turn that was being written down
+    # the second goes on where the first ended; the third has other settings, and begins anew
+    assert log.read_text().split() == ["a0", "b0", "b1", "a1", "a0", "b0", "b1", "a1"]
+
+
+def test_each_number_of_threads_has_a_result_of_its_own(tmp_path, monkeypatch):
+    import harness
+
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    code = "import json, os; print(json.dumps({'x': int(os.environ['OMP_NUM_THREADS']), 'seconds': 7}))"
+    contestants = {"us": lambda _: [sys.executable, "-c", code]}
+    harness.race("n", "c", contestants, [], {"rows": 3}, 2, threads=[1, 2])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["n.json", "n_2_threads.json"]
+    for name, threads in (("n", 1), ("n_2_threads", 2)):
+        result = json.loads((tmp_path / f"{name}.json").read_text())
+        assert result["settings"] == {"rows": 3, "threads": threads}
+        assert [turn["x"] for turn in result["turns"]["us"]] == [threads, threads]
+        assert [turn["seconds"] for turn in result["turns"]["us"]] == [
+            7,
+            7,
+        ]  # as it has measured itself
+        assert all(turn["processors (s)"] > 0 for turn in result["turns"]["us"])
+
+
 def test_the_description_of_the_machine_names_neither_host_nor_folder():
     import platform
 
