@@ -1,19 +1,18 @@
 """What `make mutants` has pytest do for mutmut: which tests run, in which order, and what each reaches."""
 
-import functools
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 COPY = ROOT / "mutants"
 STATS = COPY / "mutmut-stats.json"
+ELSEWHERE = COPY / "reached.txt"
 SEVERAL = ("test_processes.py", "test_sharded.py")
 """Whole runs in several processes: for training/parallel, and for what no other test reaches."""
 WITH_SEVERAL = "MUTANTS_WITH_SEVERAL_PROCESSES"
@@ -54,45 +53,66 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
     try:
         return (yield)
     finally:
-        SHARED.setdefault(fixturedef.argname, set()).update(reached())
+        SHARED.setdefault(fixturedef.argname, set()).update(reached(), elsewhere())
         reached().update(before)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function) and os.environ.get(MODE) == "stats":
-        reached().update(*(SHARED.get(name, ()) for name in item.fixturenames))
+        shared = (SHARED.get(name, ()) for name in item.fixturenames)
+        reached().update(elsewhere(), *shared)
 
 
 def pytest_collection_finish() -> None:
-    """Have other processes of a test say what they reach."""
-    several: Any = sys.modules.get("several")
-    if several is None or os.environ.get(MODE) != "stats":
+    """Have other processes of a test write down what they reach: forks, and those of a server."""
+    if os.environ.get(MODE) != "stats":
         return
-    start = several.start
-
-    def noted(work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                return start(functools.partial(noting, folder, work), *arguments, **named)
-            finally:
-                for path in Path(folder).iterdir():
-                    reached().update(path.read_text(encoding="utf-8").split())
-
-    several.start = noted
+    os.register_at_fork(after_in_child=write_down)
+    if several := cast("Any", sys.modules.get("several")):
+        start = several.start
+        several.start = lambda *given, **named: start(writing, ELSEWHERE, *given, **named)
 
 
-def noting(folder: str, work: Callable[..., Any], *arguments: Any) -> Any:
-    """Do a test's work in a process of its own, and write down which functions it has reached."""
-    try:
-        return work(*arguments)
-    finally:
-        path = Path(folder) / str(os.getpid())
-        path.write_text("\n".join(reached()), encoding="utf-8")
+def writing(path: Path, work: Callable[..., Any], *given: Any) -> Any:
+    """Do a test's work in a process of its own."""
+    write_down(path)
+    return work(*given)
+
+
+class Written(set[str]):
+    """Names that stand in a file, too, as soon as they are added."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def add(self, name: str) -> None:
+        if name not in self:
+            super().add(name)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f"{name}\n")
+
+
+def write_down(path: Path = ELSEWHERE) -> None:
+    """From here on, write down what this process reaches, if that is asked for."""
+    from mutmut.state import state
+
+    if os.environ.get(MODE) == "stats":
+        state()._stats = Written(path)
+
+
+def elsewhere() -> set[str]:
+    """Return what processes of a test have reached since the last time, and forget it."""
+    if not ELSEWHERE.exists():
+        return set()
+    found = set(ELSEWHERE.read_text(encoding="utf-8").split())
+    ELSEWHERE.unlink()
+    return found
 
 
 def reached() -> set[str]:
-    """Return the functions that mutmut has seen since the last test."""
+    """Return the functions that mutmut has seen in this process since the last test."""
     from mutmut.state import state
 
     return state()._stats

@@ -63,15 +63,66 @@ def test_a_skipped_step_has_no_loss():
     assert "loss -" in stream.getvalue()
 
 
-def test_speed_and_time_left_are_of_this_process_alone(monkeypatch):
+@pytest.fixture
+def now(monkeypatch):
+    """Return the time as a list of one number, which a test may change; 1.5 GiB are held."""
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "peak_memory", lambda: 3 * 2**29)
+    return now
+
+
+def test_speed_and_time_left_are_of_this_process_alone(now):
     stream = io.StringIO()
     bar = Progress(40, 20, stream=stream)
     now[0] += 50
-    bar.update(30, {}, 300)  # 10 steps of 10 examples in 50 s, 10 steps to go
-    assert "2.0 examples/s" in stream.getvalue()
-    assert "0:00:50 left" in stream.getvalue()
+    bar.update(30, {"loss": 0.25, "learning_rate": 5e-4}, 300)  # 10 steps of 10 examples in 50 s
+    said = "loss 0.2500 lr 5.0e-04 2.0 examples/s 1.50 GiB 0:00:50 left"
+    assert stream.getvalue() == f"step 30/40 {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "examples", "speed", "left"),
+    [
+        (1.0, 99, "99.0", "0:00:01"),
+        (1.0, 100, "100", "0:00:01"),
+        (4000.0, 100, "0.0", "1:06:40"),
+        (59.6, 596, "10.0", "0:01:00"),
+    ],
+)
+def test_speeds_and_times_of_any_size_are_short(now, seconds, examples, speed, left):
+    stream = io.StringIO()
+    bar = Progress(2, 0, stream=stream)
+    now[0] += seconds
+    bar.update(1, {}, examples)
+    said = f"step 1/2 loss - {speed} examples/s 1.50 GiB {left} left\n"
+    assert stream.getvalue() == said
+
+
+def test_a_line_every_ten_seconds_and_the_last_values_of_what_a_step_did_not_log(now):
+    stream = io.StringIO()
+    with Progress(9, 2, stream=stream) as bar:
+        bar.update(2, {"loss": 9.0}, 2)  # where it begins, nothing has been trained
+        for step, after in ((3, 0.0), (4, 9.9), (5, 10.0), (6, 19.9), (7, 20.0), (8, 21.0)):
+            now[0] = 100.0 + after
+            bar.update(step, {"loss": float(step)} if step != 7 else {"other": 1.0}, step)
+    lines = [line.split()[1:4] for line in stream.getvalue().splitlines()]
+    assert lines == [
+        ["3/9", "loss", "3.0000"],
+        ["5/9", "loss", "5.0000"],
+        ["7/9", "loss", "6.0000"],
+        ["8/9", "loss", "8.0000"],
+    ]
+
+
+def test_after_the_end_nothing_is_shown(now):
+    stream = io.StringIO()
+    bar = Progress(9, 0, stream=stream)
+    bar.close()
+    bar.update(1, {"loss": 1.0}, 1)
+    bar.note("a note")
+    bar.close()
+    assert stream.getvalue() == ""
 
 
 def test_quiet_shows_nothing():

@@ -228,7 +228,7 @@ class Stepper:
                 scalars |= hook.after_optimizer_step(step)
         if self.scaler:
             self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         return Done(loss, passed.count, norm, applied, learning_rate, scalars, sums, added)
 
     def _move(self, finite: bool) -> tuple[float, bool]:
@@ -264,7 +264,7 @@ class Stepper:
         """
         from accelerate.utils.memory import clear_device_cache
 
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         clear_device_cache(garbage_collection=True)
         largest = -(-len(self.batches.order.batch(step)) // self.batches.share.world)
         size = min(self.batches.micro_batch_size, largest)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftlab.seeds import mix, seed_everything
-from graftlab.training.order import BUCKET, Batches, Order, micro_batches
+from graftlab.training.order import BUCKET, Batches, Order, epoch_batches, micro_batches
 from graftlab.training.parallel.share import Share
 
 LENGTHS = st.lists(st.integers(1, 200), min_size=1, max_size=300)
@@ -74,6 +74,57 @@ def test_grouping_leaves_less_padding_than_any_shuffle_of_its_bucket(seed):
     ranked = np.sort(lengths)[::-1]
     assert padded(True) == sum(20 * ranked[i] for i in range(0, len(ranked), 20))
     assert padded(False) > 1.5 * padded(True)
+
+
+def cuts(rows, size):
+    return [tuple(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def test_buckets_of_fifty_batches_are_sorted_longest_first_and_cut_and_their_batches_shuffled():
+    size, seed = 3, 5
+    lengths = np.random.default_rng(1).permutation(2 * BUCKET * size + 4)
+    shuffled = np.random.default_rng(seed).permutation(len(lengths))
+    expected = []
+    for bucket in cuts(shuffled, BUCKET * size):
+        expected += cuts(sorted(bucket, key=lambda row: -lengths[row]), size)
+    found = [tuple(batch) for batch in epoch_batches(lengths, size, seed, True)]
+    assert found != expected
+    assert sorted(found) == sorted(expected)
+    plain = [tuple(batch) for batch in epoch_batches(lengths, size, seed, False)]
+    assert plain == cuts(shuffled, size)
+
+
+def test_among_equal_lengths_the_shuffled_order_stays():
+    size, lengths = 4, np.ones(3 * BUCKET * 4, dtype=int)
+    grouped, plain = (
+        sorted(tuple(batch) for batch in epoch_batches(lengths, size, 5, group))
+        for group in (True, False)
+    )
+    assert grouped == plain
+
+
+def test_a_process_with_fewer_micro_batches_idles_on_the_steps_first_example():
+    """Nine examples for four processes, one at a time: 3, 2, 2 and 2 of them; at once, 1 each."""
+    order = Order(np.ones(9, dtype=int), 9, 7)
+    for size, missing in ((1, [0, 1, 1, 1]), (2, [0, 1, 1, 1]), (3, [0, 0, 0, 0])):
+        for rank, number in enumerate(missing):
+            batches = Batches(Rows(), order, 12, Share(rank, 4), 0)
+            batches.micro_batch_size = size
+            idle = [batch["rows"].tolist() for batch in batches.idle(3)]
+            assert idle == [[order.batch(3)[0], 2]] * number
+            assert (
+                batches.count(3) == len(batches.get(3)) == -(-len(order.batch(3)[rank::4]) // size)
+            )
+            assert batches.parts(3) == []
+
+
+def test_the_examples_of_the_first_steps_are_counted_over_epochs():
+    order = Order(np.ones(10, dtype=int), 4, 7)
+    seen = [order.examples(steps) for steps in range(8)]
+    assert seen == [
+        sum(len(order.batch(step)) for step in range(1, steps + 1)) for steps in range(8)
+    ]
+    assert [order.epoch(step) for step in (1, 3, 4, 6, 7)] == [0, 0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,7 +1,9 @@
 """What the loop does around its steps, on a model so small that plain torch and arithmetic say it."""
 
+import itertools
 import logging
 import math
+import time
 
 import pytest
 import torch
@@ -47,6 +49,14 @@ def test_the_clock_has_every_example_once_and_each_checkpoint_its_bytes(tmp_path
         for step in (0, 4, 7)
     }
     assert saved == sizes
+
+
+def test_the_seconds_of_a_line_are_those_of_all_its_steps(tmp_path, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+    _, run = train(tmp_path / "run", fields(max_steps=5, logging_every=3))
+    rows = [row for row in read_lines(run.timing) if "event" not in row]
+    assert [(row["step"], row["seconds"]) for row in rows] == [(3, 3.0), (5, 2.0)]
 
 
 def test_sinks_are_told_the_step_its_scalars_and_the_examples_seen_so_far(tmp_path):
@@ -106,19 +116,22 @@ def test_a_plateau_lowers_the_rate_of_the_steps_after_it(tmp_path):
 
 
 class Spoiled(Squares):
-    """A task whose loss is not a number the first times it is asked."""
+    """A task whose loss is not a number the first times it is asked; its gradient may be one."""
 
-    def __init__(self, times, **given):
-        super().__init__(**given)
-        self.left = times
+    def __init__(self, times, gradient=math.nan):
+        super().__init__()
+        self.left, self.gradient = times, gradient
 
     def loss(self, model, batch, label_smoothing=0.0):
         self.left -= 1
-        return super().loss(model, batch) * (math.nan if self.left >= 0 else 1.0)
+        loss = super().loss(model, batch)
+        return loss if self.left < 0 else loss * self.gradient + math.nan
 
 
-def test_a_skipped_step_is_a_gap_that_is_said_with_its_examples(tmp_path, caplog):
-    loop, run = train(tmp_path / "run", fields(max_steps=3, max_skipped=2), Spoiled(1))
+@pytest.mark.parametrize("gradient", [math.nan, 1.0])
+def test_a_skipped_step_is_a_gap_that_is_said_with_its_examples(tmp_path, caplog, gradient):
+    config = fields(max_steps=3, max_skipped=2, save_every=1)
+    loop, run = train(tmp_path / "run", config, Spoiled(1, gradient))
     rows = run.read_metrics()
     assert {k: rows[0][k] for k in ("step", "loss", "skipped")} == {
         "step": 1, "loss": None, "skipped": 1.0,
@@ -127,7 +140,13 @@ def test_a_skipped_step_is_a_gap_that_is_said_with_its_examples(tmp_path, caplog
     step, loss, norm, examples = said.args
     assert (step, examples) == (1, loop.order.batch(1))
     assert math.isnan(loss)
-    assert math.isnan(norm)
+    assert math.isnan(norm) == math.isnan(gradient)
+    saved = [
+        checkpoint.load(run.checkpoints / checkpoint.name(step)).tensors["trainable"]["weight"]
+        for step in (0, 1, 2)
+    ]
+    assert torch.equal(saved[0], saved[1])
+    assert not torch.equal(saved[1], saved[2])
     assert (loop.position.skipped, loop.position.skipped_in_row) == (1, 0)
     assert [row["loss"] for row in rows if row["step"] == 1] == [None, None]
 
@@ -165,7 +184,7 @@ class Moments(Hook):
 
     def loss_terms(self, step):
         weight = self.training.model.weight
-        return {"term": weight.square().sum()}
+        return {"term": step * weight.square().sum()}
 
     def after_backward(self, step, micro_step):
         self.told.append(("backward", step, micro_step))
@@ -176,7 +195,7 @@ class Moments(Hook):
         return {"seen": gradient.norm().item()}
 
     def rate_factor(self, step):
-        return 0.5
+        return 0.5 / step
 
     def after_optimizer_step(self, step):
         self.told.append(("after", step))
@@ -199,19 +218,19 @@ def test_hooks_are_told_each_moment_once_and_what_they_add_is_plain_torchs(tmp_p
     for row in run.read_metrics():
         step = row["step"]
         loss = model(loop.parts.task.data[loop.order.batch(step)]).square().mean()
-        term = model.weight.square().sum()
+        term = step * model.weight.square().sum()
         model.zero_grad()
         (loss + term).backward()
         assert row == pytest.approx(
             {
                 "step": step, "loss": loss.item(), "term": term.item(), "after": step,
-                "learning_rate": RATE / 2, "seen": model.weight.grad.norm().item(),
+                "learning_rate": RATE / 2 / step, "seen": model.weight.grad.norm().item(),
                 "gradient_norm": torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item(),
             }, rel=1e-5,
         )  # fmt: skip
         with torch.no_grad():
             for p in model.parameters():
-                p -= RATE / 2 * p.grad
+                p -= RATE / 2 / step * p.grad
     torch.testing.assert_close(loop.model.state_dict(), model.state_dict())
     training = hook.training
     assert training.model is loop.model

@@ -57,7 +57,7 @@ def wandb(monkeypatch):
     module.settings = types.SimpleNamespace(mode="online")
     module.setup = lambda: types.SimpleNamespace(settings=module.settings)
     module.key = True
-    module.login = lambda *, prompt: module.key and not prompt
+    module.login = lambda *, prompt: prompt is False and module.key
     module.Settings = dict
     return module
 
