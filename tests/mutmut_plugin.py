@@ -80,26 +80,21 @@ def writing(path: Path, work: Callable[..., Any], *given: Any) -> Any:
     return work(*given)
 
 
-class Written(set[str]):
-    """Names that stand in a file, too, as soon as they are added."""
+def write_down(path: Path = ELSEWHERE) -> None:
+    """From here on, write down what this process reaches, as soon as it does, if that is asked for."""
+    from mutmut.mutation import trampoline
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
+    if os.environ.get(MODE) != "stats":
+        return
+    written: set[str] = set()
 
-    def add(self, name: str) -> None:
-        if name not in self:
-            super().add(name)
-            with self.path.open("a", encoding="utf-8") as file:
+    def record(name: str, caller: str | None = None) -> None:
+        if name not in written:
+            written.add(name)
+            with path.open("a", encoding="utf-8") as file:
                 file.write(f"{name}\n")
 
-
-def write_down(path: Path = ELSEWHERE) -> None:
-    """From here on, write down what this process reaches, if that is asked for."""
-    from mutmut.state import state
-
-    if os.environ.get(MODE) == "stats":
-        state()._stats = Written(path)
+    trampoline.record_trampoline_hit = record
 
 
 def elsewhere() -> set[str]:

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 
 from graftlab.config import merge
 from graftlab.contracts import Attached
-from graftlab.rundir.run import Lines, Run
+from graftlab.rundir.run import Lines, NoLines, Run
 from graftlab.training.config import Config
 from graftlab.training.loop import Loop, Parts
 from graftlab.training.signals import Signals
@@ -24,9 +24,11 @@ class Squares:
         self.data = torch.randn(rows, 2, generator=torch.Generator().manual_seed(0))
 
     def lengths(self, split):
+        assert split == "train"
         return [1] * len(self.data)
 
     def batch(self, split, indices, epoch):
+        assert split == "train"
         return {"x": self.data[list(indices)]}
 
     def count(self, batch):
@@ -34,6 +36,21 @@ class Squares:
 
     def loss(self, model, batch, label_smoothing=0.0):
         return model(batch["x"]).square().sum()
+
+
+class Halves(Squares):
+    """Two tasks in one: the even rows and the odd ones."""
+
+    names = ("even", "odd")
+
+    def parts(self, split):
+        assert split == "train"
+        return torch.arange(len(self.data)).numpy() % 2
+
+    def draws(self, seed, epoch):
+        return torch.randperm(
+            len(self.data), generator=torch.Generator().manual_seed(epoch)
+        ).numpy()
 
 
 class Scores:
@@ -71,14 +88,17 @@ def begun(folder, settings, task=None, hooks=(), /, **parts):
         "accelerator": Accelerator(cpu=True), "evaluate": lambda _: {"loss": 0.0}, "best_by": "loss",
         "higher_is_better": False, "head": (), "seed": 0, "signals": Signals(),
     }  # fmt: skip
-    lines, timing = Lines(run.metrics), Lines(run.timing)
+    made = Parts(**given | parts)
+    kind = Lines if made.processes.main else lambda _: NoLines()
+    lines, timing = kind(run.metrics), kind(run.timing)
     try:
-        loop = Loop(Parts(**given | parts), settings, lines, timing)
+        loop = Loop(made, settings, lines, timing)
         loop.begin()
         yield loop
     finally:
-        lines.close()
-        timing.close()
+        if made.processes.main:
+            lines.close()
+            timing.close()
 
 
 def train(*arguments, **parts):

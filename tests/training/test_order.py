@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftlab.seeds import mix, seed_everything
-from graftlab.training.order import BUCKET, Batches, Order, epoch_batches, micro_batches
+from graftlab.training.order import (
+    BUCKET,
+    Batches,
+    Order,
+    epoch_batches,
+    micro_batches,
+    mixed_batches,
+)
 from graftlab.training.parallel.share import Share
 
 LENGTHS = st.lists(st.integers(1, 200), min_size=1, max_size=300)
@@ -101,6 +108,33 @@ def test_among_equal_lengths_the_shuffled_order_stays():
         for group in (True, False)
     )
     assert grouped == plain
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_within_a_task_examples_of_like_length_come_together_and_batches_keep_their_shares(equal):
+    """Two buckets of fifty batches and one of seven rows; among equals the drawn order stays."""
+    size, draw = 6, np.random.default_rng(2)
+    number = 2 * BUCKET * size + 7
+    lengths = np.ones(number, dtype=int) if equal else draw.permutation(number)
+    parts, drawn = draw.integers(0, 3, number), draw.permutation(number)
+    found = mixed_batches(drawn, lengths, parts, size, 5)
+    assert [len(batch) for batch in found] == [size] * (2 * BUCKET + 1) + [1]
+    again = mixed_batches(drawn, lengths, parts, size, 6)
+    assert [list(batch) for batch in found] != [list(batch) for batch in again]
+    place = {row: at for at, row in enumerate(drawn)}
+    for first in range(0, len(found), BUCKET):
+        bucket = drawn[first * size : (first + BUCKET) * size]
+        batches = found[first : first + BUCKET]
+        for old, new in zip(cuts(bucket, size), batches, strict=True):
+            assert parts[list(old)].tolist() == parts[new].tolist()
+        for part in range(3):
+            mine = [row for row in bucket if parts[row] == part]
+            ranked = sorted(mine, key=lambda row: (-lengths[row], place[row]))
+            rank = {row: at for at, row in enumerate(ranked)}
+            runs = [[rank[row] for row in batch if parts[row] == part] for batch in batches]
+            pieces = sorted(run for run in runs if run)
+            assert [at for piece in pieces for at in piece] == list(range(len(rank)))
+            assert len(rank) < 9 or [run for run in runs if run] != pieces  # in another order
 
 
 def test_a_process_with_fewer_micro_batches_idles_on_the_steps_first_example():

@@ -158,7 +158,7 @@ def test_as_many_in_a_row_as_are_allowed_end_the_run(tmp_path, most, at):
         pytest.raises(Diverged, match=f"step {at}"),
     ):
         loop.run()
-    assert loop.position.step == at
+    assert (loop.position.step, loop.position.skipped) == (at, at)
 
 
 def test_a_gradient_of_zero_is_said_once_and_only_of_the_first_lines(tmp_path, caplog):
@@ -203,6 +203,7 @@ class Moments(Hook):
 
     def on_train_end(self):
         self.told.append(("end",))
+        self.training.tell({"told": 3.0})
 
 
 def test_hooks_are_told_each_moment_once_and_what_they_add_is_plain_torchs(tmp_path):
@@ -215,7 +216,9 @@ def test_hooks_are_told_each_moment_once_and_what_they_add_is_plain_torchs(tmp_p
     ]
     assert hook.told == [*moments[0], *moments[1], ("end",)]
     model = linear()
-    for row in run.read_metrics():
+    *rows, last = run.read_metrics()
+    assert last == {"step": 2, "told": 3.0}
+    for row in rows:
         step = row["step"]
         loss = model(loop.parts.task.data[loop.order.batch(step)]).square().mean()
         term = step * model.weight.square().sum()

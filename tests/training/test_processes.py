@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +12,10 @@ import several
 import tiny_runs
 
 import graftlab
-from graftlab import config, registry
-from graftlab.errors import ConfigError
+from graftlab import config
 from graftlab.rundir.run import Run
-from graftlab.runs import prediction, session
+from graftlab.runs import prediction
 from graftlab.training import checkpoint
-from graftlab.training.parallel import launch
-from graftlab.training.parallel.share import Share
 
 pytestmark = pytest.mark.slow  # whole runs in several processes
 
@@ -270,105 +266,6 @@ def test_no_two_micro_batches_draw_the_same_dropout(even):
     # shares of 7 and 6 examples in micro-batches of 3, and an epoch's last step with one example
     assert (len(first), len(second)) == (2 * (3 * 3 + 1), 2 * 3 * 2)
     assert len({*first, *second}) == len(first) + len(second)
-
-
-def exchange():
-    import torch
-    from torch import nn
-
-    from graftlab.training.parallel import processes as module
-    from graftlab.training.parallel.faults import ProcessError
-
-    group = launch.join()
-    rank = group.share.rank
-    found = {
-        "add": group.add(rank + 1, 0.5),
-        "agree": [group.agree(rank == 0), group.agree(rank == 1)],
-        "gather": group.gather({"rank": rank}),
-        "main": group.on_main(lambda: f"from {rank}"),
-    }
-    odd = torch.arange(6.0).reshape(2, 3).T + rank  # not contiguous
-    tensors = {
-        "odd": odd, "flags": torch.tensor([rank == 0]), "half": torch.full((2,), rank + 0.5).bfloat16(),
-        "none": torch.zeros(0), "scalar": torch.tensor(float(rank)),
-    }  # fmt: skip
-    try:
-        group.check_same(tensors)
-    except ProcessError as error:
-        found["differ"] = str(error)
-    group.send(tensors)
-    group.check_same(tensors)
-    found["sent"] = [tensor.float().tolist() for tensor in tensors.values()]
-    module.BUCKET = 40  # bytes: ten float32
-    parameters = [nn.Parameter(torch.zeros(n)) for n in (4, 12, 1, 2)]
-    parameters.append(nn.Parameter(torch.zeros(2, dtype=torch.float64)))
-    for number, parameter in enumerate(parameters):
-        if number != 2 and (rank == 0 or number != 3):
-            parameter.grad = torch.full_like(parameter, 10**rank * (number + 1))
-    group.add_gradients(parameters, group.add(any(p.grad is None for p in parameters))[0] > 0)
-    found["gradients"] = [p.grad if p.grad is None else p.grad.tolist() for p in parameters]
-    try:
-        group.send({"odd": odd[: rank + 1]})
-    except ProcessError as error:
-        found["shapes"] = str(error)
-    return found
-
-
-def test_what_processes_tell_each_other():
-    ended = several.start(exchange)
-    assert [e.code for e in ended] == [0, 0], ended
-    first, second = (e.value for e in ended)
-    for name in ("add", "agree", "gather", "main", "sent", "gradients"):
-        assert first[name] == second[name]
-    assert first["add"] == [3.0, 1.0]
-    assert first["agree"] == [True, False]
-    assert first["gather"] == [{"rank": 0}, {"rank": 1}]
-    assert first["main"] == "from 0"
-    assert first["sent"] == [[[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]], [1.0], [0.5, 0.5], [], 0.0]
-    assert re.match(
-        r"odd is no longer the same on every process \(4 of 5 tensors", second["differ"]
-    )
-    assert first["gradients"] == [[11.0] * 4, [22.0] * 12, None, [4.0] * 2, [55.0] * 2]
-    assert "process 1" in first["shapes"]
-
-
-@pytest.mark.parametrize(
-    ("variable", "name"),
-    [("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"), ("ACCELERATE_USE_TP", "tensor parallelism")],
-)
-def test_other_ways_of_sharing_are_refused_before_anything_is_written(
-    tmp_path, monkeypatch, variable, name
-):
-    monkeypatch.setenv(variable, "true")
-    with pytest.raises(ConfigError, match=f"asks for {name}, which is not there") as caught:
-        session.run(tiny_runs.run_file(tmp_path), tmp_path / "run", options=tiny_runs.quiet())
-    assert caught.value.exit_code == 2
-    assert not (tmp_path / "run").exists()
-
-
-def test_what_a_launcher_sets_and_a_run_does_not_heed_is_said(tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    assert launch.join().alone
-    assert "ACCELERATE_MIXED_PRECISION=bf16" in caplog.text
-    assert "asked for several processes and has started one" in caplog.text
-
-
-@pytest.mark.parametrize("command", registry.names("commands"))
-def test_only_run_and_resume_may_be_launched_in_several(monkeypatch, command):
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert (launch.only_one(command) is None) == (command in ("run", "resume"))
-
-
-def test_mpi_counts_where_the_cpu_is_asked_for(monkeypatch):
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
-    assert launch.place() == Share()
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    assert launch.place() == Share(1, 4)
 
 
 def test_accelerate_launches_a_run_that_speaks_once(home, even):
