@@ -74,7 +74,7 @@ def command(
         if name == RUNS:
             rows = _runs(folder, where or (), sort)
             found[name] = [dataclasses.asdict(row) for row in rows]
-            blocks.append(_table(rows))
+            blocks.append(_table(rows) if what else f"{RUNS}\n{_table(rows)}")
         else:
             found[name] = entries = lists[name]()
             blocks.append(_block(name, entries))
@@ -167,7 +167,7 @@ def _table(rows: "Sequence[Row]") -> str:
         ).rstrip()
         for line in shown
     ]
-    return "\n".join(text) if rows else f"{RUNS}\n  none"
+    return "\n".join(text) if rows else "  none"
 
 
 def _words(row: "Row") -> dict[str, str]:

@@ -57,7 +57,7 @@ def _no_effect(place: str | None, key: str, because: str, value: Any) -> str:
 
 def _replaced(folder: str, date: str | None, cause: str | None, changed: Sequence[str]) -> str:
     why = f": {cause.rstrip('.')}" if cause else ""
-    said = f" Changed since: {', '.join(changed)}." if changed else " Nothing has changed since."
+    said = f" Changed since: {', '.join(changed)}." if changed else " Its run file was the same."
     return (
         f"{folder} held a run of {date} that ended before its first checkpoint{why}. It is begun anew, and "
         f"nothing of worth is lost.{said}"

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from graftlab.training.loop import Loop
 
 
+MADE = "<!-- made by graftlab, and made anew by `graftlab push`; without this line it is yours and stays -->"
+"""A line of a card that no hand has written."""
+
+
 def result(file: "RunFile", loop: "Loop", not_deterministic: "Sequence[str]") -> Outcome:
     """Return all that is known of a run whose training is over, but for its scores."""
     position = loop.position
@@ -72,15 +76,19 @@ def write_adapter(run: Run, file: "RunFile", model: "nn.Module", task: "Task") -
 
 def card(file: "RunFile", problem: "Problem") -> str:
     """Return the card of an adapter folder, with its classes in the order of the outputs; else nothing."""
-    parts = problem.parts or ((file.task.config.name or file.task.name, problem),)
-    tables = [
-        f"\n## {_cell(name)}\n\n| output | class |\n| --- | --- |\n"
-        + "".join(f"| {n} | {_cell(label)} |\n" for n, label in enumerate(own.labels))
-        for name, own in parts
+    tables = class_tables(file.task.config.name or file.task.name, problem)
+    head = f"{MADE}\n\n# {_cell(file.name)}\n\nAn adapter by the method `{file.method.name}`. Its classes:\n"
+    return "\n".join([head, *tables]) + "\n" if tables else ""
+
+
+def class_tables(task: str, problem: "Problem") -> list[str]:
+    """Return which class is which output, as Markdown: a table for each task that has classes."""
+    return [
+        f"**{_cell(name)}**\n\n| output | class |\n| --- | --- |\n"
+        + "\n".join(f"| {n} | {_cell(label)} |" for n, label in enumerate(own.labels))
+        for name, own in problem.parts or ((task, problem),)
         if own.kind == "classes"
     ]
-    head = f"# {_cell(file.name)}\n\nAn adapter by the method `{file.method.name}`. Its classes:\n"
-    return head + "".join(tables) if tables else ""
 
 
 def _cell(text: str) -> str:

@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from graftlab.contracts import read_notes
+from graftlab.contracts import Problem, read_notes
 from graftlab.errors import ConfigError
 from graftlab.release.push.contents import CARD, MODEL_CONFIG, Shared
 from graftlab.rundir.records import Result
+from graftlab.runs import outcome
 
-MADE = (
-    "<!-- made by `graftlab push`, and made anew by it; without this line it is yours and stays -->"
-)
+MADE = (outcome.MADE, "<!-- made by `graftlab push`, and made anew by it;")
+"""What a card begins with that is made anew: now, and by older versions."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PIPELINES = {"classes": "text-classification", "tokens": "text-generation"}
 IMAGES = "image-classification"
@@ -44,8 +44,8 @@ def write(shared: Shared, repo: str) -> str:
         ConfigError: the user's own card has metadata that the hub does not take.
     """
     path = shared.run.adapter / CARD
-    text = path.read_text(encoding="utf-8") if path.is_file() else MADE
-    if MADE in text:
+    text = path.read_text(encoding="utf-8") if path.is_file() else outcome.MADE
+    if any(mark in text for mark in MADE):
         text = make(shared, repo)
         path.write_text(text, encoding="utf-8")
     check(text, str(path))
@@ -69,12 +69,13 @@ def make(shared: Shared, repo: str) -> str:
     result = shared.result
     sections = [
         f"---\n{metadata(shared, repo).to_yaml()}\n---",
-        MADE,
+        outcome.MADE,
         f"# {_plain(result['name'])}",
         _summary(shared),
         "## Scores",
         _scores(result),
         *_warnings(result),
+        *_classes(shared),
         "## Use",
         *_use(shared, repo),
         *_prompt(shared),
@@ -84,6 +85,13 @@ def make(shared: Shared, repo: str) -> str:
         _fenced(shared.config(), "yaml"),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _classes(shared: Shared) -> list[str]:
+    """Return which class is which output, where there are classes."""
+    problem = Problem.from_json(shared.environment["data"])
+    tables = outcome.class_tables(shared.result["task"], problem)
+    return ["## Classes", *tables] if tables else []
 
 
 def metadata(shared: Shared, repo: str) -> Any:
@@ -197,7 +205,8 @@ def _score(score: Mapping[str, object]) -> tuple[str, str]:
 
 
 def _warnings(result: Result) -> list[str]:
-    said = [
+    said = [f"- {_plain(note)}" for note in read_notes(result.get("notes", ()))]
+    said += [
         f"- Not exactly repeatable: {_plain(reason)}" for reason in read_notes(result["not_exact"])
     ]
     return ["\n".join(said)] if said else []
