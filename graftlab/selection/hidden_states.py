@@ -124,15 +124,20 @@ class Stream:
         self.checkpoint, self.tokens, self.folder = checkpoint, tokens, folder
         self.pooling, self.dtype, self.device, self.notify = pooling, dtype, device, notify
 
-    def run(self, last: int) -> Iterator[Computed]:
-        """Yield each layer after it has computed. When the next one is asked for, the states are saved
-        first: what was done with a layer is done before its states count as the place to go on from."""
+    def run(self, last: int, again: Callable[[int], bool] = lambda _: False) -> Iterator[Computed]:
+        """Yield each layer after it has computed; the states are saved when the next one is asked for.
+
+        What was done with a layer may last until then and longer: the last that a killed process saved comes
+        once more, as it was, where `again` says so.
+        """
         import torch
 
-        done, states = self._begin()
+        done, before, states = self._begin()
+        after = pool(states, self.tokens, self.pooling)
+        if done >= 0 and again(done):
+            yield Computed(done, self._load(done).to(self.device), before, after)
         if done >= last:
             return
-        after = pool(states, self.tokens, self.pooling)
         with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader, torch.no_grad():
             asked = time.perf_counter()
             coming: Future[Any] = reader.submit(self._load, done + 1)
@@ -153,30 +158,39 @@ class Stream:
                 yield Computed(index, layer, before, after)
                 del layer  # before the one after next is read
                 if index < last:
-                    self._save(index, states)
+                    self._save(index, before, states)
 
     def _load(self, index: int) -> Any:
         return self.checkpoint.load_layer(index, dtype=self.dtype)
 
-    def _begin(self) -> "tuple[int, list[Tensor]]":
-        """Return the last layer that is done (-1: none) and the states after it."""
+    def _begin(self) -> "tuple[int, Floats, list[Tensor]]":
+        """Return the last layer that is done (-1: none), its pooled input, and the states after it."""
+        import numpy as np
+        import torch
+
         path = self.folder / STATES
         if path.is_file():
             saved = files.load_tensors(path)
             done = int(saved.pop("layer"))
+            before = saved.pop("before", torch.empty(0)).numpy()
             self.notify(f"going on after layer {done}")
-            return done, [saved[name] for name in sorted(saved)]
-        return -1, [
-            self.checkpoint.embed(ids, attention_mask=mask, dtype=self.dtype)
-            for ids, mask in zip(self.tokens.ids, self.tokens.masks, strict=True)
-        ]
+            return done, before, [saved[name] for name in sorted(saved)]
+        return (
+            -1,
+            np.empty(0),
+            [
+                self.checkpoint.embed(ids, attention_mask=mask, dtype=self.dtype)
+                for ids, mask in zip(self.tokens.ids, self.tokens.masks, strict=True)
+            ],
+        )
 
-    def _save(self, index: int, states: "Sequence[Tensor]") -> None:
+    def _save(self, index: int, before: "Floats", states: "Sequence[Tensor]") -> None:
         import torch
 
         named = {f"{number:06}": tensor for number, tensor in enumerate(states)}
+        named |= {"layer": torch.tensor(index), "before": torch.from_numpy(before)}
         partial = self.folder / (STATES + files.PARTIAL)
-        files.save_tensors(partial, {**named, "layer": torch.tensor(index)})
+        files.save_tensors(partial, named)
         partial.replace(self.folder / STATES)
         files.sync(self.folder)
 

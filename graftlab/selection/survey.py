@@ -4,6 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from graftlab.selection.scores.pc_label_correlation import correlations
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from graftlab.contracts.arrays import Integers
+    from graftlab.contracts.arrays import Floats, Integers
 
 
 log = logging.getLogger("graftlab")
@@ -82,21 +83,14 @@ def carry_out(request: Request, config: Config, folder: Path) -> dict[str, objec
     tokens = hidden_states.tokenize(
         request.examples.texts, request.examples.pairs, request.tokenizer, config.max_length
     )
-    scoring = _Scoring(request, config)
     stream = hidden_states.Stream(
         request.checkpoint, tokens, folder, pooling=config.pooling, dtype=config.dtype,
         device=request.device, notify=request.notify,
     )  # fmt: skip
     if request.checkpoint.remote:
         _announce(request.checkpoint, layers[-1])
-    for computed in stream.run(layers[-1]):
-        if computed.number in layers:
-            row = scoring.row(computed)
-            files.write_json(folder / ROWS / f"{computed.number:04}.json", row._asdict())
-            if request.keep_states:
-                _keep(folder / KEPT, computed, request.examples.labels)
-        del computed  # it holds the layer, and the next but one is about to be read
-    rows = [Row(**files.read_json(folder / ROWS / f"{layer:04}.json")) for layer in layers]
+    _score(request, config, stream, layers)
+    rows = [Row(**files.read_json(_row_file(folder, layer))) for layer in layers]
     values = {name: results.values(rows, name) for name in request.scores}
     choice = choose(layers, values, request.checkpoint.num_layers, config)
     facts = {
@@ -121,6 +115,38 @@ def carry_out(request: Request, config: Config, folder: Path) -> dict[str, objec
     return found
 
 
+def _row_file(folder: Path, layer: int) -> Path:
+    return folder / ROWS / f"{layer:04}.json"
+
+
+def _score(
+    request: Request, config: Config, stream: hidden_states.Stream, layers: Sequence[int]
+) -> None:
+    """Write each layer's row, while the next layer computes.
+
+    A row is there before the layer after its own counts as the place to go on from.
+    """
+    scoring, folder = _Scoring(request, config), stream.folder
+    left = {layer for layer in layers if not _row_file(folder, layer).is_file()}
+
+    def write(number: int, after: "Floats", plugged: "list[Floats]") -> None:
+        files.write_json(_row_file(folder, number), scoring.row(number, after, plugged)._asdict())
+
+    with ThreadPoolExecutor(1, thread_name_prefix="scores") as worker:
+        writing: Future[None] | None = None
+        for computed in stream.run(layers[-1], again=left.__contains__):
+            if writing:
+                writing.result()
+            if computed.number in left:
+                plugged = scoring.plugged(computed)
+                writing = worker.submit(write, computed.number, computed.after, plugged)
+                if request.keep_states:
+                    _keep(folder / KEPT, computed, request.examples.labels)
+            del computed  # it holds the layer, and the next but one is about to be read
+        if writing:
+            writing.result()
+
+
 def _announce(checkpoint: Any, last: int) -> None:
     """Say how much will be read over the network before it is."""
     num_bytes = sum(checkpoint.layer_bytes(index) for index in range(last + 1))
@@ -140,14 +166,18 @@ class _Scoring:
         self.folds_N = examples.folds(labels_N, config.folds, config.seed)
         self.weights_BN = examples.resamples(labels_N, config.resamples, config.seed)
 
-    def row(self, computed: hidden_states.Computed) -> Row:
-        config, labels_N = self.config, self.request.examples.labels
-        plugged = plug.plug(
+    def plugged(self, computed: hidden_states.Computed) -> "list[Floats]":
+        """Return the encoder's vectors after a layer that is still in memory, for each fold."""
+        return plug.plug(
             self.request.examples.encoded, computed.before, self.folds_N, computed.layer,
-            config.projection, config.seed,
+            self.config.projection, self.config.seed,
         )  # fmt: skip
+
+    def row(self, number: int, after: "Floats", plugged: "list[Floats]") -> Row:
+        """Return all scores of a layer by the pooled states that came out of it."""
+        config, labels_N = self.config, self.request.examples.labels
         sample = Sample(
-            space.shorten(space.unit_length(computed.after)),
+            space.shorten(space.unit_length(after)),
             labels_N,
             self.folds_N,
             config.components if config.space == "pca" else None,
@@ -163,12 +193,12 @@ class _Scoring:
                 values[name] = self.request.find(name).score(sample, self.weights_BN).tolist()
             except Undefined as reason:
                 values[name], reasons[name] = None, str(reason)
-                log.warning("layer %d: %s is undefined: %s", computed.number, name, reason)
+                log.warning("layer %d: %s is undefined: %s", number, name, reason)
         try:
             plane, shown = sample.mapped[:, :2].tolist(), self._correlations(sample)
         except Undefined:
             plane, shown = [], []
-        return Row(computed.number, values, reasons, shown, plane)
+        return Row(number, values, reasons, shown, plane)
 
     def _correlations(self, sample: Sample) -> list[float]:
         found: list[float] = correlations(sample.mapped, sample.labels, self.weights_BN[:1])[

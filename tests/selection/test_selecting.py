@@ -181,15 +181,18 @@ KILLED = """
 import sys
 from graftlab import config, runfile
 from graftlab.runs import chosen_layer, material
-from graftlab.selection import survey
+from graftlab.selection import hidden_states, survey
 file = runfile.resolve(config.read(sys.argv[1]))
-real = survey._Scoring.row
-def row(self, computed):
-    if computed.number == 2:
-        print("at layer 2", flush=True)
+score, save = survey._Scoring.row, hidden_states.Stream._save
+def row(self, number, *states):
+    if number == 2:
         import time; time.sleep(600)
-    return real(self, computed)
-survey._Scoring.row = row
+    return score(self, number, *states)
+def saved(self, index, *states):
+    save(self, index, *states)
+    if index == 2:
+        print("at layer 2", flush=True)  # its states are saved, its scores are not
+survey._Scoring.row, hidden_states.Stream._save = row, saved
 from pathlib import Path
 chosen_layer.select(file, material.load(file), Path(sys.argv[2]))
 """

@@ -85,6 +85,28 @@ def test_a_process_that_was_killed_goes_on_after_its_last_layer(folder, tokens, 
         assert (computed.after == smooth[computed.number]).all()
 
 
+@pytest.mark.parametrize("last", [1, 3])
+def test_the_last_layer_of_a_killed_process_comes_again_where_it_is_asked_for(
+    folder, tokens, tmp_path, last
+):
+    smooth = list(Stream(layers.open(str(folder)), tokens, tmp_path).run(3))
+    (tmp_path / hidden_states.STATES).unlink()
+    first = Stream(layers.open(str(folder)), tokens, tmp_path).run(3)
+    for _ in range(3):
+        next(first)  # the second has been saved
+    first.close()
+    rest = list(
+        Stream(layers.open(str(folder)), tokens, tmp_path).run(last, again={1}.__contains__)
+    )
+    assert [computed.number for computed in rest] == list(range(1, last + 1))
+    for computed in rest:
+        expected = smooth[computed.number]
+        assert (computed.before == expected.before).all()
+        assert (computed.after == expected.after).all()
+        for name, tensor in expected.layer.state_dict().items():
+            assert torch.equal(computed.layer.state_dict()[name], tensor)
+
+
 def test_one_layer_at_most_is_read_ahead_and_none_is_kept(folder, tokens, tmp_path):
     import weakref
 
