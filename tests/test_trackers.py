@@ -64,6 +64,19 @@ def test_no_tracker_is_the_default(folder):
     assert list(folder.iterdir()) == []
 
 
+def test_what_was_never_started_and_what_has_ended_says_nothing(folder, monkeypatch):
+    sink = Remembering()
+    monkeypatch.setitem(trackers.OPENERS, "wandb", sink.open)
+    with Trackers(Config(to=("wandb",)), folder) as sent:
+        sent.log(1, {"loss": 0.5})
+    assert sink.calls == []
+    sent.start(FACTS)
+    sent.finish({})
+    sent.log(1, {"loss": 0.5})
+    sent.finish({"late": 1.0})
+    assert [call[0] for call in sink.calls] == ["open", "close"]
+
+
 def test_a_tracker_gets_everything_in_order(folder, monkeypatch):
     sink = Remembering()
     monkeypatch.setitem(trackers.OPENERS, "wandb", sink.open)

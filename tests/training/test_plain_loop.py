@@ -151,13 +151,15 @@ def test_a_skipped_step_is_a_gap_that_is_said_with_its_examples(tmp_path, caplog
     assert [row["loss"] for row in rows if row["step"] == 1] == [None, None]
 
 
-@pytest.mark.parametrize(("most", "at"), [(1, 1), (2, 2)])
-def test_as_many_in_a_row_as_are_allowed_end_the_run(tmp_path, most, at):
+@pytest.mark.parametrize(("at", "precision"), [(1, "fp32"), (2, "fp16")])
+def test_as_many_in_a_row_as_are_allowed_end_the_run(tmp_path, at, precision):
+    config = fields(max_skipped=at, precision=precision)
     with (
-        begun(tmp_path / "run", fields(max_skipped=most), Spoiled(9)) as loop,
-        pytest.raises(Diverged, match=f"step {at}"),
+        begun(tmp_path / "run", config, Spoiled(9)) as loop,
+        pytest.raises(Diverged, match=f"step {at}") as caught,
     ):
         loop.run()
+    assert ("bf16" in str(caught.value)) == (precision == "fp16")
     assert (loop.position.step, loop.position.skipped) == (at, at)
 
 

@@ -327,17 +327,6 @@ def test_the_configs_of_deepspeed_are_found_by_their_names(stage):
     assert made.name == f"zero{stage}"
 
 
-def test_a_launcher_s_wish_is_read_once_and_taken_out_of_the_environment(monkeypatch):
-    for name, value in FSDP.items():
-        monkeypatch.setenv(name, value)
-    request.asked.cache_clear()
-    try:
-        assert request.asked().kind == request.asked().kind == "fsdp"
-        assert not any(name in os.environ for name in FSDP)
-    finally:
-        request.asked.cache_clear()
-
-
 WRITES = {  # an example at a time, so that processes write texts of different lengths at the same time
     "backbone": {"dropout": 0.0},
     "task": {

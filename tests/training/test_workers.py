@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -59,6 +60,40 @@ def test_killed_workers_begin_again_at_the_same_step(made, caplog):
         os.kill(worker.pid, signal.SIGKILL)
     assert [rows(batches, step) for step in range(2, 10)] == [rows(alone, s) for s in range(2, 10)]
     assert "the workers that make batches are lost at step" in caplog.text
+
+
+def test_signals_are_the_runs_and_a_second_sigterm_ends_a_worker(made, caplog):
+    batches, alone = made(Rows(), workers=1), made(Rows(), workers=0)
+    assert rows(batches, 1) == rows(alone, 1)
+    (worker,) = batches._ahead._batches._workers
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    assert [rows(batches, step) for step in (2, 3, 4)] == [rows(alone, step) for step in (2, 3, 4)]
+    assert worker.is_alive()
+    assert caplog.records == []
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.join(5)
+    assert worker.exitcode == -signal.SIGTERM
+    assert rows(batches, 5) == rows(alone, 5)
+
+
+def test_torchs_handler_of_dead_workers_is_taken_back_where_that_can_be_done(made):
+    """It would raise wherever the run happens to be; only the main thread may set handlers."""
+
+    def mine(*_):
+        """Do nothing."""
+
+    before = signal.signal(signal.SIGCHLD, mine)
+    try:
+        assert made(Rows()).get(1)
+        assert signal.getsignal(signal.SIGCHLD) is mine
+        found = []
+        thread = threading.Thread(target=lambda: found.append(rows(made(Rows()), 1)))
+        thread.start()
+        thread.join()
+        assert found == [rows(made(Rows(), workers=0), 1)]
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_workers_that_are_killed_again_end_the_run_with_the_reason(made):
