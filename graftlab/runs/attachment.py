@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.contracts import OF_TASK, Attached, Backbone, Batch, Hook, Setting, Task
 from graftlab.errors import ConfigError
 from graftlab.seeds import mix
-from graftlab.training import resume
+from graftlab.training import allocation, resume
 from graftlab.training.config import num_steps
 from graftlab.training.order import Order
 from graftlab.training.parallel.processes import Processes
@@ -76,7 +76,7 @@ def _attach(file: "RunFile", backbone: Backbone, task: Task, restored: Restored)
     if training.gradient_checkpointing:
         model: Any = backbone.model
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    with packages.kept_in(file.paths.cache):
+    with packages.kept_in(file.paths.cache), allocation.uncollected():
         attached: Attached = file.method.module.attach(backbone, file.method.config, setting)
     _check_room(file.method.name, attached, task, backbone)
     return replace(attached, hooks=(*attached.hooks, *_brought(file, setting)))

@@ -76,6 +76,9 @@ class Execution:
         """Train to the end, then score; `result.json` is written last."""
         from graftlab.training import devices
 
+        with allocation.uncollected():
+            import torch  # noqa: F401
+
         with devices.deterministic(self.file.deterministic) as self.warnings:
             self._carry_out()
 

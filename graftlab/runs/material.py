@@ -12,6 +12,7 @@ from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
 from graftlab.seeds import mix
+from graftlab.training import allocation
 from graftlab.weights import packages
 
 
@@ -104,7 +105,7 @@ def backbone(file: RunFile, problem: Problem, *, meta: bool = False) -> Backbone
         ConfigError, ModelError, Refused
     """
     seed = mix(file.seed, "backbone")
-    with packages.kept_in(file.paths.cache):
+    with packages.kept_in(file.paths.cache), allocation.uncollected():
         loaded: Backbone = file.backbone.module.load(file.backbone.config, problem, seed, meta)
     return loaded
 

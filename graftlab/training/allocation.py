@@ -1,17 +1,18 @@
-"""Memory that one step frees and the next asks for again: on a CPU it is kept, not given back in between.
+"""Memory that is neither given back between steps nor searched while libraries and models are loaded.
 
-glibc returns freed memory to the kernel, which hands it out anew page by page and zeroed: a tenth of a step's
-time here. Values do not change, and the peak hardly does.
+glibc returns what a step frees to the kernel, which hands it out to the next anew, page by page and zeroed: a
+tenth of a step's time here. Values do not change, and the peak hardly does.
 """
 
 import contextlib
 import ctypes
+import gc
 import os
 from collections.abc import Iterator
 from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_* of glibc's malloc.h
-KEPT, LARGEST = 2**31 - 1, 2**30  # bytes: give back never; map by itself only what is larger
+KEPT, LARGEST = 2**31 - 1, 2**28  # bytes: give back never; map by itself only what is larger
 AFTER_TRIM, AFTER_MMAP = 2**26, 2**25  # where glibc's own adjusting ends with tensors of this size
 SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 """Variables by which a user has chosen an allocator or its settings, which then stay."""
@@ -32,6 +33,21 @@ def kept() -> Iterator[None]:
         libc.mallopt(TRIM_THRESHOLD, AFTER_TRIM)
         libc.mallopt(MMAP_THRESHOLD, AFTER_MMAP)
         libc.malloc_trim(0)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Look for no garbage inside: nearly all that an import or a model's loading makes is there to stay.
+
+    Python would go through all of it again and again, which takes a tenth of a run's start.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def glibc() -> Any:

@@ -1,5 +1,6 @@
 """Memory that is freed inside is kept for the next step, and given back at the end."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -47,3 +48,18 @@ def test_a_step_finds_the_memory_of_the_last_one_and_it_is_given_back_at_the_end
     assert kept[0] < plain[0] / 10
     assert kept[1] > 100e6
     assert kept[2] < 50e6
+
+
+def test_garbage_is_looked_for_again_afterwards_where_it_was_before():
+    with allocation.uncollected():
+        with allocation.uncollected():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with allocation.uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
