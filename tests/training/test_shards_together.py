@@ -1,0 +1,174 @@
+"""Two small processes that hold shards (FSDP) train, save and go on as one process does."""
+
+import pytest
+import torch
+from forked import together
+from plain_loops import Squares, begun, fields, train
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from graftlab.contracts import Attached
+from graftlab.errors import ConfigError
+from graftlab.rundir.run import Run
+from graftlab.training import checkpoint
+from graftlab.training.parallel import launch, request
+from graftlab.training.parallel.processes import Processes
+from graftlab.weights import surgery
+
+ROWS = 7  # shares of 4 and 3: the second process makes a pass with nothing to learn from
+CONFIG = fields(
+    batch_size=ROWS, micro_batch_size=1, max_steps=4, save_every=2, clip_norm=0.5,
+    optimizer={"name": "adamw"},
+)  # fmt: skip
+
+
+class Block(GradientCheckpointingLayer):
+    """What a transformer's block is for FSDP."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
+class Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.block, self.last = nn.Linear(2, 3), Block(), nn.Linear(3, 1)
+        self.first.requires_grad_(False)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        return self.last(self.block(self.first(x)))
+
+
+def fsdp(processes, **settings):
+    said = {k: v for k, v in {"FSDP_VERSION": "2", **settings}.items() if v is not None}
+    return launch.sharding(request.Asked("fsdp", said), processes)
+
+
+def parts(processes=None, **settings):
+    made = Attached(Stack())
+    if processes is None:
+        return {"attached": made}
+    processes.sharding = fsdp(processes, **settings)
+    return {"attached": made, "processes": processes}
+
+
+WAYS = {
+    "as one": {},
+    "by blocks": {"FSDP_AUTO_WRAP_POLICY": "transformer_based_wrap"},
+    "by names, kept": {
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_TRANSFORMER_CLS_TO_WRAP": "Block, Linear",
+        "FSDP_RESHARD_AFTER_FORWARD": "false",
+    },
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_shards_train_save_and_go_on_as_whole_weights_do(tmp_path, way):
+    whole, one = train(tmp_path / "one", CONFIG, Squares(ROWS), **parts())
+
+    def work(processes):
+        loop, run = train(tmp_path / "two", CONFIG, Squares(ROWS), **parts(processes, **WAYS[way]))
+        shards = {name: tuple(p.to_local().shape) for name, p in loop.model.named_parameters()}
+        with processes.sharding.whole(loop.model):
+            own = surgery.trainable(loop.model) if processes.main else {}
+            there = {name: parameter.detach().tolist() for name, parameter in own.items()}
+        back = {name: tuple(p.to_local().shape) for name, p in loop.model.named_parameters()}
+        assert back == shards
+        saved = checkpoint.load(run.checkpoints / checkpoint.name(2))
+        with begun(
+            tmp_path / "two", CONFIG, Squares(ROWS), **parts(processes, **WAYS[way])
+        ) as loop:
+            loop.restore(saved)
+            loop.run()
+            again = processes.sharding.tensors(loop.model, dict(loop.model.named_parameters()))
+            moments = processes.sharding.moments(loop.optimizer)
+        return shards, there, {n: t.tolist() for n, t in again.items()}, [*moments]
+
+    (shards, there, again, names), second = together(tmp_path / "store", work)
+    assert shards["block.inner.weight"] == (2, 3)
+    assert second[0]["block.inner.weight"] == (1, 3)
+    two = Run(tmp_path / "two")
+    for ours, theirs in zip(two.read_metrics(), one.read_metrics(), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    for name, value in whole.model.named_parameters():
+        torch.testing.assert_close(torch.tensor(again[name]), value.detach(), rtol=1e-5, atol=1e-6)
+        if value.requires_grad:
+            assert there[name] == again[name]
+    assert second[2] == {}
+    trained = {name for name, p in whole.model.named_parameters() if p.requires_grad}
+    assert set(names) == trained
+    for step in (0, 2, 4):
+        ours, theirs = (
+            checkpoint.load(run.checkpoints / checkpoint.name(step)).tensors for run in (two, one)
+        )
+        assert {g: {*t} for g, t in ours.items()} == {g: {*t} for g, t in theirs.items()}
+        for group, tensors in theirs.items():
+            torch.testing.assert_close(dict(ours[group]), dict(tensors), rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_that_the_model_does_not_have_are_named_with_those_it_has(tmp_path):
+    def work(processes):
+        settings = {
+            "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_TRANSFORMER_CLS_TO_WRAP": "Blok",
+        }  # fmt: skip
+        try:
+            begun(tmp_path / "two", CONFIG, **parts(processes, **settings)).__enter__()
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    said = together(tmp_path / "store", work)
+    assert all("Blok" in text and "Block" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"FSDP_VERSION": "1"}, "fsdp_version: 2"),
+        ({"FSDP_VERSION": None}, "fsdp_version: 2"),
+        ({"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"}, "SIZE_BASED_WRAP"),
+        ({"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params"),
+    ],
+)
+def test_settings_of_fsdp_that_are_not_there_are_refused(settings, named):
+    with pytest.raises(ConfigError, match=named):
+        fsdp(Processes(), **settings)
+
+
+def test_settings_of_fsdp_without_effect_are_said(caplog):
+    fsdp(
+        Processes(),
+        FSDP_ACTIVATION_CHECKPOINTING="true",
+        FSDP_CPU_RAM_EFFICIENT_LOADING="false",
+        FSDP_OFFLOAD_PARAMS="false",
+    )
+    assert [record.args[0] for record in caplog.records] == ["fsdp_activation_checkpointing"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "quantized", "named"),
+    [
+        *(
+            ({"optimizer": {"name": name}}, False, name)
+            for name in ("adafactor", "rprop", "adamw_8bit")
+        ),
+        ({"precision": "fp16"}, False, "fp16"),
+        ({"compile": True}, False, r"training\.compile"),
+        ({}, True, r"backbone\.quantization"),
+        ({"precision": "bf16", "optimizer": {"name": "sgd"}}, False, None),
+    ],
+)
+def test_what_does_not_go_with_fsdp_is_refused(changes, quantized, named):
+    made = fsdp(Processes())
+    if named is None:
+        made.check(fields(**changes), False, quantized)
+        return
+    with pytest.raises(ConfigError, match=named):
+        made.check(fields(**changes), False, quantized)
