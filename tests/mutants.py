@@ -20,13 +20,11 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mutmut_plugin import COPY, ROOT, STATS, WITH_SEVERAL
+from mutmut_plugin import COPY, ROOT, STATS
 
 PAGE = ROOT / "docs" / "mutants.md"
 LEDGER = COPY / "tests.json"
 """The test files of the last run, each with its sum."""
-UNSEEN = "no tests"
-"""What becomes of code of several processes in other parts, until their tests are asked, too."""
 CAUGHT = {"killed", "timeout", "segfault"}
 SENTENCE = re.compile(r"[a-z]\W* \W*[a-z]", re.IGNORECASE)
 
@@ -38,8 +36,6 @@ class Part(NamedTuple):
     files: list[Path]
     sample: int
     """How many of its mutants are drawn."""
-    several: bool = False
-    """Whether the tests of several processes stand for it."""
 
 
 def parts(sample: int) -> list[Part]:
@@ -49,7 +45,7 @@ def parts(sample: int) -> list[Part]:
         Part("graftlab/metrics", sorted((package / "metrics").glob("*.py")), sample),
         Part("graftlab/data/splits.py", [package / "data" / "splits.py"], sample),
         Part("graftlab/training", sorted((package / "training").glob("*.py")), sample),
-        Part("graftlab/training/parallel", parallel, sample // 6, several=True),
+        Part("graftlab/training/parallel", parallel, sample // 4),
     ]
 
 
@@ -90,11 +86,10 @@ def without_sentences(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 # Trying them.
 
 
-def mutmut(names: list[str], children: int, several: bool) -> None:
+def mutmut(names: list[str], children: int) -> None:
     """Have mutmut try some mutants; what processes that tests start import is the copy, too."""
     paths = [str(COPY), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    environment |= {WITH_SEVERAL: "1"} if several else {}
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(children), *names]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
@@ -194,11 +189,8 @@ def main() -> None:
         size = min(part.sample, len(mutants))
         drawn = random.Random(given.seed).sample(mutants, size)
         if again := [m.name for m in drawn if m.name not in outcomes(drawn)]:
-            mutmut(sorted(again), given.children, part.several)
+            mutmut(sorted(again), given.children)
         tried = outcomes(drawn)
-        if unseen := [name for name, end in tried.items() if end == UNSEEN]:
-            mutmut(sorted(unseen), given.children, several=True)
-            tried = outcomes(drawn)
         assert len(tried) == size, "mutmut stopped before it had tried them all"
         line = row(part, len(mutants), given.seed, tried)
         print(line)

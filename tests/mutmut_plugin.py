@@ -2,10 +2,9 @@
 
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -13,26 +12,19 @@ ROOT = Path(__file__).resolve().parents[1]
 COPY = ROOT / "mutants"
 STATS = COPY / "mutmut-stats.json"
 ELSEWHERE = COPY / "reached.txt"
-SEVERAL = ("test_processes.py", "test_sharded.py")
-"""Whole runs in several processes: for training/parallel, and for what no other test reaches."""
-WITH_SEVERAL = "MUTANTS_WITH_SEVERAL_PROCESSES"
+SLOW_TOO = "test_shards_together.py"
+"""Small processes that share out their weights, of which DeepSpeed's take seconds."""
 MODE = "MUTANT_UNDER_TEST"
 """Where mutmut says what goes on: `stats`, `list_all_tests`, nothing, or the name of a mutant."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out slow tests, and those of several processes unless they are asked for; let files whose tests
-    take the least go first, so that what a module's tests share is made once."""
+    """Leave out slow tests; let files whose tests take the least go first, so that what a module's tests
+    share is made once."""
     took = json.loads(STATS.read_text())["duration_by_test"] if STATS.exists() else {}
-
-    def wanted(item: pytest.Item) -> bool:
-        if item.path.name not in SEVERAL:
-            return not item.get_closest_marker("slow")
-        listed = os.environ.get(MODE) == "list_all_tests" and item.nodeid in took
-        return listed or WITH_SEVERAL in os.environ
-
-    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
-    items[:] = filter(wanted, items)
+    slow = [i for i in items if i.get_closest_marker("slow") and i.path.name != SLOW_TOO]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
     of_file: dict[Path, float] = {}
     for item in items:
         of_file[item.path] = of_file.get(item.path, 0.0) + took.get(item.nodeid, 0.0)
@@ -65,22 +57,12 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Have other processes of a test write down what they reach: forks, and those of a server."""
-    if os.environ.get(MODE) != "stats":
-        return
-    os.register_at_fork(after_in_child=write_down)
-    if several := cast("Any", sys.modules.get("several")):
-        start = several.start
-        several.start = lambda *given, **named: start(writing, ELSEWHERE, *given, **named)
+    """Have processes that a test forks off write down what they reach."""
+    if os.environ.get(MODE) == "stats":
+        os.register_at_fork(after_in_child=write_down)
 
 
-def writing(path: Path, work: Callable[..., Any], *given: Any) -> Any:
-    """Do a test's work in a process of its own."""
-    write_down(path)
-    return work(*given)
-
-
-def write_down(path: Path = ELSEWHERE) -> None:
+def write_down() -> None:
     """From here on, write down what this process reaches, as soon as it does, if that is asked for."""
     from mutmut.mutation import trampoline
 
@@ -91,7 +73,7 @@ def write_down(path: Path = ELSEWHERE) -> None:
     def record(name: str, caller: str | None = None) -> None:
         if name not in written:
             written.add(name)
-            with path.open("a", encoding="utf-8") as file:
+            with ELSEWHERE.open("a", encoding="utf-8") as file:
                 file.write(f"{name}\n")
 
     trampoline.record_trampoline_hit = record

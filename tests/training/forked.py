@@ -43,6 +43,7 @@ def _take_part(
 ) -> None:
     try:
         rank, world = processes.share.rank, processes.share.world
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
         store = dist.FileStore(str(folder / "store"), world)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=PATIENCE)
         told = True, work(processes)
