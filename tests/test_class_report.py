@@ -17,6 +17,7 @@ from graftlab import cli, config, runfile
 from graftlab.backbones import tiny
 from graftlab.contracts import Data, Problem
 from graftlab.errors import ConfigError
+from graftlab.inference import answers
 from graftlab.report import page
 from graftlab.rundir.run import Run
 from graftlab.runs import class_report, found_labels
@@ -265,10 +266,46 @@ def test_a_column_of_the_input_with_a_name_of_ours_stands_apart(run, tmp_path):
     assert json.loads(row["more"]) == [1, {"a": 2}]
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"index": 3, "completion": "yes"}, "yes"),
+        ({"index": 3, "completion": ["yes", "no"]}, ["yes", "no"]),
+        ({"index": 3, "label": 0.25}, 0.25),
+    ],
+    ids=["a text", "several texts", "a score"],
+)
+def test_texts_and_scores_are_predictions_without_a_probability(answer, said):
+    row = answers.flat(answer, {"prompt": "is it?"})
+    assert row == {"row": 4, "prompt": "is it?", "prediction": said}
+
+
+def test_of_a_mixture_each_row_has_its_task_and_the_classes_of_it(tmp_path):
+    found = [
+        {
+            "index": 0,
+            "task": "a",
+            "label": 0,
+            "name": "no",
+            "probabilities": {"no": 0.75, "yes": 0.25},
+        },
+        {
+            "index": 1,
+            "task": "b",
+            "label": 1,
+            "name": "warm",
+            "probabilities": {"cold": 0.5, "warm": 0.5},
+        },
+    ]
+    answers.write(tmp_path / "out.csv", found, "so")
+    rows = list(csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8", newline="")))
+    assert [(row["task"], row["prediction"], row["probability_no"]) for row in rows] == [
+        ("a", "no", "0.75"), ("b", "warm", ""),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["out.txt", "out", "out.xlsx", "out.json"])
 def test_an_ending_that_is_no_format_is_refused_before_the_model_is_loaded(tmp_path, name):
-    from graftlab.inference import answers
-
     with pytest.raises(ConfigError) as raised:
         answers.check(tmp_path / name)
     assert raised.value.problems[0].allowed == [".csv", ".jsonl", ".parquet"]

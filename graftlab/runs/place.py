@@ -15,12 +15,14 @@ from graftlab.runfile import RunFile
 from graftlab.runs import found_labels, identity, status
 
 MOST_KEYS = 12  # that a message names
+REPLACED_LOG = "replaced.log"
+"""The logs of runs that came to nothing, in the directory of the one that took their place."""
 
 
 def directory(file: RunFile, out: Path | None = None, new: bool = False) -> Path:
     """Return where a run goes: `out`, or the run file's name under paths.runs; with `new` a free one.
 
-    A run that ended before its first checkpoint does not stand in the way: `clear` takes it away.
+    A run that ended before its first checkpoint does not stand in the way: `begin` takes it away.
 
     Raises:
         ConfigError: something of worth is there already; it is never written over.
@@ -91,25 +93,41 @@ def _not_finished(run: Run, file: RunFile) -> ConfigError:
     )
 
 
-def clear(run: Run, file: RunFile) -> Note | None:
-    """Take away what a run has left that ended before its first checkpoint; its log stays.
+def begin(run: Run, file: RunFile) -> Note | None:
+    """Write the resolved run file into the directory, which is locked; return what it took the place of.
 
-    The directory is locked. Returns what was replaced, or None where there was nothing.
+    A run that ended before its first checkpoint is taken away, but for its log, which becomes `replaced.log`.
+
+    Raises:
+        ConfigError: another process has begun a run there in the meantime.
     """
-    if not run.started or run.finished or has_trained(run):
+    text = config.dump(file.resolved)
+    if not is_free(run) or not run.started:
+        run.begin(text)
         return None
     row = status.of_run(run)
     try:
         changed = [str(one) for one in changes(run, file)]
     except ConfigError:
         changed = ["config.yaml was damaged"]
-    for path in (run.environment, run.model, run.metrics, run.timing, run.config):
-        path.unlink(missing_ok=True)
-    for folder in (run.checkpoints, run.selection, run.path / "predictions"):
-        shutil.rmtree(folder, ignore_errors=True)
+    _clear(run)
+    files.write_text(run.config, text)  # in one move: at no moment is the folder nobody's
     return Note.of(
         "run_replaced", folder=str(run.path), date=row.date, cause=row.cause, changed=changed
     )
+
+
+def _clear(run: Run) -> None:
+    """Take away what a run has left, but for its config, its log and what is not its own."""
+    for path in (run.environment, run.model, run.metrics, run.timing):
+        path.unlink(missing_ok=True)
+    for folder in (run.checkpoints, run.selection, run.path / "predictions"):
+        shutil.rmtree(folder, ignore_errors=True)
+    (run.path / "predictions").mkdir()
+    if run.log.is_file():
+        with (run.path / REPLACED_LOG).open("ab") as kept:
+            kept.write(run.log.read_bytes())
+        run.log.unlink()
 
 
 def go_on_with(file: RunFile, out: Path | None, override: Sequence[str]) -> Path:

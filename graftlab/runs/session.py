@@ -5,14 +5,14 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from graftlab import config, runfile
+from graftlab import runfile
 from graftlab.errors import LOGGED, ConfigError, DiskError, GraftlabError
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
 from graftlab.runs import material, place, status, trials
 from graftlab.runs.execution import Execution, Options
-from graftlab.runs.place import clear, directory
+from graftlab.runs.place import directory
 from graftlab.training.parallel import launch
 from graftlab.training.parallel.processes import Processes
 from graftlab.training.progress import log_to, silent
@@ -46,7 +46,7 @@ def run(
         made = Run(processes.on_main(lambda: directory(file, out, new)))
         tried = processes.on_main(lambda: trials.of_fields(file))
         file = replace(file, notes=(*file.notes, *tried))
-        _carry_out(made, file, options, processes, begin_with=config.dump(file.resolved))
+        _carry_out(made, file, options, processes, anew=True)
     return made
 
 
@@ -83,7 +83,7 @@ def _carry_out(
     file: RunFile,
     options: Options,
     processes: Processes,
-    begin_with: str | None = None,
+    anew: bool = False,
 ) -> None:
     signals = Signals()
     main = processes.main
@@ -91,9 +91,8 @@ def _carry_out(
     told = log_to(run.log) if main else silent()  # what all have to say, the main one says
     with lock, signals.caught(), told:
         try:
-            if main and begin_with is not None:
-                replaced = clear(run, file)
-                run.begin(begin_with)
+            if main and anew:
+                replaced = place.begin(run, file)
                 file = replace(file, notes=(*file.notes, *([replaced] if replaced else [])))
             for note in file.notes:
                 log.warning("%s", note)

@@ -47,7 +47,8 @@ def test_a_run_that_failed_before_its_first_checkpoint_is_begun_anew_by_the_same
     assert note.fields["changed"] == ["training.max_steps: 12 -> 4"]
     assert done.finished
     assert (failed.path / "my notes.txt").read_text() == "keep"
-    assert "DataError" in done.log.read_text()
+    assert "Traceback" not in done.log.read_text()
+    assert "Traceback" in (failed.path / place.REPLACED_LOG).read_text()
 
 
 def test_what_is_begun_anew_is_the_run_that_it_would_have_been(tmp_path):
@@ -56,7 +57,7 @@ def test_what_is_begun_anew_is_the_run_that_it_would_have_been(tmp_path):
     alone = session.run(tiny_runs.run_file(tmp_path), tmp_path / "alone", options=QUIET)
     assert again.metrics.read_bytes() == alone.metrics.read_bytes()
     names = {path.name for path in again.path.iterdir()}
-    assert names == {path.name for path in alone.path.iterdir()}
+    assert names == {place.REPLACED_LOG, *(path.name for path in alone.path.iterdir())}
 
 
 def refused(file, **options):
