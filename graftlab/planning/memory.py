@@ -14,6 +14,7 @@ from graftlab.planning import blocks, fakes
 from graftlab.planning.live_tensors import Peak
 from graftlab.planning.rehearsal import Longest, Measured, build_loop, rehearse, training_config
 from graftlab.runs import attachment, chosen_layer
+from graftlab.training import allocation
 from graftlab.training.parallel.processes import Processes
 from graftlab.weights import quantized
 
@@ -35,6 +36,7 @@ class Foreseen(NamedTuple):
     """Blocks of the models that were gone through; one number where it was the model itself."""
 
 
+@allocation.uncollected()
 def foresee(
     file: "RunFile", backbone: Backbone, task: Task, accelerator: "Accelerator", processes: int = 1
 ) -> Foreseen:
