@@ -94,6 +94,7 @@ def test_where_all_are_bad_each_is_named_and_nothing_is_deleted(folder):
     with pytest.raises(CheckpointError) as caught:
         checkpoint.find(folder)
     assert caught.value.exit_code == 7
+    assert caught.value.problems[0].kind == "damaged"
     for line in (
         "step-000000: trainable.safetensors has changed",
         "step-000003: manifest.json is missing",
@@ -311,6 +312,7 @@ def test_nested_states_come_back(tmp_path):
     }
     tensors = {}
     packed = json.loads(json.dumps(checkpoint.pack(state, tensors)))
+    assert list(tensors) == ["a/0", "a/1/b"]  # safetensors has flat names
     back = checkpoint.unpack(packed, tensors)
     assert back["a"][0] is state["a"][0]
     assert back["a"][1]["b"] is state["a"][1]["b"]

@@ -4,6 +4,7 @@ import multiprocessing
 import random
 
 import numpy as np
+import plain_loops
 import pytest
 import torch
 from hypothesis import given, settings
@@ -108,6 +109,23 @@ def test_among_equal_lengths_the_shuffled_order_stays():
         for group in (True, False)
     )
     assert grouped == plain
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_the_order_of_a_task_is_that_of_its_lengths_or_of_its_draws(group):
+    plain, mixed = plain_loops.Squares(40), plain_loops.Halves(40)
+    lengths = np.array(plain.lengths("train"))
+    order, same = Order.of(plain, 6, 3, group), Order(lengths, 6, 3, group)
+    steps = range(1, 2 * order.steps_per_epoch + 1)
+    assert [order.batch(step) for step in steps] == [same.batch(step) for step in steps]
+    order = Order.of(mixed, 6, 3, group)
+    for epoch in range(2):
+        seen = [order.batch(epoch * order.steps_per_epoch + k + 1) for k in range(7)]
+        drawn = cuts(mixed.draws(3, epoch), 6)
+        for batch, rows in zip(seen, drawn, strict=True):  # of one length, rows change places only
+            assert sorted(row % 2 for row in batch) == sorted(row % 2 for row in rows)
+        if not group:
+            assert [tuple(batch) for batch in seen] == drawn
 
 
 @pytest.mark.parametrize("equal", [False, True])

@@ -13,6 +13,7 @@ from graftlab.contracts import Hook
 from graftlab.errors import Diverged
 from graftlab.rundir.run import read_lines
 from graftlab.training import checkpoint
+from graftlab.training.parallel.processes import Processes
 
 
 def test_lines_hold_the_mean_of_all_examples_since_the_last_and_the_end_has_one(tmp_path):
@@ -243,6 +244,19 @@ def test_hooks_are_told_each_moment_once_and_what_they_add_is_plain_torchs(tmp_p
     assert [training.micro_batches(step) for step in (1, 2)] == [2, 2]
     assert training.agree(True) is True
     assert training.agree(False) is False
+
+
+class Silent(Processes):
+    """A process that is alone, and is not to be asked."""
+
+    def add(self, *values):
+        raise AssertionError("it was asked")
+
+    gather = add_gradients = follow = add
+
+
+def test_one_process_asks_nobody(tmp_path):
+    train(tmp_path / "run", fields(), None, (Moments(),), processes=Silent())
 
 
 def test_the_probe_is_the_mean_loss_of_the_first_steps_examples_without_dropout(tmp_path):
