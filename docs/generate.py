@@ -267,6 +267,18 @@ def excuses() -> str:
     )
 
 
+def rates() -> str:
+    """Return at which learning rates each method usually trains."""
+    found = {
+        name: registry.find("methods", name).PROMISES.usual_rates
+        for name in registry.own("methods")
+    }
+    return table(
+        ("method", "usual learning rates"),
+        ((f"`{name}`", f"{low:g} to {high:g}") for name, (low, high) in found.items()),
+    )
+
+
 def members(kind: type) -> Iterator[tuple[str, str]]:
     """Yield what a class of the contracts has, as it is written, and what its docstring says of it."""
     body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
@@ -438,6 +450,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "aliases": aliases,
     "metrics": metrics,
     "excuses": excuses,
+    "rates": rates,
     "promises": promises,
     "contract-method": lambda: contract(contracts.Method),
     "contract-task": lambda: contract(contracts.TaskKind),
