@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mutmut_plugin import COPY, ROOT, STATS
+from mutmut_plugin import COPY, PART, ROOT, STATS
 
 PAGE = ROOT / "docs" / "mutants.md"
 LEDGER = COPY / "tests.json"
@@ -86,10 +86,15 @@ def without_sentences(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 # Trying them.
 
 
-def mutmut(names: list[str], children: int) -> None:
+def mutmut(part: str, names: list[str], children: int) -> None:
     """Have mutmut try some mutants; what processes that tests start import is the copy, too."""
     paths = [str(COPY), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        PART: part,
+    }
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(children), *names]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
@@ -189,7 +194,7 @@ def main() -> None:
         size = min(part.sample, len(mutants))
         drawn = random.Random(given.seed).sample(mutants, size)
         if again := [m.name for m in drawn if m.name not in outcomes(drawn)]:
-            mutmut(sorted(again), given.children)
+            mutmut(part.name, sorted(again), given.children)
         tried = outcomes(drawn)
         assert len(tried) == size, "mutmut stopped before it had tried them all"
         line = row(part, len(mutants), given.seed, tried)

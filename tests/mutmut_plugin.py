@@ -14,17 +14,28 @@ STATS = COPY / "mutmut-stats.json"
 ELSEWHERE = COPY / "reached.txt"
 SLOW_TOO = "test_shards_together.py"
 """Small processes that share out their weights, of which DeepSpeed's take seconds."""
+OF_TRAINING = (
+    "tests/training/", "tests/tasks/test_mixture_runs.py", "tests/test_progress.py",
+    "tests/test_trackers.py",
+)  # fmt: skip
+"""Tests that are for training/; the others of pyproject.toml are for metrics and splits."""
+PART = "MUTANTS_PART"
 MODE = "MUTANT_UNDER_TEST"
 """Where mutmut says what goes on: `stats`, `list_all_tests`, nothing, or the name of a mutant."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out slow tests; let files whose tests take the least go first, so that what a module's tests
-    share is made once."""
+    """Leave out slow tests and those of other parts; let files whose tests take the least go first, so that
+    what a module's tests share is made once."""
     took = json.loads(STATS.read_text())["duration_by_test"] if STATS.exists() else {}
-    slow = [i for i in items if i.get_closest_marker("slow") and i.path.name != SLOW_TOO]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if item not in slow]
+    of_training = os.environ[PART].startswith("graftlab/training")
+
+    def wanted(item: pytest.Item) -> bool:
+        slow = item.get_closest_marker("slow") and item.path.name != SLOW_TOO
+        return not slow and item.nodeid.startswith(OF_TRAINING) == of_training
+
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = filter(wanted, items)
     of_file: dict[Path, float] = {}
     for item in items:
         of_file[item.path] = of_file.get(item.path, 0.0) + took.get(item.nodeid, 0.0)

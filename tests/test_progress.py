@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -161,6 +162,59 @@ def test_a_usual_terminal_shows_a_bar_with_all_the_figures(terminal, monkeypatch
         assert part in text
 
 
+class Terminal(io.StringIO):
+    """A terminal in memory."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("columns", "bar"), [(76, False), (77, True)])
+def test_a_bar_is_drawn_at_once_by_the_run_itself_where_it_has_five_columns(
+    monkeypatch, columns, bar
+):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream, threads = Terminal(), threading.active_count()
+    with Progress(10, 2, stream=stream) as shown:
+        assert threading.active_count() == threads
+        assert "2/10" in stream.getvalue()
+        shown.update(5, {"loss": 0.25}, 160)
+        assert "5/10 loss 0.2500" in stream.getvalue()
+        before = len(stream.getvalue())
+        shown.update(6, {"loss": 0.25}, 160)  # sooner than anybody could read it
+        assert len(stream.getvalue()) == before
+    assert "6/10" in stream.getvalue()
+    assert "None" not in stream.getvalue()
+    assert ("\u2501" * 3 in stream.getvalue()) == bar
+
+
+class Broken:
+    """A stream that nobody reads any more, and that is no file."""
+
+    encoding, calls = "utf-8", 0
+
+    def write(self, text):
+        self.calls += 1
+        raise BrokenPipeError
+
+    flush = write
+
+    def fileno(self):
+        raise OSError
+
+    def isatty(self):
+        return False
+
+
+def test_a_broken_stream_is_written_to_once():
+    stream = Broken()
+    with Progress(10, 0, stream=stream) as bar:
+        bar.note("a note")
+        bar.note("another")
+    assert stream.calls == 1
+
+
 def test_a_dumb_terminal_gets_plain_lines(terminal, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     stream, shown = terminal
@@ -259,12 +313,24 @@ def test_tokens_reach_neither_the_log_nor_the_terminal(tmp_path, monkeypatch):
     assert redact("with hf_abcdefghijk") == "with <HF_TOKEN>"
 
 
-def test_an_empty_token_redacts_nothing(monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "")
-    assert redact("as it was") == "as it was"
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY"])
+def test_a_token_of_eight_characters_is_none_of_the_ordinary_words(monkeypatch, name):
+    for token, redacted in (("", False), ("as it w", False), ("as it wa", True)):
+        monkeypatch.setenv(name, token)
+        assert redact("as it was") == (f"<{name}>s" if redacted else "as it was")
 
 
 def test_peak_memory_is_that_of_the_process():
     held = bytearray(64 * 2**20)
     held[::4096] = b"x" * len(held[::4096])  # touched, or it would not count
     assert len(held) < peak_memory() < 2**40
+    assert peak_memory() % 1024 == 0
+
+
+def test_peak_memory_is_that_of_the_fullest_gpu_where_one_is_in_use(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda index: (5, 9, 7)[index])
+    assert peak_memory() == 9

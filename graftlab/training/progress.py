@@ -195,14 +195,14 @@ class Progress:
         seconds = max(time.monotonic() - self._began, 1e-9)
         done = step - self.start_step
         # The examples of the steps before a resume are not of this process.
-        speed = examples * done / max(step, 1) / seconds
+        speed = examples * done / step / seconds
         loss, rate = self._loss.get("loss"), self._loss.get("learning_rate")
         parts = [
             f"loss {loss:.4f}" if loss is not None else "loss -",
             f"lr {rate:.1e}" if rate is not None else "",
-            f"{speed:.{0 if speed >= 100 else 1}f} examples/s" if step else "",
+            f"{speed:.{0 if speed >= 100 else 1}f} examples/s",
             f"{peak_memory() / 2**30:.2f} GiB",
-            f"{_clock(seconds / done * (self.total_steps - step))} left" if done > 0 else "",
+            f"{_clock(seconds / done * (self.total_steps - step))} left",
         ]
         return " ".join(part for part in parts if part)
 
