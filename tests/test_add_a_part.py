@@ -24,6 +24,7 @@ def test_the_files_of_the_page_are_the_files_that_are_tested():
         assert (OUTSIDE / f"{name}.py").read_text(encoding="utf-8") in found
 
 
+@pytest.mark.slow
 def test_they_are_listed_and_a_run_file_may_ask_for_the_metric(installed):
     for kind, name in PARTS.items():
         assert name in json.loads(run(installed, "graftlab", "list", kind, "--json"))[kind]

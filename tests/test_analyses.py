@@ -149,6 +149,7 @@ def found_in(targets_given, options=None, kinds=("spectra",), out=None, **how):
         return explanation.carry_out(models, out, kinds, asked_how)[0][0].rows
 
 
+@pytest.mark.quick("lora")
 @pytest.mark.parametrize("name", ["lora", "full", "pissa", "bitfit"])
 def test_a_runs_changes_are_the_difference_of_its_merged_model_from_its_backbone(
     runs, name, tmp_path
@@ -189,6 +190,7 @@ def test_a_run_that_changes_no_weight_is_refused_by_name_and_leaves_nothing(runs
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_table_and_figure_and_says_where(runs):
     run = runs["lora"].path
     said = CliRunner().invoke(cli.app, ["analyse", str(run), "--json"])

@@ -200,6 +200,7 @@ def test_metrics_of_every_entry_exist() -> None:
         assert set(entry(name)[1].metrics) <= set(measures.names()), name
 
 
+@pytest.mark.quick("qnli", "mnist")
 @pytest.mark.parametrize(
     "name", sorted({*SCHEMAS} - {"eurosat", "dtd", "gtsrb", "resisc45", "sun397", "svhn"})
 )

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from faults import fault
 from typer.testing import CliRunner
 from written_runs import conversation, finish_writer
 
@@ -139,7 +140,7 @@ def test_an_answer_that_is_stopped_stays_as_far_as_it_went(loaded, interruptible
 
 
 def test_more_new_tokens_than_the_model_has_positions_are_refused(loaded):
-    with pytest.raises(ConfigError, match="leaves no room for a question"):
+    with pytest.raises(ConfigError, check=fault("no_room")):
         talk(loaded, "chat", max_new_tokens=96)
 
 

@@ -232,6 +232,7 @@ def test_show_schema_prints_a_json_schema():
     assert json.loads(invoke("show", "schema").stdout)["title"] == "graftlab run file"
 
 
+@pytest.mark.quick("*dumb*", "*latin*")
 @pytest.mark.parametrize(
     "environment",
     [

@@ -99,7 +99,7 @@ def test_keys_are_text_whatever_they_look_like(write):
         ("base: &b {c: 1}\na:\n  <<: *b\n", "3:3: merge keys"),
         ("[1, 2]: 3\n", "a key must be one word"),
         ("a: &a [*a]\n", "levels"),
-        ("a: " + "[" * 3000, "deep"),
+        pytest.param("a: " + "[" * 3000, "deep", marks=pytest.mark.slow),
         (b"a: \xff\n", "1: byte 0xff"),
         ("a: 1\n".encode("utf-16"), "is UTF-16"),
         (b"a: \x00\n", "special characters"),
@@ -277,6 +277,7 @@ def test_what_is_written_is_read_back_the_same(tmp_path_factory, value):
     assert (back, repr(back)) == (value, repr(value))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(plain)
 def test_what_is_written_means_the_same_to_another_yaml_reader(value):

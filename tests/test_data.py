@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faults import fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -119,6 +120,7 @@ def test_a_bad_file_is_named_with_its_row(case: str, tmp_path: Path) -> None:
     assert "train.jsonl" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_line_of_a_hundred_megabytes_is_a_bad_row(tmp_path: Path) -> None:
     with (tmp_path / "train.jsonl").open("wb") as file:
         file.write(GOOD + b'{"text": "' + b"a" * 100_000_000 + b'", "label": 0}\n')
@@ -176,11 +178,11 @@ def test_a_folder_without_train_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "trian.jsonl").write_text("x")
     with pytest.raises(DataError, match=r"It holds: trian.jsonl"):
         read(tmp_path)
-    with pytest.raises(DataError, match="there is no folder"):
+    with pytest.raises(DataError, check=fault("missing")):
         read(tmp_path / "nowhere")
     write(tmp_path / "train.jsonl", LINES)
     write(tmp_path / "train.jsonl.gz", LINES)
-    with pytest.raises(DataError, match="more than one train"):
+    with pytest.raises(DataError, check=fault("ambiguous")):
         read(tmp_path)
 
 
@@ -230,7 +232,7 @@ def test_a_label_out_of_range_is_unusable(value: Any) -> None:
 
 def test_inferred_labels_are_in_the_order_of_their_numbers() -> None:
     assert labels.infer([10, 2, 1, None, -1], (), "x") == ("1", "2", "10")
-    with pytest.raises(DataError, match="look like scores"):
+    with pytest.raises(DataError, check=fault("not_classes")):
         labels.infer([0.5, 1.5], (), "x")
     with pytest.raises(DataError, match="1 distinct"):
         labels.infer([1, 1], (), "x")
@@ -612,6 +614,7 @@ def bad_images() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.quick("cut")
 @pytest.mark.parametrize("case", ["empty", "text", "cut", "flipped", "bomb"])
 def test_a_bad_image_is_left_out_with_its_reason(case: str, tmp_path: Path) -> None:
     for split in ("train", "test"):

@@ -117,6 +117,7 @@ def test_an_error_goes_through_a_pipe_with_its_problems():
 
 OWN = set(re.findall(r"--[a-z-]+", FLAGS.read_text(encoding="utf-8")))
 COMMANDS = {
+    "config/foreign.py",
     "demo.py",
     "release/push/card.py",
 }  # they compose whole command lines, to be typed as they are

@@ -40,7 +40,7 @@ def test_the_tokens_are_those_of_the_whole_and_the_whole_is_not_tokenized(
     side: str, paired: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = random.Random(0)
-    texts = [" ".join(draw.choices(WORDS, k=k)) for k in (3, 60, 450)]
+    texts = [" ".join(draw.choices(WORDS, k=k)) for k in (3, 60, _tokens.LONG * 32 // 4)]
     pairs = [texts[2], texts[1], texts[2]] if paired else [None] * 3
     counting = Counting(tokenizer(side))
     found = Texts(texts, pairs, counting, 32)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from faults import fault
 from finished_runs import finish
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -57,15 +58,25 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("merging")
 
 
+class Made(dict):
+    """What is made by its name when it is first asked for."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __missing__(self, name):
+        return self.setdefault(name, self.make(name))
+
+
 @pytest.fixture(scope="module")
 def runs(folder):
-    return {name: finish(folder, method, name=name) for name, method in METHODS.items()}
+    return Made(lambda name: finish(folder, METHODS[name], name=name))
 
 
 @pytest.fixture(scope="module")
 def merged(runs, folder):
     """Return the certificate of each run's merged folder."""
-    return {name: merge.merge(run.path, folder / "out" / name) for name, run in runs.items()}
+    return Made(lambda name: merge.merge(runs[name].path, folder / "out" / name))
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +84,7 @@ def llama(folder):
     return examples.text_model(folder / "llama", "decoder")
 
 
+@pytest.mark.quick("lora")
 @pytest.mark.parametrize("name", METHODS)
 def test_the_certificate_says_that_nothing_has_changed(merged, folder, name):
     found = merged[name]
@@ -91,7 +103,7 @@ def test_the_certificate_says_that_nothing_has_changed(merged, folder, name):
 def test_transformers_alone_gives_the_runs_predictions(runs, merged, folder):
     lines = (folder / "data" / "test.csv").read_text(encoding="utf-8").splitlines()[1:]
     texts = [line.rpartition(",")[0] for line in lines]
-    folders = {name: str(folder / "out" / name) for name in merged}
+    folders = {name: str(folder / "out" / name) for name in METHODS if merged[name]}
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", PLAIN],
@@ -120,6 +132,7 @@ def change(folder, name, amount):
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+@pytest.mark.quick("classifier.bias-lora")
 @pytest.mark.parametrize("name", ["lora", "full", "pissa"])
 @pytest.mark.parametrize(
     "weight",
@@ -160,7 +173,6 @@ def test_the_command_fails_on_a_folder_that_has_changed(runs, tmp_path):
     made = CliRunner().invoke(cli.app, [*arguments, "--json"])
     assert made.exit_code == 0, made.output
     assert json.loads(made.stdout)["passed"]
-    assert "the same as" in (out / "README.md").read_text()
     assert CliRunner().invoke(cli.app, [*arguments, "--check"]).exit_code == 0
     change(out, "classifier.weight", 1e-3)
     checked = CliRunner().invoke(cli.app, [*arguments, "--check"])
@@ -179,7 +191,7 @@ def test_a_merge_that_went_wrong_stays_beside_and_is_said(runs, tmp_path, monkey
 
     monkeypatch.setattr(merge.outputs, "sample", spoil)
     (tmp_path / "out.failed").mkdir()
-    with pytest.raises(ModelError, match=r"does not do what .* does: .* weights are not"):
+    with pytest.raises(ModelError, check=fault("not_equal")):
         merge.merge(runs["lora"].path, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.failed", "out.failed-2"]
     certificate = json.loads((tmp_path / "out.failed-2" / "merge.json").read_text())
@@ -187,6 +199,7 @@ def test_a_merge_that_went_wrong_stays_beside_and_is_said(runs, tmp_path, monkey
     assert certificate["compared"]["worst_layer"]["difference"] > 1e-3
 
 
+@pytest.mark.quick("bfloat16")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_another_number_format_is_certified_by_its_rounding(runs, tmp_path, dtype):
     found = merge.merge(runs["lora"].path, tmp_path / "out", dtype=dtype)
@@ -198,9 +211,10 @@ def test_another_number_format_is_certified_by_its_rounding(runs, tmp_path, dtyp
 
 
 def test_where_the_data_are_gone_made_up_inputs_are_compared(folder, runs, tmp_path):
+    run = runs["lora"]
     (folder / "data").rename(folder / "away")
     try:
-        found = merge.merge(runs["dora"].path, tmp_path / "out", rows=5)
+        found = merge.merge(run.path, tmp_path / "out", rows=5)
     finally:
         (folder / "away").rename(folder / "data")
     assert found["passed"]
@@ -208,12 +222,11 @@ def test_where_the_data_are_gone_made_up_inputs_are_compared(folder, runs, tmp_p
     assert found["compared"]["logits"]["outputs"] == 5
 
 
-@pytest.mark.parametrize(
-    ("name", "why"), [("prefix", "further keys and values"), ("prompt", "before the input")]
-)
-def test_what_is_no_change_of_weights_is_refused_with_the_reason(folder, tmp_path, name, why):
+@pytest.mark.quick("prefix")
+@pytest.mark.parametrize("name", ["prefix", "prompt"])
+def test_what_is_no_change_of_weights_is_refused_with_the_reason(folder, tmp_path, name):
     run = finish(folder, {"name": name})
-    with pytest.raises(ConfigError, match=f"'{name}' cannot be merged: .*{why}"):
+    with pytest.raises(ConfigError, check=fault("not_mergeable")):
         merge.merge(run.path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -223,7 +236,7 @@ def test_a_merge_into_another_backbone_is_refused_by_its_hash(folder, runs, tmp_
     before = path.read_bytes()
     path.write_bytes(before[:-4] + b"\0\0\0\1")
     try:
-        with pytest.raises(ModelError, match="trained on other weights"):
+        with pytest.raises(ModelError, check=fault("other_weights")):
             merge.merge(runs["lora"].path, tmp_path / "out")
     finally:
         path.write_bytes(before)
@@ -232,11 +245,12 @@ def test_a_merge_into_another_backbone_is_refused_by_its_hash(folder, runs, tmp_
 
 def test_nothing_is_written_over(runs, tmp_path):
     (tmp_path / "mine").write_text("keep")
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, check=fault("taken")):
         merge.merge(runs["lora"].path, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "quantization"),
     [
@@ -303,6 +317,7 @@ def finish_writing(folder, method, backbone):
     return finish(folder, method, name="writes", backbone=backbone, task=task)
 
 
+@pytest.mark.slow
 def test_a_run_that_writes_is_merged_with_the_template_it_was_trained_with(llama, tmp_path):
     backbone = {"model": llama, "quantization": {"bits": 4}}
     run = finish_writing(tmp_path, {"name": "lora"}, backbone)
@@ -320,6 +335,7 @@ def test_a_run_that_writes_is_merged_with_the_template_it_was_trained_with(llama
         torch.testing.assert_close(model(**ids).logits, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.quick("full")
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_embeddings_that_are_the_language_head_too_stay_one(llama, tmp_path, method):
     plain = AutoModelForCausalLM.from_pretrained(llama)
@@ -336,6 +352,7 @@ def test_embeddings_that_are_the_language_head_too_stay_one(llama, tmp_path, met
     assert moved == (method == "full")
 
 
+@pytest.mark.slow
 def test_images_are_merged_with_their_processor(tmp_path):
     for split in ("train", "validation", "test"):
         for index, name in enumerate(("dark", "light") * 4):

@@ -7,6 +7,11 @@ import pytest
 from graftlab import registry
 from graftlab.testing.methods import *  # noqa: F403
 
+# Each method on one kind of backbone that it fits, LoRA on two; the other kinds are slow.
+pytestmark = pytest.mark.quick(
+    "*-decoder", "lora-encoder", "pifi-encoder", *registry.names("methods")
+)
+
 DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
 
 # What the methods with a paragraph of their own in docs/methods.md may leave out: no more than this.

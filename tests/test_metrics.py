@@ -93,6 +93,7 @@ def test_standard_error_is_the_jackknife_of_the_reference(name, num_examples):
     assert score(name, labels, predicted).standard_error == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.quick("accuracy", "pearson", "spearman")
 @pytest.mark.parametrize("name", EVERY)
 def test_standard_error_agrees_with_the_bootstrap(name):
     labels, predicted = drawn(name, 400, seed=2)

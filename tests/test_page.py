@@ -90,6 +90,7 @@ def test_nothing_is_fetched_and_no_script_runs(tmp_path):
     assert "url(http" not in text
 
 
+@pytest.mark.quick("cause")
 @pytest.mark.parametrize("field", ["method", "cause", "hole", "setting", "not_paired", "task"])
 def test_hostile_text_is_shown_and_not_run(tmp_path, field):
     found = row("a", ["a"], 0.5, rank=1)

@@ -8,7 +8,14 @@ import pytest
 
 from graftlab.contracts import Selected
 from graftlab.plots import component_correlations, layer_scores, layer_scores_heatmap, pca_scatter
+from graftlab.testing import plots as promises
 from graftlab.testing.plots import *  # noqa: F403
+
+for promise in (
+    promises.test_drawing_decides_nothing_and_comes_out_alike,
+    promises.test_it_is_written_in_a_form_for_screens_and_one_for_print,
+):  # matplotlib takes a quarter of a second a figure
+    pytest.mark.quick("weight_change_heatmap", "pca_scatter")(promise)
 
 
 def selected(**changed):

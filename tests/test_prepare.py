@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+from faults import fault
 from typer.testing import CliRunner
 
 from graftlab import cli, config, runfile
@@ -131,12 +132,12 @@ def test_the_same_rows_are_the_same_bytes(tmp_path):
 
 def test_a_folder_with_something_in_it_and_images_are_refused(tmp_path):
     path = run_file(tmp_path)
-    with pytest.raises(ConfigError, match="there already and not empty"):
+    with pytest.raises(ConfigError, check=fault("taken")):
         preparation.write(prepared(path), str(path), (), tmp_path)
     found = prepared("quickstart/digits")
     assert found.lengths == {}
     assert preparation.first_rows(found)["train"][0]["image"] == "<8 x 8 pixels>"
-    with pytest.raises(ConfigError, match="not written as JSON Lines"):
+    with pytest.raises(ConfigError, check=fault("not_rows")):
         preparation.write(found, "quickstart/digits", (), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -179,7 +180,7 @@ def test_each_task_of_a_mixture_is_shown_for_itself(tmp_path):
     done = CliRunner().invoke(cli.app, ["prepare", str(path), "--set", overrides[0]])
     assert "task           other\n" in done.stdout
     assert "10 rows left out by their label" in done.stdout
-    with pytest.raises(ConfigError, match="not written as JSON Lines"):
+    with pytest.raises(ConfigError, check=fault("not_rows")):
         preparation.write(found, str(path), overrides, tmp_path / "out")
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from faults import fault
 from safetensors.numpy import save, save_file
 
 from graftlab.contracts import Note
@@ -198,6 +199,7 @@ def test_offline_by_wish_asks_nobody(hub_and_home, good):
     assert absent["error"].startswith("HF_HUB_OFFLINE forbids")
 
 
+@pytest.mark.slow
 def test_a_download_that_ends_early_is_not_taken_for_a_model(tmp_path, hub_and_home):
     (answer,) = ask(tmp_path, hub_and_home[0], "acme/short")
     assert answer["exit_code"] == 4
@@ -205,16 +207,19 @@ def test_a_download_that_ends_early_is_not_taken_for_a_model(tmp_path, hub_and_h
     assert str(tmp_path) in answer["error"]
 
 
+@pytest.mark.slow
 def test_a_name_that_does_not_resolve_is_called_so(tmp_path):
     (answer,) = ask(tmp_path, "http://hub.invalid", "acme/good")
     assert "cannot be resolved (DNS)" in answer["error"]
 
 
+@pytest.mark.slow
 def test_a_pinned_revision_of_minilm_is_not_replaced_by_the_package(tmp_path):
     (answer,) = ask(tmp_path, "http://127.0.0.1:9", ("minilm", COMMIT))
     assert answer["exit_code"] == 4
 
 
+@pytest.mark.slow
 def test_a_damaged_file_in_the_cache_is_named(tmp_path, hub_and_home):
     (fetched,) = ask(tmp_path, hub_and_home[0], "acme/good")
     blob = (Path(fetched["folder"]) / "model.safetensors").resolve()
@@ -271,17 +276,17 @@ def test_a_folder_with_the_name_of_a_model_goes_first_and_that_is_said(tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "kind"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-3]), "bytes instead of"),
-        (lambda path: path.write_bytes(b""), "no safetensors header"),
-        (lambda path: path.write_bytes(b"\xff" * 64), "is damaged"),
-        (lambda path: path.unlink(), "holds no weights"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-3]), "damaged"),
+        (lambda path: path.write_bytes(b""), "damaged"),
+        (lambda path: path.write_bytes(b"\xff" * 64), "damaged"),
+        (lambda path: path.unlink(), "no_weights"),
     ],
 )
-def test_damaged_weights_are_named_before_they_are_loaded(folder, damage, message):
+def test_damaged_weights_are_named_before_they_are_loaded(folder, damage, kind):
     damage(folder / "model.safetensors")
-    with pytest.raises(ModelError, match=message) as caught:
+    with pytest.raises(ModelError, check=fault(kind)) as caught:
         pretrained.locate(str(folder))
     assert str(folder) in str(caught.value)
 
@@ -317,7 +322,7 @@ def test_what_is_no_model_is_said_without_asking_the_hub(tmp_path, monkeypatch, 
 
 def test_an_adapter_is_not_taken_for_a_backbone(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="is an adapter"):
+    with pytest.raises(ModelError, match=r"backbone\.model"):
         pretrained.locate(str(tmp_path))
 
 

@@ -6,6 +6,7 @@ import socket
 import huggingface_hub
 import numpy as np
 import pytest
+from faults import fault
 from push_hub import LARGE, TOKEN, PushHub
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
@@ -149,7 +150,7 @@ def test_a_private_repository_is_private_and_a_public_one_is_not_taken_for_it(ru
     push(run, private=True)
     assert hub.repos["model", "me/critic"]["private"]
     push(run, repo="me/open")
-    with pytest.raises(ConfigError, match="there already and public"):
+    with pytest.raises(ConfigError, check=fault("conflict")):
         push(run, repo="me/open", private=True)
 
 
@@ -195,6 +196,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.quick("create-403", "commit-413")
 @pytest.mark.parametrize(("place", "status"), FAILURES)
 def test_each_failure_has_a_message_of_its_own_and_no_token(run, hub, place, status):
     hub.statuses[place] = status

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faults import fault
 from PIL import Image
 
 from graftlab.config import Paths
@@ -77,7 +78,7 @@ def test_what_is_given_overrules_what_is_found(tmp_path: Path) -> None:
 )
 def test_a_key_without_effect_is_refused(name: str, key: str, value: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("x")
-    with pytest.raises(ConfigError, match=f"task.{key} has no effect"):
+    with pytest.raises(ConfigError, check=fault("idle", f"task.{key}")):
         read(tmp_path / name, **{key: value})
 
 

@@ -197,6 +197,7 @@ def test_all_that_is_wrong_in_any_combination_is_said_at_once_and_once():
     ] * 3
 
 
+@pytest.mark.quick("jelly/trec", "pifi/compare-small")
 @pytest.mark.parametrize(
     "name", [n for n, p in config.recipes().items() if "base" in config.read_yaml(p)]
 )

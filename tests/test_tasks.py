@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from faults import fault
 from PIL import Image
 from transformers import BatchEncoding
 
@@ -280,7 +281,7 @@ def test_image_inputs_come_from_files_and_folders(tmp_path: Path) -> None:
     assert len(images.read_inputs(config, tmp_path)) == 6
     assert len(images.read_inputs(config, tmp_path / "3.png")) == 1
     assert images.read_inputs(config, [PIXELS[0]])[0]["image"] is PIXELS[0]
-    with pytest.raises(DataError, match="there is no file"):
+    with pytest.raises(DataError, check=fault("unusable")):
         images.read_inputs(config, [str(tmp_path / "9.png")])
 
 

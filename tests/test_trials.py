@@ -62,6 +62,7 @@ PACKED = {"task": {"packing": "packed"}}
 PADDING_FREE = {"task": {"packing": "padding_free"}}
 
 
+@pytest.mark.quick("lora-{}")
 @pytest.mark.parametrize("asked", [{}, CHECKPOINTING, PACKED, PADDING_FREE], ids=str)
 @pytest.mark.parametrize("method", ["lora", "dora"])
 def test_fields_that_work_with_what_the_run_asks_are_let_through(folder, method, asked):
@@ -69,6 +70,7 @@ def test_fields_that_work_with_what_the_run_asks_are_let_through(folder, method,
     assert tried(folder, fields, method={"name": method}, **asked) == ()
 
 
+@pytest.mark.quick("*gradient_checkpointing*", "*megatron*", "*layers_to_transform*")
 @pytest.mark.parametrize(
     ("peft", "asked", "said"),
     [
@@ -89,11 +91,13 @@ def test_fields_that_do_not_are_refused_with_what_they_do_not_fit(folder, peft, 
     assert next(iter(peft)) in str(refused.value)
 
 
+@pytest.mark.quick("*lora_bias*")
 @pytest.mark.parametrize("peft", [ALORA, {"lora_bias": True}], ids=str)
 def test_an_adapter_that_cannot_be_merged_is_said_and_trains_all_the_same(folder, peft):
     assert [note.kind for note in tried(folder, peft)] == ["peft_not_merged"]
 
 
+@pytest.mark.quick("*use_qalora*")
 @pytest.mark.parametrize(
     "peft",
     [{"loftq_config": {"loftq_bits": 4}}, {"exclude_modules": ["no_layer"]}, {"use_qalora": True}],
@@ -104,16 +108,19 @@ def test_a_field_that_does_nothing_here_is_said(folder, peft):
     assert (note.kind, note.fields["field"]) == ("peft_no_effect", next(iter(peft)))
 
 
+@pytest.mark.slow
 def test_a_start_that_looks_at_data_is_tried_on_made_up_ones(folder):
     assert tried(folder, {"alpha_pattern": {"q_proj": 3}}, method={"init": "eva"}) == ()
 
 
+@pytest.mark.slow
 def test_biases_train_in_the_adapter_or_not_at_all(folder):
     with pytest.raises(ConfigError, match="'bias': 'all'"):
         tried(folder, {"bias": "all"}, "bert")
     assert tried(folder, {"lora_bias": True}, "bert") == ()  # its linear layers have biases
 
 
+@pytest.mark.slow
 def test_weights_of_4_bits_are_tried_as_such(folder):
     pytest.importorskip("bitsandbytes")
     bits = {"backbone": {"quantization": {"bits": 4}}}
@@ -140,6 +147,7 @@ def test_check_and_run_refuse_alike_and_the_run_leaves_nothing_behind(folder):
     assert not (folder / "runs").exists()
 
 
+@pytest.mark.slow
 def test_check_shows_what_cannot_be_done_afterwards(folder):
     path = Path(folder / "noted.yaml")
     path.write_text(config.dump(run_file(folder, {"lora_bias": True})))

@@ -98,7 +98,9 @@ def read(folder: Path, weights: str = WEIGHTS) -> "tuple[dict[str, object], dict
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         loaded = load_file(folder / weights)
     except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"the adapter in {folder} cannot be read: {error}") from error
+        raise ModelError(
+            f"the adapter in {folder} cannot be read: {error}", kind="unreadable"
+        ) from error
     if config.get("megatron_config"):
         raise Refused(
             f"{folder / CONFIG}: megatron_config has peft import the module {config.get('megatron_core')!r}. "
@@ -126,7 +128,9 @@ def load(backbone: Backbone, folder: Path) -> "PeftModel":
         with drawing(0), quiet():
             model = PeftModel.from_pretrained(backbone.model, folder, config=config)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(f"the adapter in {folder} does not fit this backbone: {error}") from error
+        raise ModelError(
+            f"the adapter in {folder} does not fit this backbone: {error}", kind="misfit"
+        ) from error
     if init is not None:
         config.init_lora_weights = init
     name_source(config, backbone)
@@ -155,7 +159,9 @@ def put(model: "PeftModel", weights: "Mapping[str, Tensor]", what: str) -> None:
 
     own = tensors(model)
     if difference := differ(own, weights):
-        raise ModelError(f"{what} does not fit this backbone and method: {difference}.")
+        raise ModelError(
+            f"{what} does not fit this backbone and method: {difference}.", kind="misfit"
+        )
     places = {_in_file(name): tensor for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         for name, value in weights.items():
@@ -192,7 +198,8 @@ def find_start(start_from: Path) -> Path:
             return folder
     raise ModelError(
         f"method.start_from: {start_from} is neither a run with an adapter nor an adapter folder "
-        f"(no {CONFIG} in it)."
+        f"(no {CONFIG} in it).",
+        kind="no_adapter",
     )
 
 
@@ -225,13 +232,15 @@ def check_base(start_from: Path, backbone: Backbone) -> None:
         if theirs["sha256"] != own["sha256"]:
             raise ModelError(
                 f"method.start_from: {folder} was trained on {theirs.get('source')} with other weights than "
-                f"{own.get('source')} has: sha256 {theirs['sha256']}, here {own['sha256']}."
+                f"{own.get('source')} has: sha256 {theirs['sha256']}, here {own['sha256']}.",
+                kind="other_weights",
             )
     elif theirs.get("source") and own.get("source") and theirs["source"] != own["source"]:
         raise ModelError(
             f"method.start_from: {folder} was trained on {theirs['source']}, but this run's backbone is "
             f"{own['source']}. If they are the same model, write the latter into {CONFIG} as "
-            f"base_model_name_or_path."
+            f"base_model_name_or_path.",
+            kind="other_backbone",
         )
 
 

@@ -136,7 +136,8 @@ def begin(model: "PeftModel", backbone: Backbone, config: LowRank) -> None:
     if hasattr(model, ORIGINALS) != (folder / files.INITIAL).is_file():
         raise ModelError(
             f"method.start_from: {folder} was trained from another start (pissa, olora or neither) "
-            "than this run's. Begin from a run with the same method and init."
+            "than this run's. Begin from a run with the same method and init.",
+            kind="other_start",
         )
     files.begin_from(model, config.start_from, backbone.head, config.start_head)
     if hasattr(model, ORIGINALS):
@@ -152,7 +153,7 @@ def put_initial(model: "PeftModel", initial: "Mapping[str, Tensor]", what: str) 
     import torch
 
     if difference := files.differ(initial_tensors(model), initial):
-        raise ModelError(f"{what} does not fit this backbone: {difference}.")
+        raise ModelError(f"{what} does not fit this backbone: {difference}.", kind="misfit")
     originals = getattr(model, ORIGINALS)
     with torch.no_grad():
         for name, layer in lora_layers(model).items():
@@ -197,7 +198,9 @@ def load(backbone: Backbone, folder: Path) -> "PeftModel":
     try:
         originals = _copies(backbone, layers)
     except AttributeError as error:
-        raise ModelError(f"the adapter in {folder} does not fit this backbone: {error}") from error
+        raise ModelError(
+            f"the adapter in {folder} does not fit this backbone: {error}", kind="misfit"
+        ) from error
     model = files.load(backbone, folder)
     keep_initial(model, originals)
     put_initial(model, initial, str(folder / files.INITIAL))

@@ -137,7 +137,8 @@ def cannot_load(located: Located, error: Exception) -> ModelError | Refused:
     if "trust_remote_code" in text:
         return Refused(
             f"{located.source} needs code of its own (auto_map in its config.json), which is not "
-            f"run. Use a version of it that transformers has built in."
+            f"run. Use a version of it that transformers has built in.",
+            kind="foreign_code",
         )
     if list(located.folder.glob("*.model")) and not (located.folder / "tokenizer.json").is_file():
         # asked after the failure, because transformers then speaks of tiktoken instead

@@ -66,5 +66,7 @@ def _refuse_quantized(located: Located) -> None:
     if found := read_config(located.folder).get("quantization_config"):
         raise ModelError(
             f"{located.source} is quantized already ({found.get('quant_method')}), so that nothing can be "
-            f"merged into its weights. Give the model that it was made from, and backbone.quantization."
+            f"merged into its weights. Give the model that it was made from, and backbone.quantization.",
+            kind="quantized",
+            given=found.get("quant_method"),
         )

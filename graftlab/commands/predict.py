@@ -123,13 +123,13 @@ def _opened(source: str) -> Iterator[Path | str]:
 
     if source != "-":
         if not _is_there(source) and _looks_like_a_file(source):
-            raise DataError(f"--input {source}: there is no such file.")
+            raise DataError(f"--input {source}: there is no such file.", kind="missing")
         yield Path(source) if _is_there(source) else _as_typed(source)
         return
     content = sys.stdin.buffer.read()
     first = content.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]
     if not first:
-        raise DataError("standard input has no line.")
+        raise DataError("standard input has no line.", kind="empty")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ("stdin.jsonl" if _is_object(first) else "stdin.txt")
         path.write_bytes(content)

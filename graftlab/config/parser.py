@@ -84,7 +84,9 @@ def file_text(path: Path) -> str:
     except IsADirectoryError:
         raise _refused(path, "this is a folder; a YAML file is wanted.") from None
     except FileNotFoundError:
-        raise ConfigError(f"there is no file {path} (looked in {Path.cwd()}).") from None
+        raise ConfigError(
+            f"there is no file {path} (looked in {Path.cwd()}).", kind="missing"
+        ) from None
     except (OSError, ValueError) as error:
         raise _refused(path, f"it cannot be read: {error}.") from None
     if len(data) > MAX_BYTES:

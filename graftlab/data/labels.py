@@ -64,7 +64,8 @@ def infer(values: Iterable[object], drop: tuple[str, ...], where: str) -> tuple[
     ):
         raise DataError(
             f"{where}: labels such as {sorted(found)[0]!r} look like scores, not classes. "
-            "Say `regression: true`, or give `labels:`."
+            "Say `regression: true`, or give `labels:`.",
+            kind="not_classes",
         )
     if all(_number(name) is not None for name in found):
         return tuple(sorted(found, key=float))

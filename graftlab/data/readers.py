@@ -10,7 +10,7 @@ from graftlab.contracts import Note
 from graftlab.data import tables, textfile
 from graftlab.data.rows import Numbered
 from graftlab.data.textfile import Given, Layout
-from graftlab.errors import ConfigError, DataError
+from graftlab.errors import ConfigError, DataError, wrong
 
 log = logging.getLogger("graftlab")
 
@@ -58,7 +58,7 @@ def look(path: Path, given: Given = Given()) -> Layout:  # noqa: B008  it is imm
 def _check(path: Path) -> None:
     """Refuse what no reader takes. `Raises:` DataError."""
     if not path.exists():
-        raise DataError(f"there is no file {path.absolute()}.")
+        raise DataError(f"there is no file {path.absolute()}.", kind="missing")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty.")
     with path.open("rb") as file:
@@ -78,7 +78,7 @@ def _check(path: Path) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is damaged or cannot be read: {error}. Get it again.")
+    return DataError(f"{path} is damaged or cannot be read: {error}. Get it again.", kind="damaged")
 
 
 def read(
@@ -146,7 +146,8 @@ def check_given(given: Given, paths: list[Path]) -> None:
     for key, value in given._asdict().items():
         if value is not None and not (text if key == "encoding" else table):
             held = ", ".join(path.name for path in paths)
-            raise ConfigError(f"task.{key} has no effect on {held}. Leave it out.")
+            said = f"task.{key} has no effect on {held}. Leave it out."
+            raise ConfigError(wrong(("task", key), said, kind="idle", given=value))
 
 
 def is_system(path: Path) -> bool:

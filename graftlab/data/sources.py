@@ -84,7 +84,10 @@ def split_file(folder: Path, split: str) -> Path | None:
     found = [path for path in found if readers.suffix_of(path) != ".txt"] or found
     if len(found) > 1:
         held = ", ".join(path.name for path in found)
-        raise DataError(f"{folder} has more than one {split}: {held}. Keep one, or use task.files.")
+        raise DataError(
+            f"{folder} has more than one {split}: {held}. Keep one, or use task.files.",
+            kind="ambiguous",
+        )
     return found[0] if found else None
 
 
@@ -209,7 +212,7 @@ def gather(
         indices.append(index)
         found_labels.append(row.get(label))
     if not indices and not bad and not dropped:
-        raise DataError(f"{source.where} has no rows.")
+        raise DataError(f"{source.where} has no rows.", kind="empty")
     names = dict.fromkeys(name for row in inputs for name in row)
     rows = {name: [row.get(name) for row in inputs] for name in names}
     return Gathered(Rows({"index": indices, **rows}), found_labels, bad, source.where, dropped)
@@ -255,7 +258,8 @@ def tolerate(bad: list[tuple[int, str]], skip_bad: int, where: str) -> list[dict
         rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
         raise DataError(
             f"{where}: {rows} cannot be used:{shown}{more}\n"
-            f"Mend the data, or leave such rows out with task.skip_bad: {len(bad)}."
+            f"Mend the data, or leave such rows out with task.skip_bad: {len(bad)}.",
+            kind="unusable",
         )
     return [{"row": index + 1, "reason": reason} for index, reason in bad]
 

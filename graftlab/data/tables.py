@@ -133,7 +133,8 @@ def rows(path: Path, layout: Layout) -> Iterator[Numbered]:
             if "end of data" in str(error):
                 raise DataError(
                     f"{path}: a quote is opened and never closed. Where quotes are only quotes, say "
-                    f"task.quoting: none."
+                    f"task.quoting: none.",
+                    kind="syntax",
                 ) from None
             yield (
                 index,

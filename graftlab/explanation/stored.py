@@ -65,7 +65,8 @@ class Stored:
         if (dtype := self._tensors.entry(stored).dtype) not in FLOATS:
             raise ModelError(
                 f"{self.source}: {stored} is stored as {dtype}. Give the model in float32, float16 or "
-                f"bfloat16 that it was made from."
+                f"bfloat16 that it was made from.",
+                kind="quantized",
             )
         return self._tensors.read({name: stored}, torch.float32, keep=False).tensors[name]
 

@@ -58,7 +58,8 @@ def load(
     if old != new:
         raise ModelError(
             f"{path} was trained on other weights than {backbone.record.get('source')} holds now: "
-            f"sha256 {old}, now {new}. Pin backbone.revision, or put the weights back."
+            f"sha256 {old}, now {new}. Pin backbone.revision, or put the weights back.",
+            kind="other_weights",
         )
     if step is not None:
         model = kept_step.load(run, file, problem, backbone, step)
@@ -260,7 +261,7 @@ class Adapted:
             task, data = self._other(other) if other else self._own()
         if split not in data.splits or not task.size(split):
             known = ", ".join(name for name in data.splits if data.splits[name])
-            raise DataError(f"the task has no split {split!r}. It has: {known}.")
+            raise DataError(f"the task has no split {split!r}. It has: {known}.", kind="no_split")
         return task, self._predict(task, split, batch_size)
 
     def _own(self) -> tuple[Task, Data]:

@@ -46,7 +46,8 @@ class Conversation:
             if room < 1:
                 raise ConfigError(
                     f"max_new_tokens {section.generation.max_new_tokens} leaves no room for a question: "
-                    f"the model has {limit} positions."
+                    f"the model has {limit} positions.",
+                    kind="no_room",
                 )
             self.system = section.system
             self.section = section.model_copy(update={"cut": (), "max_length": room})
@@ -158,7 +159,9 @@ def begin(path: Path, changed: Mapping[str, object], system: str | None = None) 
         )
     section = settings(file, False, changed)
     if system is not None and not section.chats:
-        raise ConfigError(f"system: {path} has no chat template, so it knows no system turn.")
+        raise ConfigError(
+            f"system: {path} has no chat template, so it knows no system turn.", kind="no_template"
+        )
     talk = Conversation(load(path), changed)
     if system is not None:
         talk.rename(system)

@@ -223,7 +223,8 @@ def raw_rows(prepared: Prepared) -> dict[str, list[Row]]:
     if not isinstance(task.config, DataSection) or "image" in columns:
         raise ConfigError(
             f"rows of the kind {task.name!r} are not written as JSON Lines. A run reads them from where "
-            f"they are, or from the cache."
+            f"they are, or from the cache.",
+            kind="not_rows",
         )
     opened = sources.open_splits(task.config, prepared.file.paths, ("", ""))
     wanted = {split: [row["index"] for row in rows] for split, rows in data.splits.items()}

@@ -64,7 +64,7 @@ def preview(file: RunFile, split: str = "train", num_examples: int = 3) -> Previ
         raise ConfigError("a batch is shown as tokens, but this task has images.")
     if not task.size(split):
         known = ", ".join(name for name in data.splits if task.size(name))
-        raise DataError(f"the task has no examples in {split!r}. It has: {known}.")
+        raise DataError(f"the task has no examples in {split!r}. It has: {known}.", kind="no_split")
     tokenizer = loaded.backbone.processor
     examples = []
     for index in range(min(num_examples, task.size(split))):

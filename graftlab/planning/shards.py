@@ -99,7 +99,7 @@ def _stage(said: Mapping[str, object]) -> int:
     path = Path(str(said["deepspeed_config_file"]))
     path = path if path.is_file() else _folder() / path.name
     if not path.is_file():
-        raise ConfigError(f"deepspeed_config_file {path}: there is no such file.")
+        raise ConfigError(f"deepspeed_config_file {path}: there is no such file.", kind="missing")
     return int(json.loads(path.read_text(encoding="utf-8"))["zero_optimization"]["stage"])
 
 

@@ -27,7 +27,8 @@ def lora(run: Path, out: Path) -> dict[str, object]:
     if method.module.to_lora is None:
         raise ConfigError(
             f"the method {method.name!r} has no LoRA form: what it learned is not, or not only, a "
-            f"low-rank change of linear weights. Its adapter is in {found.adapter}."
+            f"low-rank change of linear weights. Its adapter is in {found.adapter}.",
+            kind="no_lora_form",
         )
     files.refuse_taken(out)  # before anything is loaded
     adapted = inference.load(run, device="cpu")
@@ -62,7 +63,7 @@ def audit(folder: Path) -> dict[str, Any]:
                     numel = math.prod(part.get_shape())
                     named.append((path.name, name, part.get_dtype(), numel))
         except SafetensorError as error:
-            raise ModelError(f"{path} is damaged: {error}") from error
+            raise ModelError(f"{path} is damaged: {error}", kind="damaged") from error
     total = sum(_bytes(dtype, numel) for *_, dtype, numel in named)
     groups: dict[tuple[str, str, str], list[int]] = {}
     for file_name, name, dtype, numel in named:

@@ -21,7 +21,8 @@ PACKAGES = (
 DIFF_LIMIT = 200_000  # characters of an uncommitted change that are kept; its hash covers all of it
 
 
-def packages() -> dict[str, str]:
+@functools.cache
+def packages() -> Mapping[str, str]:
     """Return the versions of the packages that can change a number; those not installed are left out."""
     found = {}
     for name in PACKAGES:

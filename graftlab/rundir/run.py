@@ -182,9 +182,14 @@ def find(path: Path) -> Run:
     if not run.started:
         inside = (path.parent / "config.yaml").is_file()
         hint = f" Did you mean {path.parent}?" if inside else ""
-        raise ConfigError(f"{path} is no run directory: it has no config.yaml.{hint}")
+        raise ConfigError(
+            f"{path} is no run directory: it has no config.yaml.{hint}", kind="no_run"
+        )
     if not run.environment.is_file() or not (run.adapter.is_dir() or run.finished):
-        raise ConfigError(f"{path} has no adapter yet. Finish it with `graftlab resume {path}`.")
+        raise ConfigError(
+            f"{path} has no adapter yet. Finish it with `graftlab resume {path}`.",
+            kind="not_finished",
+        )
     return run
 
 

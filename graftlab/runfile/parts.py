@@ -101,7 +101,7 @@ def hooks(document: Document, problems: Problems, finished: bool) -> tuple[Part[
             )
         elif values["name"] in found:
             said = f"hooks.{number}: {values['name']!r} is there already: each hook once."
-            problems.say(document.place(*where), said)
+            problems.say(document.place(*where), said, kind="twice")
         elif finished and values["name"] not in registry.names("hooks"):
             continue
         elif part := _part("hooks", values, where, document, problems):

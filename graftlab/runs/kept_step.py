@@ -27,7 +27,7 @@ def find(path: Path, step: int) -> Run:
     """
     run = Run(path)
     if not run.started:
-        raise ConfigError(f"{path} is no run directory: it has no config.yaml.")
+        raise ConfigError(f"{path} is no run directory: it has no config.yaml.", kind="no_run")
     kept = checkpoint.steps(run.checkpoints)
     if step not in kept:
         known = ", ".join(map(str, kept)) or "none"

@@ -31,7 +31,8 @@ def settings(file: RunFile) -> Config:
     if not isinstance(config, Config) or not file.method.config.llm:
         raise ConfigError(
             f"the method {file.method.name!r} of this run file plugs in no layer of a large model, so "
-            f"there is none to select. Choose method pifi, with an llm."
+            f"there is none to select. Choose method pifi, with an llm.",
+            kind="no_layer",
         )
     return config
 

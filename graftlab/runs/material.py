@@ -93,7 +93,8 @@ def read_again(file: RunFile, run: Run) -> Data:
     if data.record.get("fingerprint") != before:
         raise DataError(
             f"the task's data have changed since {run.path} was trained "
-            f"(fingerprint {data.record.get('fingerprint')}, was {before}). Put them back."
+            f"(fingerprint {data.record.get('fingerprint')}, was {before}). Put them back.",
+            kind="changed",
         )
     return data
 

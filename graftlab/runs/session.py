@@ -61,7 +61,7 @@ def resume(path: Path, options: Options = DEFAULT) -> Run:
     found = Run(path)
     with processes.together():
         if not found.started:
-            raise ConfigError(f"{path} is no run directory: it has no config.yaml.")
+            raise ConfigError(f"{path} is no run directory: it has no config.yaml.", kind="no_run")
         if processes.on_main(lambda: found.finished):
             log.info("%s is finished already; run its config.yaml anew to train longer", path)
         else:

@@ -93,7 +93,8 @@ def started(path: Path) -> Run:
         hint = f" Did you mean {close!r}?" if close else ""
         raise ConfigError(
             f"{path} is no run directory: it has no config.yaml.{hint} "
-            f"All in a folder: `graftlab list runs --runs DIR`."
+            f"All in a folder: `graftlab list runs --runs DIR`.",
+            kind="no_run",
         )
     return run
 

@@ -49,7 +49,8 @@ def choose(
     if not defined_L.any():
         raise DataError(
             f"no layer can be chosen: at each of {len(layers)} one of {', '.join(counting)} is "
-            f"undefined. See layer_scores.csv."
+            f"undefined. See layer_scores.csv.",
+            kind="undefined",
         )
     mixed_BL = np.full(next(iter(scores.values())).shape, np.nan)
     mixed_BL[:, defined_L] = sum(

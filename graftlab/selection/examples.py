@@ -46,12 +46,14 @@ def draw(labels: "Integers", classes: Sequence[str], config: Config) -> "Integer
     if few := [f"{classes[c]!r} ({n})" for c, n in enumerate(counts) if n < config.folds]:
         raise DataError(
             f"method.selection.folds is {config.folds}, but of these classes there are fewer training "
-            f"examples: {', '.join(few)}. Use fewer folds, or give more data."
+            f"examples: {', '.join(few)}. Use fewer folds, or give more data.",
+            kind="too_few",
         )
     if config.samples < config.folds * len(classes):
         raise ConfigError(
             f"method.selection.samples is {config.samples}; with {len(classes)} classes and "
-            f"{config.folds} folds, {config.folds * len(classes)} are needed at least."
+            f"{config.folds} folds, {config.folds * len(classes)} are needed at least.",
+            kind="too_few",
         )
     quotas = _quotas(counts, config.samples)
     chosen = [

@@ -64,7 +64,8 @@ def scored_layers(config: Config, num_layers: int) -> list[int]:
     if wrong := [layer for layer in config.layers if layer >= num_layers]:
         raise ConfigError(
             f"method.selection.layers: there is no layer {wrong[0]}; the model has layers 0 to "
-            f"{num_layers - 1}."
+            f"{num_layers - 1}.",
+            kind="out_of_range",
         )
     return list(config.layers) or list(range(num_layers))
 

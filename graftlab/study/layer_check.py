@@ -130,7 +130,8 @@ def refuse_few(plan: Plan, count: int | None) -> None:
     """
     if any(number is not None and number < 3 for number in (count, plan.subset)):
         raise ConfigError(
-            "the check ranks layers: three are wanted at least, to choose from and to train at."
+            "the check ranks layers: three are wanted at least, to choose from and to train at.",
+            kind="too_few",
         )
 
 

@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from graftlab.contracts import Batch
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, wrong
 from graftlab.tasks._outputs import UNKNOWN
 
 if TYPE_CHECKING:
@@ -132,17 +132,15 @@ def isolation(model: "nn.Module") -> Isolation:
     if next(model.parameters()).is_meta:
         return "positions"
     if config._attn_implementation not in KERNELS:
-        raise ConfigError(
+        raise _refused(
             f"task.packing: examples in one row are kept apart with backbone.attention "
             f"{' or '.join(KERNELS)}, not with {config._attn_implementation}. Choose one of them, or set "
             f"task.packing: none."
         )
     if name in SHORT_TABLES:
-        raise ConfigError(
-            f"task.packing: {name} models take no row longer than an example. {INSTEAD}"
-        )
+        raise _refused(f"task.packing: {name} models take no row longer than an example. {INSTEAD}")
     if "position_ids" not in inspect.signature(model.forward).parameters:
-        raise ConfigError(
+        raise _refused(
             f"task.packing: {name} models take no position_ids, by which examples in one row are kept "
             f"apart. {INSTEAD}"
         )
@@ -150,10 +148,14 @@ def isolation(model: "nn.Module") -> Isolation:
         return "positions"
     if not _has_window(config) and _keeps_apart(model, "mask"):
         return "mask"
-    raise ConfigError(
+    raise _refused(
         f"task.packing: {name} models let examples in one row see each other, or lose their place. "
         f"{INSTEAD}"
     )
+
+
+def _refused(said: str) -> ConfigError:
+    return ConfigError(wrong(("task", "packing"), said, kind="conflict"))
 
 
 def _has_window(config: object) -> bool:

@@ -184,7 +184,7 @@ def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[R
             place = in_row(where, index)
             raise DataError(f"{reason}.", place=place, kind="unusable") from None
     if not result:
-        raise DataError(f"{where} has no rows.")
+        raise DataError(f"{where} has no rows.", kind="empty")
     return result
 
 

@@ -150,7 +150,8 @@ def save(
             raise DiskError(
                 f"cannot write the checkpoint of step {step} in {folder}: {error}. "
                 f"{files.trouble(error) or 'Look at the folder'}, then go on with "
-                f"`graftlab resume`; the checkpoints before it are untouched."
+                f"`graftlab resume`; the checkpoints before it are untouched.",
+                kind="unwritable",
             ) from error
         raise
     return target
@@ -310,7 +311,8 @@ def check_room(folder: Path, size: int, keep: int) -> None:
     if free < size:
         raise DiskError(
             f"{folder} has {free / 2**20:.0f} MiB left; one checkpoint takes {size / 2**20:.0f} MiB. "
-            f"Free some room, or set paths.runs to another disk."
+            f"Free some room, or set paths.runs to another disk.",
+            kind="disk_full",
         )
     if free < (keep + 2) * size:
         log.warning(

@@ -117,9 +117,9 @@ def best_by(config: Config, metrics: Sequence[str]) -> str:
     known = (*metrics, "loss")
     found = config.best_by or metrics[0]
     if found not in known:
-        raise ConfigError(
-            f"training.best_by: {unknown('metric of this task', found, known)} Add it to task.metrics."
-        )
+        said = f"training.best_by: {unknown('metric of this task', found, known)} Add it to task.metrics."
+        key = ("training", "best_by")
+        raise ConfigError(wrong(key, said, kind="unknown", given=found, allowed=list(known)))
     return found
 
 
@@ -130,14 +130,19 @@ def num_steps(config: Config, examples: int) -> int:
         ConfigError: the batch is larger than the training split, or the warm-up longer than the run.
     """
     if config.batch_size > examples:
-        raise ConfigError(
+        said = (
             f"training.batch_size is {config.batch_size}, but there are only {examples} training "
             f"examples. Set it to at most {examples}."
         )
+        raise ConfigError(
+            wrong(("training", "batch_size"), said, kind="conflict", allowed=examples)
+        )
     steps = config.max_steps or math.ceil(config.epochs * math.ceil(examples / config.batch_size))
     if warmup_steps(config.schedule, steps) > steps:
-        raise ConfigError(
+        said = (
             f"training.schedule.warmup ({config.schedule.warmup:g} steps) is longer than the run "
             f"({steps} steps)."
         )
+        key = ("training", "schedule", "warmup")
+        raise ConfigError(wrong(key, said, kind="conflict", allowed=steps))
     return steps

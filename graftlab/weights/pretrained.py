@@ -162,7 +162,10 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
         return Located(source, folder, None, hash_weights(folder) if weights else {}, notes)
     hub_id = aliases(model).get(model, {"id": model})["id"]
     if hub_id is None:
-        raise ModelError(f"{model} is made on the spot: it is a backbone.kind, and has no files.")
+        raise ModelError(
+            f"{model} is made on the spot: it is a backbone.kind, and has no files.",
+            kind="no_files",
+        )
     if not _is_hub_id(hub_id):
         raise ModelError(_not_found(model))
     try:
@@ -263,10 +266,15 @@ def hash_weights(folder: Path) -> dict[str, str]:
     if index.is_file() and not (folder / "model.safetensors").is_file():
         wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         if missing := sorted(wanted - {path.name for path in files}):
-            raise ModelError(f"{folder} lacks {', '.join(missing)}, which {index.name} names")
+            raise ModelError(
+                f"{folder} lacks {', '.join(missing)}, which {index.name} names", kind="missing"
+            )
     if not files:
         refuse_pickles(str(folder), (path.name for path in folder.iterdir()))
-        raise ModelError(f"{folder} holds no weights: neither model.safetensors nor its shards")
+        raise ModelError(
+            f"{folder} holds no weights: neither model.safetensors nor its shards",
+            kind="no_weights",
+        )
     return {path.name: _checked_hash(path) for path in files}
 
 
@@ -283,14 +291,16 @@ def _checked_hash(path: Path) -> str:
             ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(
-                f"{path} is damaged: it has no safetensors header. {advice}"
+                f"{path} is damaged: it has no safetensors header. {advice}", kind="damaged"
             ) from error
         expected, actual = 8 + length + max(ends, default=0), path.stat().st_size
         if expected != actual:
-            raise ModelError(f"{path} is damaged: {actual} bytes instead of {expected}. {advice}")
+            raise ModelError(
+                f"{path} is damaged: {actual} bytes instead of {expected}. {advice}", kind="damaged"
+            )
         stream.seek(0)
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     blob = path.name
     if re.fullmatch(r"[0-9a-f]{64}", blob) and blob != sha256:
-        raise ModelError(f"{path} is damaged: its sha256 is {sha256}. {advice}")
+        raise ModelError(f"{path} is damaged: its sha256 is {sha256}. {advice}", kind="damaged")
     return sha256

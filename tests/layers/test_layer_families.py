@@ -51,6 +51,7 @@ def opened(request, tmp_path_factory):
     return whole, layers.open(folder)
 
 
+@pytest.mark.quick("llama*", "gpt2", "gemma2", "mixtral")
 def test_every_layer_is_the_whole_models(opened):
     whole, checkpoint = opened
     ids = torch.randint(3, 60, (3, NUM_TOKENS), generator=torch.Generator().manual_seed(1))
@@ -65,6 +66,7 @@ def test_every_layer_is_the_whole_models(opened):
                 assert_close(layer(before, mask), after)
 
 
+@pytest.mark.quick("llama*", "gpt2", "gemma2", "mixtral")
 def test_embedding_and_layers_in_turn_give_the_whole_models_hidden_states(opened):
     whole, checkpoint = opened
     ids = torch.randint(3, 60, (3, NUM_TOKENS), generator=torch.Generator().manual_seed(2))
@@ -78,6 +80,7 @@ def test_embedding_and_layers_in_turn_give_the_whole_models_hidden_states(opened
             assert_close(hidden, after)
 
 
+@pytest.mark.quick("llama*", "gpt2", "gemma2", "mixtral")
 def test_one_token_needs_no_more_than_pooled_mode_reads(opened):
     _, checkpoint = opened
     vectors = torch.randn(5, checkpoint.hidden_size, generator=torch.Generator().manual_seed(3))

@@ -18,6 +18,7 @@ def ranks(attached, family, num_steps):
     return seen
 
 
+@pytest.mark.quick("1", "2", "6")
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 6, 40])
 def test_the_rank_falls_to_its_target_in_runs_of_any_length(encoder, num_steps):
     setting = rig.setting(encoder)

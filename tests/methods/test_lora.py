@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults import fault
 from pydantic import ValidationError
 
 from graftlab.adapters import files, low_rank
@@ -37,6 +38,7 @@ def test_the_correction_is_scaled_as_in_the_papers(attach, rslora, expected):
     assert down.shape == (4, 32)
 
 
+@pytest.mark.quick("pissa", "gaussian")
 @pytest.mark.parametrize("init", ["gaussian", "orthogonal", "pissa", "olora", "eva"])
 def test_every_start_is_the_backbone_trains_saves_and_turns_off(attach, encoder, init, tmp_path):
     attached = attach("lora", init=init, rank=4)
@@ -54,6 +56,7 @@ def test_every_start_is_the_backbone_trains_saves_and_turns_off(attach, encoder,
             assert torch.equal(rig.outputs(model, encoder), plain)
 
 
+@pytest.mark.quick("pissa")
 @pytest.mark.parametrize("init", ["orthogonal", "pissa", "olora", "eva"])
 def test_a_resumed_run_computes_no_start_again(attach, encoder, init, monkeypatch):
     config = lora.Config(init=init, rank=4)
@@ -72,6 +75,7 @@ def test_a_resumed_run_computes_no_start_again(attach, encoder, init, monkeypatc
     assert files.config_dict(second.model) == files.config_dict(first.model)
 
 
+@pytest.mark.slow
 def test_eva_shares_out_as_many_ranks_as_there_were(attach):
     attached = attach("lora", init="eva", rank=4)
     config = attached.model.peft_config["default"]
@@ -112,7 +116,7 @@ def test_one_lost_name_among_several_is_refused_too(attach):
 
 
 def test_a_regex_that_is_none_is_refused(attach):
-    with pytest.raises(ConfigError, match="not a regular expression"):
+    with pytest.raises(ConfigError, check=fault("not_allowed")):
         attach("lora", targets="(query")
 
 
@@ -169,14 +173,12 @@ def test_start_from_without_the_head_begins_with_a_new_one(attach, encoder, tmp_
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"rank": 4}, "r 8.*has 4"), ({"init": "pissa"}, "trained from another start")],
+    ("settings", "kind"),
+    [({"rank": 4}, "refused"), ({"init": "pissa"}, "other_start")],
 )
-def test_start_from_another_kind_of_adapter_is_refused(
-    attach, encoder, tmp_path, settings, message
-):
+def test_start_from_another_kind_of_adapter_is_refused(attach, encoder, tmp_path, settings, kind):
     lora.save(attach("lora").model, tmp_path)
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError, check=fault(kind)):
         attach("lora", start_from=tmp_path, **settings)
 
 
@@ -190,7 +192,7 @@ def test_start_from_an_adapter_of_another_backbone_is_refused_by_hash_or_else_by
 
     theirs = {"source": "one", "sha256": {"a": "1"}}
     lora.save(lora.attach(backbone(**theirs), lora.Config(), setting).model, tmp_path / "adapter")
-    with pytest.raises(ModelError, match="was trained on one, but this run's backbone is two"):
+    with pytest.raises(ModelError, check=fault("other_backbone")):
         lora.attach(backbone(source="two", sha256={"a": "1"}), config, setting)
     lora.attach(backbone(source="one", sha256={"a": "1"}), config, setting)
     (tmp_path / "environment.json").write_text(json.dumps({"backbone": theirs}))
@@ -213,7 +215,7 @@ def test_a_pickled_adapter_is_refused(encoder, tmp_path):
 
 def test_an_adapter_of_another_backbone_is_refused(attach, tmp_path):
     lora.save(attach("lora").model, tmp_path)
-    with pytest.raises(ModelError, match="does not fit"):
+    with pytest.raises(ModelError, check=fault("misfit")):
         lora.load(rig.backbone(rig.FAMILIES["decoder"]), lora.Config(), tmp_path)
 
 
@@ -221,7 +223,7 @@ def test_a_truncated_adapter_is_refused(attach, encoder, tmp_path: Path):
     lora.save(attach("lora").model, tmp_path)
     weights = tmp_path / files.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, check=fault("unreadable")):
         lora.load(rig.backbone(encoder), lora.Config(), tmp_path)
 
 

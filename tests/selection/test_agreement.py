@@ -9,6 +9,7 @@ from scipy.stats import permutation_test, spearmanr
 from graftlab.selection.agreement import Regret, agreement, regret, statement
 
 
+@pytest.mark.quick("?-4", "0-6")
 @pytest.mark.parametrize("count", [4, 6, 7])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_correlation_and_its_exact_p_value_are_scipys(count, seed):

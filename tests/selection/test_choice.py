@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from faults import fault
 from pydantic import ValidationError
 
 from graftlab.errors import ConfigError, DataError
@@ -67,7 +68,7 @@ def test_a_layer_where_a_counted_score_is_undefined_is_left_out_and_told():
     assert (found.layer, found.left_out) == (0, (1,))
     assert np.isnan(found.combined[0, 1])
     assert "1 of 3" in statement(found, 3, 3, config)
-    with pytest.raises(DataError, match="no layer can be chosen"):
+    with pytest.raises(DataError, check=fault("undefined")):
         choose([0], scores(probe=[np.nan]), 3, config)
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from faults import fault
 from plugged_models import NUM_LAYERS, write_run
 from typer.testing import CliRunner
 
@@ -26,6 +27,7 @@ def checked(tmp_path_factory):
     return folder, command, invoke(*command)
 
 
+@pytest.mark.slow
 def test_with_json_the_selection_is_one_object(checked):
     folder, _, result = checked
     assert result.exit_code == 0, result.output
@@ -34,6 +36,7 @@ def test_with_json_the_selection_is_one_object(checked):
     assert found["best_llm_layer"] in range(NUM_LAYERS)
 
 
+@pytest.mark.slow
 def test_the_check_trains_at_every_layer_and_compares_ranks(checked):
     folder, _, result = checked
     found = json.loads(result.stdout)
@@ -60,6 +63,7 @@ def test_the_check_trains_at_every_layer_and_compares_ranks(checked):
     assert json.loads((folder / "out" / "check.json").read_text()) == check
 
 
+@pytest.mark.slow
 def test_a_second_check_repeats_no_run(checked):
     folder, command, first = checked
     runs = sorted((folder / "out" / "check" / "runs").glob("*/result.json"))
@@ -69,6 +73,7 @@ def test_a_second_check_repeats_no_run(checked):
     assert [path.stat().st_mtime_ns for path in runs] == before
 
 
+@pytest.mark.slow
 def test_the_table_says_what_is_chosen_and_how_sure_that_is(checked):
     folder, _, result = checked
     found = json.loads(result.stdout)
@@ -108,13 +113,15 @@ def test_a_subset_is_drawn_by_the_seed_and_has_the_chosen_and_the_last_layer():
 
 def test_fewer_than_three_layers_are_not_ranked():
     for count, subset in ((2, None), (9, 2)):
-        with pytest.raises(ConfigError, match="three are wanted"):
+        with pytest.raises(ConfigError, check=fault("too_few")):
             layer_check.layers(selection(count), layer_check.Plan(10, subset, 0))
 
 
 def test_what_the_check_cannot_use_is_refused_before_anything_is_trained(tmp_path):
     path = write_run(tmp_path)
-    result = invoke("select", path, "--layers", "0,1", "--check", "--out", tmp_path / "out")
+    out = tmp_path / "out"
+    result = invoke("select", path, "--layers", "0,1", "--check", "--out", out, "--json")
     assert result.exit_code == 2
-    assert "three are wanted" in result.stderr
+    [problem] = json.loads(result.stdout)["error"]["problems"]
+    assert problem["kind"] == "too_few"
     assert not (tmp_path / "out").exists()

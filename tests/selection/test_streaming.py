@@ -40,6 +40,7 @@ def whole(folder, text):
     return [state.numpy() for state in states]
 
 
+@pytest.mark.quick("mean")
 @pytest.mark.parametrize("pooling", ["mean", "first", "last"])
 def test_streamed_states_are_those_of_the_whole_model(folder, tokens, tmp_path, pooling):
     stream = Stream(layers.open(str(folder)), tokens, tmp_path, pooling=pooling)

@@ -95,6 +95,7 @@ CONTEXT = {  # the column that is cut, and the prompt with what is left of it
 }
 
 
+@pytest.mark.quick("question_answer-*")
 @pytest.mark.parametrize("name", AWKWARD)
 @pytest.mark.parametrize("template", FORMS)
 def test_an_awkward_row_becomes_the_tokens_written_by_hand(template: Any, name: str) -> None:
@@ -152,6 +153,7 @@ def turns(*said: str, role: str = "role", content: str = "content") -> list[dict
     return [{role: names[i % 2], content: text} for i, text in enumerate(said)]
 
 
+@pytest.mark.quick("*-messages-rendered")
 @pytest.mark.parametrize("template", [CHAT, MARKED], ids=["rendered", "generation"])
 @pytest.mark.parametrize("layout", ["messages", "ShareGPT"])
 @pytest.mark.parametrize("name", AWKWARD)

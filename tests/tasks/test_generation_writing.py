@@ -93,6 +93,7 @@ def plain_greedy(model: Any, tokenizer: Any, text: str, count: int) -> str:
     return said
 
 
+@pytest.mark.quick("lora")
 @pytest.mark.parametrize("method", ["none", *METHODS])
 def test_greedy_answers_are_those_of_a_plain_loop_whatever_the_batch(method: str) -> None:
     owner = backbone()
@@ -220,6 +221,7 @@ def test_the_loss_and_its_gradient_are_those_of_torch(smoothing: float, dtype: t
     torch.testing.assert_close(one, other, rtol=bound, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_has_the_same_loss() -> None:
     owner = backbone()
     task = task_of(owner)

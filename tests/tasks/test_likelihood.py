@@ -75,6 +75,7 @@ def predictions(task: Any, model: Any) -> list[dict[str, Any]]:
         return task.predict(model, task.batch("train", range(task.size("train")), None))
 
 
+@pytest.mark.quick("real_backbone-none", "tiny_backbone-*")
 @pytest.mark.parametrize("normalise", ["none", "tokens", "characters"])
 @pytest.mark.parametrize("make", [tiny_backbone, real_backbone])
 def test_likelihoods_are_those_of_each_choice_alone(make: Any, normalise: str) -> None:

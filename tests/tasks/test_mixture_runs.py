@@ -64,6 +64,7 @@ def whole(folder):
     return session.run(run_file(folder), folder / "whole", options=OPTIONS)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_never_killed(folder, whole):
     """A kill within a logging interval, so that the tasks' sums are part of what is restored."""
     path = folder / "killed"

@@ -116,6 +116,7 @@ def test_the_row_of_the_hub_becomes_a_prompt_and_a_reference(name: str, tmp_path
     assert templates.fill(used, found["fields"]) == prompt
 
 
+@pytest.mark.quick("alpaca")
 @pytest.mark.parametrize("name", ROWS)
 def test_real_rows_are_read(name: str, tmp_path: Path) -> None:
     folder = SHARED / SHARED_NAMES.get(name, name)

@@ -255,6 +255,7 @@ def steps(run):
     return sorted(path.name for path in run.checkpoints.glob("step-*"))
 
 
+@pytest.mark.slow
 def test_checkpoints_come_as_often_and_stay_as_long_as_said(tmp_path):
     last = {"evaluate_every": 0, "save_every": 2}
     every_two = steps(run(tmp_path / "a", last))
@@ -280,6 +281,7 @@ def test_best_by_and_select_choose_the_adapter(tmp_path):
     assert last["selected_step"] == 6
 
 
+@pytest.mark.slow
 def test_workers_are_processes(tmp_path, monkeypatch):
     import multiprocessing.process as process
 
@@ -290,6 +292,7 @@ def test_workers_are_processes(tmp_path, monkeypatch):
     assert len(started) == 2
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_is_on_in_the_model(tmp_path, monkeypatch):
     import transformers.modeling_utils
 

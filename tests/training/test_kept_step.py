@@ -43,6 +43,7 @@ def recorded(run, step):
     )
 
 
+@pytest.mark.quick("adalora-*")
 @pytest.mark.parametrize("step", [4, 8, 12])
 def test_its_scores_are_those_that_the_run_recorded(run, step):
     adapted = graftlab.load(run.path, "cpu", step=step)
@@ -52,18 +53,21 @@ def test_its_scores_are_those_that_the_run_recorded(run, step):
         assert score.value == recorded(run, step)[f"validation/{name}"]
 
 
+@pytest.mark.quick("adalora")
 def test_a_kept_step_is_another_model_than_the_last_one(run):
     [early] = inference.load(run.path, "cpu", 2).predict("fine glad")
     [late] = inference.load(run.path, "cpu", 12).predict("fine glad")
     assert early["probabilities"] != late["probabilities"]
 
 
+@pytest.mark.quick("adalora")
 def test_a_step_that_is_not_kept_is_refused_with_those_that_are(run):
     with pytest.raises(ConfigError) as caught:
         inference.load(run.path, "cpu", 5)
     assert "0, 2, 4, 6, 8, 10, 12" in str(caught.value)
 
 
+@pytest.mark.quick("adalora")
 def test_the_commands_take_the_step_and_keep_its_predictions_apart(run):
     before = run.predictions("validation").read_bytes()
     said = invoke("evaluate", run.path, "--split", "validation", "--step", 4, "--json")

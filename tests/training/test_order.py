@@ -179,6 +179,7 @@ def test_the_examples_of_the_first_steps_are_counted_over_epochs():
     assert [order.epoch(step) for step in (1, 3, 4, 6, 7)] == [0, 0, 1, 1, 2]
 
 
+@pytest.mark.quick("0")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_make_the_batches_of_the_step_also_after_a_restart(workers):
     order = Order(np.arange(1, 24), 5, 7)

@@ -52,6 +52,7 @@ def test_what_the_walk_names_is_there(name):
     assert found(name) is not None
 
 
+@pytest.mark.slow
 def test_a_run_passes_through_what_the_walk_names(tmp_path):
     entered = set()
 

@@ -184,7 +184,8 @@ def _report(model: "PeftModel", config: Config) -> None:
     if own and config.switch_method == "none" and config.mode in ("seq2par", "dynamic"):
         raise ConfigError(
             f"method.switch_method none keeps A as it is, but {own[0]} is not square: its A does not fit "
-            "the layer's input. Set method.nonsquare: parallel, or another switch_method."
+            "the layer's input. Set method.nonsquare: parallel, or another switch_method.",
+            kind="not_square",
         )
     after = sum(config.rank * (m.in_features + m.out_features) for m in found.values())
     now = sum(

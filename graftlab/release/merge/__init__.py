@@ -60,7 +60,8 @@ def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> dic
             partial.rename(kept)
             raise ModelError(
                 f"the merged model does not do what {run} does: {'; '.join(certificate['problems'])}. It is "
-                f"in {kept}, with {CERTIFICATE}, and not in {out}."
+                f"in {kept}, with {CERTIFICATE}, and not in {out}.",
+                kind="not_equal",
             )
     return certificate
 
@@ -92,7 +93,8 @@ def _refuse(run: Path) -> None:
     if isinstance(mergeable, Excused):
         raise ConfigError(
             f"the method {method.name!r} cannot be merged: {mergeable.reason}. Use the run itself, with "
-            f"`graftlab predict {run}`."
+            f"`graftlab predict {run}`.",
+            kind="not_mergeable",
         )
 
 

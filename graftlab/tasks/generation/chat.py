@@ -51,7 +51,8 @@ def template_of(tokenizer: Any, file: Path | None) -> str:
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError(
             "the backbone's tokenizer has no chat template. Give one as task.chat_template_file, take an "
-            "instruction-tuned backbone, or use task.prompt and task.completion."
+            "instruction-tuned backbone, or use task.prompt and task.completion.",
+            kind="no_template",
         )
     found: str = tokenizer.get_chat_template()
     return found

@@ -40,7 +40,7 @@ def read_inputs(
         for (index, _), row in zip(mine, _read(config, name, mine, where), strict=True):
             found[index] = {**row, "index": index, "task": name}
     if not found:
-        raise DataError(f"{where} has no rows.")
+        raise DataError(f"{where} has no rows.", kind="empty")
     return [found[index] for index in sorted(found)]
 
 

@@ -151,7 +151,9 @@ def refuse_without_attention(skeleton: Skeleton, index: int, where: str) -> None
     indices = range(len(skeleton.layers))
     known = [str(i) for i in indices if _instead_of_attention(skeleton, i) is None]
     advice = f"Layers with attention: {', '.join(known)}." if known else DECODERS_ONLY
-    raise ModelError(f"layer {index} of {where} is no attention but {other}. {advice}")
+    raise ModelError(
+        f"layer {index} of {where} is no attention but {other}. {advice}", kind="no_attention"
+    )
 
 
 def _instead_of_attention(skeleton: Skeleton, index: int) -> str | None:

@@ -218,7 +218,8 @@ class Checkpoint:
         if not -self.num_layers <= index < self.num_layers:
             raise ModelError(
                 f"{self.source} has no layer {index}: it has layers 0 to {self.num_layers - 1} "
-                f"(-1 is the last)."
+                f"(-1 is the last).",
+                kind="out_of_range",
             )
         return index % self.num_layers
 
@@ -242,7 +243,8 @@ class Checkpoint:
         elif lost:
             raise ModelError(
                 f"layer {index} of {self.source} is not whole: {len(lost)} of its {len(names)} tensors "
-                f"are missing, {lost[0]} first."
+                f"are missing, {lost[0]} first.",
+                kind="incomplete",
             )
         for name in names:
             shape = tuple(wanted[name].shape) if name in wanted else None
@@ -261,7 +263,8 @@ class Checkpoint:
         if not found:
             raise ModelError(
                 f"{self.source} has no tensors of layers ({place}...): its checkpoint holds "
-                f"{len(self._table.file_of)} other tensors. Give the folder or hub id of the whole model."
+                f"{len(self._table.file_of)} other tensors. Give the folder or hub id of the whole model.",
+                kind="no_layers",
             )
         return max(found, key=lambda prefix: found[prefix])
 
@@ -269,7 +272,8 @@ class Checkpoint:
 def _check(entry: Entry, shape: tuple[int, ...] | None, source: str) -> None:
     if entry.dtype not in FLOATS:
         raise ModelError(
-            f"{source} is quantized: {entry.name} is stored as {entry.dtype}. {UNQUANTIZED}"
+            f"{source} is quantized: {entry.name} is stored as {entry.dtype}. {UNQUANTIZED}",
+            kind="quantized",
         )
     if shape is not None and entry.shape != shape:
         raise ModelError(

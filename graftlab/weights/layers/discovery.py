@@ -40,7 +40,8 @@ def open(
         if revision not in (None, local.revision):
             raise ModelError(
                 f"{model} is a folder, whose revision is {local.revision} (sha256 over {local.index} or "
-                f"its header), not {revision}. Put that checkpoint back, or give no revision."
+                f"its header), not {revision}. Put that checkpoint back, or give no revision.",
+                kind="other_revision",
             )
         return Checkpoint(local, _read_config(local))
     _refuse_what_is_no_hub_id(model, folder)
@@ -95,7 +96,9 @@ def _refuse_what_is_no_hub_id(model: str, folder: Path) -> None:
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     if (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{folder} is an adapter. Name the model that it was trained on.")
+        raise ModelError(
+            f"{folder} is an adapter. Name the model that it was trained on.", kind="adapter"
+        )
     if folder.is_dir():
         raise ModelError(
             f"the folder {folder} has no config.json: it holds no model of transformers"
@@ -107,7 +110,9 @@ def _refuse_what_is_no_hub_id(model: str, folder: Path) -> None:
     try:
         validate_repo_id(model)
     except HFValidationError as error:
-        raise ModelError(f"{model!r}: there is no such folder, and no hub id looks so.") from error
+        raise ModelError(
+            f"{model!r}: there is no such folder, and no hub id looks so.", kind="unknown"
+        ) from error
 
 
 def _read_config(source: Source) -> Any:
@@ -125,7 +130,8 @@ def _read_config(source: Source) -> Any:
     except (ValueError, OSError, KeyError, AttributeError) as error:
         if "trust_remote_code" in str(error):  # a plain ValueError of transformers
             raise Refused(
-                f"{source.name} needs code of its own (auto_map in its config.json), which is not run."
+                f"{source.name} needs code of its own (auto_map in its config.json), which is not run.",
+                kind="foreign_code",
             ) from error
         raise ModelError(f"{source.name}: config.json cannot be used: {error}") from error
     return config.get_text_config(decoder=True)

@@ -50,7 +50,8 @@ def fill(
     if wrong:
         raise ModelError(
             f"layer {index} of {where} is not whole: {len(wrong)} tensors are missing or of another "
-            f"shape than config.json says, {min(wrong)} first."
+            f"shape than config.json says, {min(wrong)} first.",
+            kind="incomplete",
         )
 
 

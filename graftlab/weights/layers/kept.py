@@ -40,7 +40,8 @@ class Kept:
             yield hashed
         if (sha256 := hashed.sha256.hexdigest()) != path.suffix[1:]:
             raise ModelError(
-                f"{path} is damaged: its sha256 is {sha256}. Delete it: it is fetched again."
+                f"{path} is damaged: its sha256 is {sha256}. Delete it: it is fetched again.",
+                kind="damaged",
             )
 
     @contextlib.contextmanager

@@ -106,7 +106,8 @@ class Answer:
         )
         if said and int(said[2]) < self._stop:  # 416, or less than was asked for
             raise ModelError(
-                f"{self._where()} is damaged: {said[2]} bytes instead of at least {self._stop}"
+                f"{self._where()} is damaged: {said[2]} bytes instead of at least {self._stop}",
+                kind="damaged",
             )
         if response.status_code >= 400:
             response.read()

@@ -106,7 +106,8 @@ class FileStream:
             got = self._file.readinto(view[done:])
             if not got:
                 raise ModelError(
-                    f"{self._file.name} is damaged: it ends {len(view) - done} bytes too early. {AGAIN}"
+                    f"{self._file.name} is damaged: it ends {len(view) - done} bytes too early. {AGAIN}",
+                    kind="damaged",
                 )
             self._counter.add(got)
             done += got
@@ -142,13 +143,18 @@ def header_length(first: bytes | bytearray, size: int, where: str) -> int:
         ModelError: they are not the beginning of such a file.
     """
     if size < 8:
-        raise ModelError(f"{where} is damaged: {size} bytes are no safetensors file. {AGAIN}")
+        raise ModelError(
+            f"{where} is damaged: {size} bytes are no safetensors file. {AGAIN}", kind="damaged"
+        )
     length = int.from_bytes(first, "little")
     if length > MAX_HEADER:
-        raise ModelError(f"{where} is damaged: it has no safetensors header. {AGAIN}")
+        raise ModelError(
+            f"{where} is damaged: it has no safetensors header. {AGAIN}", kind="damaged"
+        )
     if 8 + length > size:
         raise ModelError(
-            f"{where} is damaged: {size} bytes instead of more than {8 + length}. {AGAIN}"
+            f"{where} is damaged: {size} bytes instead of more than {8 + length}. {AGAIN}",
+            kind="damaged",
         )
     return length
 
@@ -181,7 +187,9 @@ class Folder:
 
     def header(self, name: str) -> Header:
         if not (self.folder / name).is_file():
-            raise ModelError(f"{self.folder} lacks {name}, which {self.index} names")
+            raise ModelError(
+                f"{self.folder} lacks {name}, which {self.index} names", kind="missing"
+            )
         return read_header(self.folder / name, self._counter)
 
     def stream(
@@ -203,5 +211,6 @@ def find_index(where: str, names: list[str]) -> str:
     refuse_pickles(where, names)
     raise ModelError(
         f"{where} holds no weights: neither {SINGLE} nor {INDEX}. Name the whole model, of which the "
-        f"one layer is read."
+        f"one layer is read.",
+        kind="no_weights",
     )

@@ -69,7 +69,10 @@ class Table:
             raise ModelError(f"the checkpoint {self.source.name} has no tensor {name}")
         file = self.file_of[name]
         if name not in (header := self._header(file)):
-            raise ModelError(f"{self.source.name}: {file} lacks {name}, which {INDEX} says it has")
+            raise ModelError(
+                f"{self.source.name}: {file} lacks {name}, which {INDEX} says it has",
+                kind="missing",
+            )
         return header[name]
 
     def _header(self, file: str) -> dict[str, Entry]:
@@ -189,9 +192,14 @@ def _read_index(source: Source) -> dict[str, str]:
         found = json.loads(source.text(INDEX))["weight_map"]
         file_of = {str(name): str(file) for name, file in found.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{source.name}: {INDEX} is damaged: {error!r}. {AGAIN}") from error
+        raise ModelError(
+            f"{source.name}: {INDEX} is damaged: {error!r}. {AGAIN}", kind="damaged"
+        ) from error
     if outside := sorted(file for file in file_of.values() if Path(file).name != file):
-        raise ModelError(f"{source.name}: {INDEX} names {outside[0]}, which is outside its folder")
+        raise ModelError(
+            f"{source.name}: {INDEX} names {outside[0]}, which is outside its folder",
+            kind="outside",
+        )
     return file_of
 
 
@@ -216,9 +224,11 @@ def _read_header(source: Source, file: str) -> dict[str, Entry]:
         }
         expected = max((entry.stop for entry in entries.values()), default=begin)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{where}: it has no safetensors header. {AGAIN}") from error
+        raise ModelError(
+            f"{where}: it has no safetensors header. {AGAIN}", kind="damaged"
+        ) from error
     if expected != size:
-        raise ModelError(f"{where}: {size} bytes instead of {expected}. {AGAIN}")
+        raise ModelError(f"{where}: {size} bytes instead of {expected}. {AGAIN}", kind="damaged")
     for entry in entries.values():
         width = ITEM_SIZES.get(entry.dtype)
         if width and entry.num_bytes != math.prod(entry.shape) * width:

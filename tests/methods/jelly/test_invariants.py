@@ -221,6 +221,7 @@ def test_a_layer_is_pulled_back_in_blocks_as_in_one(o, dtype):
 # Whole models
 
 
+@pytest.mark.quick("*-bert", "*-llama")
 @every_model
 @pytest.mark.parametrize("method", PRESERVING)
 def test_a_switch_that_keeps_the_function_changes_no_output(make, method):
@@ -233,6 +234,7 @@ def test_a_switch_that_keeps_the_function_changes_no_output(make, method):
     assert largest(outputs(model) - before) <= EXACT
 
 
+@pytest.mark.quick("bert", "llama")
 @every_model
 def test_after_tip_the_model_is_the_backbone_with_the_trained_head(make):
     backbone = make()
@@ -247,6 +249,7 @@ def test_after_tip_the_model_is_the_backbone_with_the_trained_head(make):
     assert torch.equal(outputs(model), outputs(plain))
 
 
+@pytest.mark.quick("bert", "llama")
 @every_model
 def test_without_a_projection_the_function_jumps(make):
     model = attach(make(), switch_method="none", nonsquare="parallel")
@@ -255,6 +258,7 @@ def test_without_a_projection_the_function_jumps(make):
     assert largest(outputs(model) - before) > 1e-3
 
 
+@pytest.mark.quick("bert", "llama")
 @every_model
 def test_sequential_is_a_change_of_the_weights_by_s_b_a_w(make):
     model = attach(make(), mode="sequential", rank=4, alpha=6.0)
@@ -306,6 +310,7 @@ LORAS = [
 ]
 
 
+@pytest.mark.quick("mode=parallel-*")
 @pytest.mark.parametrize("family", ["encoder", "decoder", "tokens", "vision"])
 @pytest.mark.parametrize("mode", LORAS, ids=lambda m: " ".join(f"{k}={v}" for k, v in m.items()))
 def test_parallel_is_pefts_lora_bit_for_bit_through_training_with_dropout(family, mode):

@@ -106,6 +106,7 @@ CASES = {
 RESUMED = ["dynamic", *(pytest.param(c, marks=pytest.mark.slow) for c in CASES if c != "dynamic")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RESUMED)
 def test_a_run_that_is_resumed_before_at_or_after_the_switch_ends_with_the_same_bytes(
     case, tmp_path
@@ -222,6 +223,7 @@ class Spy(TrainerCallback):
         self.logs.append(dict(logs))
 
 
+@pytest.mark.quick("False")
 @pytest.mark.parametrize("reset", [True, False])
 def test_the_exact_switch_changes_no_weight_and_forgets_the_moments_of_a(reset, tmp_path):
     before, after = Spy(), Spy()
@@ -261,6 +263,7 @@ def test_no_forward_pass_of_a_step_sees_another_mode_than_the_first(tmp_path):
     assert (4, False, False) not in seen
 
 
+@pytest.mark.slow
 def test_learning_rates_rise_again_after_the_switch_and_the_schedule_goes_on(tmp_path):
     plain, ramped = Spy(), Spy()
     for folder, spy, settings in (("a", plain, {}), ("b", ramped, {"rewarmup_steps": 2})):
@@ -285,6 +288,7 @@ def without_dropout(**fields: Any) -> PeftModel:
     return model
 
 
+@pytest.mark.quick("halves-0.0001")
 @pytest.mark.parametrize("clip", [0.0, 1e-4])
 @pytest.mark.parametrize("criterion", ["consecutive", "halves"])
 def test_the_coherence_is_the_cosine_of_gradients_whether_they_are_clipped_or_not(
@@ -326,6 +330,7 @@ def test_the_coherence_is_the_cosine_of_gradients_whether_they_are_clipped_or_no
     assert {step: logged[step] for step in expected} == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_epochs_last_step_is_halved_by_its_own_micro_batches(tmp_path):
     model = without_dropout()
     fields = {"save_strategy": "no", "learning_rate": 0.0, "gradient_accumulation_steps": 4}
@@ -343,6 +348,7 @@ def test_an_epochs_last_step_is_halved_by_its_own_micro_batches(tmp_path):
     assert coherences(made)[2] == pytest.approx(cosine(*halves), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_what_the_switch_did_is_logged_and_trackers_are_told_if_log_is_given(tmp_path):
     probe = rig.batch(FAMILY, seed=9)
     spy, model = Spy(), adapted("seq2par")
@@ -363,6 +369,7 @@ def test_what_the_switch_did_is_logged_and_trackers_are_told_if_log_is_given(tmp
     assert len([row for row in made.state.log_history if "loss" in row]) == STEPS
 
 
+@pytest.mark.slow
 def test_the_probe_moves_nothing(tmp_path):
     ends = []
     for probe in (None, rig.batch(FAMILY, seed=9)):
@@ -375,6 +382,7 @@ def test_the_probe_moves_nothing(tmp_path):
     assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_before_the_switch_is_sequential_again(tmp_path):
     scores = iter([0.1, 0.9, *[0.2] * STEPS])
     model = adapted("seq2par")
@@ -418,6 +426,7 @@ def _names(folder: Path) -> list[str]:
     return list(load_file(folder / "adapter_model.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_run_without_the_callback_is_refused(tmp_path):
     trainer(tmp_path, adapted(), [], save_steps=4).train()
     made = trainer(tmp_path, adapted(), [JellyCallback()])
@@ -425,6 +434,7 @@ def test_a_checkpoint_of_a_run_without_the_callback_is_refused(tmp_path):
         made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
 
+@pytest.mark.slow
 def test_an_adapter_of_another_checkpoint_is_refused(tmp_path):
     trainer(tmp_path, adapted("seq2par"), [JellyCallback(**SEQ2PAR)], save_steps=3).train()
     file = "adapter_model.safetensors"
@@ -434,6 +444,7 @@ def test_an_adapter_of_another_checkpoint_is_refused(tmp_path):
         made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_when_a_run_is_resumed(tmp_path):
     trainer(tmp_path, adapted(), [JellyCallback(drop_ratio=0.1)], save_steps=4).train()
     made = trainer(tmp_path, adapted(), [JellyCallback()])
@@ -441,6 +452,7 @@ def test_other_settings_are_refused_when_a_run_is_resumed(tmp_path):
         made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
 
+@pytest.mark.slow
 def test_a_callback_that_the_trainer_restores_itself_resumes_too_or_says_what_it_has_lost(tmp_path):
     probe = rig.batch(FAMILY)
     fields = {"save_steps": 4, "restore_callback_states_from_checkpoint": True}
@@ -458,6 +470,7 @@ def test_a_callback_that_the_trainer_restores_itself_resumes_too_or_says_what_it
     assert weights(tmp_path / "end") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_an_optimizer_of_other_parameters_is_refused(tmp_path):
     model = adapted()
     made = trainer(tmp_path, model, [JellyCallback()])
@@ -466,6 +479,7 @@ def test_an_optimizer_of_other_parameters_is_refused(tmp_path):
         made.train()
 
 
+@pytest.mark.slow
 def test_a_probe_without_labels_is_refused_at_the_start(tmp_path):
     probe = rig.batch(FAMILY)
     del probe["labels"]
@@ -473,6 +487,7 @@ def test_a_probe_without_labels_is_refused_at_the_start(tmp_path):
         trainer(tmp_path, adapted(), [JellyCallback(probe)]).train()
 
 
+@pytest.mark.slow
 def test_a_second_run_of_an_adapter_that_has_switched_is_refused(tmp_path):
     model = adapted("seq2par")
     trainer(tmp_path, model, [JellyCallback(**SEQ2PAR)], save_strategy="no").train()
@@ -522,6 +537,7 @@ def test_unknown_settings_are_refused():
         JellyCallback(mode="dynamic")
 
 
+@pytest.mark.slow
 def test_a_switch_that_would_come_too_late_is_refused(tmp_path):
     made = trainer(tmp_path, adapted("seq2par"), [JellyCallback(switch_epoch=3)])
     with pytest.raises(ValueError, match=r"step 12.*has 9"):

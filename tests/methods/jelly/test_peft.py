@@ -102,6 +102,7 @@ def test_only_the_adapter_trains_and_every_part_of_it_does():
     assert trained == {n for n, _ in model.named_parameters() if "jelly_" in n}
 
 
+@pytest.mark.quick("tip-True", "exact-False")
 @pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
 @pytest.mark.parametrize("state", STATES)
 def test_a_saved_adapter_loads_to_the_same_bits_in_the_same_modes(
@@ -121,6 +122,7 @@ def test_a_saved_adapter_loads_to_the_same_bits_in_the_same_modes(
     ).read_bytes()
 
 
+@pytest.mark.quick("exact-merge_reinit", "sequential-tip*")
 @pytest.mark.parametrize("file", STATES)
 @pytest.mark.parametrize("state", ["sequential", "exact", "merge_reinit"])
 def test_loading_on_a_name_that_is_there_restores_modes_and_tensors(state, file, tmp_path):
@@ -267,6 +269,7 @@ def test_a_safe_merge_of_what_is_not_finite_is_refused_and_changes_nothing(state
     assert not layer.merged
 
 
+@pytest.mark.quick("exact", "sequential")
 @pytest.mark.parametrize("state", STATES)
 def test_it_converts_to_lora(state):
     model = adapted(state)
@@ -306,6 +309,7 @@ def test_rank_and_alpha_may_differ_by_layer(state, tmp_path):
     assert torch.equal(logits(loaded), logits(model))
 
 
+@pytest.mark.quick("exact", "tip")
 @pytest.mark.parametrize("state", STATES)
 def test_layers_that_store_their_weight_the_other_way_round(state, tmp_path):
     def gpt2() -> GPT2LMHeadModel:
@@ -335,6 +339,7 @@ def test_layers_that_store_their_weight_the_other_way_round(state, tmp_path):
     torch.testing.assert_close(logits(model.merge_and_unload()), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.quick("exact")
 @pytest.mark.parametrize("state", STATES)
 def test_transformers_own_adapter_functions_take_it(state, tmp_path):
     expected = logits(adapted(state))
@@ -360,6 +365,7 @@ def test_transformers_own_add_adapter_starts_one():
     assert any(layer.jelly_B["default"].grad.any() for layer in layers(model).values())
 
 
+@pytest.mark.quick("exact")
 @pytest.mark.parametrize("state", STATES)
 def test_on_a_bfloat16_backbone_the_adapter_is_float32(state, tmp_path):
     model = adapted(state, llama(torch.bfloat16))

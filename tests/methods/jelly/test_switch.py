@@ -11,6 +11,7 @@ import signal
 
 import pytest
 import torch
+from faults import conflict, fault
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -127,6 +128,7 @@ def test_killed_before_in_and_after_the_switch_equals_never_killed(
 FAILING = ["exact", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", FAILING)
 def test_a_run_whose_switch_fails_between_two_layers_can_be_resumed(method, tmp_path, monkeypatch):
     file = run_file(tmp_path, {**FIXED, "switch_method": method}, training={"save_every": 1})
@@ -172,6 +174,7 @@ FIRST_IS_BEST = {"select": "best", "early_stopping": {"min_improvement": 1e9}, "
 LEVEL = {"schedule": {"name": "constant", "warmup": 0}}
 
 
+@pytest.mark.quick("exact")
 @pytest.mark.parametrize("method", ["exact", "merge_reinit"])
 def test_the_best_checkpoint_may_lie_before_the_switch(method, tmp_path):
     best = run(
@@ -192,6 +195,7 @@ def test_the_best_checkpoint_may_lie_before_the_switch(method, tmp_path):
     assert result(best)["facts"] == found["facts"]
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_may_lie_after_the_switch(tmp_path):
     late = run(tmp_path, {"mode": "seq2par", "switch_step": 2}, training=FIRST_IS_BEST)
     assert result(late)["selected_step"] == 4
@@ -210,6 +214,7 @@ def moments(run, step):
     return {name: int(state["step"]) for name, state in states.items()}
 
 
+@pytest.mark.quick("exact-True", "tip-False")
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_the_moments_of_a_start_anew_and_those_of_b_unless_exact_keeps_its_gradient(
@@ -292,6 +297,7 @@ def rates(run_it, monkeypatch):
 LINEAR = {"learning_rate": 0.012, "schedule": {"name": "linear", "warmup": 0}}
 
 
+@pytest.mark.quick("3")
 @pytest.mark.parametrize("ramp", [0, 3])
 def test_the_learning_rate_goes_on_along_its_schedule_or_rises_to_it_again(
     ramp, tmp_path, monkeypatch
@@ -324,6 +330,7 @@ def test_the_rate_of_lora_plus_stays_with_b_where_a_parameter_is_replaced(tmp_pa
 STILL = {"backbone": {"dropout": 0.0}}
 
 
+@pytest.mark.slow
 def test_accumulation_changes_neither_what_is_observed_nor_the_decision(tmp_path):
     method = {"mode": "dynamic", "ema": 1.0, "warmup": 2, "minimum": 3}
     runs = {
@@ -434,6 +441,7 @@ def test_a_run_that_never_switched_says_so(tmp_path, caplog):
 # What is known of it
 
 
+@pytest.mark.quick("exact")
 @pytest.mark.parametrize("method", METHODS)
 def test_the_result_tells_what_the_switch_did(method, tmp_path):
     done = run(tmp_path, {**FIXED, "switch_method": method})
@@ -479,6 +487,7 @@ def test_the_probe_is_the_loss_of_training_examples_as_anyone_would_compute_it(t
     assert facts["probe_loss_after"] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_probe_leaves_mode_and_randomness_as_they_are(tmp_path, monkeypatch):
     seen, real = [], SwitchHook.on_step_start
 
@@ -508,33 +517,33 @@ def test_the_probe_leaves_mode_and_randomness_as_they_are(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "key"),
     [
         ({"mode": "dynamic", "switch_epoch": 2.0}, "switch_epoch"),
         ({"mode": "parallel", "switch_step": 2}, "switch_step"),
         (
             {"mode": "seq2par", "ema": 0.2, "latest": 9},
-            "ema, latest does nothing .* needs mode dynamic",
+            "ema",
         ),
-        ({"mode": "sequential", "switch_method": "tip"}, "switch_method does nothing"),
+        ({"mode": "sequential", "switch_method": "tip"}, "switch_method"),
         (
             {"mode": "parallel", "rewarmup_steps": 2},
-            "rewarmup_steps.*seq2par",
+            "rewarmup_steps",
         ),
-        ({"mode": "seq2par", "switch_epoch": 1.0, "switch_step": 2}, "exclude each other"),
-        ({"latest": 1.5}, "latest 1.5:.*from 0.*1"),
+        ({"mode": "seq2par", "switch_epoch": 1.0, "switch_step": 2}, "switch_epoch"),
+        ({"latest": 1.5}, "latest"),
         (
             {"mode": "seq2par", "switch_epoch": 0.0, "switch_method": "tip"},
-            "switch_method does nothing",
+            "switch_method",
         ),
         (
             {"mode": "parallel", "nonsquare": "parallel"},
-            "nonsquare does nothing with mode parallel",
+            "nonsquare",
         ),
     ],
 )
-def test_settings_that_would_do_nothing_are_refused(settings, message):
-    with pytest.raises(ValidationError, match=message):
+def test_settings_that_would_do_nothing_are_refused(settings, key):
+    with pytest.raises(ValidationError, check=conflict(key)):
         jelly.Config(**settings)
 
 
@@ -565,5 +574,5 @@ def test_what_cannot_be_switched_is_refused_before_the_first_step(
 
 
 def test_an_a_of_its_own_cannot_be_kept_as_it_is():
-    with pytest.raises(ConfigError, match=r"none keeps A as it is, but .* is not square"):
+    with pytest.raises(ConfigError, check=fault("not_square")):
         attached(**FIXED, switch_method="none")
