@@ -5,7 +5,7 @@ import copy
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from graftlab.contracts import Backbone
 from graftlab.errors import ConfigError
@@ -20,6 +20,13 @@ ADAPTER = "default"  # PEFT's name for an adapter that was given none
 PREFIX = "base_model.model."  # where PEFT's tuners keep the model that they hold
 
 
+class CommonFields(TypedDict):
+    """What every PEFT config says."""
+
+    task_type: str | None
+    modules_to_save: list[str] | None
+
+
 def task_type(backbone: Backbone) -> str | None:
     """Return PEFT's task type, or None where the model takes no token ids."""
     if getattr(backbone.model, "main_input_name", None) != "input_ids":
@@ -27,7 +34,7 @@ def task_type(backbone: Backbone) -> str | None:
     return "SEQ_CLS" if backbone.head else "CAUSAL_LM"
 
 
-def common_fields(backbone: Backbone) -> dict[str, Any]:
+def common_fields(backbone: Backbone) -> CommonFields:
     """Return the fields that every PEFT config has: what it is for, and the head that trains too."""
     return {"task_type": task_type(backbone), "modules_to_save": list(backbone.head) or None}
 
@@ -59,7 +66,7 @@ def _rank_limit(model: "nn.Module", name: str) -> int:
     return min(side or min(layer.get_parameter("weight").shape) for side in sides)
 
 
-def make_config(cls: Any, fields: Mapping[str, Any], further: Mapping[str, object]) -> Any:
+def make_config(cls: Any, fields: Mapping[str, object], further: Mapping[str, object]) -> Any:
     """Return a PEFT config of class `cls`.
 
     Raises:
@@ -176,6 +183,6 @@ def off(model: "PeftModel") -> Iterator[None]:
             head.enable_adapters(True)
 
 
-def merge(model: "PeftModel") -> Any:
+def merge(model: "PeftModel") -> "nn.Module":
     """Return the plain model with the adapter folded into its weights. The adapter is gone."""
     return model.merge_and_unload()

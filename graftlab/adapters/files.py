@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
 
+    from graftlab.adapters.fields import LowRank
+
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 INITIAL = "initial_adapter.safetensors"
@@ -204,7 +206,7 @@ def find_start(start_from: Path) -> Path:
 
 
 def check_start(
-    config: Any, backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
+    config: LowRank, backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
 ) -> list[str]:
     """Return what is wrong with `method.start_from`, before anything is loaded."""
     if config.start_from is not None:

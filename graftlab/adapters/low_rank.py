@@ -9,7 +9,7 @@ untouched W is then s (B A - B0 A0), a plain LoRA of rank 2 R. A0 and B0 are kep
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 from graftlab.adapters import attachment, files
 from graftlab.adapters.attachment import ADAPTER, PREFIX
@@ -20,13 +20,30 @@ from graftlab.errors import ConfigError, ModelError
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
+    from peft.tuners.lora.dora import DoraLinearLayer
     from torch import Tensor, nn
 
 RESIDUAL = ("pissa", "olora")
 """Values of peft's `init_lora_weights` that change the frozen weights."""
 ORIGINALS = "graftlab_originals"
 """The model's attribute that holds the untouched weights by layer, on the CPU and in no state dict."""
+
+
+class Pair(Protocol):
+    """What is used of one of PEFT's LoRA layers."""
+
+    in_features: int
+    lora_A: "Mapping[str, nn.Linear]"  # noqa: N815  (PEFT's names)
+    lora_B: "Mapping[str, nn.Linear]"  # noqa: N815
+    lora_magnitude_vector: "Mapping[str, DoraLinearLayer]"
+    scaling: Mapping[str, float]
+    initial_A: "Tensor"  # noqa: N815
+    """A0 and B0, where `keep_initial` has put them."""
+    initial_B: "Tensor"  # noqa: N815
+
+    def get_base_layer(self) -> "nn.Module": ...
+    def register_buffer(self, name: str, tensor: "Tensor | None") -> None: ...
 
 
 def fields(backbone: Backbone, config: LowRank, init: object) -> dict[str, object]:
@@ -80,17 +97,20 @@ def computed(model: "PeftModel") -> tuple[str, ...]:
     )
 
 
-def lora_layers(model: "PeftModel") -> "dict[str, Any]":
+def lora_layers(model: "PeftModel") -> "dict[str, Pair]":
     """Return PEFT's LoRA layers by the name that they have in the backbone."""
     from peft.tuners.lora import LoraLayer
 
     found = model.named_modules()
-    return {n.removeprefix(PREFIX): m for n, m in found if isinstance(m, LoraLayer)}
+    layers = {n.removeprefix(PREFIX): m for n, m in found if isinstance(m, LoraLayer)}
+    return cast("dict[str, Pair]", layers)
 
 
-def _attach_residual(backbone: Backbone, config: Any, setting: Setting, given: bool) -> "PeftModel":
+def _attach_residual(
+    backbone: Backbone, config: "LoraConfig", setting: Setting, given: bool
+) -> "PeftModel":
     """Attach PiSSA or OLoRA. What is read back (or `given`) is not computed again."""
-    init, layers = config.init_lora_weights, sorted(config.target_modules)
+    init, layers = config.init_lora_weights, sorted(config.target_modules or ())
     modules = {name: backbone.model.get_submodule(name) for name in layers}
     transposed = [name for name, module in modules.items() if surgery.is_conv1d(module)]
     if init == "olora" and transposed:
@@ -224,7 +244,7 @@ def off(model: "PeftModel") -> Iterator[None]:
             weight.data = changed[name]
 
 
-def merge(model: "PeftModel") -> Any:
+def merge(model: "PeftModel") -> "nn.Module":
     """Return the plain model with the adapter folded into its weights. The adapter is gone."""
     return attachment.merge(model)
 
@@ -240,7 +260,7 @@ def deltas(model: "PeftModel") -> "Iterator[tuple[str, tuple[Tensor, Tensor]]]":
         yield f"{name}.weight", (down.T, up.T) if transposed else (up, down)
 
 
-def factors(layer: Any) -> "tuple[Tensor, Tensor]":
+def factors(layer: Pair) -> "tuple[Tensor, Tensor]":
     """Return B (O, R), scaled, and A (R, I); of rank 2 R where the frozen weights were changed."""
     import torch
 

@@ -5,9 +5,9 @@ initial rank to the target; P and Q are kept near orthogonal by a term of the lo
 that term only to a loss that the model computes itself; here it is a term of any loss.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,8 @@ from graftlab.errors import ModelError
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import AdaLoraConfig, AdaLoraModel, PeftModel
+    from peft.tuners.adalora.layer import RankAllocator
     from torch import Tensor, nn
 
 # Shapes: I in features, O out features, R rank.
@@ -119,14 +120,33 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     return Attached(model, hooks=(Allocate(model),), computed=adapters.random_frozen(model))
 
 
+class Triple(Protocol):
+    """What is used of one of PEFT's AdaLoRA layers."""
+
+    lora_A: "Mapping[str, nn.Parameter]"  # noqa: N815  (PEFT's names)
+    lora_B: "Mapping[str, nn.Parameter]"  # noqa: N815
+    lora_E: "Mapping[str, nn.Parameter]"  # noqa: N815
+    ranknum: "Mapping[str, Tensor]"
+    scaling: Mapping[str, float]
+
+    def get_base_layer(self) -> "nn.Module": ...
+
+
+def _layers(model: "PeftModel") -> dict[str, Triple]:
+    return cast("dict[str, Triple]", lora_layers(model))
+
+
+def _config(model: "PeftModel") -> "AdaLoraConfig":
+    return cast("AdaLoraConfig", model.peft_config[adapters.ADAPTER])
+
+
 class Allocate(hook.Hook):
     """Shares out the ranks after each step, and keeps P and Q orthogonal."""
 
     def __init__(self, model: "PeftModel") -> None:
         self.model = model
-        self.config: Any = model.peft_config[adapters.ADAPTER]
-        self.tuner: Any = model.base_model
-        self.allocator: Any = self.tuner.rankallocator
+        self.config, self.tuner = _config(model), cast("AdaLoraModel", model.base_model)
+        self.allocator: RankAllocator = self.tuner.rankallocator
         self.allocated = False  # whether the budget has reached its target
 
     def loss_terms(self, step: int) -> "dict[str, Tensor]":
@@ -134,7 +154,7 @@ class Allocate(hook.Hook):
         import torch
 
         terms = []
-        for layer in lora_layers(self.model).values():
+        for layer in _layers(self.model).values():
             a_RI, b_OR = layer.lora_A[adapters.ADAPTER], layer.lora_B[adapters.ADAPTER]
             for gram_RR in (a_RI @ a_RI.T, b_OR.T @ b_OR):
                 eye_RR = torch.eye(len(gram_RR), dtype=gram_RR.dtype, device=gram_RR.device)
@@ -144,6 +164,7 @@ class Allocate(hook.Hook):
 
     def after_optimizer_step(self, step: int) -> dict[str, float]:
         """Allocate, and return the mean rank that is left."""
+        assert self.config.total_step is not None
         last = self.config.total_step - self.config.tfinal
         if step > last and not self.allocated:
             step = last  # the step that should have set the final ranks was skipped
@@ -186,10 +207,10 @@ def save(model: "PeftModel", folder: Path) -> None:
 
     e is looked at, not the last allocation: the weights may be those of an earlier, best step.
     """
-    config: Any = model.peft_config[adapters.ADAPTER]
+    config = _config(model)
     pattern = config.rank_pattern
     if pattern and not config.inference_mode:  # a loaded adapter is cut already
-        layers = lora_layers(model).items()
+        layers = _layers(model).items()
         config.rank_pattern = {f"{name}.lora_E": _kept(layer).tolist() for name, layer in layers}
     try:
         adapters.save(model, folder)
@@ -197,7 +218,7 @@ def save(model: "PeftModel", folder: Path) -> None:
         config.rank_pattern = pattern
 
 
-def _kept(layer: Any) -> "Tensor":
+def _kept(layer: Triple) -> "Tensor":
     """Return which directions (R,) still change the layer."""
     kept: Tensor = layer.lora_E[adapters.ADAPTER].detach().flatten() != 0
     return kept
@@ -217,13 +238,13 @@ def deltas(model: "PeftModel") -> "Iterator[tuple[str, tuple[Tensor, Tensor]]]":
 
     Their product has the layout of the weight itself: (O, I), or (I, O) for transformers' Conv1D.
     """
-    for name, layer in lora_layers(model).items():
+    for name, layer in _layers(model).items():
         up, down = _factors(layer)
         transposed = surgery.is_conv1d(layer.get_base_layer())
         yield f"{name}.weight", (down.T, up.T) if transposed else (up, down)
 
 
-def _factors(layer: Any) -> "tuple[Tensor, Tensor]":
+def _factors(layer: Triple) -> "tuple[Tensor, Tensor]":
     """Return s P diag(e) (O, R) and Q (R, I), cut to the directions that are left."""
     kept = _kept(layer)
     a_RI, b_OR = layer.lora_A[adapters.ADAPTER].detach(), layer.lora_B[adapters.ADAPTER].detach()
@@ -241,7 +262,7 @@ def to_lora(model: "PeftModel") -> "tuple[dict[str, object], dict[str, Tensor]]"
     """
     from peft import LoraConfig
 
-    factors = {name: _factors(layer) for name, layer in lora_layers(model).items()}
+    factors = {name: _factors(layer) for name, layer in _layers(model).items()}
     ranks = {name: len(down) for name, (_, down) in factors.items() if len(down)}
     if not ranks:
         raise ModelError(

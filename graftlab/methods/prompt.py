@@ -15,7 +15,8 @@ from graftlab.contracts import Attached, Backbone, Excused, Promises, Setting
 from graftlab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from peft import PeftModel
+    from torch import Tensor, nn
 
 PROMISES = Promises(
     starts_unchanged=Excused("the input is longer by the trained embeddings from the start"),
@@ -101,8 +102,8 @@ def _pad_left(backbone: Backbone) -> None:
 
 
 def _move_padding(
-    model: Any, args: object, inputs: dict[str, Any]
-) -> tuple[object, dict[str, object]]:
+    model: "nn.Module", args: object, inputs: "dict[str, Tensor]"
+) -> "tuple[object, dict[str, Tensor]]":
     embeds_NLE, mask_NL = inputs.get("inputs_embeds"), inputs.get("attention_mask")
     if embeds_NLE is None or mask_NL is None:
         return args, inputs
@@ -117,7 +118,7 @@ def _move_padding(
     return args, inputs | moved
 
 
-def _cut_logits(model: Any) -> None:
+def _cut_logits(model: "PeftModel") -> None:
     """Let the logits of tokens stand at the input's own positions, without those of the embeddings."""
     if model.peft_config[adapters.ADAPTER].task_type == "CAUSAL_LM":
         model.register_forward_hook(_own_positions, with_kwargs=True)

@@ -6,7 +6,7 @@ y = W x + b + s B A x. What the switch does to A and B is in `projections`, when
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor, nn
 
+    from graftlab.methods.jelly.layer import JellyLinear
 # Shapes: I in features, O out features, R rank.
 
 PROMISES = Promises(
@@ -211,7 +212,7 @@ def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
     return adapters.load(backbone, folder)
 
 
-def _layers(model: "PeftModel") -> dict[str, Any]:
+def _layers(model: "PeftModel") -> "dict[str, JellyLinear]":
     from graftlab.methods.jelly.tuner import layers
 
     return {name.removeprefix(adapters.PREFIX): layer for name, layer in layers(model).items()}

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import has_length
@@ -46,7 +47,7 @@ class JellyCallback(TrainerCallback, ExportableState):
         self.batches: int | None = None  # micro-batches of an epoch
         self.micro_step = 0  # micro-batches of this step that are done
         self.whole: dict[int, Tensor] = {}  # by parameter: gradients of A before they are clipped
-        self.handles: list[Any] = []
+        self.handles: list[RemovableHandle] = []
         self.rates: list[object] = []
         self.scalars: dict[str, float] = {}
 
@@ -73,7 +74,9 @@ class JellyCallback(TrainerCallback, ExportableState):
         **kwargs: object,
     ) -> None:
         """Refuse what cannot work when the Trainer is made."""
-        checks.make_plan(args, kwargs["model"], self.settings)
+        model = kwargs["model"]
+        assert isinstance(model, nn.Module)
+        checks.make_plan(args, model, self.settings)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -208,7 +211,7 @@ class JellyCallback(TrainerCallback, ExportableState):
 
         assert self.switch is not None
         for layer in self.switch.sequential.values():
-            a: Any = layer.jelly_A[self.switch.adapter]
+            a = layer.jelly_A[self.switch.adapter]
             self.handles.append(a.register_post_accumulate_grad_hook(keep))
 
     def _stop_watching(self) -> None:

@@ -1,18 +1,19 @@
 """What JellyCallback cannot switch inside transformers' `Trainer`, refused before the first step."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from peft import PeftModel
+from peft import PeftConfig, PeftModel, PeftType
 from transformers import TrainingArguments
 
 from graftlab.errors import unknown
 from graftlab.methods.jelly import DYNAMIC, Config
-from graftlab.methods.jelly.peft_config import JellyConfig
-from graftlab.methods.jelly.switch import Plan, Switch
+from graftlab.methods.jelly.peft_config import JellyConfig, config_of
+from graftlab.methods.jelly.switch import Plan, State, Switch
 from graftlab.methods.jelly.tuner import layers
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 SETTINGS = ("switch_epoch", "switch_step", "reset_optimizer", "rewarmup_steps", *DYNAMIC)
@@ -29,7 +30,7 @@ def refuse_unknown(settings: Mapping[str, object]) -> None:
 
 
 def make_plan(
-    args: TrainingArguments, model: Any, settings: Mapping[str, object]
+    args: TrainingArguments, model: "nn.Module", settings: Mapping[str, object]
 ) -> tuple[str, Plan]:
     """Return the adapter that is to switch, and the plan for it.
 
@@ -86,10 +87,14 @@ def _adapter(model: "nn.Module") -> tuple[str, JellyConfig]:
     active = list(model.active_adapters)
     config: object = model.peft_config[active[0]]
     if len(active) != 1 or not isinstance(config, JellyConfig):
-        types: dict[str, Any] = {name: model.peft_config[name].peft_type for name in active}
-        kinds = ", ".join(f"{name} ({kind.value})" for name, kind in types.items())
+        kinds = ", ".join(f"{name} ({_kind(model.peft_config[name])})" for name in active)
         raise ValueError(f"JellyCallback switches one active JELLY adapter; active here: {kinds}.")
     return active[0], config
+
+
+def _kind(config: PeftConfig) -> str:
+    kind = config.peft_type
+    return kind.value if isinstance(kind, PeftType) else str(kind)
 
 
 def _layers_allow(
@@ -114,8 +119,7 @@ def _layers_allow(
 def check_switches(switch: Switch, num_steps: int, batches: int | None) -> None:
     """Refuse a run in which nothing is to be switched, or not in time."""
     if not switch.sequential:
-        model: Any = switch.model
-        step = model.peft_config[switch.adapter].switch_step
+        step = config_of(switch.model, switch.adapter).switch_step
         since = "" if step is None else f": it switched after step {step} of an earlier run"
         raise ValueError(
             f"the adapter {switch.adapter!r} has no sequential layer{since}. Train it without JellyCallback."
@@ -132,7 +136,7 @@ def check_switches(switch: Switch, num_steps: int, batches: int | None) -> None:
         )
 
 
-def check_trained(switch: Switch, optimizer: Any) -> None:
+def check_trained(switch: Switch, optimizer: "torch.optim.Optimizer") -> None:
     """Refuse an optimizer that trains other parameters than the adapter's."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, layer in switch.layers.items():
@@ -144,8 +148,8 @@ def check_trained(switch: Switch, optimizer: Any) -> None:
 
 
 def read_state(
-    stored: Any, callback: object, settings: Mapping[str, object], lost: Sequence[str]
-) -> dict[str, object]:
+    stored: object, callback: object, settings: Mapping[str, object], lost: Sequence[str]
+) -> State:
     """Return the switch's state of the run that is resumed.
 
     Raises:
@@ -168,11 +172,11 @@ def read_state(
             f"restore_callback_states_from_checkpoint has made JellyCallback without its "
             f"{' and '.join(lost)}. Leave it False: this callback restores itself."
         )
-    saved: dict[str, object] = found["attributes"]["saved"]
+    saved: State = found["attributes"]["saved"]
     return saved
 
 
-def check_step(switch: Switch, saved: Mapping[str, object]) -> None:
+def check_step(switch: Switch, saved: State) -> None:
     """Refuse an adapter that is switched where the run's state says it is not, or the reverse."""
     forms = [m.forms[switch.adapter] for m in switch.layers.values() if switch.adapter in m.forms]
     if any(

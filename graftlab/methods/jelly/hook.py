@@ -1,10 +1,10 @@
 """The switch in graftlab's own loop."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from graftlab.contracts import Hook, Training
 from graftlab.errors import ConfigError
-from graftlab.methods.jelly.switch import Plan, Switch
+from graftlab.methods.jelly.switch import Plan, State, Switch
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -85,7 +85,6 @@ class SwitchHook(Hook):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
-        state = dict(state)
-        self.switch.previous = state.pop("previous")
-        self.switch.load_state_dict(state, self.training.optimizer)
+        self.switch.previous = state["previous"]
+        self.switch.load_state_dict(cast("State", state), self.training.optimizer)
         self.training.parameters_changed()

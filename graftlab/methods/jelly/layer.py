@@ -43,9 +43,10 @@ class JellyLinear(nn.Module, BaseTunerLayer):
         super().__init__()
         self.base_layer = base_layer
         quantized.keep_readable(self.get_base_layer())
-        sides: Any = _get_in_out_features(self.get_base_layer())
-        self.in_features: int = sides[0]
-        self.out_features: int = sides[1]
+        sides = _get_in_out_features(self.get_base_layer())
+        assert sides[0] is not None
+        assert sides[1] is not None
+        self.in_features, self.out_features = sides[0], sides[1]
         self.jelly_A = nn.ParameterDict({})
         self.jelly_B = nn.ParameterDict({})
         self.jelly_dropout = nn.ModuleDict({})
@@ -150,7 +151,9 @@ class JellyLinear(nn.Module, BaseTunerLayer):
         device = self.get_base_layer().get_parameter("weight").device
         return torch.zeros(*shape, dtype=dtype, device=device)
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: object) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object
+    ) -> None:
         """Take the form that is read before torch compares shapes: a state dict says more than a config."""
         for name in list(self.jelly_form):
             if (code := state_dict.get(f"{prefix}jelly_form.{name}")) is not None:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from peft.utils import PeftType
+from torch import nn
 
 from graftlab.methods.jelly.forms import METHODS
 
@@ -64,3 +65,11 @@ class JellyConfig(PeftConfig):
                 )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+
+
+def config_of(model: nn.Module, adapter: str) -> JellyConfig:
+    """Return the config of an adapter of JELLY in a model of PEFT's."""
+    assert isinstance(model, PeftModel)
+    config: object = model.peft_config[adapter]
+    assert isinstance(config, JellyConfig)
+    return config

@@ -7,12 +7,24 @@ dL/dA = (s B' d' x) W', where d is the gradient of the correction: a product of 
 # Shapes: N examples or tokens (any leading axes), I in features, O out features, R rank.
 
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
+
+
+class _Context(Protocol):
+    """What the forward pass leaves for the backward pass."""
+
+    scaling: float
+    weight: Callable[[], Tensor]
+    whole: bool
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
 
 
 class Correction(torch.autograd.Function):
@@ -25,7 +37,7 @@ class Correction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _Context,
         x: Tensor,
         h: Tensor,
         a_RO: Tensor,
@@ -53,7 +65,7 @@ class Correction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, u, a_RO, b_OR = ctx.saved_tensors
         dtype = u.dtype
         shape = gradient.shape
@@ -82,7 +94,8 @@ def is_plain(layer: nn.Module) -> bool:
 
 def without_bias(layer: nn.Module, y: Tensor) -> Tensor:
     """Return a layer's product W x from its output W x + b, both (N, O)."""
-    bias: Any = layer.bias
+    assert isinstance(layer, nn.Linear)
+    bias = layer.bias
     return y if bias is None else y - bias.to(y.dtype)
 
 

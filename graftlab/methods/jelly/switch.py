@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from graftlab.seeds import mix
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from graftlab.methods.jelly.coherence import Trigger
     from graftlab.methods.jelly.forms import Change
     from graftlab.methods.jelly.layer import JellyLinear
 
@@ -59,7 +60,7 @@ class Plan:
         # 0.07 epochs of 100 steps are 7 steps, but 0.07 * 100 is a little more than 7
         return max(0, step - 1 if (step - 1) / steps_per_epoch >= epochs else step)
 
-    def trigger(self, num_steps: int) -> Any:
+    def trigger(self, num_steps: int) -> "Trigger | None":
         """Return the state machine of `dynamic` for a run of this length; None in the other modes."""
         from graftlab.methods.jelly.coherence import Trigger
 
@@ -74,6 +75,15 @@ class Plan:
             share = max(1, int(SHARES[name] * num_steps))
             return min(share, SOURCE.get(name, share))
         return int(given) if isinstance(given, int) else max(1, round(given * num_steps))
+
+
+class State(TypedDict):
+    """What is kept of a switch over a resume."""
+
+    step: int | None
+    wanted: bool
+    trigger: dict[str, object] | None
+    facts: dict[str, float]
 
 
 class Switch:
@@ -141,6 +151,7 @@ class Switch:
 
         if not self.watching:
             return {}
+        assert self.trigger is not None
         if now is None:
             now = self.gradients()
         elif self.add:
@@ -176,12 +187,13 @@ class Switch:
 
         `probe` returns a loss on fixed examples; it is asked before and after.
         """
+        from graftlab.methods.jelly.peft_config import config_of
+
         loss = probe() if probe else None
         changes = {name: self._switch_layer(name, layer, steps_done, optimizer)
                    for name, layer in self.sequential.items()}  # fmt: skip
         self.step, self.wanted, self.previous = steps_done, False, None
-        config: Any = self.model.peft_config[self.adapter]  # type: ignore[index]
-        config.switch_step = steps_done
+        config_of(self.model, self.adapter).switch_step = steps_done
         self.facts = {"switch_step": float(steps_done), **_summary(list(changes.values()))}
         if probe and loss is not None:
             self.facts |= {"probe_loss_before": loss, "probe_loss_after": probe()}
@@ -213,7 +225,7 @@ class Switch:
             return 1.0
         return (step - self.step) / (self.plan.rewarmup_steps + 1)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return all but the previous gradients, as JSON."""
         return {
             "step": self.step,
@@ -222,9 +234,12 @@ class Switch:
             "facts": dict(self.facts),
         }
 
-    def load_state_dict(self, state: dict[str, Any], optimizer: Any = None) -> None:
+    def load_state_dict(
+        self, state: State, optimizer: "torch.optim.Optimizer | None" = None
+    ) -> None:
         """Take back what `state_dict` returned, and give the layers the form that they had."""
         from graftlab.methods.jelly.forms import Form
+        from graftlab.methods.jelly.peft_config import config_of
 
         moved = self.sequential if state["step"] is not None else self._switched()
         form = (
@@ -237,11 +252,10 @@ class Switch:
             layer.take_form(self.adapter, form)
             if optimizer is not None:
                 replace(optimizer, a, layer.jelly_A[self.adapter])
-        config: Any = self.model.peft_config[self.adapter]  # type: ignore[index]
-        config.switch_step = state["step"]
+        config_of(self.model, self.adapter).switch_step = state["step"]
         self.step, self.wanted = state["step"], state["wanted"]
         self.facts = dict(state["facts"])
-        if self.trigger:
+        if self.trigger and state["trigger"]:
             self.trigger.load_state_dict(state["trigger"])
 
     def _switched(self) -> "dict[str, JellyLinear]":

@@ -6,7 +6,7 @@ Paischer et al., 2024, arXiv 2410.07170. Stock peft computes it; here stands wha
 # Shapes: N examples, L tokens, I in features.
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab import adapters
 from graftlab.adapters import low_rank
@@ -14,6 +14,7 @@ from graftlab.contracts import Attached, Backbone, Batch, Setting
 from graftlab.errors import ConfigError
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import Tensor
 
 SPREAD = (
@@ -53,7 +54,7 @@ def attach(backbone: Backbone, config: adapters.LowRank, setting: Setting) -> At
     )
 
 
-def _initialise(model: Any, setting: Setting, rank: int) -> None:
+def _initialise(model: "PeftModel", setting: Setting, rank: int) -> None:
     """Set A, and each layer's rank.
 
     Raises:
@@ -78,9 +79,11 @@ def _initialise(model: Any, setting: Setting, rank: int) -> None:
     )
 
 
-def _tokens(layer_input: Any, mask_NL: "Tensor | None", name: str) -> "Tensor":
+def _tokens(
+    layer_input: "Tensor | tuple[Tensor] | list[Tensor]", mask_NL: "Tensor | None", name: str
+) -> "Tensor":
     """Return the layer's inputs as rows (N L, I), without those of padding."""
-    x = layer_input[0] if isinstance(layer_input, tuple | list) else layer_input
+    x: Tensor = layer_input[0] if isinstance(layer_input, tuple | list) else layer_input
     if mask_NL is not None and x.dim() == 3 and x.shape[:2] == mask_NL.shape:
         return x[mask_NL.bool()]
     return x.reshape(-1, x.shape[-1]).contiguous()
