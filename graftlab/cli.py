@@ -126,8 +126,7 @@ def option(argument: Argument) -> str:
     name = "--" + OPTIONS.get(argument.name, argument.name).replace("_", "-")
     if argument.value is None or argument.value is True:
         return name
-    several = isinstance(argument.value, tuple | list)
-    values = argument.value if several else [argument.value]
+    values = argument.value if isinstance(argument.value, tuple | list) else [argument.value]
     return " ".join(f"{name} {shlex.quote(str(value))}" for value in values)
 
 

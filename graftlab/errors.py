@@ -8,7 +8,7 @@ called: Python is told of `new=True`, the command line of `--new`. `exit_code` i
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict, Unpack
 
 LOGGED = "The full traceback is in "
 """What a note on an exception begins with (`add_note`) once it stands in a run's log: not shown again."""
@@ -19,7 +19,7 @@ class Argument:
     """An argument of a call that words speak of, with what to give it where that is known."""
 
     name: str
-    value: Any = None
+    value: object = None
 
 
 Spelling = Callable[[Argument], str]
@@ -93,8 +93,8 @@ class Fault:
     kind: str = "refused"
     """To go by: `unknown`, `missing`, `not_allowed`, `taken`, ...; `refused` where there is no finer word."""
     place: Place = NOWHERE
-    given: Any = None
-    allowed: Any = None
+    given: object = None
+    allowed: object = None
     """What may stand there: in words, or a list of names."""
     remedies: tuple[Words, ...] = ()
     """What to do about it, a sentence each."""
@@ -105,7 +105,7 @@ class Fault:
         where = [self.place.words(spell)] if self.place else []
         return ": ".join([*where, " ".join([self.said, *remedies])])
 
-    def as_json(self, spell: Spelling = in_python) -> dict[str, Any]:
+    def as_json(self, spell: Spelling = in_python) -> dict[str, object]:
         """Return what `--json` shows of it."""
         place, argument = self.place, self.place.argument
         return {
@@ -135,7 +135,21 @@ class Fault:
         )
 
 
-def wrong(key: str | int | tuple[str | int, ...], said: str, **fields: Any) -> Fault:
+class Details(TypedDict, total=False):
+    """Fields of a problem beside what is said."""
+
+    kind: str
+    given: object
+    allowed: object
+
+
+class Placed(Details, total=False):
+    """The same, with where it is."""
+
+    place: Place
+
+
+def wrong(key: str | int | tuple[str | int, ...], said: str, **fields: Unpack[Details]) -> Fault:
     """Return what a part has found in its section of a run file, at a key in it; () is the whole section."""
     return Fault(said, place=Place(key=key if isinstance(key, tuple) else (key,)), **fields)
 
@@ -147,7 +161,7 @@ class GraftlabError(Exception):
     problems: tuple[Fault, ...]
 
     def __init__(
-        self, said: str | Fault | Sequence[Fault], *remedies: Words, **fields: Any
+        self, said: str | Fault | Sequence[Fault], *remedies: Words, **fields: Unpack[Placed]
     ) -> None:
         """Raise for a text, with what to do about it and further fields of `Fault`; or for problems."""
         if isinstance(said, str):

@@ -206,7 +206,7 @@ def find_start(start_from: Path) -> Path:
 
 
 def check_start(
-    config: LowRank, backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
+    config: "LowRank", backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
 ) -> list[str]:
     """Return what is wrong with `method.start_from`, before anything is loaded."""
     if config.start_from is not None:

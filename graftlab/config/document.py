@@ -67,7 +67,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
 
 
 def given(
-    values: Mapping[str, Any], origin: Place = NOWHERE, overrides: Sequence[str] = ()
+    values: Mapping[str, object], origin: Place = NOWHERE, overrides: Sequence[str] = ()
 ) -> Document:
     """Return values that stand in no file as a document; `origin` is what they were given by.
 
@@ -103,7 +103,7 @@ def lay_over(base: Parsed, top: Parsed) -> Parsed:
     return _only_existing(Parsed(values, {**base.places, **top.places}))
 
 
-def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, object], top: Mapping[str, object]) -> dict[str, object]:
     """Return `base` with `top` laid over it, whatever their names."""
     merged = {**base}
     for key, value in top.items():
@@ -113,7 +113,7 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _same_part(base: dict[str, Any], top: dict[str, Any]) -> bool:
+def _same_part(base: Mapping[str, object], top: Mapping[str, object]) -> bool:
     below, above = (
         {key: section[key] for key in IDENTITY if key in section} for section in (base, top)
     )
@@ -135,7 +135,7 @@ def _only_existing(parsed: Parsed) -> Parsed:
     return Parsed(parsed.values, {at: place for at, place in parsed.places.items() if exists(at)})
 
 
-def _index_fits(value: Any, key: str | int) -> bool:
+def _index_fits(value: object, key: str | int) -> bool:
     return isinstance(value, list) and isinstance(key, int) and key < len(value)
 
 

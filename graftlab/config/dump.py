@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Mapping
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
@@ -23,7 +22,7 @@ def _text(representer: SafeRepresenter, value: str) -> ScalarNode:
 _Representer.add_representer(str, _text)
 
 
-def dump(values: Mapping[str, Any]) -> str:
+def dump(values: Mapping[str, object]) -> str:
     """Return values as YAML in their own order."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer

@@ -21,6 +21,8 @@ from graftlab.errors import ConfigError, Place
 
 Location = tuple[str | int, ...]
 """Keys and list indices from the top of a file to a value."""
+Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
+"""What YAML can say."""
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000  # a bomb of nested aliases expands to billions
@@ -29,7 +31,7 @@ MAX_DEPTH = 40
 TAGS = r"tag:yaml\.org,2002:(str|int|float|bool|null|map|seq|timestamp|value|merge)"
 TEXT_TAG = "tag:yaml.org,2002:str"
 
-SCALARS: tuple[tuple[str, Callable[[str], Any]], ...] = (  # YAML 1.2 core schema, section 10.3.2
+SCALARS: tuple[tuple[str, Callable[[str], Value]], ...] = (  # YAML 1.2 core schema, section 10.3.2
     (r"null|Null|NULL|~|", lambda _: None),
     (r"true|True|TRUE", lambda _: True),
     (r"false|False|FALSE", lambda _: False),
@@ -50,7 +52,7 @@ class Parsed(NamedTuple):
     """Line and column of each key and list item, counted from 1."""
 
 
-def scalar(text: str) -> Any:
+def scalar(text: str) -> Value:
     """Return what a plain (unquoted) scalar means in YAML 1.2."""
     for pattern, convert in SCALARS:
         if re.fullmatch(pattern, text):
@@ -121,10 +123,10 @@ def parse(text: str, source: str) -> Parsed:
         raise ConfigError(said, place=_place(node, whole))
     places: dict[Location, Place] = {}
     walk = _Walk(whole, places)
-    return Parsed(walk.value(node, ()), places)
+    return Parsed(walk.mapping(node, ()), places)
 
 
-def parse_value(text: str, source: Place) -> Any:
+def parse_value(text: str, source: Place) -> Value:
     """Return the value of a YAML text of any shape, as an override `key=text` has it."""
     node = _compose(text, source)
     return None if node is None else _Walk(source, {}).value(node, ())
@@ -164,7 +166,7 @@ class _Walk:
         self._places = places
         self._count = 0
 
-    def value(self, node: Node, location: Location) -> Any:
+    def value(self, node: Node, location: Location) -> Value:
         self._count += 1
         if self._count > MAX_NODES or len(location) > MAX_DEPTH:
             raise ConfigError(
@@ -178,15 +180,15 @@ class _Walk:
             plain = node.style is None and node.tag != TEXT_TAG
             return scalar(node.value) if plain else node.value
         if isinstance(node, MappingNode):
-            return self._mapping(node, location)
+            return self.mapping(node, location)
         return [self._item(item, (*location, index)) for index, item in enumerate(node.value)]
 
-    def _item(self, node: Node, location: Location) -> Any:
+    def _item(self, node: Node, location: Location) -> Value:
         self._places[location] = self._place(node)
         return self.value(node, location)
 
-    def _mapping(self, node: MappingNode, location: Location) -> dict[str, Any]:
-        mapping: dict[str, Any] = {}
+    def mapping(self, node: MappingNode, location: Location) -> dict[str, Value]:
+        mapping: dict[str, Value] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, ScalarNode):
                 raise ConfigError("a key must be one word.", place=self._place(key_node))

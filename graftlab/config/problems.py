@@ -1,12 +1,13 @@
 """All that is wrong with a run file, said at once, each with its place and what is allowed."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Unpack
 
 from graftlab.config import foreign
 from graftlab.errors import (
     NOWHERE,
     ConfigError,
+    Details,
     Fault,
     GraftlabError,
     Place,
@@ -28,7 +29,7 @@ class Problems:
         if problem not in self._problems:
             self._problems.append(problem)
 
-    def say(self, place: Place, said: str, **fields: Any) -> None:
+    def say(self, place: Place, said: str, **fields: Unpack[Details]) -> None:
         """Note what is wrong with a run file, in words, with further fields of `Fault`."""
         self.add(Fault(said, place=place, **fields))
 

@@ -51,7 +51,7 @@ class Section(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _expand_paths(cls, value: Any) -> Any:
+    def _expand_paths(cls, value: object) -> Any:
         if isinstance(value, Path):
             return expand(value)
         if isinstance(value, tuple) and any(isinstance(item, Path) for item in value):

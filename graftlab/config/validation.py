@@ -5,11 +5,12 @@ import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar, Unpack
 
 import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from graftlab.config import foreign
 from graftlab.config.document import Document
@@ -17,6 +18,7 @@ from graftlab.config.parser import Location
 from graftlab.config.paths import absolute, elsewhere, is_model, names_model, sections
 from graftlab.config.problems import Problems, unknown_key
 from graftlab.config.section import Conflict, Section
+from graftlab.errors import Details
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -81,14 +83,14 @@ class _Sayer(typing.NamedTuple):
     where: Location
     problems: Problems
 
-    def say(self, location: Location, message: str, **fields: Any) -> None:
+    def say(self, location: Location, message: str, **fields: Unpack[Details]) -> None:
         self.problems.say(self.document.place(*self.where, *location), message, **fields)
 
     def dotted(self, location: Location) -> str:
         return ".".join(map(str, (*self.where, *location)))
 
 
-def _refuse_misplaced(section: type[Section], values: Any, sayer: _Sayer) -> None:
+def _refuse_misplaced(section: type[Section], values: object, sayer: _Sayer) -> None:
     """Refuse a model's name that is a folder where the command is given, but not where its file stands."""
     for key, field in section.model_fields.items():
         name = values.get(key) if isinstance(values, dict) else None
@@ -105,7 +107,7 @@ def _refuse_misplaced(section: type[Section], values: Any, sayer: _Sayer) -> Non
 
 
 def _explain(section: type[Section], error: ValidationError, values: Any, sayer: _Sayer) -> None:
-    wrong: dict[Location, list[Mapping[str, Any]]] = {}
+    wrong: dict[Location, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         location = _real(detail["loc"], values)
         match detail["type"]:
@@ -138,7 +140,7 @@ def _explain(section: type[Section], error: ValidationError, values: Any, sayer:
         sayer.say(location, said, kind="not_allowed", given=given, allowed=wanted)
 
 
-def _real(loc: tuple[Any, ...], values: Any) -> Location:
+def _real(loc: Location, values: Any) -> Location:
     """Return the part of pydantic's location that stands in the values: without a union's tags."""
     location: Location = ()
     for key in loc:
@@ -168,7 +170,7 @@ def _field(section: type[Section], location: Location) -> FieldInfo | None:
     return fields[0] if len(fields) == 1 else None
 
 
-def _wanted(detail: Mapping[str, Any], field: FieldInfo | None) -> str:
+def _wanted(detail: ErrorDetails, field: FieldInfo | None) -> str:
     """Return in words what is allowed: the type with its range, or the choices."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind in ("literal_error", "enum"):
@@ -182,24 +184,24 @@ def _wanted(detail: Mapping[str, Any], field: FieldInfo | None) -> str:
     return WANTED.get(name, detail["msg"][:1].lower() + detail["msg"][1:])
 
 
-def _range(context: Mapping[str, Any], field: FieldInfo | None) -> str:
+def _range(context: Mapping[str, object], field: FieldInfo | None) -> str:
     bounds = {key: context[key] for _, key, _ in BOUNDS if key in context}
     for item in field.metadata if field else ():
         bounds |= {key: getattr(item, key) for kind, key, _ in BOUNDS if isinstance(item, kind)}
     return " and ".join(f"{word} {bounds[key]}" for _, key, word in BOUNDS if key in bounds)
 
 
-def _shown(given: Any) -> str:
+def _shown(given: object) -> str:
     text = {True: "true", False: "false", None: "null"}.get(given) if _plain(given) else None
     text = text or repr(given)
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _plain(given: Any) -> bool:
+def _plain(given: object) -> TypeGuard[bool | None]:
     return given is None or isinstance(given, bool)
 
 
-def _hint(given: Any, wanted: str) -> str:
+def _hint(given: object, wanted: str) -> str:
     """Return what to write instead, where YAML explains the mistake."""
     number = "number" in wanted
     if isinstance(given, str):

@@ -57,7 +57,7 @@ class MicroBatch:
     """Of the step's micro-batches on this process, from 0."""
     batch: "Mapping[str, Tensor]"
     """What the task was given, labels among it, on the model's device."""
-    outputs: Any
+    outputs: object
     """What the model has returned for it, with its graph; of a language model that is trained on some
     tokens, `logits` may be of those only."""
     total: int
@@ -127,7 +127,7 @@ class Hook:
         """Return by what this step's learning rate is multiplied."""
         return 1.0
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return what is to be known of the run afterwards, as JSON: it stands in the result."""
         return {}
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from string import Formatter
-from typing import Any
 
 from graftlab.contracts.words import WORDS
 
@@ -16,7 +15,7 @@ class Note:
     """What was done or found, as data: whoever has to act on it reads `kind` and `fields`."""
 
     kind: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def of(cls, kind: str, /, **fields: object) -> "Note":
@@ -26,11 +25,11 @@ class Note:
         return cls(kind, fields)
 
     @classmethod
-    def read(cls, value: "str | Mapping[str, Any]") -> "Note":
+    def read(cls, value: "str | Mapping[str, object]") -> "Note":
         """Return what `as_json` was made of; a text, as older runs have it, is a note of words alone."""
         if isinstance(value, str):
             return cls(SAID, {"text": value})
-        return cls(value["kind"], {key: item for key, item in value.items() if key != "kind"})
+        return cls(str(value["kind"]), {key: item for key, item in value.items() if key != "kind"})
 
     def as_json(self) -> dict[str, object]:
         """Return what environment.json, result.json and `--json` have of it."""

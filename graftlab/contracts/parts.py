@@ -113,7 +113,7 @@ class Method(Protocol):
 
     deltas: "Callable[[nn.Module], Iterable[tuple[str, Any]]] | None" = None
     """Yields the name of each weight that it changes, and the change: dense, or as two factors."""
-    to_lora: "Callable[[nn.Module], tuple[dict[str, Any], dict[str, Tensor]]] | None" = None
+    to_lora: "Callable[[nn.Module], tuple[dict[str, object], dict[str, Tensor]]] | None" = None
     """Returns the config and the weights of plain LoRA, for `graftlab export`, where there is that form."""
     example: "Callable[[Path], Section] | None" = None
     """Returns a section for the contract tests, where the defaults want files from elsewhere: it writes
@@ -263,7 +263,7 @@ class Metric(Protocol):
     """Its settings, if it takes some: numbers, texts and truths, each with a usual value."""
 
     @abstractmethod
-    def score(self, predictions: Sequence[Mapping[str, Any]], *config: Any) -> Score:
+    def score(self, predictions: Sequence[Prediction], *config: Any) -> Score:
         """Return the value with its standard error, or why there is none; of a metric with settings `score(
         predictions, config)`, and so for its other functions. `Raises:` DataError."""
 
@@ -271,7 +271,7 @@ class Metric(Protocol):
         """Return for how many classes it is, and no more; None for any number."""
         return None
 
-    explain: Callable[..., dict[str, Any]] | None = None
+    explain: Callable[..., dict[str, object]] | None = None
     """Returns how it came to score one prediction, `explain(row)`, as JSON."""
     example: Callable[[], list[Prediction]] | None = None
     """Returns predictions for the contract tests, ten at least, some right and some wrong; for a metric that

@@ -21,7 +21,7 @@ Prediction = dict[str, Any]
 """What `Task.predict` returns of one example."""
 
 
-def inputs_of(row: Row) -> dict[str, Any]:
+def inputs_of(row: Row) -> dict[str, object]:
     """Return what of a row is asked, without what it is known by."""
     return {name: value for name, value in row.items() if name not in ("index", "label", "task")}
 
@@ -41,11 +41,11 @@ class Problem:
     def num_outputs(self) -> int:
         return len(self.labels) if self.kind == "classes" else 1
 
-    def of(self, row: Mapping[str, Any]) -> "Problem":
+    def of(self, row: Mapping[str, object]) -> "Problem":
         """Return the problem that a row or a prediction belongs to: of its `task`, if there are several."""
-        return dict(self.parts)[row["task"]] if self.parts else self
+        return dict(self.parts)[str(row["task"])] if self.parts else self
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return what `environment.json` keeps of it."""
         parts = {name: own.as_json() for name, own in self.parts}
         record = {"problem": self.kind, "labels": list(self.labels)}
@@ -114,7 +114,7 @@ class Task(Protocol):
         `epoch=None` draws nothing, as evaluation wants."""
         ...
 
-    def inputs(self, split: str, index: int) -> dict[str, Any]:
+    def inputs(self, split: str, index: int) -> dict[str, object]:
         """Return what an example asks, as the row that it was made of has it: without `index` and `label`."""
         ...
 
@@ -233,7 +233,7 @@ class Score(NamedTuple):
     """Of sampling the examples; None where it is not defined."""
     reason: str | None
     """Why the value, or else the standard error, is None."""
-    details: Mapping[str, Any] | None = None
+    details: Mapping[str, object] | None = None
     """What else there is to say, as JSON: examples left out, how often each rule found an answer."""
 
     def as_json(self) -> ScoreRecord:

@@ -1,7 +1,6 @@
 """The words of each kind of note: the one place that says them, and the list of the kinds that there are."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 MIB, GIB = 2**20, 2**30
 MOST_CLASSES = 10  # that are named in one note
@@ -31,7 +30,7 @@ def _set_aside(checkpoint: str, files: Mapping[str, str], aside: str) -> str:
 
 
 def _close_to_the_end(
-    peak: int, free: int, device: str, largest: Sequence[Sequence[Any]], options: Sequence[str]
+    peak: int, free: int, device: str, largest: Sequence[tuple[str, int]], options: Sequence[str]
 ) -> str:
     what = "more than" if peak > free else "nearly all of"
     shown = ", ".join(f"{name} ({size / MIB:.0f} MiB)" for name, size in largest)
@@ -50,7 +49,7 @@ def _cut(examples: int, of: int, sampled: bool) -> str:
     return f"{examples} training examples (of {whole}) are longer than allowed, and are cut"
 
 
-def _no_effect(place: str | None, key: str, because: str, value: Any) -> str:
+def _no_effect(place: str | None, key: str, because: str, value: object) -> str:
     why = f"{because} ({value}) decides" if value is not None else f"{because} names no tracker"
     return f"{f'{place}: ' if place else ''}{key} has no effect: {why}."
 

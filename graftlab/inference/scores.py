@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graftlab import programs
-from graftlab.contracts import Problem, Score
+from graftlab.contracts import Prediction, Problem, Score
 from graftlab.inference.adapted import Adapted
 from graftlab.rundir.records import ClassReport
 from graftlab.runfile import Part
 from graftlab.runs import class_report, evaluation, prediction
-from graftlab.runs.prediction import Prediction
 
 
 class Difference(NamedTuple):

@@ -7,15 +7,15 @@ examples) has no value and says why; it never turns into a 0 that a mean would c
 """
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from graftlab.contracts import Score
+from graftlab.contracts import Prediction, Score
 from graftlab.errors import DataError
 
 __all__ = ["Predictions", "Score", "pairs"]
 
-Predictions = Sequence[Mapping[str, Any]]
+Predictions = Sequence[Prediction]
 """One mapping per example, with at least `label` and `prediction`."""
 
 

@@ -101,12 +101,12 @@ def alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def dump_json(value: Any, indent: int | None = 2) -> str:
+def dump_json(value: object, indent: int | None = 2) -> str:
     """Return JSON that Python reads back equal; NaN and infinity are refused."""
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     write_text(path, dump_json(value))
 
 

@@ -70,7 +70,7 @@ def short_hash(package: str) -> str:
     return record["commit"][:12] + ("-dirty" if "dirty_sha256" in record else "")
 
 
-def device(used: "torch.device") -> dict[str, Any]:
+def device(used: "torch.device") -> dict[str, object]:
     """Return the name and kind of the device that a run computes on."""
     import torch
 
@@ -87,7 +87,7 @@ def device(used: "torch.device") -> dict[str, Any]:
     }
 
 
-def record(used: "torch.device") -> dict[str, Any]:
+def record(used: "torch.device") -> dict[str, object]:
     """Return what two runs must share to give the same bytes."""
     import torch
 
@@ -110,15 +110,15 @@ class Difference(NamedTuple):
 
     key: str
     """Dotted, from the top."""
-    before: Any
-    now: Any
+    before: object
+    now: object
 
     def __str__(self) -> str:
         return f"{self.key}: {self.before} -> {self.now}"
 
 
 def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], where: str = ""
+    before: Mapping[str, object], now: Mapping[str, object], where: str = ""
 ) -> list[Difference]:
     """Return each leaf that is not the same, but for the text of an uncommitted change."""
     found = []

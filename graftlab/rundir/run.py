@@ -210,7 +210,7 @@ class Lines:
         whole = path.read_bytes().rfind(b"\n") + 1
         self.file.truncate(whole)  # a line that a crash has cut off would spoil the next one
 
-    def append(self, values: Mapping[str, Any]) -> None:
+    def append(self, values: Mapping[str, object]) -> None:
         """Add one line; floats keep their shortest exact form, what is not finite becomes null."""
         line = {k: None if _not_finite(v) else v for k, v in values.items()}
         rest = files.dump_json(line, indent=None).encode()
@@ -237,7 +237,7 @@ class Lines:
 class NoLines:
     """The lines of a process that writes none: the main one of its run does."""
 
-    def append(self, values: Mapping[str, Any]) -> None:
+    def append(self, values: Mapping[str, object]) -> None:
         """Add nothing."""
 
     def durable(self) -> int:
@@ -247,5 +247,5 @@ class NoLines:
         return True
 
 
-def _not_finite(value: Any) -> bool:
+def _not_finite(value: object) -> bool:
     return isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))

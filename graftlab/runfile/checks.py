@@ -52,8 +52,10 @@ def check_task(
     if training.best_by is not None and training.best_by not in known:
         message = unknown("metric", training.best_by, known)
         place = document.place("training", "best_by")
-        what = {"kind": "unknown", "given": training.best_by, "allowed": sorted(known)}
-        problems.say(place, f"training.best_by: {message}", **what)
+        problems.say(
+            place, f"training.best_by: {message}",
+            kind="unknown", given=training.best_by, allowed=sorted(known),
+        )  # fmt: skip
     if task.parts and not len(problems):
         _check_two_classes(task, document, problems)
 

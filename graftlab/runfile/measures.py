@@ -15,7 +15,7 @@ from typing import NamedTuple
 from graftlab import registry
 from graftlab.config import Document, Problems, Section, build, closest, given, read_yaml
 from graftlab.config.parser import Location, scalar
-from graftlab.contracts import Metric, Score
+from graftlab.contracts import Metric, Prediction, Score
 from graftlab.errors import ConfigError, unknown
 
 SPELLED = re.compile(r"^(\w+)\((.*)\)$")
@@ -48,7 +48,7 @@ class Measure:
     def explains(self) -> bool:
         return self.module.explain is not None
 
-    def score(self, predictions: Sequence[Mapping[str, object]]) -> Score:
+    def score(self, predictions: Sequence[Prediction]) -> Score:
         """Return the value with its standard error, or why there is none. `Raises:` DataError."""
         return self.module.score(predictions, *self._settings)
 

@@ -49,8 +49,8 @@ def _part(
     name, place, said = values[key], document.place(*where, key), _dotted((*where, key))
     if name not in registry.names(kind):
         known = registry.names(kind)
-        what = {"kind": "unknown", "given": name, "allowed": list(known)}
-        problems.say(place, f"{said}: {unknown(section, str(name), known)}", **what)
+        message = f"{said}: {unknown(section, str(name), known)}"
+        problems.say(place, message, kind="unknown", given=name, allowed=list(known))
         return None
     try:
         module = registry.find(kind, name)

@@ -5,14 +5,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from graftlab.contracts import Score, Task
+from graftlab.contracts import Prediction, Score, Task
 from graftlab.errors import ConfigError
 from graftlab.runfile.measures import measure
-from graftlab.runs.prediction import Prediction, writer_of
+from graftlab.runs.prediction import writer_of
 
 MEAN = "mean"
 """The metric of a mixture that is the mean of its tasks'."""
-Inputs = Callable[[int], Mapping[str, Any]]
+Inputs = Callable[[int], Mapping[str, object]]
 """Returns what the model was asked in an example of the split, as `Task.inputs` does."""
 
 
@@ -117,7 +117,7 @@ def higher_is_better(name: str, names: Sequence[str]) -> bool:
     return metric != "loss" and measure(metric).module.HIGHER_IS_BETTER
 
 
-def rehearse(task: Task, data: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def rehearse(task: Task, data: Mapping[str, Sequence[Prediction]]) -> None:
     """Score empty texts, so that labels which a metric cannot read are found before the training.
 
     `data` are the rows of each split. Metrics of the tasks of a mixture are not tried.
@@ -155,7 +155,7 @@ def explained(
     return rows
 
 
-def mean_loss(predictions: Sequence[Mapping[str, Any]]) -> float | None:
+def mean_loss(predictions: Sequence[Prediction]) -> float | None:
     """Return the mean loss over the examples (or their `count`s) with a label; None where none has."""
     known = [row for row in predictions if row["loss"] is not None]
     count = sum(row.get("count", 1) for row in known)

@@ -5,7 +5,7 @@ import hashlib
 import math
 from typing import TYPE_CHECKING
 
-from graftlab.contracts import Task
+from graftlab.contracts import Prediction, Task
 from graftlab.rundir.records import ScoreRecord
 from graftlab.rundir.run import Run
 from graftlab.runs import evaluation, prediction
@@ -33,7 +33,7 @@ class Evaluator:
     ) -> None:
         self.task, self.batch_size, self.accelerator = task, batch_size, accelerator
         self.signals, self.processes = signals, processes
-        self._last: tuple[bytes, list[prediction.Prediction]] | None = None  # by weights
+        self._last: tuple[bytes, list[Prediction]] | None = None  # by weights
 
     def validate(self, model: "nn.Module") -> Scalars:
         """Return the metrics of validation, `loss` among them, the same on every process.
@@ -71,16 +71,14 @@ class Evaluator:
 
         return self.processes.on_main(write)
 
-    def _known(self, model: "nn.Module", split: str) -> list[prediction.Prediction] | None:
+    def _known(self, model: "nn.Module", split: str) -> list[Prediction] | None:
         """Return what these very weights have just predicted, unless texts are to be written besides."""
         if self._last is None or split != "validation" or prediction.writer_of(self.task, split):
             return None
         digest, rows = self._last
         return rows if digest == _digest(model) else None
 
-    def _predict(
-        self, model: "nn.Module", split: str, *, complete: bool
-    ) -> list[prediction.Prediction]:
+    def _predict(self, model: "nn.Module", split: str, *, complete: bool) -> list[Prediction]:
         """Return a prediction for each example, made in shares."""
         processes = self.processes
         if processes.sharding.lockstep:
@@ -98,9 +96,7 @@ class Evaluator:
         rows = [row for part in processes.gather(mine) for row in part]
         return sorted(rows, key=lambda row: row["index"])
 
-    def _in_lockstep(
-        self, model: "nn.Module", split: str, complete: bool
-    ) -> list[prediction.Prediction]:
+    def _in_lockstep(self, model: "nn.Module", split: str, complete: bool) -> list[Prediction]:
         """Return this process's predictions; a signal ends this on all between two batches."""
         processes = self.processes
 

@@ -40,7 +40,7 @@ ENVIRONMENT = (
 
 
 def compare_config(
-    before: Mapping[str, Any], now: Mapping[str, Any], override: Sequence[str]
+    before: Mapping[str, object], now: Mapping[str, object], override: Sequence[str]
 ) -> list[Note]:
     """Return what was changed on purpose (the keys in `override`), as reasons why a run is not exact.
 

@@ -6,9 +6,9 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from graftlab.contracts import Task, Writer, as_writer, parts_of
+from graftlab.contracts import Prediction, Task, Writer, as_writer, parts_of
 from graftlab.errors import DataError, OutOfMemory
 from graftlab.rundir import files
 from graftlab.training.parallel.share import Share
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 ALL = Share()  # of one process alone
 
-Prediction = dict[str, Any]
 """`index` (place in the split), and what `contracts.Task.predict` returns."""
 
 

@@ -5,10 +5,9 @@ rows at least, of which no two are alike, and some of another split) and returns
 A kind that works in further forms brings `FORMS`, a function like `example` for each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from graftlab import registry
 from graftlab.backbones import tiny
-from graftlab.config import Paths
-from graftlab.contracts import Backbone, Data, Setting, as_writer
+from graftlab.config import Paths, Section
+from graftlab.contracts import Backbone, Data, Problem, Setting, Task, TaskKind, as_writer
 from graftlab.errors import ConfigError
 from graftlab.runfile import measures
 from graftlab.testing import examples
@@ -42,13 +41,13 @@ SEED = 3
 class Example:
     """A kind's example, read and bound."""
 
-    module: Any
-    config: object
+    module: TaskKind
+    config: Section
     data: Data
     backbone: Backbone
-    task: Any
+    task: Task
 
-    def bound(self, data: Data | None = None, seed: int = SEED) -> Any:
+    def bound(self, data: Data | None = None, seed: int = SEED) -> Task:
         return self.module.bind(data or self.data, self.backbone, self.config, seed)
 
 
@@ -58,7 +57,7 @@ def example(name: str, form: str, tmp_path: Path) -> Example:
     module = registry.find("tasks", name)
     if "tiny" not in module.BACKBONES:
         pytest.skip(f"{name} does not fit the tiny backbone")
-    config: Any = FORMS[name][form](tmp_path)
+    config = FORMS[name][form](tmp_path)
     data = module.read(config, Paths(cache=tmp_path / "cache"), SEED)
     for modality in ("text", "images"):
         backbone = tiny.load(tiny.Config(modality=modality, dropout=0), data.problem, SEED)
@@ -73,7 +72,7 @@ def example(name: str, form: str, tmp_path: Path) -> Example:
     raise refusal
 
 
-def _reading_vectors(backbone: Backbone, task: Any) -> torch.nn.Module:
+def _reading_vectors(backbone: Backbone, task: Task) -> torch.nn.Module:
     """Return the backbone as a method that reads vectors makes it."""
     methods = (registry.find("methods", name) for name in registry.names("methods"))
     method = next(method for method in methods if method.PROMISES.reads_vectors)
@@ -81,7 +80,7 @@ def _reading_vectors(backbone: Backbone, task: Any) -> torch.nn.Module:
     return method.attach(backbone, method.Config(), setting).model.eval()
 
 
-def _everything(task: Any, split: str = "train") -> list[int]:
+def _everything(task: Task, split: str = "train") -> list[int]:
     return list(range(task.size(split)))
 
 
@@ -91,7 +90,7 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor], but: Sequence[str] =
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=0, msg=name)
 
 
-def _with_labels(data: Data, change: Any) -> Data:
+def _with_labels(data: Data, change: Callable[[float, Problem], float | None]) -> Data:
     """Return the data with every row's label changed; `change` is given the row's problem too."""
     splits = {
         split: [{**row, "label": change(row["label"], data.problem.of(row))} for row in rows]
@@ -242,7 +241,7 @@ def test_a_row_without_a_label_is_predicted_and_has_no_loss(name: str, example: 
         batch = task.batch(split, everything, None)
         predictions = task.predict(example.backbone.model, batch)
     assert {row["label"] for row in predictions} == {row["loss"] for row in predictions} == {None}
-    if as_writer(task):  # texts are not predicted but written
-        written = task.complete(example.backbone.model, split, everything)
+    if writer := as_writer(task):  # texts are not predicted but written
+        written = writer.complete(example.backbone.model, split, everything)
         predictions = [row | more for row, more in zip(predictions, written, strict=True)]
     assert None not in {row["prediction"] for row in predictions}

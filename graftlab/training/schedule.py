@@ -62,13 +62,13 @@ class Levelled(TypedDict):
 class Plateau:
     """Multiply by `factor` when the watched value has not improved for more than `patience` times."""
 
-    def __init__(self, config: Config, higher_is_better: bool) -> None:
-        self.config, self.higher_is_better = config, higher_is_better
-        self.scale, self.best, self.waited = 1.0, None, 0
-
     scale: float
     best: float | None
     waited: int
+
+    def __init__(self, config: Config, higher_is_better: bool) -> None:
+        self.config, self.higher_is_better = config, higher_is_better
+        self.scale, self.best, self.waited = 1.0, None, 0
 
     def update(self, value: float | None) -> None:
         """Take one evaluation; an undefined value counts as no improvement."""

@@ -7,7 +7,7 @@ logits on a sample of the run's data, each linear layer's output for the same in
 import logging
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from graftlab import inference, runfile
 from graftlab.backbones import _pretrained
@@ -15,6 +15,7 @@ from graftlab.contracts import Excused
 from graftlab.errors import ConfigError, ModelError, unknown
 from graftlab.inference import Adapted
 from graftlab.release.merge import card, outputs, weights
+from graftlab.release.merge.records import Certificate, Compared
 from graftlab.rundir import files
 from graftlab.rundir import run as rundir
 from graftlab.runs import material
@@ -22,6 +23,7 @@ from graftlab.weights import quantized
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
 log = logging.getLogger("graftlab")
 
@@ -32,7 +34,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 TOLERANCE = {"float32": (1e-4, 1e-6), "float16": (1e-2, 1e-3), "bfloat16": (5e-2, 1e-2)}
 
 
-def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> dict[str, Any]:
+def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> Certificate:
     """Write the merged model of `run` into the new folder `out`, and return its certificate.
 
     `dtype` is the backbone's unless given; of one in 4 bits what its layers compute in. A quantized backbone
@@ -66,7 +68,7 @@ def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> dic
     return certificate
 
 
-def certify(run: Path, folder: Path, rows: int = 32) -> dict[str, Any]:
+def certify(run: Path, folder: Path, rows: int = 32) -> Certificate:
     """Return a new certificate for a merged folder that is there already; nothing is written.
 
     Raises:
@@ -139,7 +141,7 @@ def _write(adapted: Adapted, folder: Path, dtype: str) -> None:
 
     plain = unquantized(adapted, dtype)
     try:
-        merged: Any = adapted.file.method.module.merge(plain)
+        merged = cast("PreTrainedModel", adapted.file.method.module.merge(plain))
     except (NotImplementedError, RuntimeError, ValueError) as error:
         # peft's own refusals, for fields that method.peft passes on
         raise _unmergeable(adapted, error) from error
@@ -197,7 +199,7 @@ def reload(adapted: Adapted, folder: Path, dtype: str) -> "nn.Module":
     return loaded
 
 
-def _certify(adapted: Adapted, folder: Path, sample: outputs.Sample, dtype: str) -> dict[str, Any]:
+def _certify(adapted: Adapted, folder: Path, sample: outputs.Sample, dtype: str) -> Certificate:
     """Return what the folder's model does beside the run's, and whether that is the same."""
     size = adapted.batch_size
     as_run = outputs.look(adapted.model, sample, size)
@@ -226,15 +228,15 @@ def _certify(adapted: Adapted, folder: Path, sample: outputs.Sample, dtype: str)
     }
 
 
-def _beyond(compared: dict[str, Any], dtype: str) -> list[str]:
+def _beyond(compared: Compared, dtype: str) -> list[str]:
     """Return what differs by more than rounding to `dtype` explains."""
     share, kl = TOLERANCE[dtype]
-    logits, found = compared["logits"], []
-    if not logits["finite"]:
+    largest, scale, found = compared["logits"]["largest"], compared["logits"]["scale"], []
+    if largest is None or scale is None:
         return ["the logits are not finite"]
-    limit = share * max(0.1, logits["scale"])
-    if logits["largest"] > limit:
-        found.append(f"logits differ by {logits['largest']:.3g}, more than {limit:.3g} for {dtype}")
+    limit = share * max(0.1, scale)
+    if largest > limit:
+        found.append(f"logits differ by {largest:.3g}, more than {limit:.3g} for {dtype}")
     if compared["kl"] is not None and compared["kl"] > kl:
         found.append(f"the divergence of the outputs is {compared['kl']:.3g}, more than {kl:g}")
     return found

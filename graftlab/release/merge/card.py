@@ -1,20 +1,20 @@
 """The certificate of a merged model for those who read: its README.md, which the hub shows as its page."""
 
-from typing import Any
+from graftlab.release.merge.records import Certificate, Compared
 
 
-def text(certificate: dict[str, object]) -> str:
+def text(certificate: Certificate) -> str:
     """Return the page of a merged folder."""
     return "\n".join([*_head(certificate), "", *_body(certificate)]) + "\n"
 
 
-def _head(certificate: dict[str, Any]) -> list[str]:
+def _head(certificate: Certificate) -> list[str]:
     source = certificate["backbone"].get("source")
     known = [f"base_model: {source}"] if source and not str(source).startswith("/") else []
     return ["---", "library_name: transformers", *known, "tags: [graftlab, merged]", "---"]
 
 
-def _body(certificate: dict[str, Any]) -> list[str]:
+def _body(certificate: Certificate) -> list[str]:
     source, method = certificate["backbone"].get("source"), certificate["method"]
     verdict = "the same as" if certificate["passed"] else "NOT the same as"
     lines = [
@@ -35,7 +35,9 @@ def _body(certificate: dict[str, Any]) -> list[str]:
         f"Of {own['tensors']} tensors, {own['off']} numbers are off by more than they had to be rounded.",
     ]
     if certificate["quantized"] is not None:
-        bits = certificate["backbone"]["quantization"]["bits"]
+        quantization = certificate["backbone"]["quantization"]
+        assert isinstance(quantization, dict)
+        bits = quantization["bits"]
         lines += [
             "",
             f"## What leaving {bits} bits has cost",
@@ -48,7 +50,7 @@ def _body(certificate: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _table(compared: dict[str, Any], what: str) -> list[str]:
+def _table(compared: Compared, what: str) -> list[str]:
     logits, worst = compared["logits"], compared["worst_layer"]
     rows = [
         ("largest difference of a logit", _number(logits["largest"])),

@@ -2,21 +2,23 @@
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from graftlab.adapters import PREFIX
-from graftlab.contracts import Backbone, Batch
+from graftlab.contracts import Backbone, Batch, Task
 from graftlab.errors import GraftlabError
 from graftlab.inference import Adapted
+from graftlab.release.merge import records
 from graftlab.runs import evaluation, material, prediction
 from graftlab.seeds import mix
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
 # Shapes: N examples, L tokens, K outputs that are kept, V vocabulary or classes, I and O features.
 
@@ -31,7 +33,7 @@ LENGTH, BATCH = 32, 8  # of made-up inputs
 class Sample(NamedTuple):
     """Examples, and a task that gives them to a model."""
 
-    task: Any
+    task: Task
     split: str
     rows: int
     what: str
@@ -44,7 +46,9 @@ def sample(adapted: Adapted, rows: int) -> Sample:
         task = adapted.bind(material.read_again(adapted.file, adapted.run))
     except GraftlabError as error:
         log.warning("the run's data cannot be read, made-up inputs are compared: %s", error)
-        return Sample(MadeUp(adapted.backbone, rows), "made-up", rows, "made-up inputs")
+        return Sample(
+            cast("Task", MadeUp(adapted.backbone, rows)), "made-up", rows, "made-up inputs"
+        )
     split = next(name for name in ("validation", "test", "train") if task.size(name))
     count = min(rows, task.size(split))
     return Sample(task, split, count, f"the first {count} rows of {split}")
@@ -58,7 +62,7 @@ class MadeUp:
     def __init__(self, backbone: Backbone, rows: int) -> None:
         import torch
 
-        model: Any = backbone.model
+        model = cast("PreTrainedModel", backbone.model)
         generator = torch.Generator().manual_seed(mix(0, "made-up"))
         if backbone.max_length is None:
             size, channels = model.config.image_size, model.config.num_channels
@@ -99,12 +103,20 @@ class Seen:
     """`loss` and the task's metrics."""
 
 
+class Outputs(Protocol):
+    """What is used of what a model returns."""
+
+    logits: "Tensor"
+
+
 def look(model: "nn.Module", taken: Sample, batch_size: int) -> Seen:
     """Return what a model puts out for a sample."""
     seen = Seen()
     with ExitStack() as stack:
 
-        def keep(module: "nn.Module", args: object, inputs: dict[str, Any], output: Any) -> None:
+        def keep(
+            module: "nn.Module", args: object, inputs: "dict[str, Tensor]", output: "Outputs"
+        ) -> None:
             kept = sum(map(len, seen.logits))
             rows_KV = _rows(output.logits, inputs.get("attention_mask"))
             seen.logits.append(_evenly(rows_KV, min(OF_A_CALL, OF_ALL - kept)).float().cpu())
@@ -133,8 +145,8 @@ def _layers(model: "nn.Module") -> "Iterator[tuple[str, nn.Module]]":
             yield outer.removeprefix(PREFIX), modules[outer]
 
 
-def _keeper(seen: Seen, name: str) -> Any:
-    def keep(module: "nn.Module", inputs: tuple[Any, ...], output: Any) -> None:
+def _keeper(seen: Seen, name: str) -> "Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]":
+    def keep(module: "nn.Module", inputs: "tuple[Tensor, ...]", output: "Tensor") -> None:
         if name not in seen.layers and inputs:
             rows = [_evenly(x.reshape(-1, x.shape[-1]), OF_A_LAYER) for x in (inputs[0], output)]
             seen.layers[name] = (rows[0].float().cpu(), rows[1].float().cpu())
@@ -157,7 +169,7 @@ def _evenly(rows: "Tensor", count: int) -> "Tensor":
     return rows.detach()[torch.linspace(0, len(rows) - 1, max(count, 0)).long()].clone()
 
 
-def compare(expected: Seen, found: Seen, loaded: "nn.Module") -> dict[str, object]:
+def compare(expected: Seen, found: Seen, loaded: "nn.Module") -> records.Compared:
     """Return how much what was `found` of a `loaded` model differs from what was `expected`.
 
     `kl` is the mean Kullback-Leibler divergence of the outputs' distributions, in nats; None of a score.
@@ -186,11 +198,11 @@ def compare(expected: Seen, found: Seen, loaded: "nn.Module") -> dict[str, objec
     }
 
 
-def _worst_layer(expected: Seen, loaded: "nn.Module") -> dict[str, object] | None:
+def _worst_layer(expected: Seen, loaded: "nn.Module") -> records.Layer | None:
     """Return the linear layer whose output differs most for the same input, by the output's largest value."""
     import torch
 
-    worst: dict[str, Any] | None = None
+    worst: records.Layer | None = None
     layers = dict(_layers(loaded))
     for name, (input_KI, output_KO) in expected.layers.items():
         if name not in layers:

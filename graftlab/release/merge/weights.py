@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.adapters import ADAPTER, PREFIX
 from graftlab.contracts import Method
+from graftlab.release.merge.records import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -13,7 +14,7 @@ ROWS = 2048  # of a weight that are compared at once, to keep float32 copies sma
 NOISE = 1e-5  # of a tensor's largest value: float32 sums in another order
 
 
-def compare(reference: "nn.Module", loaded: "nn.Module", method: Method) -> dict[str, object]:
+def compare(reference: "nn.Module", loaded: "nn.Module", method: Method) -> Weights:
     """Return how many weights of a `loaded` model are off by more than they had to be rounded.
 
     `reference` is the adapted model on plain weights. Layers that a method without `deltas` has adapted are
@@ -21,7 +22,7 @@ def compare(reference: "nn.Module", loaded: "nn.Module", method: Method) -> dict
     """
     changes = dict(method.deltas(reference)) if method.deltas else {}
     own, adapted = _own(reference, method if changes else None)
-    found: dict[str, Any] = {"tensors": 0, "left_out": 0, "off": 0, "worst": None}
+    found: Weights = {"tensors": 0, "left_out": 0, "off": 0, "worst": None}
     for name, weight in loaded.state_dict().items():
         if name not in own or (name in adapted and not changes):
             found["left_out"] += 1
@@ -29,19 +30,17 @@ def compare(reference: "nn.Module", loaded: "nn.Module", method: Method) -> dict
         found["tensors"] += 1
         off, gap = _compare(own[name], changes.get(name), weight)
         found["off"] += off
-        if found["worst"] is None or (off, gap) > (
-            found["worst"]["off"],
-            found["worst"]["difference"],
-        ):
+        worst = found["worst"]
+        if worst is None or (off, gap) > (worst["off"], worst["difference"]):
             found["worst"] = {"name": name, "off": off, "difference": gap}
     return found
 
 
-def problems(found: dict[str, Any]) -> list[str]:
+def problems(found: Weights) -> list[str]:
     """Return what is wrong with the weights, in words."""
-    if not found["off"]:
-        return []
     worst = found["worst"]
+    if not found["off"] or worst is None:
+        return []
     return [
         f"{found['off']} weights are not the backbone's with the adapter's change, most of them in "
         f"{worst['name']}: off by {worst['difference']:.3g}"

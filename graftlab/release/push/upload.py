@@ -12,13 +12,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.errors import Argument, ConfigError, ModelError, Place
 from graftlab.release.push import card, contents
 from graftlab.release.push.contents import Content
 from graftlab.rundir import files
 from graftlab.weights.hub import redact
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetInfo, HfApi, ModelInfo, SpaceInfo
+    from huggingface_hub.hf_api import KernelInfo, RepoFile, RepoSibling
 
 REPO = Argument("repo")
 log = logging.getLogger("graftlab")
@@ -87,7 +91,7 @@ def push(run: Path, repo: str | None, data: bool, options: Options) -> list[Push
 
 
 def upload(
-    api: Any, repo: str, kind: str, found: Mapping[str, Content], options: Options
+    api: "HfApi", repo: str, kind: str, found: Mapping[str, Content], options: Options
 ) -> Pushed:
     """Commit the files that differ from those in the repository, which is made if it is not there.
 
@@ -104,7 +108,8 @@ def upload(
                 place=Place(argument=Argument("private", True)),
                 kind="conflict",
             )
-        there = {file.rfilename: file for file in (info.siblings or ())} if info else {}
+        siblings = getattr(info, "siblings", None) or ()
+        there = {file.rfilename: file for file in siblings}
         same = tuple(name for name in found if _is_same(found[name], there.get(name)))
         wanted = tuple(name for name in found if options.force or name not in same)
         unchanged = tuple(name for name in found if name not in wanted)
@@ -142,7 +147,7 @@ def _misnamed(repo: str, said: str) -> ConfigError:
     return ConfigError(said, place=place, kind="not_allowed", given=repo)
 
 
-def _api(anonymous: bool) -> Any:
+def _api(anonymous: bool) -> "HfApi":
     from huggingface_hub import HfApi
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
@@ -157,7 +162,7 @@ def _api(anonymous: bool) -> Any:
     return HfApi(token=token or False)
 
 
-def _account(api: Any) -> str:
+def _account(api: "HfApi") -> str:
     try:
         return str(api.whoami()["name"])
     except Exception as error:  # as in `upload`
@@ -170,7 +175,9 @@ def _slug(name: str) -> str:
     return slug[:90] or "adapter"
 
 
-def _info(api: Any, repo: str, kind: str) -> Any:
+def _info(
+    api: "HfApi", repo: str, kind: str
+) -> "ModelInfo | DatasetInfo | SpaceInfo | KernelInfo | None":
     """Return what the hub knows of a repository and its files; None where there is none."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -182,7 +189,7 @@ def _info(api: Any, repo: str, kind: str) -> Any:
         raise
 
 
-def _is_same(content: Content, there: Any) -> bool:
+def _is_same(content: Content, there: "RepoSibling | RepoFile | None") -> bool:
     if there is None:
         return False
     if there.lfs is not None:
@@ -208,7 +215,7 @@ def _git_hash(content: Content) -> str:
 
 
 def _commit(
-    api: Any, repo: str, kind: str, wanted: Mapping[str, Content], same: set[str], info: object
+    api: "HfApi", repo: str, kind: str, wanted: Mapping[str, Content], same: set[str], info: object
 ) -> str:
     """Commit files, on top of what was compared with; return the commit.
 
@@ -216,7 +223,9 @@ def _commit(
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    operations: list[object] = [CommitOperationDelete(name) for name in wanted if name in same]
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationDelete(name) for name in wanted if name in same
+    ]
     operations += [CommitOperationAdd(name, content) for name, content in wanted.items()]
     done = api.create_commit(
         repo,
