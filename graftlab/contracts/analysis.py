@@ -92,7 +92,7 @@ class Kept(Protocol):
         """Return what was put there as JSON; None where nothing was."""
         ...
 
-    def put(self, key: str, value: Any) -> None:
+    def put(self, key: str, value: object) -> None:
         """Keep a value of JSON, whole or not at all."""
         ...
 

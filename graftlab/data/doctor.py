@@ -6,7 +6,6 @@ Questionable things are notes; what cannot be meant is refused.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from graftlab.contracts import Note
 from graftlab.data.labels import spell
@@ -57,7 +56,7 @@ def empty_places(rows: Rows) -> dict[str, list[int]]:
 
 def repeated_places(rows: Rows) -> tuple[list[int], list[int]]:
     """Return the positions of inputs that stood earlier in the split, and of those with another label."""
-    first: dict[bytes, Any] = {}
+    first: dict[bytes, object] = {}
     repeated, contrary = [], []
     for place, (key, label) in enumerate(
         zip(rows.columns["key"], rows.columns["label"], strict=True)
@@ -109,7 +108,7 @@ def _of_column(
 
 
 def of_labels(
-    indices: Sequence[int], values: Sequence[Any], where: str, inferred: bool
+    indices: Sequence[int], values: Sequence[object], where: str, inferred: bool
 ) -> Iterator[Note]:
     """Yield what is odd about the labels of train as they stand in the source.
 

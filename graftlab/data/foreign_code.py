@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.machinery import ModuleSpec
@@ -45,12 +45,12 @@ class Call(NamedTuple):
 
     source: str
     """`module:function`."""
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
     distribution: str
     """Name and version of the installed distribution that the module belongs to."""
     file: Path
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return what `check --json` has of it."""
         return {**self._asdict(), "options": dict(self.options), "file": str(self.file)}
 
@@ -59,7 +59,7 @@ class Call(NamedTuple):
         return f"{self.source}({given}) of {self.distribution}, {self.file}"
 
 
-def called(section: Any) -> Call | None:
+def called(section: object) -> Call | None:
     """Return the call of another package's function that a task's section asks for, without importing it.
 
     Raises:
@@ -70,10 +70,10 @@ def called(section: Any) -> Call | None:
     elsewhere = any(getattr(section, key, None) for key in ("data_dir", "files", "hub"))
     if source is None or source in OWN or elsewhere:
         return None
-    return find(source, section.options)
+    return find(source, getattr(section, "options", {}))
 
 
-def check(section: Any) -> None:
+def check(section: object) -> None:
     """Refuse a task's section that would run code of others, where that has not been allowed.
 
     Raises:
@@ -98,7 +98,7 @@ def _refuse(key: str, what: str) -> None:
         )
 
 
-def function(source: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+def function(source: str, options: Mapping[str, object]) -> Callable[..., Any]:
     """Return the function that a section names, imported; say what it is.
 
     Raises:
@@ -125,7 +125,7 @@ def function(source: str, options: Mapping[str, Any]) -> Callable[..., Any]:
     return found
 
 
-def find(source: str, options: Mapping[str, Any]) -> Call:
+def find(source: str, options: Mapping[str, object]) -> Call:
     """Return what a source would call, without importing any of it.
 
     Raises:
@@ -161,7 +161,7 @@ def _origins(module: str, source: str) -> list[Path]:
     """
     names = module.split(".")
     found: list[Path] = []
-    path: Any = None
+    path: Sequence[str] | None = None
     for length in range(1, len(names) + 1):
         name = ".".join(names[:length])
         spec = _spec(name, path)
@@ -176,7 +176,7 @@ def _origins(module: str, source: str) -> list[Path]:
     return found
 
 
-def _spec(name: str, path: Any) -> ModuleSpec | None:
+def _spec(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
     """Return where an import would find a module; unlike `find_spec` of importlib.util, run no parent."""
     for finder in sys.meta_path:
         if (spec := finder.find_spec(name, path)) is not None:

@@ -25,7 +25,7 @@ class OnDisk:
         except (OSError, ValueError):
             return None
 
-    def put(self, key: str, value: Any) -> None:
+    def put(self, key: str, value: object) -> None:
         self._place(key).mkdir(parents=True, exist_ok=True)
         files.write_text(self._place(key) / f"{key}.json", json.dumps(value))
 

@@ -5,17 +5,18 @@ loaded. Layers keep their number and names, tokens theirs; ranks are cut to what
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.contracts import Attached, Backbone, Problem, Setting
 from graftlab.runs import material
 from graftlab.seeds import mix
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from graftlab.runfile import RunFile
 
@@ -48,7 +49,7 @@ class Twin(NamedTuple):
     """A run whose backbone is tiny."""
 
     file: "RunFile"
-    problem: Any
+    problem: Problem
     plain: Backbone
     """Its weights are not quantized."""
     inputs: "dict[str, Tensor]"
@@ -70,7 +71,9 @@ def make(file: "RunFile", folder: Path) -> Twin:
     method = replace(file.method, config=_cut(file.method.config))
     tiny = replace(file, backbone=replace(file.backbone, config=source), method=method)
     plain = _load(tiny, problem, quantized=False)
-    twin = Twin(tiny, problem, plain, _inputs(plain.model, method.config.peft))
+    twin = Twin(
+        tiny, problem, plain, _inputs(cast("PreTrainedModel", plain.model), method.config.peft)
+    )
     outputs(twin, plain.model.eval())  # it works without the adapter
     return twin
 
@@ -79,11 +82,12 @@ def _write(whole: Backbone, folder: Path) -> None:
     """Write a model of the architecture of `whole`, which has no weights, and its tokenizer."""
     import torch
 
-    described: Any = whole.model.config
-    architecture: Any = type(whole.model)
+    described = cast("PreTrainedModel", whole.model).config
+    architecture = cast("type[PreTrainedModel]", type(whole.model))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        small = architecture(_shrink(copy.deepcopy(described))).float()
+        small = architecture(_shrink(copy.deepcopy(described)))
+        cast("nn.Module", small).float()
         for parameter in small.parameters():  # as they start, outputs hardly depend on inputs
             parameter.data += 0.05 * torch.randn_like(parameter)
     small.save_pretrained(folder)
@@ -108,7 +112,7 @@ def _cut(config: Any) -> Any:
     return config.model_copy(update=ranks | {k: v for k, v in plain.items() if k in fields})
 
 
-def _shrink(config: Any) -> Any:
+def _shrink(config: "PreTrainedConfig") -> "PreTrainedConfig":
     """Return a config whose model is narrow and has as many layers and tokens as before."""
     text = config.get_text_config()
     grouped = getattr(text, "num_key_value_heads", None)
@@ -122,7 +126,7 @@ def _shrink(config: Any) -> Any:
     return config
 
 
-def _load(file: "RunFile", problem: Any, quantized: bool) -> Backbone:
+def _load(file: "RunFile", problem: Problem, quantized: bool) -> Backbone:
     source = file.backbone.config
     if not quantized and getattr(source, "quantization", None) is not None:
         source = source.model_copy(update={"quantization": None})
@@ -163,7 +167,7 @@ def attach(twin: Twin, checkpointing: bool = False, quantized: bool = True) -> A
     return attached
 
 
-def _inputs(model: Any, fields: dict[str, Any]) -> "dict[str, Tensor]":
+def _inputs(model: "PreTrainedModel", fields: dict[str, object]) -> "dict[str, Tensor]":
     import torch
 
     random, config = torch.Generator().manual_seed(0), model.config
@@ -184,9 +188,9 @@ def _inputs(model: Any, fields: dict[str, Any]) -> "dict[str, Tensor]":
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _token_ids(fields: dict[str, Any]) -> Iterator[int]:
+def _token_ids(fields: Mapping[str, object]) -> Iterator[int]:
     for name in IDS:
-        value = fields.get(name) or ()
+        value: Any = fields.get(name) or ()
         groups = value.values() if isinstance(value, dict) else (value,)
         yield from (token for group in groups for token in group)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.rundir import files
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from graftlab.contracts.arrays import Floats, Integers
+    from graftlab.weights.layers import Checkpoint
     from graftlab.weights.layers.layer import Layer
 
 log = logging.getLogger("graftlab")
@@ -111,7 +112,7 @@ class Stream:
 
     def __init__(
         self,
-        checkpoint: Any,
+        checkpoint: "Checkpoint",
         tokens: Tokens,
         folder: Path,
         *,
@@ -140,7 +141,7 @@ class Stream:
             return
         with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader, torch.no_grad():
             asked = time.perf_counter()
-            coming: Future[Any] = reader.submit(self._load, done + 1)
+            coming: Future[Layer] = reader.submit(self._load, done + 1)
             for index in range(done + 1, last + 1):
                 layer = coming.result().to(self.device)
                 if index == done + 1 and self.checkpoint.remote:
@@ -160,7 +161,7 @@ class Stream:
                 if index < last:
                     self._save(index, before, states)
 
-    def _load(self, index: int) -> Any:
+    def _load(self, index: int) -> "Layer":
         return self.checkpoint.load_layer(index, dtype=self.dtype)
 
     def _begin(self) -> "tuple[int, Floats, list[Tensor]]":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab import plots
 from graftlab.contracts import LayerScore, Plot
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from graftlab.contracts.arrays import Floats, Integers
+    from graftlab.weights.layers import Checkpoint
 
 
 log = logging.getLogger("graftlab")
@@ -37,7 +38,7 @@ ROWS, KEPT = "rows", "states"
 class Request:
     """What is asked, beside the settings."""
 
-    checkpoint: Any
+    checkpoint: "Checkpoint"
     """What `graftlab.weights.layers.open` returns."""
     tokenizer: "PreTrainedTokenizerBase"
     examples: examples.Examples
@@ -109,7 +110,7 @@ def carry_out(request: Request, config: Config, folder: Path) -> dict[str, objec
     scored = results.Scored(layers, rows, values, choice)
     found = results.selection(scored, config, facts)
     drawn = results.selected(scored, config, request.examples)
-    plots.draw(request.plots, drawn, f"{Path(facts['llm']).name}, {facts['dataset']}", folder)
+    plots.draw(request.plots, drawn, f"{Path(str(facts['llm'])).name}, {facts['dataset']}", folder)
     results.write(folder, found)
     (folder / hidden_states.STATES).unlink(missing_ok=True)
     shutil.rmtree(folder / ROWS)
@@ -148,7 +149,7 @@ def _score(
             writing.result()
 
 
-def _announce(checkpoint: Any, last: int) -> None:
+def _announce(checkpoint: "Checkpoint", last: int) -> None:
     """Say how much will be read over the network before it is."""
     num_bytes = sum(checkpoint.layer_bytes(index) for index in range(last + 1))
     log.warning(

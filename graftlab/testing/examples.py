@@ -5,7 +5,7 @@ A part from elsewhere brings its own in its module: `example`, and `FORMS` of a 
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.backbones import _pretrained, decoder, encoder, tiny, vision
 from graftlab.config import Section
@@ -15,6 +15,9 @@ from graftlab.methods.pifi.config import Config as Pifi
 from graftlab.tasks import generation, mixture, multiple_choice
 from graftlab.tasks.generation.fields import example_fields
 from graftlab.tasks.mixture.section import with_parts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 SIZES: dict[str, Any] = {
     "hidden_size": 16,
@@ -37,7 +40,7 @@ def text_model(folder: Path, kind: str) -> str:
     tokenizer = tiny.load(tiny.Config(max_length=LENGTH), problem, seed=0).processor
     sizes = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
     if kind == "decoder":
-        config: object = transformers.LlamaConfig(**sizes, bos_token_id=2, eos_token_id=3)
+        config: PreTrainedConfig = transformers.LlamaConfig(**sizes, bos_token_id=2, eos_token_id=3)
     else:
         config = transformers.BertConfig(**sizes)
     _write(
@@ -60,7 +63,7 @@ def image_model(folder: Path) -> str:
     return str(folder)
 
 
-def _write(model: Any, config: object, folder: Path) -> None:
+def _write(model: "type[PreTrainedModel]", config: "PreTrainedConfig", folder: Path) -> None:
     import torch
 
     with _pretrained.quiet(), torch.random.fork_rng(devices=[]):

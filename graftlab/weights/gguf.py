@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from graftlab.errors import ModelError
 
 if TYPE_CHECKING:
+    from gguf import GGUFReader
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
+    from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
     from graftlab.contracts.arrays import Floats
 
@@ -57,7 +59,7 @@ def convert(file: Path, folder: Path) -> None:
     config.save_pretrained(folder)
 
 
-def _config(fields: Mapping[str, Any], tensors: set[str]) -> Any:
+def _config(fields: Mapping[str, Any], tensors: set[str]) -> "LlamaConfig":
     import numpy as np
     from transformers import LlamaConfig
 
@@ -87,7 +89,7 @@ def _id(name: str) -> str:
     return f"tokenizer.ggml.{SPECIAL[name]}_token_id"
 
 
-def _generation_config(config: Any) -> Any:
+def _generation_config(config: "LlamaConfig") -> "GenerationConfig":
     from transformers import GenerationConfig
 
     return GenerationConfig(
@@ -97,12 +99,14 @@ def _generation_config(config: Any) -> Any:
     )
 
 
-def _save_weights(reader: Any, config: Any, folder: Path) -> None:
+def _save_weights(reader: "GGUFReader", config: "LlamaConfig", folder: Path) -> None:
     import numpy as np
     from gguf import dequantize
     from safetensors.numpy import save_file
 
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    grouped = config.num_key_value_heads
+    assert grouped is not None
+    heads = {"attn_q": config.num_attention_heads, "attn_k": grouped}
     weights: dict[str, NDArray[np.float32]] = {}
     for tensor in reader.tensors:
         *block, kind, _ = tensor.name.split(".")  # blk.0.attn_q.weight, token_embd.weight
@@ -120,7 +124,7 @@ def _halves(weight_OI: "Floats", heads: int) -> "Floats":
     return weight_HD2I.swapaxes(1, 2).reshape(weight_OI.shape)
 
 
-def _tokenizer(fields: Mapping[str, Any], file: Path) -> Any:
+def _tokenizer(fields: Mapping[str, Any], file: Path) -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
     tokens = fields["tokenizer.ggml.tokens"]

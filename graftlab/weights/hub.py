@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graftlab.contracts import Note
 from graftlab.errors import DiskError, ModelError, Refused
@@ -42,7 +42,7 @@ def refuse_pickles(where: str, names: Iterable[str]) -> None:
         raise Refused(f"{where} has its weights as pickles only ({pickles[0]}). {CONVERT}")
 
 
-def refuse_kernels(where: str, config: Any) -> None:
+def refuse_kernels(where: str, config: object) -> None:
     """Raise Refused if a model's config, or one inside it, asks for kernels from the hub, which are code."""
     if not isinstance(config, Mapping):
         return

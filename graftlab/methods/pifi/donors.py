@@ -103,7 +103,7 @@ def empty(donor: Donor, pooled: bool) -> list[Any]:
         for index, sha256 in zip(donor.layers, donor.sha256, strict=True):
             block = anatomy.block(skeleton, index, lean).to_empty(device="cpu")
             anatomy.compute_buffers(skeleton.model, block)
-            record = {
+            record: dict[str, object] = {
                 "source": donor.model,
                 "revision": donor.revision,
                 "index": index,

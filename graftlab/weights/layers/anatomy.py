@@ -7,11 +7,11 @@ where the first layer would be called, and what it would have handed to the laye
 
 import copy
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, PreTrainedModel
+from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from graftlab.errors import ModelError
@@ -28,7 +28,7 @@ INITIALISED = "_is_hf_initialized"  # transformers' mark on tensors that it must
 class Skeleton(NamedTuple):
     """A decoder without weights."""
 
-    model: Any
+    model: PreTrainedModel
     """The module that owns the list of layers and calls them: mostly the base model itself."""
     path: str
     """Its layers' name in the base model: `layers`, `h`, `decoder.layers`."""
@@ -90,7 +90,7 @@ class Unread(nn.Module):
         return hidden.new_zeros(*hidden.shape[:-1], self.out_features)
 
 
-def build(config: Any, where: str) -> Skeleton:
+def build(config: PreTrainedConfig, where: str) -> Skeleton:
     """Return the skeleton of the decoder that a config describes.
 
     Raises:
@@ -123,7 +123,7 @@ def build(config: Any, where: str) -> Skeleton:
     )
 
 
-def _refuse_encoders(model: Any, where: str) -> None:
+def _refuse_encoders(model: PreTrainedModel, where: str) -> None:
     for module in model.modules():
         if getattr(module, "is_causal", True) is False:
             raise ModelError(
@@ -177,7 +177,7 @@ def block(skeleton: Skeleton, index: int, pooled: bool) -> nn.Module:
     return layer
 
 
-def shell(skeleton: Skeleton, index: int) -> Any:
+def shell(skeleton: Skeleton, index: int) -> PreTrainedModel:
     """Return what stands around layer `index`, without weights, a `Catch` in the layer's place.
 
     Modules that have buffers only (rotary embeddings) are kept.
@@ -191,29 +191,30 @@ def shell(skeleton: Skeleton, index: int) -> Any:
     return _with_modules(skeleton, kept | stand_ins, index)
 
 
-def front(skeleton: Skeleton) -> Any:
+def front(skeleton: Skeleton) -> PreTrainedModel:
     """Return what stands before layer 0, on the meta device, with an embedding that has no rows."""
     kept = {name: copy.deepcopy(module) for name, module in skeleton.around()}
     model = _with_modules(skeleton, kept, 0)
     embedding = model.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)
     columns = embedding.weight.shape[1]
     embedding.weight = nn.Parameter(torch.empty(0, columns), requires_grad=False)
-    embedding.padding_idx = None  # rows are numbered anew
+    embedding.padding_idx = None  # type: ignore[assignment]  # rows are numbered anew
     return model
 
 
-def _with_modules(skeleton: Skeleton, modules: dict[str, nn.Module], index: int) -> Any:
+def _with_modules(skeleton: Skeleton, modules: dict[str, nn.Module], index: int) -> PreTrainedModel:
     """Return a copy of the model with these modules, a `Catch` as layer `index` and none behind it."""
     model = copy.copy(skeleton.model)
     # Masks and positions differ between layers only where config says the kinds of the layers.
     before = index if getattr(model.config, "layer_types", None) else 0
     layers = nn.ModuleList([*(Pass() for _ in range(before)), Catch()])
     model.__dict__ |= {"_parameters": {}, "_buffers": {}}
-    model._modules = modules | {skeleton.list_name: layers}
+    model._modules = {**modules, skeleton.list_name: layers}
     return model
 
 
-def compute_buffers(model: Any, module: nn.Module) -> None:
+def compute_buffers(model: PreTrainedModel, module: nn.Module) -> None:
     """Compute the buffers of `module` that no checkpoint holds, as `model`'s class does after loading."""
     for part in module.modules():
         missing = {
@@ -230,7 +231,7 @@ def compute_buffers(model: Any, module: nn.Module) -> None:
             model._init_weights(part)
 
 
-def call(model: Any, hidden: Tensor, attention_mask: Tensor | None) -> Called:
+def call(model: PreTrainedModel, hidden: Tensor, attention_mask: Tensor | None) -> Called:
     """Run what stands around a layer and return what the layer would be called with."""
     try:
         model(inputs_embeds=hidden, attention_mask=attention_mask, use_cache=False)

@@ -1,6 +1,6 @@
 """A decoder's checkpoint, opened without reading its weights: layers and embedding rows on demand."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.contracts import Note
 from graftlab.errors import ModelError
@@ -10,7 +10,8 @@ from graftlab.weights.layers.tensors import FLOATS, Entry, Table, hash_of
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from graftlab.weights.layers.layer import Layer
 
@@ -27,14 +28,14 @@ POOLED = frozenset({
 class Checkpoint:
     """A decoder's checkpoint. Make it with `open`; `config` is transformers'."""
 
-    def __init__(self, source: Source, config: Any) -> None:
+    def __init__(self, source: Source, config: "PreTrainedConfig") -> None:
         from graftlab.weights.layers import anatomy
 
         self._source, self.config = source, config
         self._skeleton = anatomy.build(self.config, source.name)
         self._table = Table(source)
         self._prefix = self._find_prefix()
-        self._fronts: dict[str, Any] = {}
+        self._fronts: dict[str, PreTrainedModel] = {}
         self._fetched: dict[int, Tensor] = {}  # rows that came over the network, for the next batch
 
     @property
@@ -166,7 +167,7 @@ class Checkpoint:
         embedding.weight.data = embedding.weight.data[:0]
         return hidden.to(input_ids.device)
 
-    def _front(self, dtype: str) -> Any:
+    def _front(self, dtype: str) -> "PreTrainedModel":
         """Return what stands before layer 0, its weights read but for the token embedding's."""
         from graftlab.weights.layers import anatomy
 
@@ -223,13 +224,13 @@ class Checkpoint:
             )
         return index % self.num_layers
 
-    def _block(self, index: int, pooled: bool) -> Any:
+    def _block(self, index: int, pooled: bool) -> "nn.Module":
         from graftlab.weights.layers import anatomy
 
         anatomy.refuse_without_attention(self._skeleton, index, self.source)
         return anatomy.block(self._skeleton, index, pooled and self.family in POOLED)
 
-    def _names(self, index: int, block: Any) -> dict[str, str]:
+    def _names(self, index: int, block: "nn.Module") -> dict[str, str]:
         """Return the checkpoint's name of each of a layer's tensors, all of them there and fitting."""
         from graftlab.weights.layers import expert_stacks
 

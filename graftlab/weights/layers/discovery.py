@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.errors import ModelError, Refused
 from graftlab.weights import pretrained
@@ -14,6 +14,8 @@ from graftlab.weights.layers.checkpoint import Checkpoint
 from graftlab.weights.layers.source import UNQUANTIZED, Folder, Source
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from graftlab.weights.layers.layer import Layer
 
 logger = logging.getLogger(__name__)
@@ -115,7 +117,7 @@ def _refuse_what_is_no_hub_id(model: str, folder: Path) -> None:
         ) from error
 
 
-def _read_config(source: Source) -> Any:
+def _read_config(source: Source) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
     try:

@@ -1,9 +1,10 @@
 """One frozen decoder layer as a module: hidden states in, hidden states out, as in its own model."""
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from graftlab.errors import ModelError
 from graftlab.weights.layers import anatomy
@@ -16,7 +17,9 @@ class Layer(nn.Module):
     gradients flow through it.
     """
 
-    def __init__(self, block: nn.Module, shell: Any, record: dict[str, Any]) -> None:
+    shell: PreTrainedModel
+
+    def __init__(self, block: nn.Module, shell: PreTrainedModel, record: dict[str, object]) -> None:
         super().__init__()
         self.block = block
         # Not a submodule: it has no weights, and a model inside a model confuses transformers. What it
@@ -31,7 +34,7 @@ class Layer(nn.Module):
 
     @property
     def index(self) -> int:
-        return int(self.record["index"])
+        return int(str(self.record["index"]))
 
     @property
     def sha256(self) -> str:
