@@ -143,13 +143,19 @@ class Details(TypedDict, total=False):
     allowed: object
 
 
+class Mended(Details, total=False):
+    """The same, with what to do."""
+
+    remedies: tuple[Words, ...]
+
+
 class Placed(Details, total=False):
     """The same, with where it is."""
 
     place: Place
 
 
-def wrong(key: str | int | tuple[str | int, ...], said: str, **fields: Unpack[Details]) -> Fault:
+def wrong(key: str | int | tuple[str | int, ...], said: str, **fields: Unpack[Mended]) -> Fault:
     """Return what a part has found in its section of a run file, at a key in it; () is the whole section."""
     return Fault(said, place=Place(key=key if isinstance(key, tuple) else (key,)), **fields)
 

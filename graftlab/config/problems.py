@@ -7,9 +7,9 @@ from graftlab.config import foreign
 from graftlab.errors import (
     NOWHERE,
     ConfigError,
-    Details,
     Fault,
     GraftlabError,
+    Mended,
     Place,
     in_python,
     nearest,
@@ -29,7 +29,7 @@ class Problems:
         if problem not in self._problems:
             self._problems.append(problem)
 
-    def say(self, place: Place, said: str, **fields: Unpack[Details]) -> None:
+    def say(self, place: Place, said: str, **fields: Unpack[Mended]) -> None:
         """Note what is wrong with a run file, in words, with further fields of `Fault`."""
         self.add(Fault(said, place=place, **fields))
 

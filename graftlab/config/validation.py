@@ -18,7 +18,7 @@ from graftlab.config.parser import Location
 from graftlab.config.paths import absolute, elsewhere, is_model, names_model, sections
 from graftlab.config.problems import Problems, unknown_key
 from graftlab.config.section import Conflict, Section
-from graftlab.errors import Details
+from graftlab.errors import Mended
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -83,7 +83,7 @@ class _Sayer(typing.NamedTuple):
     where: Location
     problems: Problems
 
-    def say(self, location: Location, message: str, **fields: Unpack[Details]) -> None:
+    def say(self, location: Location, message: str, **fields: Unpack[Mended]) -> None:
         self.problems.say(self.document.place(*self.where, *location), message, **fields)
 
     def dotted(self, location: Location) -> str:
@@ -115,9 +115,11 @@ def _explain(section: type[Section], error: ValidationError, values: Any, sayer:
                 known = [name for model in _models(section, location[:-1]) for name in model]
                 *inside, key = location
                 said = unknown_key(sayer.dotted(tuple(inside)), str(key), known)
-                what = {"kind": "unknown", "given": str(key), "allowed": sorted(known)}
                 theirs = foreign.answer(str(key))
-                sayer.say(location, said, **what, remedies=((theirs,),) if theirs else ())
+                sayer.say(
+                    location, said, kind="unknown", given=str(key), allowed=sorted(known),
+                    remedies=((theirs,),) if theirs else (),
+                )  # fmt: skip
             case "missing":
                 whole = (*location, detail["loc"][-1])
                 sayer.say(whole, f"{sayer.dotted(whole)} is missing.", kind="missing")

@@ -7,11 +7,10 @@ predicted) and accuracy are apart in bins of equal width (Guo et al., 2017, arXi
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from graftlab.contracts import Note, Problem
+from graftlab.contracts import Note, Prediction, Problem
 from graftlab.rundir.records import Averages, Calibration, CalibrationBin, ClassFigures, ClassReport
 from graftlab.rundir.run import Run
 from graftlab.runs import prediction
-from graftlab.runs.prediction import Prediction
 
 BINS = 15  # as in the paper's experiments
 
