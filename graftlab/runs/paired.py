@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from graftlab.contracts import Prediction
 from graftlab.runfile.measures import measure
 from graftlab.runs import evaluation
-from graftlab.runs.prediction import Prediction
 from graftlab.seeds import mix
 
 GROUPS = 50  # t with 49 degrees of freedom is within 3 % of the normal's 1.96

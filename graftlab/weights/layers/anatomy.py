@@ -199,7 +199,7 @@ def front(skeleton: Skeleton) -> PreTrainedModel:
     assert isinstance(embedding, nn.Embedding)
     columns = embedding.weight.shape[1]
     embedding.weight = nn.Parameter(torch.empty(0, columns), requires_grad=False)
-    embedding.padding_idx = None  # type: ignore[assignment]  # rows are numbered anew
+    embedding.padding_idx = None  # rows are numbered anew
     return model
 
 
