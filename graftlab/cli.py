@@ -15,7 +15,9 @@ Errors are raised, not printed: a GraftlabError becomes one message on stderr (w
 on stdout) and its exit code. Warnings of the logger `graftlab` reach stderr.
 """
 
+import atexit
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -172,6 +174,8 @@ def options(
 
 def main() -> None:
     """Run the command line; always ends in SystemExit."""
+    # A process that ends looks for garbage among all that libraries hold, which takes a second: not here.
+    atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a locale without UTF-8 must not stop a run
             stream.reconfigure(errors="backslashreplace")

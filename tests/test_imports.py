@@ -124,3 +124,13 @@ def test_only_the_files_of_the_catalogue_that_have_a_word_are_read():
     for whole in (pretrained.aliases, runfile.catalogue):
         assert {name: whole(name)[name] for name in whole()} == whole()
         assert whole("a name that stands nowhere") == {}
+
+
+def test_a_command_that_ends_looks_for_no_garbage():
+    code = (
+        "import atexit, gc, sys; sys.argv = ['graftlab', '--version']\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000, len(gc.get_objects()) < 1000))\n"
+        "from graftlab.cli import main\n"
+        "main()"
+    )
+    assert run(code).splitlines()[-1] == "True True"

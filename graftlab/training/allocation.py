@@ -47,6 +47,9 @@ def uncollected() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():  # else they are somebody's, and to stay frozen
+                gc.freeze()
+                gc.unfreeze()  # what is there now counts as old, without a look through it
             gc.enable()
 
 

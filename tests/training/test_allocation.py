@@ -50,6 +50,30 @@ def test_a_step_finds_the_memory_of_the_last_one_and_it_is_given_back_at_the_end
     assert kept[2] < 50e6
 
 
+@pytest.fixture
+def unfrozen():
+    """The tests' own objects are frozen; here they are not."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
+
+
+def test_what_was_made_inside_counts_as_old(unfrozen):
+    with allocation.uncollected():
+        kept = [[] for _ in range(1000)]
+    young = {id(thing) for generation in (0, 1) for thing in gc.get_objects(generation)}
+    assert not young & {id(thing) for thing in kept}
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_somebody_has_frozen_stays_frozen():
+    gc.freeze()
+    before = gc.get_freeze_count()
+    with allocation.uncollected():
+        pass
+    assert 0 < gc.get_freeze_count() <= before
+
+
 def test_garbage_is_looked_for_again_afterwards_where_it_was_before():
     with allocation.uncollected():
         with allocation.uncollected():
