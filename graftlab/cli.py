@@ -16,15 +16,14 @@ on stdout) and its exit code. Warnings of the logger `graftlab` reach stderr.
 """
 
 import atexit
-import contextlib
 import gc
 import io
-import json
 import logging
 import shlex
 import sys
+import traceback
 from collections.abc import Mapping
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -32,7 +31,9 @@ from typer.core import TyperCommand, TyperGroup
 
 import graftlab
 from graftlab import registry
-from graftlab.errors import LOGGED, Argument, ConfigError, GraftlabError, nearest
+from graftlab.errors import LOGGED, Argument, ConfigError, DiskError, GraftlabError, nearest
+from graftlab.rundir import limits
+from graftlab.terminal import open_standard, say, say_json, shown, tell
 from graftlab.training.parallel import launch
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -84,7 +85,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except GraftlabError as error:
-            _refuse(error, ctx.obj["json"])
+            _refuse(limits.exceeded(error.__cause__ or error.__context__) or error, ctx.obj["json"])
         except KeyboardInterrupt:
             _fail("KeyboardInterrupt", "interrupted", INTERRUPTED, ctx.obj["json"])
         except (typer.Exit, typer.Abort):
@@ -93,6 +94,11 @@ class Commands(TyperGroup):
             usage = getattr(error, "format_message", None)  # click's own errors have it
             if usage is not None and ctx.obj["json"]:
                 _fail("UsageError", usage(), 2, as_json=True)
+            if usage is not None:
+                vars(error)["message"] = shown(str(vars(error).get("message", "")))
+                raise
+            if short := limits.exceeded(error):
+                _refuse(short, ctx.obj["json"])
             logged = [note for note in getattr(error, "__notes__", ()) if note.startswith(LOGGED)]
             if not logged:
                 raise
@@ -107,20 +113,8 @@ class Warnings(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        from graftlab.training.progress import redact
-
-        if record.levelno != logging.WARNING:
-            return
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-            # sys.stderr is looked up anew: rich puts its own there while a bar is drawn
-            print(visible(redact(f"warning: {record.getMessage()}")), file=sys.stderr)
-
-
-def visible(text: str) -> str:
-    """Return the text with control characters escaped: data and names must not steer a terminal."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
-    )
+        if record.levelno == logging.WARNING:
+            tell(f"warning: {record.getMessage()}")
 
 
 def option(argument: Argument) -> str:
@@ -145,15 +139,15 @@ def _fail(
         raise typer.Exit(exit_code)
     if as_json:
         error = {"type": kind, "message": message, "exit_code": exit_code, **more}
-        print(json.dumps({"error": error}, ensure_ascii=False, default=str))
+        say_json({"error": error})
     else:
-        print(visible(f"graftlab: {message}"), file=sys.stderr)
+        tell(f"graftlab: {message}")
     raise typer.Exit(exit_code)
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"graftlab {graftlab.__version__}")
+        say(f"graftlab {graftlab.__version__}")
         raise typer.Exit
 
 
@@ -176,10 +170,23 @@ def main() -> None:
     """Run the command line; always ends in SystemExit."""
     # A process that ends looks for garbage among all that libraries hold, which takes a second: not here.
     atexit.register(gc.freeze)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a locale without UTF-8 must not stop a run
-            stream.reconfigure(errors="backslashreplace")
+    out = open_standard()
+    sys.excepthook = _hook
     if launch.place().rank:
         sys.stdout = io.StringIO()  # results are shown once
     logging.getLogger("graftlab").addHandler(Warnings())
-    typer.main.get_command(app)(prog_name="graftlab")
+    try:
+        typer.main.get_command(app)(prog_name="graftlab")
+    except SystemExit as ended:
+        out.flush()
+        if out.error is not None and not ended.code:
+            tell(
+                f"graftlab: the standard output cannot be written: {out.error}. Write it elsewhere."
+            )
+            raise SystemExit(DiskError.exit_code) from None
+        raise
+
+
+def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Show what nobody has caught: its words may be of data."""
+    tell("".join(traceback.format_exception(kind, error, trace)).rstrip())

@@ -219,7 +219,7 @@ class Diverged(GraftlabError):
 
 
 class CheckpointError(GraftlabError):
-    """No checkpoint of the run can be used."""
+    """No checkpoint of the run can be used, or a file of it is damaged."""
 
     exit_code = 7
 

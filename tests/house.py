@@ -8,6 +8,7 @@ LADDER = (
     {
         "errors": "what a user can fix, with its exit code",
         "seeds": "generators that derive from what they are for",
+        "terminal": "what a terminal is shown: nothing that steers it, and no secret",
     },
     {
         "config": "YAML with the place of every key, and frozen sections that refuse unknown ones",

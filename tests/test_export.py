@@ -137,7 +137,7 @@ def test_the_same_run_exports_the_same_bytes_also_into_an_empty_folder(runs, tmp
         for name in ("a", "b")
     )
     assert first == second
-    assert sorted(first) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(first) == ["adapter_config.json", "adapter_model.safetensors", "manifest.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 

@@ -17,7 +17,8 @@ from safetensors.numpy import save, save_file
 
 from graftlab.contracts import Note
 from graftlab.errors import ModelError, Refused
-from graftlab.weights import hub, pretrained
+from graftlab.terminal import redact
+from graftlab.weights import pretrained
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_thisIsASecretToken"
@@ -373,4 +374,4 @@ def test_every_alias_says_its_kind_and_architecture_as_its_config_would():
 def test_tokens_and_passwords_are_taken_out_of_messages(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "a-token-of-another-form")
     text = "a-token-of-another-form hf_abcdefghijkl http://user:word@proxy:80/path"
-    assert hub.redact(text) == "*** *** http://***@proxy:80/path"
+    assert redact(text) == "<HF_TOKEN> *** http://***@proxy:80/path"

@@ -13,8 +13,9 @@ import threading
 
 import pytest
 
+from graftlab.terminal import redact
 from graftlab.training import progress
-from graftlab.training.progress import Progress, log_to, peak_memory, redact
+from graftlab.training.progress import Progress, log_to, peak_memory
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_adapter_card_run_file_and_scores_are_in_the_new_repository(run, hub):
     files = hub.repos["model", "me/critic"]["files"]
     assert sorted(files) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors", "config.yaml",
-        "environment.json", "result.json",
+        "environment.json", "manifest.json", "result.json",
     ]  # fmt: skip
     for path in run.adapter.iterdir():
         assert files[path.name] == path.read_bytes()
@@ -120,9 +120,12 @@ def test_nothing_is_uploaded_twice_unless_it_has_changed(run, hub):
     assert [command for command, _ in hub.asked[before:]] == ["GET"]
     save_file({"a": np.ones(6, dtype=np.float32)}, run.adapter / "adapter_model.safetensors")
     [changed] = push(run)
-    assert changed.uploaded == ("adapter_model.safetensors",)
+    assert changed.uploaded == ("adapter_model.safetensors", "manifest.json")
     commits = hub.repos["model", "me/critic"]["commits"]
-    assert commits[1:] == [[("lfsFile", "adapter_model.safetensors")]]
+    assert sorted(commits[1]) == [
+        ("file", "manifest.json"),
+        ("lfsFile", "adapter_model.safetensors"),
+    ]
 
 
 def test_force_commits_what_is_there_already(run, hub):
@@ -354,5 +357,5 @@ def test_the_command_says_what_it_did_and_never_the_token(run, hub):
     first, second = invoke(), invoke("--json")
     assert "uploaded, 0" in first.stdout
     assert json.loads(second.stdout)["pushed"][0]["uploaded"] == []
-    assert "changed (6 files)" in invoke().stdout
+    assert "changed (7 files)" in invoke().stdout
     assert TOKEN not in first.output + second.output

@@ -56,7 +56,10 @@ def finish(folder, planned, **result):
     run = Run(folder / planned.name)
     run.path.mkdir(parents=True)
     files.write_text(run.config, config.dump(planned.file.resolved))
-    files.write_json(run.environment, {"data": {"fingerprint": result.pop("fingerprint", "same")}})
+    files.write_json(
+        run.environment,
+        {"backbone": {}, "data": {"fingerprint": result.pop("fingerprint", "same")}},
+    )
     scores = {
         split: {"accuracy": {"value": result.pop(split), "standard_error": 0.01, "reason": None}}
         for split in ("validation", "test")
@@ -243,7 +246,9 @@ def test_without_a_test_split_validation_ranks_and_table_page_and_csv_say_so(cap
     tables.show(found)
     assert "no test split: ranked by validation" in capsys.readouterr().out
     record = tables.as_json(found)
-    shown = page.render(record, page._groups(record), Path("made"))
+    shown = page.render(
+        record, page._groups(record), Path("made"), {run["run"] for run in record["runs"]}
+    )
     assert "Ranked by validation accuracy: there is no test split" in shown
     assert "0.9000" in shown
 

@@ -99,7 +99,7 @@ class LinearAdapter(OnLinear, PeftFields):
 class LowRank(LinearAdapter):
     """What LoRA and the methods that start it elsewhere have in common."""
 
-    rank: int = Field(8, ge=1)
+    rank: int = Field(8, ge=1, le=surgery.MOST_RANK)
     """Rank of the correction (r in the paper)."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead (Kalajdzievski, 2023, arXiv 2312.03732)."""

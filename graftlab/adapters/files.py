@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.adapters.attachment import ADAPTER, PREFIX, drawing, name_source, quiet
 from graftlab.contracts import Backbone
-from graftlab.errors import ModelError, Refused
+from graftlab.errors import Fault, GraftlabError, ModelError, Place, Refused, wrong
+from graftlab.rundir import files as rundir
+from graftlab.rundir import manifest
+from graftlab.rundir.run import Run
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+SIZES = ("r", "rank", "init_r", "target_r", "num_virtual_tokens", "encoder_hidden_size")
+"""Keys of an adapter's config that say how large its tensors are."""
 INITIAL = "initial_adapter.safetensors"
 """A and B as they were at the start, for adapters that changed the frozen weights (PiSSA, OLoRA)."""
 INITIAL_A, INITIAL_B = "initial_A", "initial_B"
@@ -80,12 +85,9 @@ def read(folder: Path, weights: str = WEIGHTS) -> "tuple[dict[str, object], dict
     """Return an adapter folder's config and weights.
 
     Raises:
-        ModelError: a file is missing or damaged.
+        ModelError: a file is missing or damaged, or a number in it is not finite.
         Refused: the weights are pickled, or the config names a module to import.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if (folder / "adapter_model.bin").exists() and not (folder / WEIGHTS).exists():
         raise Refused(
             f"{folder / 'adapter_model.bin'} is a pickle, which can run code when it is read. Load it "
@@ -98,17 +100,30 @@ def read(folder: Path, weights: str = WEIGHTS) -> "tuple[dict[str, object], dict
             )
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        loaded = load_file(folder / weights)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"the adapter in {folder} cannot be read: {error}", kind="unreadable"
         ) from error
+    if not isinstance(config, dict):
+        raise ModelError(f"the adapter in {folder} cannot be read: {CONFIG} holds no mapping.", kind="unreadable")
     if config.get("megatron_config"):
         raise Refused(
             f"{folder / CONFIG}: megatron_config has peft import the module {config.get('megatron_core')!r}. "
             f"Remove both keys; no layer here is Megatron's."
         )
-    return config, loaded
+    _refuse_sizes(folder / CONFIG, config)
+    return config, rundir.read_weights(folder / weights)
+
+
+def _refuse_sizes(path: Path, config: Mapping[str, object]) -> None:
+    """Refuse ranks and numbers of virtual tokens that no adapter has: making it would take hours."""
+    found = {key: config.get(key) for key in SIZES}
+    patterns = config.get("rank_pattern")
+    found |= patterns if isinstance(patterns, dict) else {}
+    for key, value in found.items():
+        if isinstance(value, int | float) and value > surgery.MOST_RANK:
+            said = f"{key} is {value}, more than {surgery.MOST_RANK}: no layer is so wide."
+            raise ModelError(said, kind="not_allowed", place=Place(str(path)), given=value)
 
 
 def load(backbone: Backbone, folder: Path) -> "PeftModel":
@@ -207,14 +222,26 @@ def find_start(start_from: Path) -> Path:
 
 def check_start(
     config: "LowRank", backbone_kind: str, model_type: str | None, gradient_checkpointing: bool
-) -> list[str]:
+) -> list[Fault]:
     """Return what is wrong with `method.start_from`, before anything is loaded."""
     if config.start_from is not None:
         try:
-            find_start(config.start_from)
-        except ModelError as error:
-            return [str(error)]
+            check_whole(find_start(config.start_from))
+        except GraftlabError as error:
+            return [wrong("start_from", p.words(), kind=p.kind) for p in error.problems]
     return []
+
+
+def check_whole(folder: Path) -> bool:
+    """Refuse an adapter that is not as it was written; return whether there is a manifest to tell.
+
+    Raises:
+        ModelError: a file of it has changed.
+        CheckpointError: all of it is another run's than the one that it lies in.
+    """
+    run = Run(folder.parent)
+    inside = run.adapter == folder and run.started
+    return run.check_adapter() if inside else manifest.check(folder, error=ModelError)
 
 
 def check_base(start_from: Path, backbone: Backbone) -> None:

@@ -7,6 +7,7 @@ untouched W is then s (B A - B0 A0), a plain LoRA of rank 2 R. A0 and B0 are kep
 # Shapes: I in features, O out features, R rank.
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -15,7 +16,7 @@ from graftlab.adapters import attachment, files
 from graftlab.adapters.attachment import ADAPTER, PREFIX
 from graftlab.adapters.fields import LowRank, whole
 from graftlab.adapters.files import INITIAL_A, INITIAL_B
-from graftlab.contracts import Attached, Backbone, Setting
+from graftlab.contracts import Attached, Backbone, Note, Setting
 from graftlab.errors import ConfigError, ModelError
 from graftlab.weights import surgery
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from peft.tuners.lora.dora import DoraLinearLayer
     from torch import Tensor, nn
+
+log = logging.getLogger("graftlab")
 
 RESIDUAL = ("pissa", "olora")
 """Values of peft's `init_lora_weights` that change the frozen weights."""
@@ -152,6 +155,8 @@ def begin(model: "PeftModel", backbone: Backbone, config: LowRank) -> None:
     """
     assert config.start_from is not None
     folder = files.find_start(config.start_from)
+    if not files.check_whole(folder):
+        log.warning("%s", Note.of("no_manifest", folder=str(folder)))
     files.check_base(config.start_from, backbone)
     if hasattr(model, ORIGINALS) != (folder / files.INITIAL).is_file():
         raise ModelError(

@@ -23,17 +23,17 @@ class Config(Section):
     """The name that stands for it."""
     modality: Literal["text", "images"] = "text"
     """What it reads: bytes of text (a BERT, or a Llama where tokens are put out) or images (a ViT)."""
-    width: int = Field(32, ge=1)
+    width: int = Field(32, ge=1, le=2**14)
     """Size of the hidden states; the feed-forward layers are four times as wide."""
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=256)
     """Number of transformer blocks."""
-    heads: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1, le=2**14)
     """Attention heads; they divide the width."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout of hidden states and attention (a Llama has only the latter)."""
-    max_length: int = Field(128, ge=4)
+    max_length: int = Field(128, ge=4, le=2**20)
     """Positions of a text model: bytes, with the special tokens."""
-    image_size: int = Field(8, ge=1)
+    image_size: int = Field(8, ge=1, le=2**12)
     """Height and width of an image in pixels."""
     patch_size: int = Field(2, ge=1)
     """Height and width of a patch in pixels; it divides the image size."""

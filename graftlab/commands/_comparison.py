@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from graftlab.errors import StudyIncomplete
-from graftlab.rundir import files
+from graftlab.terminal import say, say_json
 
 if TYPE_CHECKING:
     from graftlab.study import Comparison
@@ -32,7 +32,7 @@ def report(comparisons: "Iterable[tuple[Path, Comparison]]", as_json: bool) -> N
         said.append({"study": str(out), **plain})
         if not as_json:
             study.show(comparison)
-            print(f"The page is {out / 'comparison.html'}; figure, JSON and CSV are beside it.\n")
+            say(f"The page is {out / 'comparison.html'}; figure, JSON and CSV are beside it.\n")
     runs, holes = (sum(len(one[key]) for one in said) for key in ("runs", "holes"))
     message = f"{holes} of {runs} runs are not finished; the causes stand above."
     if holes and not as_json:
@@ -42,6 +42,6 @@ def report(comparisons: "Iterable[tuple[Path, Comparison]]", as_json: bool) -> N
         if holes:
             code = StudyIncomplete.exit_code
             found["error"] = {"type": "StudyIncomplete", "message": message, "exit_code": code}
-        print(files.dump_json(found, indent=None), end="")
+        say_json(found)
         if holes:
             raise typer.Exit(StudyIncomplete.exit_code)

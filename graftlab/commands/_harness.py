@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from graftlab.commands._report import print_json
+from graftlab.terminal import say, say_json
 
 
 def show(found: Mapping[str, Any], path: Path, as_json: bool) -> None:
     """Print each task's metrics; all of it is in `path`."""
     if as_json:
-        print_json({**found, "path": str(path)})
+        say_json({**found, "path": str(path)})
         return
     for task, scores in found["results"].items():
         for name, value in scores.items():
@@ -19,5 +19,5 @@ def show(found: Mapping[str, Any], path: Path, as_json: bool) -> None:
             if rule and not metric.endswith("_stderr"):
                 filtered = "" if rule == "none" else f" ({rule})"
                 spread = f" ± {error:.4f}" if isinstance(error, float) else ""
-                print(f"{task:>24}  {metric}{filtered}  {value:.4f}{spread}")
-    print(f"lm-eval {found['harness']}; all of it is in {path}")
+                say(f"{task:>24}  {metric}{filtered}  {value:.4f}{spread}")
+    say(f"lm-eval {found['harness']}; all of it is in {path}")

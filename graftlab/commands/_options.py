@@ -1,11 +1,12 @@
 """Options that commands share, and how they print."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from graftlab.terminal import say, say_json
 
 WIDEST = 24  # of a first column
 
@@ -48,7 +49,10 @@ AllowCode = Annotated[
 
 def emit(value: object, as_json: bool, text: str) -> None:
     """Print `value` as JSON, or `text`."""
-    print(json.dumps(value, ensure_ascii=False) if as_json else text)
+    if as_json:
+        say_json(value)
+    else:
+        say(text)
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:

@@ -1,26 +1,17 @@
 """What commands that carry out or use a run print on standard output."""
 
-import json
-import sys
-
 from graftlab.contracts import read_notes
 from graftlab.rundir.records import ScoreRecord
 from graftlab.rundir.run import Run
-
-
-def print_json(value: object) -> None:
-    """Print one line of JSON, in ASCII where the standard output does not take UTF-8."""
-    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(value, ensure_ascii=not utf8, allow_nan=False))
+from graftlab.terminal import console, say_json
 
 
 def show_result(run: Run, as_json: bool) -> None:
     """Print a finished run's scores, as a table or as JSON with the run's directory."""
     result = run.read_result()
     if as_json:
-        print_json({"run": str(run.path), **result})
+        say_json({"run": str(run.path), **result})
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{result['name']}: {result['method']} on {result['task']}")
@@ -30,19 +21,18 @@ def show_result(run: Run, as_json: bool) -> None:
     for name in dict.fromkeys(name for scores in result["metrics"].values() for name in scores):
         cells = (scores.get(name) for scores in result["metrics"].values())
         table.add_row(name, *[score_text(cell) if cell else "" for cell in cells])
-    # Names come from run files and data: brackets and colons in them are not markup.
-    console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+    screen = console()
     if result["metrics"]:
-        console.print(table)
+        screen.print(table)
     parameters = result["parameters"]
-    console.print(
+    screen.print(
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters trained "
         f"({parameters['trainable'] / parameters['total']:.2%}), step {result['selected_step']} of "
         f"{result['steps']} selected, {result['seconds']['training']:.1f} s of training.\n"
         f"Everything is in {run.path}"
     )
     for reason in read_notes(result["not_exact"]):
-        console.print(f"Not exactly repeatable: {reason}")
+        screen.print(f"Not exactly repeatable: {reason}")
 
 
 def score_text(score: ScoreRecord) -> str:

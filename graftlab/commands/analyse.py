@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graftlab.commands._options import Json
+from graftlab.terminal import say, say_json
 
 if TYPE_CHECKING:
     from graftlab.explanation import Model, Table
@@ -77,7 +78,6 @@ def command(
     What is killed goes on where it was.
     """
     from graftlab import explanation
-    from graftlab.commands._report import print_json
     from graftlab.explanation.spool import Spool
 
     kinds, wanted = _names(kind), explanation.Options(base, _numbers(steps))
@@ -91,11 +91,11 @@ def command(
         )
     if as_json:
         found = {table.name: table.as_json() for table in tables}
-        print_json({"analyses": found, "figures": [str(path) for path in drawn]})
+        say_json({"analyses": found, "figures": [str(path) for path in drawn]})
         return
     for table in tables:
         _show(table)
-    print(f"Everything is in {where}")
+    say(f"Everything is in {where}")
 
 
 def _names(given: str | None) -> list[str]:
@@ -130,13 +130,13 @@ def _show(table: "Table") -> None:
     lines += [[_cell(getattr(row, n)) for n in kept] for row in table.rows[:MOST_LINES]]
     texts = [any(isinstance(getattr(row, n), str) for row in table.rows) for n in kept]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    print(table.name)
+    say(table.name)
     for line in lines:
         cells = zip(line, widths, texts, strict=True)
         shown = (c.ljust(w) if text else c.rjust(w) for c, w, text in cells)
-        print(f"  {'  '.join(shown)}".rstrip())
+        say(f"  {'  '.join(shown)}".rstrip())
     if (more := len(table.rows) - MOST_LINES) > 0:
-        print(f"  {more} more lines are in {table.files[0]}")
+        say(f"  {more} more lines are in {table.files[0]}")
 
 
 def _cell(value: object) -> str:

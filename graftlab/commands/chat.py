@@ -17,6 +17,7 @@ from graftlab.commands._writer_options import (
     TopP,
     changes,
 )
+from graftlab.terminal import say, say_json, tell
 
 HELP = (
     "/reset begins anew, /system TEXT says who the model is (without a text: nobody), /exit leaves."
@@ -107,7 +108,6 @@ def _command(talk: Any, line: str) -> bool:
 
 def _answer(talk: Any, line: str, base: bool, as_json: bool) -> bool:
     """Answer a question; return whether there may be another one."""
-    from graftlab.commands._report import print_json
     from graftlab.errors import DataError
 
     answers: dict[str, object] = {"question": line}
@@ -125,9 +125,9 @@ def _answer(talk: Any, line: str, base: bool, as_json: bool) -> bool:
         _say(f"({error})")
         return True
     if as_json:
-        print_json(answers)
+        say_json(answers)
     else:
-        print(flush=True)
+        say(flush=True)
     if forgotten:
         _say(f"(the first {forgotten} turns no longer fit, and are forgotten)")
     return True
@@ -135,13 +135,12 @@ def _answer(talk: Any, line: str, base: bool, as_json: bool) -> bool:
 
 def _label(text: str, as_json: bool) -> None:
     if not as_json:
-        print(text, end="", flush=True)
+        say(text, end="", flush=True)
 
 
 def _show(piece: str) -> None:
-    """Print a piece of an answer: what a model writes must not steer the terminal."""
-    safe = (c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in piece)
-    print("".join(safe), end="", flush=True)
+    """Print a piece of an answer."""
+    say(piece, end="", flush=True)
 
 
 def _hide(piece: str) -> None:
@@ -150,4 +149,4 @@ def _hide(piece: str) -> None:
 
 def _say(text: str) -> None:
     """Print what is no answer."""
-    print(text, file=sys.stderr, flush=True)
+    tell(text)

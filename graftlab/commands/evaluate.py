@@ -8,7 +8,8 @@ import typer
 from graftlab.commands import _harness
 from graftlab.commands._class_table import class_lines
 from graftlab.commands._options import AllowCode, Json, RunFolder, Step
-from graftlab.commands._report import print_json, score_text
+from graftlab.commands._report import score_text
+from graftlab.terminal import say, say_json
 
 if TYPE_CHECKING:
     from graftlab.inference.scores import Difference, Mistake, Scored
@@ -118,18 +119,16 @@ def _check_options(
 
 def _show(scored: "Scored", as_json: bool) -> None:
     if as_json:
-        print_json(scored.as_json())
+        say_json(scored.as_json())
         return
     for line in class_lines(scored.classes):
-        print(line)
+        say(line)
     for mistake in scored.worst:
-        print(_mistake(mistake))
+        say(_mistake(mistake))
     for name, score in scored.scores.items():
-        print(f"{name:>20}  {score_text(score.as_json())}")
-    print(f"{'loss':>20}  {score_text({'value': scored.loss})}")
-    print(
-        f"{len(scored.predictions)} predictions are in {scored.path}{_compared(scored.difference)}"
-    )
+        say(f"{name:>20}  {score_text(score.as_json())}")
+    say(f"{'loss':>20}  {score_text({'value': scored.loss})}")
+    say(f"{len(scored.predictions)} predictions are in {scored.path}{_compared(scored.difference)}")
 
 
 def _mistake(mistake: "Mistake") -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from graftlab.commands._options import Json, RunFolder
+from graftlab.terminal import say, say_json
 
 
 def command(
@@ -20,7 +21,6 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Write a run's adapter as plain PEFT LoRA, which needs no graftlab to be loaded."""
-    from graftlab.commands._report import print_json
     from graftlab.errors import ConfigError, unknown
     from graftlab.release import export
 
@@ -34,28 +34,27 @@ def command(
         raise ConfigError(unknown("export format", form, ["lora"]))
     config = export.lora(run, out)
     if as_json:
-        print_json({"out": str(out), "config": config})
+        say_json({"out": str(out), "config": config})
         return
     base = config["base_model_name_or_path"]
-    print(
+    say(
         f"LoRA of rank {config['r']} for {base} is in {out}. peft.PeftModel.from_pretrained loads it."
     )
 
 
 def _audit(folder: Path, as_json: bool) -> None:
     from graftlab.commands._options import aligned
-    from graftlab.commands._report import print_json
     from graftlab.release import export
 
     found = export.audit(folder)
     if as_json:
-        print_json(found)
+        say_json(found)
         return
-    print(aligned([(name, f"{size:>13,} bytes") for name, size in found["files"].items()]))
+    say(aligned([(name, f"{size:>13,} bytes") for name, size in found["files"].items()]))
     for row in found["groups"]:
-        print(
+        say(
             f"{row['file']}: {row['name']}, {row['tensors']} tensors of {row['dtype']}, "
             f"{row['bytes']:,} bytes, {row['share']:.1%}"
         )
     for warning in found["warnings"]:
-        print(f"warning: {warning}")
+        say(f"warning: {warning}")

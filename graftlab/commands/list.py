@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graftlab.commands._options import Json, aligned, duration, emit
+from graftlab.terminal import say
 
 if TYPE_CHECKING:
     from graftlab.runs.status import Row
@@ -79,7 +80,7 @@ def command(
             found[name] = entries = lists[name]()
             blocks.append(_block(name, entries))
     if as_csv:
-        print(_csv(rows), end="")
+        say(_csv(rows), end="")
         return
     emit(found, as_json, "\n\n".join(blocks))
 

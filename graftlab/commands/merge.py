@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from graftlab.commands._options import AllowCode, Json, RunFolder
+from graftlab.terminal import say, say_json
 
 
 def command(
@@ -33,7 +34,6 @@ def command(
     The folder is loaded again and compared with the run: logits, layers and every weight. Where they differ
     by more than rounding, the command fails and leaves what it made beside the folder that was asked for.
     """
-    from graftlab.commands._report import print_json
     from graftlab.errors import ConfigError, ModelError
     from graftlab.release import merge
 
@@ -45,22 +45,20 @@ def command(
             f"{out} does not do what {run} does: {'; '.join(certificate['problems'])}."
         )
     if as_json:
-        print_json({"out": str(out), **certificate})
+        say_json({"out": str(out), **certificate})
         return
     logits, quantized = certificate["compared"]["logits"], certificate["quantized"]
-    print(
-        f"The merged model is in {out}, in {certificate['dtype']}; transformers loads it as it is."
-    )
+    say(f"The merged model is in {out}, in {certificate['dtype']}; transformers loads it as it is.")
     whose = (
         "the run's" if quantized is None else "the adapted model's on what its few bits stand for"
     )
-    print(
+    say(
         f"On {certificate['sample']['what']} its logits differ from {whose} by {logits['largest']:.2g} at "
         f"most, {logits['mean']:.2g} on average; the largest is {logits['scale']:.3g}."
     )
     if quantized is not None:
         cost = quantized["logits"]
-        print(
+        say(
             f"They differ from the run's, which computes in few bits, by {cost['largest']:.2g} at most, "
             f"{cost['mean']:.2g} on average."
         )

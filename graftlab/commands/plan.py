@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graftlab.commands._options import AllowCode, File, Json, Overrides, aligned
+from graftlab.terminal import say, say_json
 
 if TYPE_CHECKING:
     from graftlab.planning.forecast import Examples, Memory, Plan, Steps
@@ -55,7 +56,6 @@ def command(
     the disk has no room for a checkpoint.
     """
     from graftlab import config, runfile
-    from graftlab.commands._report import print_json
     from graftlab.errors import DiskError
     from graftlab.planning import forecast, shards
 
@@ -66,11 +66,11 @@ def command(
     made = forecast.plan(run, shared, longest, probe, out)
     refused = made["disk"]["refused"]
     if as_json:
-        print_json(made)
+        say_json(made)
         if refused:
             raise typer.Exit(DiskError.exit_code)
         return
-    print(text(made))
+    say(text(made))
     if refused:
         raise DiskError(refused)
 

@@ -23,6 +23,7 @@ from graftlab.commands._writer_options import (
     TopP,
     changes,
 )
+from graftlab.terminal import say, say_json
 
 if TYPE_CHECKING:
     from graftlab.errors import Fault
@@ -86,7 +87,6 @@ def command(
     --output names has `row`, from 1, and the input's own columns besides.
     """
     from graftlab import inference
-    from graftlab.commands._report import print_json
     from graftlab.inference import answers
 
     if output is not None:
@@ -108,12 +108,12 @@ def command(
             answers.write(output, found, inputs)
     if output is not None:
         said = {"output": str(output), "rows": len(found)}
-        print_json(said) if as_json else print(f"{len(found)} predictions are in {output}")
+        say_json(said) if as_json else say(f"{len(found)} predictions are in {output}")
     elif as_json:
-        print_json({"predictions": found})
+        say_json({"predictions": found})
     else:
         for answer in found:
-            print_json(answer)
+            say_json(answer)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from graftlab.commands._options import AllowCode, File, Json, Overrides, aligned
+from graftlab.terminal import say, say_json
 
 WIDTH = 72  # of a text that is shown
 LOST = {
@@ -42,7 +43,6 @@ def command(
     tokenizer is needed too, its weights are not.
     """
     from graftlab import config, runfile
-    from graftlab.commands._report import print_json
     from graftlab.contracts import read_notes
     from graftlab.planning import preparation
 
@@ -57,25 +57,25 @@ def command(
         "use": use,
     }
     if as_json:
-        print_json(found)
+        say_json(found)
         return
     for name, task in (tasks or {str(found["task"]): found}).items():
         _show(name, task)
     for note in read_notes(prepared.record.get("notes", ())):
-        print(f"note: {note}")
+        say(f"note: {note}")
     if use is not None:
-        print(f"{out} holds them. A run reads them with these options behind its own:")
-        print("\n".join(f"  --set {_quoted(change)}" for change in use))
+        say(f"{out} holds them. A run reads them with these options behind its own:")
+        say("\n".join(f"  --set {_quoted(change)}" for change in use))
 
 
 def _show(name: str, found: dict[str, Any]) -> None:
     """Print what there is to know of a task."""
-    print(aligned([("task", name), *_lines(found)]))
+    say(aligned([("task", name), *_lines(found)]))
     for split, shown in found["rows"].items():
         for row in shown:
             fields = row.pop("fields", {})  # of a task that writes: its columns
             columns = {**row, **fields}.items()
-            print(f"{split}:\n{aligned([(key, _short(value)) for key, value in columns])}")
+            say(f"{split}:\n{aligned([(key, _short(value)) for key, value in columns])}")
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from graftlab.commands._options import AllowCode, Json, RunFolder
+from graftlab.terminal import say, say_json
 
 
 def command(
@@ -38,20 +39,17 @@ def command(
     The token is HF_TOKEN of the environment. The card is README.md in the run's folder `adapter`: written
     from the run's result, unless you have made it your own.
     """
-    from graftlab.commands._report import print_json
     from graftlab.release import push
 
     done = push.push(Path(run), repo, data, push.Options(force, private, dry_run))
     if as_json:
-        print_json({"dry_run": dry_run, "pushed": [pushed.record() for pushed in done]})
+        say_json({"dry_run": dry_run, "pushed": [pushed.record() for pushed in done]})
         return
     for pushed in done:
         if not pushed.uploaded:
-            print(f"{pushed.url}: nothing has changed ({len(pushed.unchanged)} files).")
+            say(f"{pushed.url}: nothing has changed ({len(pushed.unchanged)} files).")
             continue
         did = "would be uploaded" if dry_run else "uploaded"
-        print(
-            f"{pushed.url}: {len(pushed.uploaded)} files {did}, {len(pushed.unchanged)} unchanged"
-        )
+        say(f"{pushed.url}: {len(pushed.uploaded)} files {did}, {len(pushed.unchanged)} unchanged")
         for name in pushed.uploaded:
-            print(f"  {name}")
+            say(f"  {name}")

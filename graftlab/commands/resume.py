@@ -1,11 +1,11 @@
 """Go on with a run that was stopped or killed, exactly where it was."""
 
-import sys
 from typing import Annotated
 
 import typer
 
 from graftlab.commands._options import AllowCode, Json, RunFolder
+from graftlab.terminal import tell
 
 
 def command(
@@ -33,10 +33,9 @@ def command(
     from graftlab.runs import session
 
     if Run(run).finished:
-        print(
+        tell(
             f"{run} is finished already; this is its result. To train longer, start another with "
-            f"`graftlab run {run}/config.yaml --new --set training.max_steps=...`.",
-            file=sys.stderr,
+            f"`graftlab run {run}/config.yaml --new --set training.max_steps=...`."
         )
     options = session.Options(as_json, allow_inexact, tuple(override or ()))
     show_result(session.resume(run, options), as_json)

@@ -1,14 +1,12 @@
 """Choose which layer of a large model to plug in, by scores of every layer on training examples."""
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from graftlab.commands._options import AllowCode, File, Json, Overrides
-from graftlab.commands._report import print_json
+from graftlab.terminal import console, say, say_json, tell
 
 
 def command(
@@ -70,7 +68,7 @@ def command(
         done = layer_check.carry_out(resolved, found, where, plan, quiet=as_json, again=again)
         found = {**found, "check": done.as_json()}
     if as_json:
-        print_json({"selection": str(where), **found})
+        say_json({"selection": str(where), **found})
     else:
         _show(found, where)
 
@@ -95,8 +93,7 @@ def _numbers(layers: str) -> str:
 
 
 def _tell(message: str) -> None:
-    with contextlib.suppress(OSError):  # nobody reads it any more
-        print(message, file=sys.stderr, flush=True)
+    tell(message)
 
 
 def _keep_quiet(message: str) -> None:
@@ -104,7 +101,6 @@ def _keep_quiet(message: str) -> None:
 
 
 def _show(found: dict[str, Any], where: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     title = f"{found['llm']} for {found['slm']} on {found['dataset']}"
@@ -119,12 +115,11 @@ def _show(found: dict[str, Any], where: Path) -> None:
         cells = [_cell(layer["score"], layer["interval"])]
         cells += [_cell(layer["scores"][name]["value"]) for name in names]
         table.add_row(str(layer["layer"]), *cells, style="bold" if chosen else None)
-    console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
-    console.print(table)
-    console.print(found["statement"])
+    console().print(table)
+    say(found["statement"])
     if check := found.get("check"):
-        console.print(check["statement"])
-    console.print(f"Everything is in {where}; layer.yaml is the choice for a run file.")
+        say(check["statement"])
+    say(f"Everything is in {where}; layer.yaml is the choice for a run file.")
 
 
 def _cell(value: float | None, interval: list[float] | None = None) -> str:

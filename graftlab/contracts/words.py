@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from graftlab.rundir.manifest import DAMAGE
+
 MIB, GIB = 2**20, 2**30
 MOST_CLASSES = 10  # that are named in one note
 
@@ -109,13 +111,6 @@ READ_AS = {
 }
 """What there is to say of how a text file is read, each with the key that overrules it."""
 
-DAMAGE = {
-    "missing": "{file} is missing",
-    "changed": "{file} has changed since it was written (its sha256 is another)",
-    "unreadable": "{file} cannot be read",
-}
-"""What may be wrong with a file of a checkpoint."""
-
 WORDS: Mapping[str, str | Callable[..., str]] = {
     "said": "{text}",
     # how the data came about
@@ -189,6 +184,15 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
     "checkpoint_damaged": _damaged,
     "checkpoint_set_aside": _set_aside,
     "lines_lost": "metrics.jsonl has lost lines since the checkpoint",
+    "lines_changed": (
+        "{file} has changed since the checkpoint: {kept} of its lines can be read and stay, and what was "
+        "there is kept as {aside}"
+    ),
+    # whether files are whole
+    "no_manifest": (
+        "{folder} has no manifest.json, as runs of older versions and adapters from elsewhere have none: "
+        "whether its files are whole cannot be told"
+    ),
     "memory_ran_out": "out of memory: micro-batch {now} instead of {asked}",
     # what was in the place of a run
     "run_replaced": _replaced,

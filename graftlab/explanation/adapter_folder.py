@@ -37,6 +37,7 @@ class AdapterFolder:
 
     @functools.cached_property
     def _read(self) -> "tuple[Mapping[str, Any], dict[str, Tensor]]":
+        adapter_files.check_whole(self._folder)
         config, tensors = adapter_files.read(self._folder)
         if config.get("peft_type") != "LORA":
             raise ConfigError(

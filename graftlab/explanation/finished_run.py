@@ -10,7 +10,7 @@ from graftlab.contracts import About, Change
 from graftlab.errors import ConfigError
 from graftlab.explanation.spool import Spool
 from graftlab.inference import Adapted
-from graftlab.rundir import files, run
+from graftlab.rundir import run
 from graftlab.runs import material
 from graftlab.training import checkpoint
 from graftlab.weights import quantized, surgery
@@ -35,7 +35,7 @@ class RunState:
         file = runfile.of_run(run.Run(self._path))
         step = self._step
         if step is None:
-            step = int(files.read_json(run.Run(self._path).result)["selected_step"])
+            step = int(run.Run(self._path).read_result()["selected_step"])
         rank = getattr(file.method.config, "rank", None)
         task = file.resolved["task"].get("name") or file.task.name
         given = self._about

@@ -15,11 +15,10 @@ from graftlab import runfile
 from graftlab.contracts import Backbone, Data, Problem, Score, Task
 from graftlab.data import foreign_code
 from graftlab.errors import Argument, ConfigError, DataError, Fault, ModelError, Place, unknown
-from graftlab.rundir import files
 from graftlab.rundir import run as rundir
 from graftlab.rundir.run import Run
 from graftlab.runfile import Part, RunFile
-from graftlab.runs import evaluation, kept_step, material, prediction
+from graftlab.runs import evaluation, integrity, kept_step, material, prediction
 from graftlab.weights import packages
 
 if TYPE_CHECKING:
@@ -44,14 +43,15 @@ def load(
 
     Raises:
         ConfigError: `path` is no run, or one without an adapter, or the step's checkpoint is not kept.
-        CheckpointError: it is damaged.
-        ModelError: the backbone is not the one that the adapter was trained on, or cannot be loaded.
+        CheckpointError: a file of it is damaged.
+        ModelError: the adapter is damaged, or a number in it is not finite; the backbone is not the one that
+            it was trained on, or cannot be loaded.
     """
     import torch
 
     run = rundir.find(Path(path)) if step is None else kept_step.find(Path(path), step)
     file = runfile.of_run(run)
-    before = files.read_json(run.environment)
+    before = run.read_environment()
     problem = _problem(file, before["data"])
     backbone = material.backbone(file, problem)
     old, new = before["backbone"].get("sha256"), backbone.record.get("sha256")
@@ -64,6 +64,7 @@ def load(
     if step is not None:
         model = kept_step.load(run, file, problem, backbone, step)
     else:
+        integrity.check_adapter(run)
         with packages.kept_in(file.paths.cache):
             model = file.method.module.load(backbone, file.method.config, run.adapter_folder)
     used = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -84,14 +84,19 @@ def score(
     Raises:
         ConfigError: the other task wants something else of the model.
         DataError: the split has no examples, or the data are gone or have changed since the run.
+        CheckpointError: the predictions that are there are damaged.
     """
+    named = f"{other.config.name or other.name}-{split}" if other else split
+    path = adapted.run.predictions(adapted.named(named))
+    adapted.run.check_if_listed(path)
     task, rows = adapted.predictions(split, batch_size, other)
     rows = programs.run(rows) if execute_code else rows
     names, inputs = evaluation.metrics_at_end(task, split), functools.partial(task.inputs, split)
     scores = evaluation.score(rows, names, inputs)
     rows = evaluation.explained(rows, names, inputs)
-    named = f"{other.config.name or other.name}-{split}" if other else split
-    path, difference = keep(adapted.run.predictions(adapted.named(named)), rows)
+    path, difference = keep(path, rows)
+    if difference is None:
+        adapted.run.cover(path)
     loss = evaluation.mean_loss(rows)
     classes = class_report.reports(rows, task.problem)
     found = worst(rows, task.problem, inputs, errors)

@@ -51,9 +51,9 @@ class Config(adapters.LinearAdapter):
         "rank_pattern": "training",
     }
 
-    target_rank: int = Field(8, ge=1)
+    target_rank: int = Field(8, ge=1, le=surgery.MOST_RANK)
     """Mean rank over the layers in the end."""
-    initial_rank: int = Field(12, ge=2)
+    initial_rank: int = Field(12, ge=2, le=surgery.MOST_RANK)
     """Rank of every layer at the start."""
     warmup_share: float = Field(0.1, ge=0, lt=1)
     """Share of the steps before the budget begins to fall."""

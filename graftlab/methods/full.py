@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from graftlab.config import Section
 from graftlab.contracts import Attached, Backbone, Excused, Promises, Setting
 from graftlab.errors import ModelError
+from graftlab.rundir import files
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,16 +64,14 @@ def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
     """Return the backbone with the saved weights.
 
     Raises:
-        ModelError: the file is missing or damaged, or belongs to another backbone.
+        ModelError: the file is missing or damaged, has a number that is not finite, or belongs to another
+            backbone.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     model = backbone.model.float()
+    weights = files.read_weights(folder / WEIGHTS)
     try:
-        weights = load_file(folder / WEIGHTS)
         model.load_state_dict(weights, strict=False)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except RuntimeError as error:
         raise ModelError(f"{folder / WEIGHTS} cannot be loaded: {error}") from error
     if different := sorted(_untied(model).keys() ^ weights.keys()):
         raise ModelError(f"{folder / WEIGHTS} belongs to another backbone: {different[0]} differs.")

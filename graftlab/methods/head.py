@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from graftlab.config import Section
 from graftlab.contracts import Attached, Backbone, Promises, Setting
 from graftlab.errors import ConfigError, ModelError
+from graftlab.rundir import files
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
@@ -73,16 +74,11 @@ def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
     """Return the backbone with the saved head.
 
     Raises:
-        ModelError: the file is missing or damaged, or belongs to another backbone.
+        ModelError: the file is missing or damaged, has a number that is not finite, or belongs to another
+            backbone.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     model = _attach(backbone).model
-    try:
-        weights = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{folder / WEIGHTS} cannot be read: {error}") from error
+    weights = files.read_weights(folder / WEIGHTS)
     own = surgery.trainable(model)
     if {n: p.shape for n, p in own.items()} != {n: w.shape for n, w in weights.items()}:
         raise ModelError(

@@ -17,6 +17,7 @@ from graftlab.errors import (
     Fault,
     wrong,
 )
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,7 +41,7 @@ class Config(adapters.PeftFields):
 
     tuner: ClassVar[str] = "prefix_tuning"
 
-    num_tokens: int = Field(30, ge=1)
+    num_tokens: int = Field(30, ge=1, le=surgery.MOST_RANK)
     """Number of trained keys and values in each layer (30 in adapter-hub)."""
     init: Literal["words", "random"] = "words"
     """Where they start: the keys and values of the first words of the training data, or normal noise."""

@@ -13,6 +13,7 @@ from graftlab import adapters
 from graftlab.config import Conflict
 from graftlab.contracts import Attached, Backbone, Excused, Promises, Setting
 from graftlab.errors import ConfigError
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,7 +41,7 @@ class Config(adapters.PeftFields):
         "tokenizer_kwargs": "the backbone",
     }
 
-    num_tokens: int = Field(20, ge=1)
+    num_tokens: int = Field(20, ge=1, le=surgery.MOST_RANK)
     """Number of trained embeddings."""
     init: Literal["words", "random"] = "words"
     """Where they start: embeddings of words drawn from the vocabulary, or normal noise."""

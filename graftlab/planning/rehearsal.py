@@ -11,7 +11,8 @@ from torch import nn
 from graftlab.contracts import Attached, Batch, Task, parts_of
 from graftlab.planning import blocks, live_tensors, quantized
 from graftlab.planning.live_tensors import Live
-from graftlab.rundir.run import NoLines, Run
+from graftlab.rundir.lines import NoLines
+from graftlab.rundir.run import Run
 from graftlab.training import resume
 from graftlab.training.loop import Loop
 from graftlab.training.parts import Parts

@@ -8,15 +8,15 @@ from typing import Any
 from graftlab import inference, runfile
 from graftlab.adapters.files import CONFIG, write
 from graftlab.errors import ConfigError, ModelError
-from graftlab.rundir import files
+from graftlab.rundir import files, manifest
 from graftlab.rundir import run as rundir
 
 
 def lora(run: Path, out: Path) -> dict[str, object]:
     """Write the adapter of `run` as plain PEFT LoRA, loaded by peft, vLLM and others, and return its config.
 
-    The folder holds adapter_config.json and adapter_model.safetensors; the head of a classifier is in it.
-    It is written beside and moved into its place: whole, or not there.
+    The folder holds adapter_config.json, adapter_model.safetensors, with the head of a classifier, and
+    manifest.json. It is written beside and moved into its place: whole, or not there.
 
     Raises:
         ConfigError: the method has no LoRA form, or `out` is there already.
@@ -35,6 +35,7 @@ def lora(run: Path, out: Path) -> dict[str, object]:
     fields, tensors = method.module.to_lora(adapted.model)
     with files.new_folder(out) as partial:
         write(partial, fields, tensors)
+        manifest.write(partial, manifest.inside(partial))
     written: dict[str, object] = fields
     return written
 
@@ -46,11 +47,12 @@ def audit(folder: Path) -> dict[str, Any]:
     need not be there. Headers are read only.
 
     Raises:
-        ModelError: there is no safetensors file in it, or one is damaged.
+        ModelError: there is no safetensors file in it, or a file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
     inside = folder / "adapter" if (folder / "adapter").is_dir() else folder
+    manifest.check(inside, error=ModelError)
     paths = sorted(inside.glob("*.safetensors"))
     if not paths:
         raise ModelError(f"{inside} holds no safetensors file: it is no adapter.")

@@ -5,12 +5,13 @@ cost 4.8 MB before its first point, and show the reader nothing that the tables 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from graftlab import config, plots
 from graftlab.contracts import Compared, Plot
+from graftlab.errors import CheckpointError, ConfigError
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 
@@ -24,23 +25,24 @@ MOST_RUNS = 500
 MOST_CLASSES = 30  # of which a confusion matrix is drawn
 
 
-def write(record: Mapping[str, object], runs: Path, out: Path, figures: Mapping[str, Plot]) -> None:
+def write(record: Mapping[str, Any], runs: Path, out: Path, figures: Mapping[str, Plot]) -> None:
     """Write comparison.html, and each of the plots as NAME.png and .svg (NAME-2.png, ... for a second task
     or backbone).
 
     `record` is a comparison as plain values, as in comparison.json; `runs` the folder of its runs.
     """
     groups = _groups(record)
+    sound = {run["run"] for run in record["runs"] if _is_sound(Run(runs / run["run"]))}
     for number, group in enumerate(groups):
-        compared = _compared(group, runs)
-        group["classes"] = _classes(group, runs)
+        compared = _compared(group, runs, sound)
+        group["classes"] = _classes(group, runs, sound)
         for name, plot in figures.items():
             figure = plots.titled(
                 plot.draw(plot.data(compared)), f"{plot.TITLE} ({group['title']})"
             )
             plots.write(figure, out, f"{name}-{number + 1}" if number else name)
             group["figures"].append({"svg": plots.svg(figure), "caption": _caption(plot)})
-    files.write_text(out / "comparison.html", render(record, groups, runs))
+    files.write_text(out / "comparison.html", render(record, groups, runs, sound))
 
 
 def _caption(plot: Plot) -> str:
@@ -48,7 +50,23 @@ def _caption(plot: Plot) -> str:
     return f"{plot.TITLE}. {' '.join((plot.__doc__ or '').split())}"
 
 
-def render(record: Mapping[str, Any], groups: Sequence[Mapping[str, object]], runs: Path) -> str:
+def _is_sound(run: Run) -> bool:
+    """Return whether what is shown of a run can be read; if not, it is a hole with its cause."""
+    try:
+        run.check()
+        run.read_metrics()
+        if run.started:
+            config.read_yaml(run.config)
+        if run.environment.is_file():
+            run.read_environment()
+    except (CheckpointError, ConfigError):
+        return False
+    return True
+
+
+def render(
+    record: Mapping[str, Any], groups: Sequence[Mapping[str, object]], runs: Path, sound: Set[str]
+) -> str:
     """Return the page; every value is escaped, but for the figures that are drawn here."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -56,7 +74,7 @@ def render(record: Mapping[str, Any], groups: Sequence[Mapping[str, object]], ru
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)  # fmt: skip
     environment.filters |= {"score": score, "share": share, "svg": Markup, "setting": setting}
-    folders = {run["run"]: runs / run["run"] for run in record["runs"]}
+    folders = {run["run"]: runs / run["run"] for run in record["runs"] if run["run"] in sound}
     resolved = {
         name: dict(_flatten(config.read_yaml(Run(path).config)))
         for name, path in list(folders.items())[:MOST_RUNS]
@@ -116,13 +134,13 @@ def _score(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def _classes(group: Mapping[str, Any], runs: Path) -> list[dict[str, Any]]:
+def _classes(group: Mapping[str, Any], runs: Path, sound: Set[str]) -> list[dict[str, Any]]:
     """Return of each row what the run of its first seed has predicted by class, and the notes on it."""
     found = []
     for row in group["rows"]:
         folder = next(iter(row["runs"].values()), None)
         path = Run(runs / str(folder)).result
-        if folder is None or not path.is_file():
+        if folder not in sound or not path.is_file():
             continue
         result = files.read_json(path)
         name = " ".join(filter(None, (row["method"], setting(row))))
@@ -142,10 +160,12 @@ def _matrix(report: Mapping[str, Any]) -> dict[str, Any]:
     return {"task": None, **report, "matrix": whole}
 
 
-def _compared(group: Mapping[str, Any], runs: Path) -> Compared:
+def _compared(group: Mapping[str, Any], runs: Path, sound: Set[str]) -> Compared:
     rows = group["rows"]
     paths = {
-        " ".join(filter(None, (row["method"], setting(row)))): [runs / name for name in row["runs"].values()]
+        " ".join(filter(None, (row["method"], setting(row)))): [
+            runs / name for name in row["runs"].values() if name in sound
+        ]
         for row in rows
     }  # fmt: skip
     metric = next((row["metric"] for row in rows if row["metric"]), "loss")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ANOTHER, ConfigError, DiskError
+from graftlab.errors import ANOTHER, ConfigError, DiskError, ModelError, Place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,6 +135,37 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
     from safetensors.torch import load_file
 
     return load_file(path)
+
+
+def not_finite(tensors: "Mapping[str, Tensor]") -> str | None:
+    """Return the name of the first tensor with a NaN or an infinity in it."""
+    import torch
+
+    return next((name for name, x in tensors.items() if not torch.isfinite(x).all()), None)
+
+
+def of_no_use(path: Path, name: str) -> ModelError:
+    """Return the error to raise where a tensor of a file is not finite."""
+    said = f"{name} has numbers in it that are not finite: with it a model answers nothing."
+    return ModelError(said, kind="not_finite", place=Place(str(path)), given=name)
+
+
+def read_weights(path: Path) -> "dict[str, Tensor]":
+    """Return the tensors that training has left in a file.
+
+    Raises:
+        ModelError: it is missing or damaged, or a number in it is not finite.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        weights = load_tensors(path)
+    except (OSError, SafetensorError) as error:
+        said = f"it cannot be read: {error}."
+        raise ModelError(said, kind="unreadable", place=Place(str(path))) from error
+    if name := not_finite(weights):
+        raise of_no_use(path, name)
+    return weights
 
 
 def sha256(path: Path) -> str:

@@ -1,16 +1,16 @@
 """A run on disk: the only thing that training, evaluation and comparison have in common."""
 
 import contextlib
-import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from graftlab.errors import NEW, OUT, ConfigError, DiskError, Words
-from graftlab.rundir import files
+from graftlab.errors import NEW, OUT, CheckpointError, ConfigError, DiskError, ModelError, Words
+from graftlab.rundir import files, manifest
+from graftlab.rundir.lines import read_lines
 from graftlab.rundir.records import Result
 
 BESIDE: Words = ("Start another beside it with ", NEW, ", or elsewhere with ", OUT, ".")
@@ -33,6 +33,7 @@ class Run:
     adapter/           what users load: PEFT format where the method has one
     predictions/       one JSONL a split
     analysis/          what `graftlab analyse` has found, where it was asked
+    manifest.json      hashes of all that is left to be read, result.json's too: what has changed is refused
     result.json        the scores, written last: a run without it did not finish
     """
 
@@ -164,12 +165,91 @@ class Run:
                 return file.read().strip() or "another process"
             return None
 
+    def check(self, *names: str) -> None:
+        """Refuse files of a finished run, all unless named, that are not as it has left them.
+
+        Raises:
+            CheckpointError: with a problem for each of them.
+        """
+        if self.finished:
+            manifest.check(self.path, names)
+
+    def check_if_listed(self, path: Path) -> None:
+        """Refuse a file of the run that may be there, if it is one that was left and has changed.
+
+        Raises:
+            CheckpointError: as `check`.
+        """
+        name = path.relative_to(self.path).as_posix()
+        known = manifest.read(self.path) if self.finished else None
+        if known is not None and (known.wrong or name in known.sums):
+            self.check(name)
+
+    def cover(self, path: Path) -> None:
+        """Take a file that is written later into the manifest of a finished run."""
+        if self.finished:
+            with files.alone(self.path / "lock"):
+                manifest.add(self.path, path.relative_to(self.path).as_posix())
+
+    def check_adapter(self) -> bool:
+        """Refuse an adapter that is not as it was written; return whether there is a manifest to tell.
+
+        Raises:
+            ModelError: a file of it has changed.
+            CheckpointError: all of it is another run's.
+        """
+        folder = self.adapter_folder
+        if folder == self.adapter and (folder / manifest.NAME).is_file():
+            self.check(f"{folder.name}/{manifest.NAME}")
+        elif folder == self.adapter and self.finished and manifest.read(self.path) is not None:
+            raise ModelError([manifest.fault(folder / manifest.NAME, "missing")])
+        return manifest.check(folder, error=ModelError)
+
+    def leave(self, result: Result) -> None:
+        """Finish the run: its manifest is written, and then the result.
+
+        A run that is killed in between has not finished, and writes both anew.
+        """
+        text = files.dump_json(result)
+        to_come = {self.result.name: manifest.hash_of(text.encode())}
+        beside = {"lock", self.log.name, self.result.name, manifest.NAME}
+        own = [
+            path.name for path in self.path.iterdir() if path.is_file() and path.name not in beside
+        ]
+        within = (self.path / "predictions", self.selection)
+        own += [f"{folder.name}/{name}" for folder in within for name in manifest.inside(folder)]
+        manifest.write(self.path, [*own, f"{self.adapter.name}/{manifest.NAME}"], to_come)
+        files.write_text(self.result, text)
+
     def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl. `Raises:` CheckpointError: it is damaged."""
+        self.check(self.metrics.name)
         return read_lines(self.metrics)
 
     def read_result(self) -> Result:
-        result: Result = files.read_json(self.result)
+        """Return what a finished run has come to. `Raises:` CheckpointError: it is damaged."""
+        self.check(self.result.name)
+        result: Result = _read(self.result, "metrics", "parameters")
         return result
+
+    def read_environment(self) -> dict[str, Any]:
+        """Return what the run was made with. `Raises:` CheckpointError: it is damaged."""
+        self.check(self.environment.name)
+        environment: dict[str, Any] = _read(self.environment, "data", "backbone")
+        return environment
+
+
+def _read(path: Path, *sections: str) -> Any:
+    """Return a JSON file that has these sections. `Raises:` CheckpointError."""
+    try:
+        found = files.read_json(path)
+    except FileNotFoundError:
+        raise CheckpointError(manifest.fault(path, "missing")) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(manifest.fault(path, "unreadable")) from error
+    if not isinstance(found, dict) or not all(isinstance(found.get(s), dict) for s in sections):
+        raise CheckpointError(manifest.fault(path, "unreadable"))
+    return found
 
 
 def find(path: Path) -> Run:
@@ -191,61 +271,3 @@ def find(path: Path) -> Run:
             kind="not_finished",
         )
     return run
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of a JSONL file; a last line cut off by a crash is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
-
-
-class Lines:
-    """A JSONL file that grows, and can be cut back to where a checkpoint left it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.file: IO[bytes] = path.open("ab", buffering=0)
-        whole = path.read_bytes().rfind(b"\n") + 1
-        self.file.truncate(whole)  # a line that a crash has cut off would spoil the next one
-
-    def append(self, values: Mapping[str, object]) -> None:
-        """Add one line; floats keep their shortest exact form, what is not finite becomes null."""
-        line = {k: None if _not_finite(v) else v for k, v in values.items()}
-        rest = files.dump_json(line, indent=None).encode()
-        while rest:  # a disk that is nearly full takes a part
-            rest = rest[self.file.write(rest) :]
-
-    def durable(self) -> int:
-        """Bring all lines to the disk and return the file's length in bytes."""
-        os.fsync(self.file.fileno())
-        return self.file.tell()
-
-    def cut(self, length: int) -> bool:
-        """Forget what was written after a checkpoint; return whether all before it is there."""
-        if self.file.seek(0, os.SEEK_END) < length:
-            return False
-        self.file.truncate(length)
-        self.file.seek(length)
-        return True
-
-    def close(self) -> None:
-        self.file.close()
-
-
-class NoLines:
-    """The lines of a process that writes none: the main one of its run does."""
-
-    def append(self, values: Mapping[str, object]) -> None:
-        """Add nothing."""
-
-    def durable(self) -> int:
-        return 0
-
-    def cut(self, length: int) -> bool:
-        return True
-
-
-def _not_finite(value: object) -> bool:
-    return isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))

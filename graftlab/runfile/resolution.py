@@ -15,11 +15,11 @@ from graftlab.config import given as given_values
 from graftlab.contracts import BackboneKind, HookKind, Method, TaskKind
 from graftlab.errors import (
     Argument,
+    CheckpointError,
     ConfigError,
     Place,
     unknown,
 )
-from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runfile import checks, parts
 from graftlab.runfile.records import Part, Root, RunFile
@@ -181,6 +181,7 @@ def of_run(run: Run) -> RunFile:
     template = getattr(section, "chat_template_file", None)
     if template is None or not (run.path / template.name).is_file():
         return file
+    run.check(template.name)
     section = section.model_copy(update={"chat_template_file": run.path / template.name})
     return replace(file, task=replace(file.task, config=section))
 
@@ -189,8 +190,10 @@ def began_with(run: Run, finished: bool = False) -> RunFile:
     """Return the run file that a run began with. An alias means the model that it named then.
 
     Raises:
+        CheckpointError: config.yaml of a finished run has changed since.
         ConfigError, DataError, ModelError: as `resolve`.
     """
+    run.check(run.config.name)
     document = replace(read(run.config), from_shell=True)
     file = resolve(document, finished)
     model, before = getattr(file.backbone.config, "model", None), _source(run)
@@ -204,8 +207,8 @@ def began_with(run: Run, finished: bool = False) -> RunFile:
 def _source(run: Run) -> str | None:
     """Return where a run's backbone came from, if it has come so far."""
     try:
-        found: str | None = files.read_json(run.environment)["backbone"].get("source")
-    except (OSError, ValueError, KeyError):
+        found: str | None = run.read_environment()["backbone"].get("source")
+    except CheckpointError:
         return None  # said where the run is gone on with
     return found
 

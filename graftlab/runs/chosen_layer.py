@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from graftlab.errors import ANOTHER, ConfigError
-from graftlab.rundir import files
+from graftlab.errors import ANOTHER, CheckpointError, ConfigError, Words
+from graftlab.rundir import files, manifest
 from graftlab.runfile import Part, RunFile
 from graftlab.runs import layer_request, material
 from graftlab.runs.material import Material
@@ -22,6 +22,7 @@ from graftlab.training.trackers import Shown, Trackers
 from graftlab.weights import packages, pretrained
 
 log = logging.getLogger("graftlab")
+ANEW: Words = ("Delete the folder that it lies in, and the layer is chosen anew.",)
 
 
 def wanted(file: RunFile) -> bool:
@@ -39,13 +40,31 @@ def choose(file: RunFile, out: Path, loaded: Material) -> int:
     """
     if not (out / results.NAME).is_file():
         select(file, loaded, out)
-    log.info("%s", files.read_json(out / results.NAME)["statement"])
+    log.info("%s", _read(out)["statement"])
     return chosen(out)
 
 
 def chosen(out: Path) -> int:
     """Return the layer that a selection has chosen."""
-    return int(files.read_json(out / results.NAME)["best_llm_layer"])
+    return int(_read(out)["best_llm_layer"])
+
+
+def _read(out: Path) -> dict[str, Any]:
+    """Return what a selection has found. `Raises:` CheckpointError: the file is damaged."""
+    path = out / results.NAME
+    try:
+        found: dict[str, Any] = files.read_json(path)
+        names = [list(layer["scores"]) for layer in found["layers"]]
+        sound = (
+            names
+            and {"statement", "best_llm_layer"} <= found.keys()
+            and int(found["best_llm_layer"]) >= 0
+        )
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        sound = False
+    if not sound:
+        raise CheckpointError(manifest.fault(path, "unreadable", ANEW))
+    return found
 
 
 def with_layer(file: RunFile, layer: int) -> RunFile:
@@ -106,7 +125,7 @@ def _check_free(out: Path, key: str) -> None:
     if not out.is_dir() or not any(out.iterdir()):
         return
     path = out / results.NAME
-    if path.is_file() and files.read_json(path).get("key") == key:
+    if path.is_file() and _read(out).get("key") == key:
         return
     what = "another selection" if path.is_file() else "something that is no selection"
     raise ConfigError(f"{out} holds {what}.", ANOTHER, kind="taken", given=str(out))
@@ -121,7 +140,7 @@ def _copy(folder: Path, out: Path) -> dict[str, Any]:
     if (folder / surveys.KEPT).is_dir():
         shutil.rmtree(out / surveys.KEPT, ignore_errors=True)
         shutil.move(folder / surveys.KEPT, out / surveys.KEPT)
-    found: dict[str, Any] = files.read_json(folder / results.NAME)
+    found = _read(folder)
     files.write_json(out / results.NAME, found)
     return found
 
@@ -130,7 +149,7 @@ def shown(out: Path) -> Shown | None:
     """Return a selection's table and pictures for trackers, or None where there is no selection."""
     if not (out / results.NAME).is_file():
         return None
-    found = files.read_json(out / results.NAME)
+    found = _read(out)
     names = list(found["layers"][0]["scores"])
     rows = [
         [layer["layer"], layer["score"], *(layer["scores"][name]["value"] for name in names)]

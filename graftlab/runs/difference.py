@@ -1,13 +1,13 @@
 """What differs between two runs: config, data, versions, and scores with the paired difference."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graftlab.config import read_yaml
-from graftlab.errors import CheckpointError, DataError
-from graftlab.rundir import files, provenance
+from graftlab.errors import DataError
+from graftlab.rundir import provenance
 from graftlab.rundir.provenance import Difference
 from graftlab.rundir.records import Result
 from graftlab.rundir.run import Run
@@ -57,7 +57,7 @@ def between(first: Path, second: Path) -> Differences:
         {key: value for key, value in read_yaml(run.config).items() if key not in NO_MATTER}
         for run in runs
     ]
-    one, two = (_record(run.environment) for run in runs)
+    one, two = (run.read_environment() if run.environment.is_file() else {} for run in runs)
     versions = [
         changed
         for key in ENVIRONMENT
@@ -74,21 +74,10 @@ def between(first: Path, second: Path) -> Differences:
     )
 
 
-def _record(path: Path) -> Mapping[str, Any]:
-    """Return a JSON file of a run; empty where the run has not come so far."""
-    if not path.is_file():
-        return {}
-    try:
-        found: Mapping[str, Any] = files.read_json(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.", kind="unreadable") from error
-    return found
-
-
 def _gaps(first: Run, second: Run) -> Iterator[Gap]:
     if not (first.finished and second.finished):
         return
-    one, two = (summary.result(run) for run in (first, second))
+    one, two = (run.read_result() for run in (first, second))
     for split in (split for split in ("test", "validation") if split in one["metrics"]):
         if split not in two["metrics"]:
             continue
@@ -106,6 +95,8 @@ def _score(result: Result, split: str, metric: str) -> float | None:
 
 def _pair(first: Run, second: Run, split: str) -> Pair | str:
     """Return the predictions of both, or why they cannot be paired."""
+    for run in (first, second):
+        run.check_if_listed(run.predictions(split))
     try:
         one, two = (prediction.read(run.predictions(split)) for run in (first, second))
     except DataError as error:

@@ -11,8 +11,9 @@ from graftlab import config
 from graftlab.contracts import Attached, Note, Task, read_notes, written
 from graftlab.errors import ConfigError
 from graftlab.rundir import files, provenance
+from graftlab.rundir.lines import Lines, Mark, NoLines
 from graftlab.rundir.records import Result
-from graftlab.rundir.run import Lines, NoLines, Run
+from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
 from graftlab.runs import (
     attachment,
@@ -153,9 +154,8 @@ class Execution:
             now["origin"] = came
         if saved is None and (found := self._name_classes(loaded)):
             now["found"] = found
-        step = None if saved is None else saved.step
         identity.compare_processes(now, self.file.resolved, self.processes)
-        self.not_exact += self.processes.on_main(lambda: identity.remember(self.run, now, step))
+        self.not_exact += self.processes.on_main(lambda: identity.remember(self.run, now, saved))
         if not self.processes.sharding.lockstep:  # else it may be too large for one device
             loaded.backbone.model.to(self.accelerator.device)
         self.signals.check()
@@ -223,6 +223,7 @@ class Execution:
             signals=self.signals,
             sinks=sinks,
             config=file.resolved,
+            environment=identity.summed(self.run) if self.processes.main else {},
             processes=self.processes,
         )
         return Loop(parts, file.training, lines, timing)
@@ -252,7 +253,7 @@ class Execution:
 
         loop.begin()
         if saved is None:
-            loop.lines.cut(0)
+            loop.lines.cut(Mark(0, None))
             loop.tell({key: record[key] for key in TRAIN_SIZES if key in record})
             return
         loop.restore(saved)
@@ -299,4 +300,4 @@ class Execution:
             }
             log.info("finished: %s", metrics)
             self.trackers.finish(result)
-            files.write_json(self.run.result, result)
+            self.run.leave(result)

@@ -1,5 +1,6 @@
 """Whether a run is gone on with as it began: the same config, data, weights and environment."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +17,10 @@ from graftlab.errors import (
     Place,
     Words,
 )
-from graftlab.rundir import files, provenance
+from graftlab.rundir import files, manifest, provenance
 from graftlab.rundir.run import Run
+from graftlab.training import checkpoint
+from graftlab.training.checkpoint import Checkpoint
 from graftlab.training.parallel.processes import Processes
 
 log = logging.getLogger("graftlab")
@@ -77,29 +80,77 @@ def is_harmless(key: str) -> bool:
     return any(key == section or key.startswith(f"{section}.") for section in HARMLESS)
 
 
-def remember(run: Run, now: dict[str, Any], step: int | None) -> list[Note]:
-    """Write environment.json, or compare with it where the run goes on from `step`; return what changed.
+def remember(run: Run, now: dict[str, Any], saved: Checkpoint | None) -> list[Note]:
+    """Write environment.json, or compare with it where the run goes on; return what has changed.
 
     Raises:
         CheckpointError: the run's environment.json is gone or damaged.
         DataError: the data are not those the run began with.
         ModelError: the backbone's weights are not.
     """
-    if step is None:
+    if saved is None:
         files.write_json(run.environment, now)
         return []
-    before = {"sharding": "whole"} | _read(run)
+    before = {"sharding": "whole"} | run.read_environment()
     _same_inputs(before, now)
+    check_record(run, before, saved.state)
     notes = [
         Note.of("environment_changed", **changed._asdict())
         for key in ENVIRONMENT
-        for changed in provenance.differences({key: before[key]}, {key: now[key]})
+        for changed in provenance.differences({key: before.get(key)}, {key: now[key]})
     ]
     for note in notes:
         log.warning("not the environment that the run began in: %s", note)
-    before.setdefault("resumes", []).append({"step": step, "changed": written(notes)})
-    files.write_json(run.environment, before)
+    resumes = [*before.get("resumes", ()), {"step": saved.step, "changed": written(notes)}]
+    files.write_json(run.environment, {**before, "resumes": resumes})
     return notes
+
+
+def summed(run: Run) -> dict[str, Any]:
+    """Return what a checkpoint keeps of environment.json: how often the run was resumed, and a hash."""
+    record = run.read_environment()
+    return _summed(record, len(record.get("resumes", ())))
+
+
+def _summed(record: Mapping[str, Any], resumes: int) -> dict[str, Any]:
+    """Return the hash of what no resume changes, and of the first so many resumes."""
+    lasting = {key: record.get(key) for key in ("data", "backbone", "seed", "deterministic")}
+    lasting["resumes"] = list(record.get("resumes", ()))[:resumes]
+    text = json.dumps(lasting, sort_keys=True)
+    return {"resumes": resumes, "sha256": manifest.hash_of(text.encode())}
+
+
+def check_record(run: Run, record: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Refuse an environment.json that is not what a checkpoint's state knows of it.
+
+    Raises:
+        CheckpointError: it has changed since.
+    """
+    known = state.get("environment")  # older checkpoints know nothing of it
+    if known and _summed(record, known["resumes"]) != known:
+        raise CheckpointError(manifest.fault(run.environment, "changed", AGAIN))
+
+
+def check_unfinished(run: Run, config: Mapping[str, object]) -> None:
+    """Refuse an unfinished run whose config.yaml or environment.json is not what its newest sound checkpoint,
+    if it has one, was made with.
+
+    Raises:
+        CheckpointError, ConfigError: it has changed since.
+    """
+    if (state := newest(run)) is not None:
+        compare_config(state["config"], config, ())
+        check_record(run, run.read_environment(), state)
+
+
+def newest(run: Run) -> Mapping[str, Any] | None:
+    """Return what the newest sound checkpoint of a run knows of it; None where there is none."""
+    for step in reversed(checkpoint.steps(run.checkpoints)):
+        path = run.checkpoints / checkpoint.name(step)
+        if not checkpoint.damage(path):
+            state: Mapping[str, Any] = files.read_json(path / "state.json")
+            return state
+    return None
 
 
 def compare_processes(
@@ -116,18 +167,6 @@ def compare_processes(
             "the processes of this run do not see the same data, weights and run file: give all "
             "machines the same files, at the same places"
         )
-
-
-def _read(run: Run) -> dict[str, Any]:
-    try:
-        before: dict[str, Any] = files.read_json(run.environment)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{run.environment} cannot be read ({error}); it says with which data and weights the run began.",
-            AGAIN,
-            kind="unreadable",
-        ) from error
-    return before
 
 
 def _same_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

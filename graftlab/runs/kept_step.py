@@ -10,8 +10,9 @@ from graftlab.errors import ConfigError
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
-from graftlab.runs import chosen_layer
+from graftlab.runs import chosen_layer, identity
 from graftlab.seeds import mix
+from graftlab.selection import results
 from graftlab.training import checkpoint, resume
 from graftlab.weights import packages, surgery
 
@@ -47,18 +48,25 @@ def load(run: Run, file: RunFile, problem: Problem, backbone: Backbone, step: in
         CheckpointError: the checkpoint is damaged, or of another backbone or method.
     """
     saved = resume.read(run.checkpoints, step)
+    if not run.finished:
+        identity.check_unfinished(run, file.resolved)
     if chosen_layer.wanted(file):
+        run.check(f"{run.selection.name}/{results.NAME}")
         file = chosen_layer.with_layer(file, chosen_layer.chosen(run.selection))
     setting = _setting(run, file, problem, saved)
     with packages.kept_in(file.paths.cache):
         attached = file.method.module.attach(backbone, file.method.config, setting)
     _begin(attached, file, setting)
     resume.restore_model(attached, saved, run.checkpoints)
+    for group in ("trainable", "buffers"):
+        if name := files.not_finite(saved.tensors.get(group, {})):
+            where = run.checkpoints / checkpoint.name(step)
+            raise files.of_no_use(where / f"{group}.safetensors", name)
     return attached.model
 
 
 def _setting(run: Run, file: RunFile, problem: Problem, saved: checkpoint.Checkpoint) -> Setting:
-    examples = files.read_json(run.environment)["data"].get("sizes", {}).get("train", 1)
+    examples = run.read_environment()["data"].get("sizes", {}).get("train", 1)
     return Setting(
         seed=mix(file.seed, "method"),
         num_steps=saved.state["num_steps"],

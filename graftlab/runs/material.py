@@ -8,7 +8,6 @@ from graftlab.contracts import Backbone, Data, Note, Problem, Task, read_notes
 from graftlab.data import foreign_code, sources
 from graftlab.data.section import DataSection
 from graftlab.errors import DataError
-from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
 from graftlab.seeds import mix
@@ -89,7 +88,7 @@ def read_again(file: RunFile, run: Run) -> Data:
     if wrong := file.task.module.check(file.task.config):
         raise DataError(wrong)
     data = read(file)
-    before = files.read_json(run.environment)["data"].get("fingerprint")
+    before = run.read_environment()["data"].get("fingerprint")
     if data.record.get("fingerprint") != before:
         raise DataError(
             f"the task's data have changed since {run.path} was trained "

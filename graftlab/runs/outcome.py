@@ -1,12 +1,15 @@
 """What a run has come to: its adapter, and what its result.json says."""
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.contracts import Note, written
-from graftlab.rundir import files
+from graftlab.errors import Diverged
+from graftlab.rundir import files, manifest
+from graftlab.rundir.lines import read_lines
 from graftlab.rundir.records import Outcome
-from graftlab.rundir.run import Run, read_lines
+from graftlab.rundir.run import Run
 from graftlab.weights import quantized
 
 if TYPE_CHECKING:
@@ -55,7 +58,10 @@ def write_adapter(run: Run, file: "RunFile", model: "nn.Module", task: "Task") -
     """Write the adapter beside and move it into its place, so that it is whole or not there.
 
     `template.json` says what prompts it was trained on, where it has any; README.md which class is which
-    output, where there are classes.
+    output, where there are classes; `manifest.json` what the others hash to.
+
+    Raises:
+        Diverged: a number in it is not finite.
     """
     partial = run.path / "adapter.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -65,6 +71,9 @@ def write_adapter(run: Run, file: "RunFile", model: "nn.Module", task: "Task") -
         files.write_json(partial / "template.json", template)
     if said := card(file, task.problem):
         files.write_text(partial / "README.md", said)
+    for path in sorted(partial.glob("*.safetensors")):
+        _check_finite(path, run)
+    manifest.write(partial, manifest.inside(partial, without=("README.md",)))
     if (chats := getattr(file.task.config, "chat_template_file", None)) is not None:
         shutil.copyfile(chats, run.path / chats.name)  # wherever the run goes
     for path in partial.rglob("*"):
@@ -94,6 +103,14 @@ def class_tables(task: str, problem: "Problem") -> list[str]:
 def _cell(text: str) -> str:
     """Return text that ends no cell and no line of a table."""
     return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
+
+
+def _check_finite(path: Path, run: Run) -> None:
+    if name := files.not_finite(files.load_tensors(path)):
+        raise Diverged(
+            f"training has ended with numbers in {name} that are not finite: nothing is answered with them. "
+            f"Lower training.learning_rate and run again. The checkpoints in {run.checkpoints} stay."
+        )
 
 
 def _cut(loop: "Loop") -> list[Note]:

@@ -210,7 +210,7 @@ def read(path: Path) -> list[Prediction]:
                 raise DataError(
                     f"{path}:{number}: not JSON ({error}). Evaluate the run again."
                 ) from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: not a JSON object. Evaluate the run again.")
+            if not isinstance(row, dict) or "prediction" not in row:
+                raise DataError(f"{path}:{number}: no prediction. Evaluate the run again.")
             rows.append(row)
     return rows

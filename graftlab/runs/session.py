@@ -7,7 +7,7 @@ from pathlib import Path
 
 from graftlab import runfile
 from graftlab.errors import LOGGED, ConfigError, DiskError, GraftlabError
-from graftlab.rundir import files
+from graftlab.rundir import files, limits
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
 from graftlab.runs import material, place, status, trials
@@ -101,6 +101,9 @@ def _carry_out(
             log.error("%s: %s", type(error).__name__, error, exc_info=True)
             raise
         except Exception as error:
+            if short := limits.exceeded(error):
+                log.exception("%s", short)
+                raise short from error
             if advice := files.trouble(error):
                 message = (
                     f"cannot write in {run.path}: {error}. {advice}, then go on with "

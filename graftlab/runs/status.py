@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from graftlab.config.reread import reread
-from graftlab.errors import ConfigError
+from graftlab.errors import CheckpointError, ConfigError
 from graftlab.rundir.records import Result
 from graftlab.rundir.run import Run
 
@@ -56,7 +56,9 @@ def of_run(run: Run) -> Row:
         return Row(name, "run", status, date=date, cause=cause, **_config(run))
     try:
         return _finished(name, run.read_result(), date)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except CheckpointError as error:
+        return Row(name, "run", "failed", date=date, cause=str(error), **_config(run))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         said = f"{run.result} cannot be read: {type(error).__name__}: {error}"
         return Row(name, "run", "failed", date=date, cause=said, **_config(run))
 

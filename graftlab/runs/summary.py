@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from graftlab.config import read_yaml
 from graftlab.contracts import Problem
-from graftlab.errors import CheckpointError, ConfigError, nearest
-from graftlab.rundir import files
+from graftlab.errors import ConfigError, nearest
 from graftlab.rundir.records import ClassReport, Result
 from graftlab.rundir.run import Run
-from graftlab.runs import class_report, origin, status
+from graftlab.runs import class_report, integrity, origin, status
 from graftlab.runs.place import has_trained
 from graftlab.runs.status import Row
 
@@ -85,6 +84,7 @@ def started(path: Path) -> Run:
 
     Raises:
         ConfigError: this is no run.
+        CheckpointError: a file of it is damaged.
     """
     run = Run(path)
     if not run.started:
@@ -99,25 +99,6 @@ def started(path: Path) -> Run:
     return run
 
 
-def result(run: Run) -> Result:
-    """Return what a finished run has come to.
-
-    Raises:
-        CheckpointError: its result.json is damaged.
-    """
-    try:
-        found = run.read_result()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{run.result} cannot be read: {error}.",
-            ("Put it back, or take it away and `graftlab resume` the run.",),
-            kind="unreadable",
-        ) from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{run.result} is no JSON object.", kind="unreadable")
-    return found
-
-
 def summary(path: Path) -> Summary:
     """Return a run at a glance.
 
@@ -126,10 +107,12 @@ def summary(path: Path) -> Summary:
         CheckpointError: a file of it is damaged.
     """
     run = started(path)
+    run.check(run.config.name)
     config = read_yaml(run.config)
-    lines = _lines(run)
-    done = result(run) if run.finished else None
-    environment = _environment(run)
+    lines = run.read_metrics()
+    done = run.read_result() if run.finished else None
+    environment = run.read_environment() if run.environment.is_file() else {}
+    integrity.tell_changes(run, config)
     recipe, given = origin.read(environment, config)
     return Summary(
         run=run,
@@ -155,25 +138,6 @@ def _classes(
     if not splits or not environment.get("data", {}).get("labels"):
         return {}
     return class_report.of_run(run, Problem.from_json(environment["data"]), splits)
-
-
-def _lines(run: Run) -> list[dict[str, Any]]:
-    try:
-        return run.read_metrics()
-    except ValueError as error:
-        raise CheckpointError(f"{run.metrics} is damaged: {error}.", kind="unreadable") from error
-
-
-def _environment(run: Run) -> Mapping[str, Any]:
-    if not run.environment.is_file():
-        return {}
-    try:
-        found: Mapping[str, Any] = files.read_json(run.environment)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{run.environment} cannot be read: {error}.", kind="unreadable"
-        ) from error
-    return found
 
 
 def _curves(lines: Sequence[Mapping[str, Any]], done: Result | None) -> "list[Curve]":

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from graftlab.config import Document
 from graftlab.data import foreign_code
 from graftlab.errors import GraftlabError, Stopped
+from graftlab.rundir import limits
 from graftlab.training.signals import EXIT_CODES
 
 log = logging.getLogger("graftlab")
@@ -149,7 +150,9 @@ def _work(
     except GraftlabError as error:
         cause = f"{type(error).__name__}: {error}"
     except Exception as error:  # a bug: the others run all the same, and run.log has the traceback
-        cause = f"{type(error).__name__}: {error}. This is a bug; see {folder / 'run.log'}"
+        short = limits.exceeded(error)
+        bug = f"{type(error).__name__}: {error}. This is a bug; see {folder / 'run.log'}"
+        cause = f"{type(short).__name__}: {short}" if short else bug
     pipe.send((cause, tuple(dict.fromkeys(collect.messages))))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.contracts import read_notes
-from graftlab.rundir import files
+from graftlab.errors import CheckpointError
 from graftlab.rundir.records import Result, ScoreRecord
 from graftlab.rundir.run import Run
 from graftlab.runs.evaluation import higher_is_better
@@ -36,10 +36,23 @@ class Done:
     cause: str | None = None
     """Why it is not finished, if it is not."""
 
+    @classmethod
+    def of(cls, planned: Planned, folder: Path, cause: str | None = None) -> "Done":
+        """Return a run with the damage to its files, if there is some, as the cause why it does not count."""
+        run = Run(folder)
+        try:
+            run.check()
+            if run.finished:
+                run.read_result()
+                run.read_environment()
+        except CheckpointError as error:
+            cause = f"{type(error).__name__}: {error}"
+        return cls(planned, folder, cause)
+
     @property
     def result(self) -> Result | None:
         run = Run(self.folder)
-        return run.read_result() if run.finished else None
+        return run.read_result() if run.finished and not self.cause else None
 
 
 @dataclass(frozen=True)
@@ -297,7 +310,7 @@ def _runs(row: Row, cells: Mapping[Cell, Sequence[Done]]) -> Sequence[Done]:
 
 
 def _facts(run: Done, result: Result) -> dict[str, object]:
-    environment = files.read_json(Run(run.folder).environment)
+    environment = Run(run.folder).read_environment()
     return {
         "steps": result["steps"],
         "batch_size": run.planned.file.training.batch_size,

@@ -1,6 +1,5 @@
 """A study carried out: each run once, whatever happened before; one that fails does not stop the others."""
 
-import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from graftlab import config
 from graftlab.data import foreign_code
-from graftlab.errors import ConfigError
+from graftlab.errors import CheckpointError, ConfigError
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runs import found_labels, material, overview, status
@@ -17,6 +16,7 @@ from graftlab.runs.identity import HARMLESS
 from graftlab.study import child
 from graftlab.study.comparison import Done, choices, chosen_at
 from graftlab.study.design import Cell, Plan, Planned
+from graftlab.terminal import tell
 
 log = logging.getLogger("graftlab")
 
@@ -103,7 +103,7 @@ class _Work:
         folder = self.there.get(_identity(planned.file.resolved))
         if folder is not None and Run(folder).finished:
             self._say(number, planned, "finished before")
-            return Done(planned, folder)
+            return Done.of(planned, folder)
         if folder is None:
             folder, document = self._free(planned.name), planned.document
             self._say(number, planned, "")
@@ -117,7 +117,7 @@ class _Work:
                 log.warning("%s: %s", planned.name, message)
         if ended.cause and self.stop.received is None:
             log.warning("%s is not finished: %s", planned.name, ended.cause)
-        return Done(planned, folder, ended.cause)
+        return Done.of(planned, folder, ended.cause)
 
     def _free(self, name: str) -> Path:
         """Return a folder where nothing of worth is: another config may have been run under the name."""
@@ -129,11 +129,8 @@ class _Work:
 
     def _say(self, number: str, planned: Planned, what: str) -> None:
         if not self.quiet:
-            from rich.console import Console
-
             text = f"[{number}] {planned.name}" + (f": {what}" if what else "")
-            with contextlib.suppress(OSError):  # a terminal that was closed stops no study
-                Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+            tell(text)
 
 
 def _there(folder: Path) -> dict[str, Path]:
@@ -141,8 +138,9 @@ def _there(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*/config.yaml")):
         try:
+            Run(path.parent).check(path.name)
             identity = _identity(found_labels.without(config.read_yaml(path), Run(path.parent)))
-        except ConfigError as error:
+        except (CheckpointError, ConfigError) as error:
             log.warning("a run is left aside: %s", error)
             continue
         known = found.get(identity)

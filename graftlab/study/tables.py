@@ -9,6 +9,7 @@ from typing import Any
 
 from graftlab.rundir import files, spreadsheet
 from graftlab.study.comparison import Comparison, Row, Summary
+from graftlab.terminal import console, say
 
 FILE_WIDTH = 200  # columns; a ranking with three settings fits
 
@@ -57,15 +58,13 @@ def _columns(split: str, summary: Summary) -> dict[str, float | None]:
 
 def show(comparison: Comparison) -> None:
     """Print the ranking, the grid it was chosen from, what is not paired, and the holes."""
-    from rich.console import Console
-
     whole = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # a file has no right edge
-    console = Console(soft_wrap=True, width=FILE_WIDTH if whole else None)
+    screen = console(width=FILE_WIDTH if whole else None)
     for task, backbone, rows in _by_task(comparison.rows):
-        console.print(_ranking(f"{task}, {backbone}", rows))
+        screen.print(_ranking(f"{task}, {backbone}", rows))
     if comparison.grid:
         for task, backbone, rows in _by_task(comparison.grid):
-            console.print(_grid(f"{task}, {backbone}: chosen by {comparison.chosen_by}", rows))
+            screen.print(_grid(f"{task}, {backbone}: chosen by {comparison.chosen_by}", rows))
     lines = [
         f"not paired: {row.method} on {row.task}{_setting(row)}: {'; '.join(row.not_paired)}"
         for row in comparison.rows
@@ -85,7 +84,7 @@ def show(comparison: Comparison) -> None:
     ]
     lines += [f"{run['run']}: {run['warnings']}" for run in comparison.runs if run.get("warnings")]
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        say(line)
 
 
 def _by_task(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
@@ -101,23 +100,22 @@ def by_rank(rows: Iterable[Row]) -> list[Row]:
 
 
 def _ranking(title: str, rows: list[Row]) -> Any:
-    from rich.markup import escape
     from rich.table import Table
 
     metric = next((row.metric for row in rows if row.metric), "metric")
-    table = Table(title=escape(title))
+    table = Table(title=title)
     table.add_column("")
     table.add_column("method")
     keys = list(dict.fromkeys(key for row in rows for key in row.setting))
     for key in keys:
-        table.add_column(escape(key.rpartition(".")[2]), no_wrap=True)
+        table.add_column(key.rpartition(".")[2], no_wrap=True)
     for name in (f"{rows[0].ranked_by} {metric}", "se", "trainable", "time", "memory"):
-        table.add_column(escape(name), justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
     for row in by_rank(rows):
         cells = [
             f"{row.rank}{'=' * row.tied}" if row.rank else "",
-            escape(row.method) + ("" if not row.not_paired else " *"),
-            *(escape(row.setting.get(key, "")) for key in keys),
+            row.method + ("" if not row.not_paired else " *"),
+            *(row.setting.get(key, "") for key in keys),
             interval(row.score),
             "" if row.score.standard_error is None else f"{row.score.standard_error:.4f}",
             "" if row.trainable is None else f"{row.trainable:,}",
@@ -129,19 +127,18 @@ def _ranking(title: str, rows: list[Row]) -> Any:
 
 
 def _grid(title: str, rows: list[Row]) -> Any:
-    from rich.markup import escape
     from rich.table import Table
 
     keys = list(dict.fromkeys(key for row in rows for key in row.setting))
-    table = Table(title=escape(f"{title}; {', '.join(keys)}"), caption="< was chosen")
+    table = Table(title=f"{title}; {', '.join(keys)}", caption="< was chosen")
     table.add_column("validation")
     settings = list(dict.fromkeys(tuple(row.setting.values()) for row in rows))
     for setting in settings:
-        table.add_column(escape(", ".join(setting)), justify="right")
+        table.add_column(", ".join(setting), justify="right")
     for method in dict.fromkeys(row.method for row in rows):
         own = {tuple(row.setting.values()): row for row in rows if row.method == method}
         cells = [interval(own[s].validation) + " <" * own[s].chosen for s in settings]
-        table.add_row(escape(method), *cells)
+        table.add_row(method, *cells)
     return table
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from graftlab.contracts import Note
 from graftlab.errors import NEW, Argument, CheckpointError, DiskError
-from graftlab.rundir import files
+from graftlab.rundir import files, manifest
 from graftlab.rundir.records import Json
 from graftlab.training.schedule import Levelled
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("graftlab")
 
 FORMAT = 1
+MANIFEST = manifest.NAME
 INEXACT = Argument("allow_inexact", True)
 PATTERN = re.compile(r"step-(\d{6,})")
 TENSOR = "__tensor__"
@@ -49,6 +50,11 @@ class Compared(TypedDict):
     world: int
     micro_batch_size: int
     metrics_bytes: int
+    metrics_sha256: str | None
+    timing_bytes: int
+    timing_sha256: str | None
+    environment: Mapping[str, object]
+    """What environment.json holds, hashed."""
 
 
 class Kept(Gathered, Compared):
@@ -134,9 +140,7 @@ def save(
             files.save_tensors(partial / f"{group}.safetensors", values)
         files.write_json(partial / "state.json", {"format": FORMAT, "step": step, **state})
         sums = {path.name: files.sha256(path) for path in sorted(partial.iterdir())}
-        files.write_json(
-            partial / "manifest.json", {"format": FORMAT, "step": step, "sha256": sums}
-        )
+        files.write_json(partial / MANIFEST, {"format": FORMAT, "step": step, "sha256": sums})
         old = target.with_name(target.name + ".old")
         if target.exists():  # saved on a signal, and again once its evaluation was done
             target.rename(old)
@@ -179,31 +183,21 @@ def save_with_room(
 
 
 def damage(path: Path) -> dict[str, str]:
-    """Return the files of a checkpoint that are `missing`, `unreadable` or `changed` since they were written.
-
-    Raises:
-        CheckpointError: it was written by a newer graftlab.
-    """
+    """Return the files of a checkpoint that are not as they were written, with kinds of `manifest.DAMAGE`."""
     try:
-        manifest = files.read_json(path / "manifest.json")
-        sums = dict(manifest["sha256"])
-        written = int(manifest["format"])
+        found = files.read_json(path / MANIFEST)
+        sums = dict(found["sha256"])
+        written = int(found["format"])
     except FileNotFoundError:
-        return {"manifest.json": "missing"}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"manifest.json": "unreadable"}
+        return {MANIFEST: "missing"}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {MANIFEST: "unreadable"}
     if written > FORMAT:
-        raise CheckpointError(
-            f"{path} has checkpoint format {written}, this graftlab reads up to {FORMAT}. "
-            f"Install the version that wrote it or a newer one."
-        )
-    found = {}
-    for file in sorted({*sums, *NEEDED}):
-        if not (path / file).is_file():
-            found[file] = "missing"
-        elif files.sha256(path / file) != sums.get(file):
-            found[file] = "changed"
-    return found
+        return {MANIFEST: "newer"}
+    found = {
+        file: manifest.difference(path / file, sums.get(file)) for file in sorted({*sums, *NEEDED})
+    }
+    return {file: what for file, what in found.items() if what}
 
 
 def find(folder: Path, allow_inexact: bool = False) -> Found:
@@ -250,7 +244,7 @@ def damaged(path: Path, wrong: Mapping[str, str]) -> Note:
 def _weights(path: Path) -> bool:
     """Return whether a checkpoint's state and weights can be read, whatever else is missing."""
     wrong = damage(path)
-    if any(file in NEEDED for file in wrong):
+    if any(file in NEEDED for file in wrong) or "newer" in wrong.values():
         return False
     try:
         return "trainable" in load(path, wrong).tensors

@@ -4,9 +4,9 @@ import logging
 import math
 import time
 
-from graftlab.contracts import Note, Training
+from graftlab.contracts import Training
 from graftlab.errors import Diverged, Stopped
-from graftlab.rundir.run import Lines, NoLines
+from graftlab.rundir.lines import Lines, NoLines
 from graftlab.seeds import mix
 from graftlab.training import fixed_batch, patience, resume, schedule, tallies
 from graftlab.training.checkpoint import Checkpoint, Compared, Kept
@@ -264,12 +264,17 @@ class Loop:
 
     def _facts(self) -> Compared:
         """Return what else is kept with a checkpoint, to be compared on a resume."""
+        lines, timing = self.lines.durable(), self.timing.durable()
         return {
             "config": dict(self.parts.config),
             "num_steps": self.num_steps,
             "world": self.batches.share.world,
             "micro_batch_size": self.asked_micro_batch_size,
-            "metrics_bytes": self.lines.durable(),
+            "metrics_bytes": lines.length,
+            "metrics_sha256": lines.sha256,
+            "timing_bytes": timing.length,
+            "timing_sha256": timing.sha256,
+            "environment": dict(self.parts.environment),
         }
 
     def restore(self, saved: Checkpoint) -> None:
@@ -280,8 +285,8 @@ class Loop:
         if 0 < position.micro_batch_size < before:
             cut = min(self.asked_micro_batch_size, position.micro_batch_size)
             self.batches.micro_batch_size = cut
-        if not self.lines.cut(saved.state["metrics_bytes"]):
-            position.not_exact.append(Note.of("lines_lost"))
+        for name, lines in (("metrics", self.lines), ("timing", self.timing)):
+            position.not_exact += resume.cut(lines, name, saved)
         self.saved_step = saved.step
 
     def restore_best(self) -> None:

@@ -37,5 +37,7 @@ class Parts:
     """Each is told the step, its scalars, and the training examples seen: progress bar, trackers."""
     config: "Mapping[str, object]" = field(default_factory=dict)
     """The resolved run file, kept with each checkpoint to compare on resume."""
+    environment: "Mapping[str, object]" = field(default_factory=dict)
+    """What environment.json holds, hashed: kept with each checkpoint too."""
     processes: Processes = field(default_factory=Processes)
     """All that train this run together."""

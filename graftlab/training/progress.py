@@ -5,10 +5,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
+
+from graftlab.terminal import Stream, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,22 +20,11 @@ LINE_EVERY_S = 10.0  # plain lines are for files: seldom enough to be read
 DRAW_EVERY_S = 0.2
 FIGURES_WIDTH = 72  # columns that the figures beside a bar take
 FORCED = {"FORCE_COLOR", "TTY_COMPATIBLE"}  # by which rich takes a pipe for a terminal
-SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
-MIN_SECRET = 8  # characters; replacing a shorter value would black out ordinary words
 
 
-def redact(text: str) -> str:
-    """Return the text without the tokens that stand in the environment; each is named instead."""
-    for name in SECRETS:
-        value = os.environ.get(name, "")
-        if len(value) >= MIN_SECRET:
-            text = text.replace(value, f"<{name}>")
-    return text
-
-
-class _Redacting(logging.Formatter):
+class _Shown(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))  # after the traceback is in it
+        return shown(super().format(record))  # after the traceback is in it
 
 
 @contextlib.contextmanager
@@ -45,7 +36,7 @@ def log_to(path: Path) -> Iterator[None]:
     logger = logging.getLogger("graftlab")
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setLevel(logging.INFO)
-    handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Shown("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     former = logger.level
     logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
     logger.addHandler(handler)
@@ -83,45 +74,6 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-class _Stream:
-    """A stream that falls silent, rather than raise, when nobody reads it any more."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        self.closed = False
-
-    def __getattr__(self, name: str) -> Any:  # encoding, fileno: as the stream has them
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        text = text.encode(encoding, "backslashreplace").decode(encoding)
-        self._attempt(lambda: self._stream.write(text))
-        return len(text)
-
-    def flush(self) -> None:
-        self._attempt(self._stream.flush)
-
-    def isatty(self) -> bool:
-        try:
-            return self._stream.isatty()
-        except (AttributeError, OSError, ValueError):  # it is closed, or hardly a stream
-            return False
-
-    def _attempt(self, call: Callable[[], object]) -> None:
-        if self.closed:
-            return
-        try:
-            call()
-        except (OSError, ValueError):  # a broken pipe, a terminal that is gone, a closed file
-            self.closed = True
-            with contextlib.suppress(OSError, ValueError):
-                # What is still buffered would break the interpreter's exit (status 120).
-                descriptor = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(descriptor, self._stream.fileno())
-                os.close(descriptor)
-
-
 class Progress:
     """Shows where a run is. Nothing that happens to the stream stops the run."""
 
@@ -130,7 +82,7 @@ class Progress:
     ) -> None:
         """`stream` is the standard error unless given: the standard output is for results."""
         self.total_steps, self.start_step, self.quiet = total_steps, start_step, quiet
-        self._stream = _Stream(stream or sys.stderr)
+        self._stream = Stream(stream or sys.stderr)
         self._began = time.monotonic()
         self._shown = -float("inf")
         self._loss: dict[str, float | None] = {}
@@ -157,9 +109,9 @@ class Progress:
         if self.quiet:
             return
         if self._bar:
-            self._bar.console.print(redact(message), markup=False, highlight=False)
+            self._bar.console.print(shown(message), markup=False, highlight=False)
         else:
-            self._stream.write(redact(message) + "\n")
+            self._stream.write(shown(message) + "\n")
             self._stream.flush()
 
     def close(self) -> None:
@@ -213,7 +165,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
-def _terminal(stream: _Stream) -> "Console | None":
+def _terminal(stream: Stream) -> "Console | None":
     """Return a console where a bar can be drawn; None for files, pipes, notebooks, dumb terminals."""
     if not stream.isatty() and not os.environ.keys() & FORCED:
         return None  # without rich, whose import takes a moment

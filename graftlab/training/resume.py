@@ -3,13 +3,15 @@
 Nothing random is in it: order, augmentation and dropout are functions of (seed, step, example).
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftlab.contracts import Attached
+from graftlab.contracts import Attached, Note
 from graftlab.errors import CheckpointError
 from graftlab.rundir import files
+from graftlab.rundir.lines import Lines, Mark, NoLines
 from graftlab.training import checkpoint
 from graftlab.training.checkpoint import Checkpoint, Gathered, Kept, pack, unpack
 from graftlab.training.config import Config
@@ -19,6 +21,8 @@ from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+log = logging.getLogger("graftlab")
 
 WHOLE = Whole()  # of one process alone
 MOMENTS = 3  # a checkpoint holds each trainable weight with AdamW's two moments, float32 all
@@ -125,6 +129,20 @@ def restore_model(
         _put_back(attached.model, sharding, group, where)
 
 
+def cut(lines: Lines | NoLines, name: str, saved: Checkpoint) -> list[Note]:
+    """Have `<name>.jsonl` stand as it did when the checkpoint was written; return whether it has changed.
+
+    What can be read of it stays then, and all that was there is kept beside it.
+    """
+    mark = Mark.of(name, saved.state)
+    if mark is None or lines.cut(mark):
+        return []
+    kept, aside = lines.salvage(mark, saved.step)
+    note = Note.of("lines_changed", file=f"{name}.jsonl", kept=kept, aside=aside.name)
+    log.warning("%s", note)
+    return [note]
+
+
 def restore_best(state: State, folder: Path) -> None:
     """Give the model the weights, and the hooks the state, of the best checkpoint: training is over."""
     best = read(folder, state.position.best_step)
@@ -176,7 +194,7 @@ def _computed(checkpoints: Path) -> "Mapping[str, Tensor]":
     if not path.parent.is_dir():
         raise CheckpointError(f"{path.parent} is gone; it holds what the run began from. {AGAIN}")
     damage = checkpoint.damage(path.parent)
-    if wrong := {name: damage[name] for name in ("manifest.json", path.name) if name in damage}:
+    if wrong := {name: damage[name] for name in (checkpoint.MANIFEST, path.name) if name in damage}:
         raise CheckpointError(
             f"{path.parent.parent} cannot be used, and the run began from it: "
             f"{checkpoint.damaged(path.parent, wrong)}. {AGAIN}"

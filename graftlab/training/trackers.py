@@ -20,7 +20,7 @@ from graftlab.errors import (
     missing_extra,
     wrong,
 )
-from graftlab.training.progress import redact
+from graftlab.terminal import redact
 from graftlab.training.tracker_sinks import (
     OPENERS,
     PATIENCE_S,

@@ -5,7 +5,6 @@ The token is `HF_TOKEN` of the environment, and no message repeats it.
 
 import errno
 import os
-import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from graftlab.contracts import Note
 from graftlab.errors import DiskError, ModelError, Refused
+from graftlab.terminal import redact
 
 TIMEOUT = 5.0  # seconds for the hub's first answer; after that it counts as out of reach
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -54,14 +54,6 @@ def refuse_kernels(where: str, config: object) -> None:
                 f"others. Remove the key, and say backbone.attention instead."
             )
         refuse_kernels(where, value)
-
-
-def redact(text: str) -> str:
-    """Return the text without tokens and without passwords in addresses."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if token := os.environ.get(name):
-            text = text.replace(token, "***")
-    return re.sub(r"hf_\w{8,}|(?<=://)[^/@\s]+(?=@)", "***", text)
 
 
 def fetch(hub_id: str, revision: str | None, weights: bool) -> Fetched:

@@ -17,7 +17,7 @@ from graftlab.config import read_yaml
 from graftlab.config.section import MAX_NAME
 from graftlab.contracts import Note, written
 from graftlab.errors import ModelError, nearest
-from graftlab.weights import packages
+from graftlab.weights import bounds, packages
 from graftlab.weights.hub import WEIGHTS, fetch, refuse_pickles
 
 # model_type in config.json, where the architecture's name alone does not tell the kind
@@ -136,6 +136,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{path} holds {type(config).__name__}, not a JSON object")
+    bounds.refuse(str(path), config)
     return config
 
 

@@ -10,6 +10,7 @@ from graftlab.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+MOST_RANK = 2**16  # no linear layer of a pretrained model is as wide
 ALL_LINEAR = "all-linear"
 WORTH_SAYING = 0.001  # of a model's weights
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from graftlab.contracts import Attached, Problem
-from graftlab.rundir.run import Lines, Run
+from graftlab.rundir.lines import Lines
+from graftlab.rundir.run import Run
 from graftlab.seeds import mix
 from graftlab.tasks._outputs import forward, losses
 from graftlab.training.config import Config

@@ -183,13 +183,14 @@ def test_the_newest_is_told_by_its_number_and_not_by_its_time(folder):
     assert checkpoint.find(folder).path == folder / "step-000006"
 
 
-@pytest.mark.parametrize("step", [3, 6])
-def test_a_newer_format_is_refused_by_its_number(folder, step):
-    manifest = folder / checkpoint.name(step) / "manifest.json"
+def test_a_newer_format_is_walked_past_as_other_damage_is(folder):
+    manifest = folder / "step-000006" / "manifest.json"
     values = json.loads(manifest.read_text()) | {"format": checkpoint.FORMAT + 1}
     manifest.write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match=f"format {checkpoint.FORMAT + 1}"):
-        checkpoint.damage(folder / checkpoint.name(step))
+    found = checkpoint.find(folder)
+    assert found.path == folder / "step-000003"
+    assert found.problems[0].fields["files"] == {"manifest.json": "newer"}
+    assert (folder / "step-000006.corrupt").is_dir()
 
 
 def test_rotation_keeps_the_newest_the_pinned_and_what_is_foreign(folder):

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from graftlab.config import merge
 from graftlab.errors import ConfigError
-from graftlab.rundir.run import Run, read_lines
+from graftlab.rundir.lines import read_lines
+from graftlab.rundir.run import Run
 from graftlab.runs import session
 from graftlab.training import checkpoint
 from graftlab.training.config import Config

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from transformers import get_linear_schedule_with_warmup
 
 from graftlab.contracts import Attached, Hook, Setting
-from graftlab.rundir.run import Lines, Run
+from graftlab.rundir.lines import Lines
+from graftlab.rundir.run import Run
 from graftlab.runs import session
 from graftlab.seeds import mix
 from graftlab.training import checkpoint

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from graftlab.contracts import Attached, Hook
-from graftlab.rundir.run import Lines, Run
+from graftlab.rundir.lines import Lines
+from graftlab.rundir.run import Run
 from graftlab.training.config import Config
 from graftlab.training.loop import Loop, Parts
 from graftlab.training.signals import Signals

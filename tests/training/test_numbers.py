@@ -11,7 +11,8 @@ from faults import fault
 from safetensors.torch import load_file
 
 from graftlab.errors import ConfigError, Diverged, OutOfMemory, Stopped
-from graftlab.rundir.run import Run, read_lines
+from graftlab.rundir.lines import read_lines
+from graftlab.rundir.run import Run
 from graftlab.runs import session
 
 
@@ -215,7 +216,7 @@ def test_lines_are_json_without_nan(tmp_path):
 
 
 def test_a_line_that_a_crash_cut_off_is_dropped(tmp_path):
-    from graftlab.rundir.run import Lines
+    from graftlab.rundir.lines import Lines
 
     path = tmp_path / "timing.jsonl"
     path.write_bytes(b'{"step": 1}\n{"st')

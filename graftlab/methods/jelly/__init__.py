@@ -15,6 +15,7 @@ from graftlab.config import Conflict
 from graftlab.contracts import Attached, Backbone, Promises, Setting
 from graftlab.errors import ConfigError
 from graftlab.methods.jelly.switch import Plan
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -36,7 +37,7 @@ SWITCHING = ("switch_method", "reset_optimizer", "rewarmup_steps")
 class Config(adapters.OnLinear):
     """Sequential first, parallel after."""
 
-    rank: int = Field(8, ge=1)
+    rank: int = Field(8, ge=1, le=surgery.MOST_RANK)
     """Rank of the correction (r)."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead (Kalajdzievski, 2023, arXiv 2312.03732)."""

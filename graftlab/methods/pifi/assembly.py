@@ -14,6 +14,7 @@ from graftlab.errors import ConfigError, ModelError
 from graftlab.methods.pifi import donors
 from graftlab.methods.pifi.config import Config
 from graftlab.methods.pifi.model import PifiConfig, PifiForSequenceClassification, without_pooler
+from graftlab.rundir import files
 from graftlab.seeds import mix
 from graftlab.weights import surgery
 
@@ -168,13 +169,10 @@ def _weights(model: PifiForSequenceClassification) -> "dict[str, Tensor]":
 
 def load(backbone: Backbone, config: Config, folder: Path) -> PifiForSequenceClassification:
     """Return the backbone with what `save` wrote, in eval mode."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    weights = files.read_weights(folder / WEIGHTS)
     try:
-        weights = load_file(folder / WEIGHTS)
         saved = PifiConfig.from_pretrained(folder)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"the model in {folder} cannot be read: {error}") from error
     donor = donors.Donor(**saved.donor) if saved.donor else None
     layers = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Lora(Section):
     """LoRA on the encoder."""
 
-    rank: int = Field(8, ge=1)
+    rank: int = Field(8, ge=1, le=surgery.MOST_RANK)
     """Rank of the corrections."""
     alpha: float = Field(16.0, gt=0)
     """They are scaled by alpha / rank."""

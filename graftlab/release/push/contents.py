@@ -9,11 +9,12 @@ from pydantic import BaseModel
 
 from graftlab import config, runfile
 from graftlab.errors import ConfigError
-from graftlab.rundir import files
+from graftlab.rundir import files, manifest
 from graftlab.rundir import run as rundir
 from graftlab.rundir.records import Result
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
+from graftlab.runs import integrity
 
 Content = bytes | Path
 ADAPTER_CONFIG = "adapter_config.json"
@@ -64,13 +65,15 @@ def read(path: Path) -> Shared:
 
     Raises:
         ConfigError: it is no run, or not finished.
+        CheckpointError, ModelError: a file of it is damaged, or a number in its adapter is not finite.
     """
     run = rundir.find(path)
     if not run.finished:
         raise ConfigError(
             f"{path} is not finished, so it has no scores to show. `graftlab resume {path}`."
         )
-    before = files.read_json(run.environment)
+    integrity.check(run)
+    before = run.read_environment()
     environment = {key: before[key] for key in ENVIRONMENT if key in before}
     environment["data"] = {k: before["data"][k] for k in DATA if k in before["data"]}
     environment["backbone"] = {key: before["backbone"].get(key) for key in BACKBONE}
@@ -86,7 +89,7 @@ def gather(shared: Shared) -> dict[str, Content]:
     contents: dict[str, Content] = {
         str(path.relative_to(shared.run.adapter)): path
         for path in sorted(shared.run.adapter.rglob("*"))
-        if path.is_file() and path.name != CARD
+        if path.is_file() and path.name not in (CARD, manifest.NAME)
     }
     if (model := shared.run.adapter / MODEL_CONFIG).is_file():
         described = files.read_json(model)
@@ -104,7 +107,13 @@ def gather(shared: Shared) -> dict[str, Content]:
     contents["config.yaml"] = shared.config().encode()
     contents["environment.json"] = files.dump_json(environment).encode()
     contents["result.json"] = files.dump_json(_shown(shared.result)).encode()
-    return contents
+    sums = {name: hash_of(content) for name, content in contents.items()}
+    return {**contents, manifest.NAME: manifest.text(sums).encode()}
+
+
+def hash_of(content: Content) -> str:
+    """Return the sha256 of what is uploaded."""
+    return manifest.hash_of(content) if isinstance(content, bytes) else files.sha256(content)
 
 
 def portable_model(model: str) -> str:

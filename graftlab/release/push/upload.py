@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from graftlab.errors import Argument, ConfigError, ModelError, Place
 from graftlab.release.push import card, contents
 from graftlab.release.push.contents import Content
-from graftlab.rundir import files
-from graftlab.weights.hub import redact
+from graftlab.terminal import redact
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetInfo, HfApi, ModelInfo, SpaceInfo
@@ -193,14 +192,8 @@ def _is_same(content: Content, there: "RepoSibling | RepoFile | None") -> bool:
     if there is None:
         return False
     if there.lfs is not None:
-        return bool(_sha256(content) == there.lfs.sha256)
+        return bool(contents.hash_of(content) == there.lfs.sha256)
     return bool(_git_hash(content) == there.blob_id)
-
-
-def _sha256(content: Content) -> str:
-    return (
-        hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else files.sha256(content)
-    )
 
 
 def _git_hash(content: Content) -> str:

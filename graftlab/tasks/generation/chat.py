@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.data.labels import Unusable
 from graftlab.errors import ConfigError, DataError
+from graftlab.tasks._time import TookTooLong, limited
 from graftlab.tasks.generation.turns import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+SECONDS = 1.0  # of computing; a conversation takes milliseconds
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 MARKS = re.compile(r"<\|[^|<>\s{}]{1,40}\|>|<(?:start|end)_of_turn>")
 """What looks like a special token in the text of a template: ChatML's, Llama 3's, Gemma's."""
@@ -107,14 +109,23 @@ class Renderer:
             if there and name not in self.template:
                 raise Unusable(f"it has {name}, which the chat template does not write")
         try:
-            texts, places = self._render(
-                [self._with_system(messages)],
-                tools=tools,
-                chat_template=self.template,
-                add_generation_prompt=ask,
-                return_assistant_tokens_mask=marks,
-                **self._tokenizer.special_tokens_map,
-            )
+            with limited(SECONDS):
+                texts, places = self._render(
+                    [self._with_system(messages)],
+                    tools=tools,
+                    chat_template=self.template,
+                    add_generation_prompt=ask,
+                    return_assistant_tokens_mask=marks,
+                    **self._tokenizer.special_tokens_map,
+                )
+        except TookTooLong:
+            raise ConfigError(
+                f"the chat template is not done with a conversation of {len(messages)} turns after "
+                f"{SECONDS:g} s: it loops. Mend it, or give another as task.chat_template_file.",
+                kind="endless",
+            ) from None
+        except OverflowError as error:  # the sandbox's, of a range
+            raise ConfigError(f"the chat template: {error}.", kind="endless") from None
         except TemplateSyntaxError as error:
             raise ConfigError(f"the chat template, line {error.lineno}: {error.message}.") from None
         except (TemplateError, TypeError, ValueError) as error:  # TypeError: a filter's own

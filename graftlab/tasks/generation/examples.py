@@ -29,6 +29,8 @@ class Built:
 
     examples: list[Example | None]
     """One a row; None where there is none."""
+    max_length: int
+    """Of an example, in tokens."""
     cut: set[int] = field(default_factory=set)
     """Rows that have lost something of what may be cut."""
     left_out: dict[int, str] = field(default_factory=dict)
@@ -59,11 +61,11 @@ class Builder:
         Raises:
             DataError: the chat template does not say where an answer stands.
         """
-        built = Built([None] * len(rows))
+        built = Built([None] * len(rows), max_length)
         pending = {
             place: (row, source)
             for place, row in enumerate(self._bounded(built, rows, max_length))
-            if (source := self._source(built, place, row, answered, place not in built.cut))
+            if (source := self._source(built, place, row, (answered, place not in built.cut)))
         }
         for round_ in range(ROUNDS + 1):
             examples = self.encoder.examples([source for _, source in pending.values()])
@@ -73,7 +75,7 @@ class Builder:
                 shorter = self._shorter(row, excess) if excess > 0 and round_ < ROUNDS else None
                 if excess <= 0 or shorter is None:
                     self._put(built, place, example, excess)
-                elif source := self._source(built, place, shorter, answered, whole=False):
+                elif source := self._source(built, place, shorter, (answered, False)):
                     built.cut.add(place)
                     long[place] = shorter, source
             pending = long
@@ -93,17 +95,35 @@ class Builder:
                     row = {**row, "fields": {**row["fields"], name: part}}
             yield row
 
-    def _source(
-        self, built: Built, place: int, row: Row, answered: bool, whole: bool = True
-    ) -> Source | None:
-        answered = answered and is_answered(row)
+    def _source(self, built: Built, place: int, row: Row, how: tuple[bool, bool]) -> Source | None:
+        """Return a row's text; `how`: with its answer, and not cut so far."""
+        answered, whole = how[0] and is_answered(row), how[1]
         try:
             segments = self.segments(row, answered)
         except Unusable as reason:
             built.left_out[place] = str(reason)
             return None
+        segments = list(self._sized(segments, row, built.max_length))
         # a plain text that was cut does not end where it is cut
         return Source(segments, answered and (whole or self.config.template != "text"))
+
+    def _sized(self, segments: Sequence[Segment], row: Row, max_length: int) -> Iterator[Segment]:
+        """Yield the segments with no more text than `Example.within` can keep of what is too long: the end of
+        what stands before an answer, and the beginning of the answer.
+
+        By how much an example is too long counts only where there is something left to cut.
+        """
+        tokenizer, cut = self.encoder.tokenizer, self.config.shortened
+        chat = self.config.template == "chat"
+        fixed = chat or not any(f"{{{name}" in self._form.completion for name in cut)
+        nothing = chat or not any(row["fields"].get(name) for name in cut)
+        begun = False
+        for segment in segments:
+            begun = begun or segment.trained
+            if fixed if begun else nothing:
+                text = shortened(segment.text, tokenizer, max_length, left=not begun)
+                segment = segment._replace(text=text)
+            yield segment
 
     def _put(self, built: Built, place: int, example: Example, excess: int) -> None:
         if (found := example.num_vectors) != self._num_vectors:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.errors import ModelError, Refused
-from graftlab.weights import pretrained
+from graftlab.weights import bounds, pretrained
 from graftlab.weights.hub import refuse_kernels
 from graftlab.weights.layers.checkpoint import Checkpoint
 from graftlab.weights.layers.source import UNQUANTIZED, Folder, Source
@@ -126,6 +126,7 @@ def _read_config(source: Source) -> "PreTrainedConfig":
             method = quantization.get("quant_method", "a method that it does not name")
             raise ModelError(f"{source.name} is quantized ({method}). {UNQUANTIZED}")
         refuse_kernels(source.name, whole)
+        bounds.refuse(source.name, whole)
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
     except ModelError:
         raise

@@ -9,7 +9,8 @@ from pathlib import Path
 from graftlab.contracts import Note
 from graftlab.errors import DiskError, ModelError
 from graftlab.rundir import files
-from graftlab.weights.hub import TIMEOUT, redact
+from graftlab.terminal import redact
+from graftlab.weights.hub import TIMEOUT
 from graftlab.weights.layers.kept import Kept
 from graftlab.weights.layers.ranges import Answer, File, NoRanges, said_of
 from graftlab.weights.layers.source import (

@@ -23,7 +23,8 @@ from graftlab.methods.jelly.hook import SwitchHook
 from graftlab.methods.jelly.layer import JellyLinear
 from graftlab.methods.jelly.switch import Switch
 from graftlab.methods.jelly.tuner import layers
-from graftlab.rundir.run import Run, read_lines
+from graftlab.rundir.lines import read_lines
+from graftlab.rundir.run import Run
 from graftlab.runs import session
 from graftlab.testing import resume, rig
 from graftlab.training import checkpoint
