@@ -168,6 +168,7 @@ def test_an_older_run_is_shown_by_class_too(run, tmp_path):
     result = json.loads(old.result.read_text())
     expected = result.pop("classes")
     old.result.write_text(json.dumps(result))
+    (old.path / "manifest.json").unlink()
     assert json.loads(invoke("show", old.path, "--json"))["classes"] == expected
 
 

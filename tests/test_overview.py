@@ -203,7 +203,7 @@ def test_the_runs_of_a_study_and_those_that_wait_are_seen_in_its_folder(study):
     assert stand == {"lora-seed0": "finished", "head-seed0": "failed", "dora-seed0": "waiting"}
 
 
-def test_of_a_finished_run_two_files_are_opened_and_no_yaml(folder):
+def test_of_a_finished_run_three_files_are_opened_and_no_yaml(folder):
     opened, watched = [], [True]
 
     def watch(event, arguments):  # an audit hook cannot be taken out again
@@ -214,7 +214,8 @@ def test_of_a_finished_run_two_files_are_opened_and_no_yaml(folder):
     overview.rows(folder, ["method.name=lora"], "-score")
     watched.clear()
     assert sorted(name for name in opened if not name.startswith("bad")) == [
-        "best/result.json", "best/run.log", "good/result.json", "good/run.log",
+        "best/manifest.json", "best/result.json", "best/run.log",
+        "good/manifest.json", "good/result.json", "good/run.log",
     ]  # fmt: skip
 
 

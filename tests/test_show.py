@@ -115,6 +115,7 @@ def test_other_data_and_versions_are_said(runs, tmp_path):
     environment["data"]["fingerprint"] = "another"
     environment["packages"]["torch"] = "1.0"
     (other / "environment.json").write_text(json.dumps(environment))
+    (other / "manifest.json").unlink()
     found = difference.between(runs[0], other)
     assert [change.key for change in found.data] == ["fingerprint"]
     assert [change.key for change in found.versions] == ["packages.torch"]

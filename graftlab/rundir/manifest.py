@@ -129,6 +129,23 @@ def check(
     return found is not None
 
 
+def check_content(folder: Path, name: str, content: bytes) -> None:
+    """Refuse what a file holds, where the folder's manifest knows it otherwise.
+
+    Raises:
+        CheckpointError: with the problem.
+    """
+    known = read(folder)
+    if known is None:
+        return
+    if known.wrong:
+        raise CheckpointError([fault(folder / NAME, known.wrong)])
+    if known.sums.get(name) != hash_of(content):
+        raise CheckpointError(
+            [fault(folder / name, "changed" if name in known.sums else "unlisted")]
+        )
+
+
 def fault(path: Path, what: str, remedy: Words = PUT_BACK, line: int | None = None) -> Fault:
     """Return what is wrong with one file, or a line of it; `what` is a kind of `DAMAGE`."""
     said = f"{DAMAGE[what].format(file='it')}."

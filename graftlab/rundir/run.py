@@ -1,6 +1,7 @@
 """A run on disk: the only thing that training, evaluation and comparison have in common."""
 
 import contextlib
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -228,28 +229,30 @@ class Run:
 
     def read_result(self) -> Result:
         """Return what a finished run has come to. `Raises:` CheckpointError: it is damaged."""
-        self.check(self.result.name)
-        result: Result = _read(self.result, "metrics", "parameters")
+        result: Result = self._read(self.result)
         return result
 
     def read_environment(self) -> dict[str, Any]:
         """Return what the run was made with. `Raises:` CheckpointError: it is damaged."""
-        self.check(self.environment.name)
-        environment: dict[str, Any] = _read(self.environment, "data", "backbone")
+        environment: dict[str, Any] = self._read(self.environment)
+        if not all(isinstance(environment.get(key), dict) for key in ("data", "backbone")):
+            raise CheckpointError(manifest.fault(self.environment, "unreadable"))
         return environment
 
-
-def _read(path: Path, *sections: str) -> Any:
-    """Return a JSON file that has these sections. `Raises:` CheckpointError."""
-    try:
-        found = files.read_json(path)
-    except FileNotFoundError:
-        raise CheckpointError(manifest.fault(path, "missing")) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(manifest.fault(path, "unreadable")) from error
-    if not isinstance(found, dict) or not all(isinstance(found.get(s), dict) for s in sections):
-        raise CheckpointError(manifest.fault(path, "unreadable"))
-    return found
+    def _read(self, path: Path) -> Any:
+        """Return a JSON file that holds an object, which is read once. `Raises:` CheckpointError."""
+        try:
+            content = path.read_bytes()
+            if self.finished:
+                manifest.check_content(self.path, path.name, content)
+            found = json.loads(content)
+        except FileNotFoundError:
+            raise CheckpointError(manifest.fault(path, "missing")) from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(manifest.fault(path, "unreadable")) from error
+        if not isinstance(found, dict):
+            raise CheckpointError(manifest.fault(path, "unreadable"))
+        return found
 
 
 def find(path: Path) -> Run:

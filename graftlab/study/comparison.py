@@ -43,10 +43,13 @@ class Done:
         try:
             run.check()
             if run.finished:
-                run.read_result()
+                found = run.read_result()
                 run.read_environment()
+                _ = found["metrics"], found["parameters"], found["seconds"]
         except CheckpointError as error:
             cause = f"{type(error).__name__}: {error}"
+        except KeyError as error:
+            cause = f"{run.result} has no {error}"
         return cls(planned, folder, cause)
 
     @property

@@ -7,7 +7,8 @@ from accelerate import Accelerator
 
 from graftlab.config import merge
 from graftlab.contracts import Attached
-from graftlab.rundir.run import Lines, NoLines, Run
+from graftlab.rundir.lines import Lines, NoLines
+from graftlab.rundir.run import Run
 from graftlab.training.config import Config
 from graftlab.training.loop import Loop, Parts
 from graftlab.training.signals import Signals

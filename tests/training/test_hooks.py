@@ -184,6 +184,7 @@ def test_a_finished_run_opens_where_its_hook_is_not_installed(tmp_path):
     values = config.read_yaml(run.config)
     values["hooks"] = [{"name": "of_another_machine", "field": 1}]
     run.config.write_text(config.dump(values))
+    (run.path / "manifest.json").unlink()
     assert inference.load(run.path).predict("fine glad")
     with pytest.raises(ConfigError, match="of_another_machine"):
         runfile.resolve(config.read(run.config))

@@ -11,7 +11,7 @@ from plain_loops import RATE, Scores, Squares, begun, fields, linear, train
 
 from graftlab.contracts import Hook
 from graftlab.errors import Diverged
-from graftlab.rundir.run import read_lines
+from graftlab.rundir.lines import read_lines
 from graftlab.training import checkpoint
 from graftlab.training.parallel.processes import Processes
 

@@ -9,7 +9,7 @@ from plain_loops import Halves, Scores, Squares, begun, fields, train
 
 from graftlab.contracts import Hook
 from graftlab.errors import Stopped
-from graftlab.rundir.run import read_lines
+from graftlab.rundir.lines import read_lines
 from graftlab.training import checkpoint
 from graftlab.training.parallel.faults import ProcessError
 
