@@ -105,7 +105,9 @@ def read(folder: Path, weights: str = WEIGHTS) -> "tuple[dict[str, object], dict
             f"the adapter in {folder} cannot be read: {error}", kind="unreadable"
         ) from error
     if not isinstance(config, dict):
-        raise ModelError(f"the adapter in {folder} cannot be read: {CONFIG} holds no mapping.", kind="unreadable")
+        raise ModelError(
+            f"the adapter in {folder} cannot be read: {CONFIG} holds no mapping.", kind="unreadable"
+        )
     if config.get("megatron_config"):
         raise Refused(
             f"{folder / CONFIG}: megatron_config has peft import the module {config.get('megatron_core')!r}. "
