@@ -15,7 +15,7 @@ from graftlab.errors import ConfigError, Stopped, StudyIncomplete
 from graftlab.report import page
 from graftlab.rundir import files, spreadsheet
 from graftlab.rundir.run import Run
-from graftlab.study import child, comparison, tables
+from graftlab.study import child, records, tables
 
 BASE = """
 base:
@@ -81,7 +81,7 @@ def compared(plan, figures):
         if made is not None:
             finish(Path("made"), planned, **made)
         cause = "Diverged: too fast" if made is None else None
-        done.append(comparison.Done(planned, Path("made") / planned.name, cause))
+        done.append(records.Done(planned, Path("made") / planned.name, cause))
     return study.compare(plan, done)
 
 

@@ -1,5 +1,6 @@
 """An adapted model in use: predictions, a conversation, and lm-eval's questions."""
 
-from graftlab.inference.adapted import Adapted, check, load
+from graftlab.inference.adapted import Adapted, load
+from graftlab.inference.settings import check
 
 __all__ = ["Adapted", "check", "load"]

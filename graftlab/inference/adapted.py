@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from graftlab import runfile
 from graftlab.contracts import Backbone, Data, Problem, Score, Task
 from graftlab.data import foreign_code
-from graftlab.errors import Argument, ConfigError, DataError, Fault, ModelError, Place, unknown
+from graftlab.errors import Argument, ConfigError, DataError, ModelError, Place, unknown
+from graftlab.inference.settings import settings
 from graftlab.rundir import run as rundir
 from graftlab.rundir.run import Run
 from graftlab.runfile import Part, RunFile
@@ -71,18 +70,6 @@ def load(
     return Adapted(run, file, problem, backbone, model.to(used).eval(), step, allow_code)
 
 
-def check(path: Path, raw: bool, changed: Mapping[str, object], step: int | None = None) -> None:
-    """Refuse settings that a run's model cannot write with, before anything is loaded.
-
-    Raises:
-        ConfigError: `path` is no run, or does not keep the step; its task writes no texts, or a value is not
-            allowed.
-    """
-    run = rundir.find(path) if step is None else kept_step.find(path, step)
-    if raw or changed:
-        settings(runfile.of_run(run), raw, changed)
-
-
 def _problem(file: RunFile, data: Mapping[str, object]) -> Problem:
     """Return what the model puts out, with the labels that the run has recorded: they may have been
     found in data that are gone."""
@@ -90,40 +77,6 @@ def _problem(file: RunFile, data: Mapping[str, object]) -> Problem:
         return Problem.from_json(data)
     problem: Problem = file.task.module.problem(file.task.config)
     return problem
-
-
-# The fields of a task that writes under which an input is the whole prompt.
-RAW: dict[str, object] = {
-    "template": None, "prompt": "{prompt}", "completion": "", "chat_template": False,
-    "chat_template_file": None, "system": None, "cut": (),
-}  # fmt: skip
-
-
-def settings(file: RunFile, raw: bool, changed: Mapping[str, object]) -> Any:
-    """Return the task's section with other settings for writing (fields of `task.generation`).
-
-    Raises:
-        ConfigError: the task writes no texts, or a value is not allowed.
-    """
-    section, changed = file.task.config, dict(changed)
-    if not (raw or changed):
-        return section
-    if not hasattr(section, "generation"):
-        given = ", ".join([*changed, *["raw"] * raw])
-        raise ConfigError(
-            f"{given}: for runs of the kind generation, whose model writes texts; this run's kind is "
-            f"{file.task.name}."
-        )
-    if changed.get("temperature") == 0:  # what is only for drawing goes with it
-        changed = {"top_p": 1.0, "top_k": 0, "samples": 1} | changed
-    try:
-        written = type(section.generation).model_validate(
-            {**section.generation.model_dump(), **changed}
-        )
-    except ValidationError as error:
-        raise ConfigError([_fault(detail) for detail in error.errors()]) from None
-    plain = {**RAW, "columns": type(section.columns)()} if raw else {}
-    return section.model_copy(update={"generation": written, **plain})
 
 
 def _part_named(file: RunFile, name: str) -> str:
@@ -137,16 +90,6 @@ def _part_named(file: RunFile, name: str) -> str:
         said = unknown("task", name, known)
         raise ConfigError(said, place=place, kind="unknown", given=name, allowed=known)
     return name
-
-
-def _fault(detail: Mapping[str, Any]) -> Fault:
-    """Return one of pydantic's problems with the settings for writing."""
-    key = tuple(detail["loc"])
-    raised = detail.get("ctx", {}).get("error")
-    said = str(raised) if isinstance(raised, ValueError) else detail["msg"]
-    where = ".".join(map(str, ("generation", *key)))
-    place = Place(argument=Argument(str(key[0]))) if key else Place(key=("generation",))
-    return Fault(f"{where}: {said}.", kind="not_allowed", place=place, given=detail["input"])
 
 
 def _wanted(problem: Problem) -> str:

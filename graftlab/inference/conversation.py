@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from graftlab import runfile
 from graftlab.contracts import Data
 from graftlab.errors import ConfigError
-from graftlab.inference.adapted import Adapted, load, settings
+from graftlab.inference.adapted import Adapted, load
+from graftlab.inference.settings import settings
 from graftlab.rundir import run as rundir
 from graftlab.tasks.generation import templates
 

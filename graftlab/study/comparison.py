@@ -8,16 +8,14 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from graftlab.contracts import read_notes
-from graftlab.errors import CheckpointError
 from graftlab.rundir.records import Result, ScoreRecord
 from graftlab.rundir.run import Run
 from graftlab.runs.evaluation import higher_is_better
-from graftlab.study.design import Cell, Choose, Plan, Planned
+from graftlab.study.design import Cell, Choose, Plan
+from graftlab.study.records import Comparison, Done, Row, Summary
 
 PAIRED_BY = {
     "steps": "optimizer steps",
@@ -25,104 +23,6 @@ PAIRED_BY = {
     "fingerprint": "data fingerprint",
 }
 """What has to be the same for two runs to differ by their method alone, and what it is called."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """A run of the study as it stands now."""
-
-    planned: Planned
-    folder: Path
-    cause: str | None = None
-    """Why it is not finished, if it is not."""
-
-    @classmethod
-    def of(cls, planned: Planned, folder: Path, cause: str | None = None) -> "Done":
-        """Return a run with the damage to its files, if there is some, as the cause why it does not count."""
-        run = Run(folder)
-        try:
-            run.check()
-            if run.finished:
-                found = run.read_result()
-                run.read_environment()
-                _ = found["metrics"], found["parameters"], found["seconds"]
-        except CheckpointError as error:
-            cause = f"{type(error).__name__}: {error}"
-        except KeyError as error:
-            cause = f"{run.result} has no {error}"
-        return cls(planned, folder, cause)
-
-    @property
-    def result(self) -> Result | None:
-        run = Run(self.folder)
-        return run.read_result() if run.finished and not self.cause else None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A metric over the seeds of a row."""
-
-    mean: float | None
-    deviation: float | None
-    """Standard deviation over seeds; None for fewer than two."""
-    standard_error: float | None
-    """Mean over the runs of each run's own standard error: what the size of its test set leaves open."""
-    values: dict[int, float | None]
-    """By seed; None where the metric is not defined."""
-
-
-@dataclass
-class Row:
-    """One method on one task and backbone, at one setting."""
-
-    task: str
-    backbone: str
-    method: str
-    setting: dict[str, str]
-    metric: str | None
-    higher_is_better: bool
-    test: Summary
-    validation: Summary
-    trainable: int | None
-    total: int | None
-    seconds: float | None
-    """Of training, the mean over the seeds."""
-    peak_memory_bytes: int | None
-    """The largest over the seeds."""
-    runs: dict[int, str]
-    """Folders by seed."""
-    holes: dict[int, str]
-    """Causes by seed."""
-    ranked_by: str = "test"
-    """The split whose score is reported and ranked: validation where the task has no test split."""
-    rank: int | None = None
-    tied: bool = False
-    chosen: bool = False
-    not_paired: list[str] = field(default_factory=list)
-
-    @property
-    def score(self) -> Summary:
-        """The summary that is reported and ranked."""
-        return self.test if self.ranked_by == "test" else self.validation
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A study's answer."""
-
-    name: str
-    seeds: tuple[int, ...]
-    chosen_by: str | None
-    rows: tuple[Row, ...]
-    """What is reported; ranked within each task and backbone."""
-    grid: tuple[Row, ...]
-    """All settings that were chosen from; empty without a choice."""
-    runs: tuple[dict[str, Any], ...]
-    """One record a run: what it was, how it ended, its figures."""
-
-    @property
-    def holes(self) -> list[dict[str, Any]]:
-        return [run for run in self.runs if run["cause"]]
 
 
 def compare(plan: Plan, done: Sequence[Done]) -> Comparison:

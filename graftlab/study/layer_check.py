@@ -15,7 +15,7 @@ from graftlab.study import design, queue
 
 if TYPE_CHECKING:
     from graftlab.runfile import RunFile
-    from graftlab.study.comparison import Done
+    from graftlab.study.records import Done
 
 NAME, STUDY = "check.json", "check.yaml"
 

@@ -14,8 +14,9 @@ from graftlab.runs import found_labels, material, overview, status
 from graftlab.runs import place as where_runs_go
 from graftlab.runs.identity import HARMLESS
 from graftlab.study import child
-from graftlab.study.comparison import Done, choices, chosen_at
+from graftlab.study.comparison import choices, chosen_at
 from graftlab.study.design import Cell, Plan, Planned
+from graftlab.study.records import Done
 from graftlab.terminal import tell
 
 log = logging.getLogger("graftlab")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.rundir import files, spreadsheet
-from graftlab.study.comparison import Comparison, Row, Summary
+from graftlab.study.records import Comparison, Row, Summary
 from graftlab.terminal import console, say
 
 FILE_WIDTH = 200  # columns; a ranking with three settings fits

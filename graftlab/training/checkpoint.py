@@ -10,13 +10,13 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from graftlab.contracts import Note
 from graftlab.errors import NEW, Argument, CheckpointError, DiskError
 from graftlab.rundir import files, manifest
 from graftlab.rundir.records import Json
-from graftlab.training.schedule import Levelled
+from graftlab.training.state_file import Kept
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,36 +29,6 @@ INEXACT = Argument("allow_inexact", True)
 PATTERN = re.compile(r"step-(\d{6,})")
 TENSOR = "__tensor__"
 NEEDED = ("state.json", "trainable.safetensors")
-
-
-class Gathered(TypedDict):
-    """A state but for its tensors, which have left their names there."""
-
-    position: Mapping[str, Any]
-    optimizer: Json
-    hooks: Json
-    plateau: Levelled
-    scaler: dict[str, object] | None
-    attached: Mapping[str, object]
-
-
-class Compared(TypedDict):
-    """What a resumed run is held against."""
-
-    config: Mapping[str, object]
-    num_steps: int
-    world: int
-    micro_batch_size: int
-    metrics_bytes: int
-    metrics_sha256: str | None
-    timing_bytes: int
-    timing_sha256: str | None
-    environment: Mapping[str, object]
-    """What environment.json holds, hashed."""
-
-
-class Kept(Gathered, Compared):
-    """What state.json has, beside its format and step."""
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from graftlab.errors import Diverged, Stopped
 from graftlab.rundir.lines import Lines, NoLines
 from graftlab.seeds import mix
 from graftlab.training import fixed_batch, patience, resume, schedule, tallies
-from graftlab.training.checkpoint import Checkpoint, Compared, Kept
+from graftlab.training.checkpoint import Checkpoint
 from graftlab.training.config import Config, num_steps
 from graftlab.training.learner import Learner
 from graftlab.training.order import Batches, Order
 from graftlab.training.parts import Parts, Scalars
 from graftlab.training.state import Position, State
+from graftlab.training.state_file import Compared, Kept
 from graftlab.training.step import Done, Stepper
 from graftlab.weights import surgery
 

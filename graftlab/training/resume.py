@@ -13,10 +13,11 @@ from graftlab.errors import CheckpointError
 from graftlab.rundir import files
 from graftlab.rundir.lines import Lines, Mark, NoLines
 from graftlab.training import checkpoint
-from graftlab.training.checkpoint import Checkpoint, Gathered, Kept, pack, unpack
+from graftlab.training.checkpoint import Checkpoint, pack, unpack
 from graftlab.training.config import Config
 from graftlab.training.parallel.sharding import Sharding, Whole, nbytes, shape
 from graftlab.training.state import Position, State
+from graftlab.training.state_file import Gathered, Kept
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:

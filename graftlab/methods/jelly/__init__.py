@@ -14,7 +14,7 @@ from graftlab import adapters
 from graftlab.config import Conflict
 from graftlab.contracts import Attached, Backbone, Promises, Setting
 from graftlab.errors import ConfigError
-from graftlab.methods.jelly.switch import Plan
+from graftlab.methods.jelly.plan import Plan
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from transformers import TrainingArguments
 from graftlab.errors import unknown
 from graftlab.methods.jelly import DYNAMIC, Config
 from graftlab.methods.jelly.peft_config import JellyConfig, config_of
-from graftlab.methods.jelly.switch import Plan, State, Switch
+from graftlab.methods.jelly.plan import Plan
+from graftlab.methods.jelly.switch import State, Switch
 from graftlab.methods.jelly.tuner import layers
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from graftlab.contracts import Hook, Training
 from graftlab.errors import ConfigError
-from graftlab.methods.jelly.switch import Plan, State, Switch
+from graftlab.methods.jelly.plan import Plan
+from graftlab.methods.jelly.switch import State, Switch
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from graftlab.methods.jelly import frozen, product, projections
-from graftlab.methods.jelly.forms import Change, Form
+from graftlab.methods.jelly.forms import Form
 from graftlab.weights import quantized, surgery
 
 if TYPE_CHECKING:
@@ -219,45 +219,6 @@ class JellyLinear(nn.Module, BaseTunerLayer):
             pair = linear(linear(x, self.jelly_merged_A[name]), self.jelly_merged_B[name])
             correction = correction + pair * scaling
         return correction
-
-    @torch.no_grad()
-    def switch(
-        self, adapter_name: str, method: str, step: int, generator: torch.Generator
-    ) -> Change:
-        """Let a sequential adapter be parallel from here on; `generator` (CPU) draws a fresh A.
-
-        Source: JELLY, "Merge-and-Reinit"; the methods are those of `projections`, and for
-        `merge_reinit` what was learned becomes the frozen pair.
-
-        Raises:
-            ValueError: `none` keeps A, whose shape does not fit if the layer is not square.
-        """
-        # copies: both are overwritten in place
-        a_RO = self.jelly_A[adapter_name].detach().clone()
-        b_OR = self.jelly_B[adapter_name].detach().clone()
-        w_OI = self.frozen_weight()
-        pulled_RI = projections.pull_back(a_RO, w_OI)
-        before = (b_OR.double(), pulled_RI)
-        rank_before, size = projections.effective_rank(a_RO), float(b_OR.norm())
-        new_a, new_b = pulled_RI, b_OR
-        if method != "exact":
-            new_a, new_b = projections.convert(method, a_RO, b_OR, w_OI, generator)
-        self._set_form(adapter_name, Form(False, step, method))
-        self._hold_pair(adapter_name, self.forms[adapter_name])
-        if method == "merge_reinit":
-            self.jelly_merged_A[adapter_name].copy_(pulled_RI)
-            self.jelly_merged_B[adapter_name].copy_(b_OR)
-        self.replace_A(adapter_name, new_a)
-        self.jelly_B[adapter_name].data.copy_(new_b)
-        for parameter in (self.jelly_A[adapter_name], self.jelly_B[adapter_name]):
-            parameter.grad = None
-        self.forget_gradient(adapter_name)
-        new_size = float(self.jelly_B[adapter_name].norm())
-        return Change(
-            projections.relative_change(before, self.factors(adapter_name, scaled=False)),
-            (rank_before, projections.effective_rank(self.jelly_A[adapter_name].detach())),
-            new_size / size if size else 1.0,
-        )
 
     @torch.no_grad()
     def factors(self, adapter_name: str, scaled: bool = True) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 
 from graftlab.methods.jelly import Config
 from graftlab.methods.jelly.coherence import Trigger, cosine
-from graftlab.methods.jelly.switch import Plan
+from graftlab.methods.jelly.plan import Plan
 
 
 def fires_at(trigger, coherences):

@@ -18,9 +18,10 @@ from graftlab.backbones import encoder
 from graftlab.contracts import Backbone
 from graftlab.errors import ModelError
 from graftlab.methods import jelly, lora
-from graftlab.methods.jelly import projections
+from graftlab.methods.jelly import conversion, projections
+from graftlab.methods.jelly.plan import Plan
 from graftlab.methods.jelly.product import Correction
-from graftlab.methods.jelly.switch import Plan, Switch
+from graftlab.methods.jelly.switch import Switch
 from graftlab.methods.jelly.tuner import layers
 from graftlab.testing import rig
 
@@ -467,7 +468,7 @@ def test_a_change_is_recorded_as_dense_matrices_give_it(method):
         w_OI = layer.frozen_weight()
         a, b = (d["default"].detach().numpy().copy() for d in (layer.jelly_A, layer.jelly_B))
         before = b @ a @ w_OI.numpy()
-        change = layer.switch("default", method, 3, torch.Generator().manual_seed(0))
+        change = conversion.switch(layer, "default", method, 3, torch.Generator().manual_seed(0))
         new_a, new_b = (d["default"].detach().numpy() for d in (layer.jelly_A, layer.jelly_B))
         kept = before if method == "merge_reinit" else 0
         expected = np.linalg.norm(new_b @ new_a + kept - before) / np.linalg.norm(before)
@@ -498,7 +499,7 @@ def test_the_facts_of_a_switch_are_means_over_the_layers_and_the_largest_ratio()
     model = attach(grouped_query_llama(), switch_method="tip_preserve")
     twin = copy.deepcopy(model)
     changes = [
-        layer.switch("default", "tip_preserve", 3, torch.Generator())
+        conversion.switch(layer, "default", "tip_preserve", 3, torch.Generator())
         for layer in layers(twin).values()
     ]
     facts = switch(model, "tip_preserve")

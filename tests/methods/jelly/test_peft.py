@@ -21,7 +21,8 @@ import graftlab.auto  # noqa: F401
 from graftlab.methods.jelly.forms import Form
 from graftlab.methods.jelly.layer import JellyLinear
 from graftlab.methods.jelly.peft_config import JellyConfig
-from graftlab.methods.jelly.switch import Plan, Switch
+from graftlab.methods.jelly.plan import Plan
+from graftlab.methods.jelly.switch import Switch
 from graftlab.methods.jelly.tuner import layers
 
 IDS = torch.arange(1, 25).reshape(3, 8)

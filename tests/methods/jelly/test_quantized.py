@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import graftlab.auto  # noqa: F401
 from graftlab.methods.jelly.peft_config import JellyConfig
-from graftlab.methods.jelly.switch import Plan, Switch
+from graftlab.methods.jelly.plan import Plan
+from graftlab.methods.jelly.switch import Switch
 from graftlab.methods.jelly.tuner import layers
 
 bnb = pytest.importorskip("bitsandbytes")
