@@ -145,7 +145,7 @@ def untrained(file: Path) -> dict[str, float]:
     data = part.module.read(part.config, resolved.paths, 0)
     backbone = resolved.backbone.module.load(resolved.backbone.config, data.problem, 0)
     task = part.module.bind(data, backbone, part.config, 0)
-    rows = prediction.predict(backbone.model, task, "test", 8, complete=True)
+    rows = prediction.predict(backbone.model, task, "test", 8, writer=task)
     names = evaluation.metrics_at_end(task, "test")
     scores = evaluation.score(rows, names)
     return figures(scores, evaluation.mean_loss(rows))

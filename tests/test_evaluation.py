@@ -76,7 +76,7 @@ def test_batches_hold_examples_of_like_length():
 
 
 def test_num_rows_takes_the_first_rows():
-    predictions = prediction.predict(Parity(), Counting(), "test", 4, num_rows=3)
+    predictions = prediction.predict(Parity(), Counting(), "test", 4, only=range(3))
     assert [row["index"] for row in predictions] == [0, 1, 2]
 
 

@@ -151,7 +151,8 @@ class Mixture(Task, Protocol):
 
 
 class Writer(Task, Protocol):
-    """A task whose answers are texts that a model has to write, which takes long: done once, at the end.
+    """A task whose answers are texts that a model has to write, which takes long: done at the end, and while
+    training for a few examples where that is asked.
 
     `metrics` read what `predict` returns, at every evaluation; `prediction` is None there.
     """
@@ -162,7 +163,13 @@ class Writer(Task, Protocol):
         ...
 
     def writes(self, split: str) -> bool:
-        """Say whether texts are written for a split."""
+        """Say whether texts are written for a split at the end."""
+        ...
+
+    @property
+    def at_evaluations(self) -> Sequence[int]:
+        """Which validation examples texts are written for at every evaluation: `final_metrics` of these are
+        scored there."""
         ...
 
     def complete(self, model: "nn.Module", split: str, indices: Sequence[int]) -> list[Prediction]:

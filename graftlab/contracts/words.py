@@ -241,6 +241,10 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
     ),
     "only_at_the_end": "training.{key} is {every}, and the run has {steps} steps: only its end is {done}",
     "long_warmup": "the learning rate rises for more than half of the run's {steps} steps",
+    "texts_at_evaluations": (
+        "{answers} answers are written at each of {evaluations} evaluations: up to {tokens} tokens in all, "
+        "a forward pass each (task.generation.at_evaluations, max_new_tokens)"
+    ),
     "few_steps": "the run has {steps} steps: too few to compare methods by",
     "peft_not_tried": "method.peft {given} could not be tried on a small model: {error}",
     "peft_no_effect": "method.peft.{field} has no effect in this run: a small model does the same without it",

@@ -230,9 +230,9 @@ class Adapted:
 
     def _predict(self, task: Task, split: str, batch_size: int | None) -> list[dict[str, object]]:
         with self.precision():
-            return prediction.predict(
-                self.model, task, split, batch_size or self.batch_size, complete=True
-            )
+            writer = prediction.writer_of(task, split)
+            size = batch_size or self.batch_size
+            return prediction.predict(self.model, task, split, size, writer=writer)
 
     def precision(self) -> "contextlib.AbstractContextManager[object]":
         """Return the context that the run evaluated in; float32 where the device knows no float16."""

@@ -171,6 +171,20 @@ def _schedule(known: Known) -> Iterator[Note]:
         yield Note.of("part_of_an_epoch", share=share)
 
 
+def texts(file: "RunFile", validation: int, evaluations: int | None) -> Iterator[Note]:
+    """Yield what is written while training, of each task that asks for it."""
+    parts = file.task.parts or {"": file.task}
+    for name, part in parts.items():
+        writing = getattr(part.config, "generation", None)
+        if writing is None or not writing.at_evaluations or evaluations is None:
+            continue
+        answers = min(writing.at_evaluations, validation) * writing.samples
+        most = answers * writing.max_new_tokens
+        known = {"answers": answers, "evaluations": evaluations, "tokens": most * evaluations}
+        note = Note.of("texts_at_evaluations", **known)
+        yield note.within(name) if name else note
+
+
 def times(every: int | str, steps: int, steps_per_epoch: int) -> int:
     """Return how often something comes that comes every so many steps, or epochs, and at the end."""
     if every == 0:

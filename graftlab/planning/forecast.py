@@ -146,6 +146,8 @@ def plan(
     )
     disk = storage.disk(file, foreseen.measured.checkpoint, steps, out)
     fetched = storage.download(file, isinstance(data, Data))
+    figures = _training(file, found, steps, sharing.processes)
+    texts = advice.texts(file, found.evaluated.get("validation", 0), figures["evaluations"])
     return {
         "name": file.name,
         "method": file.method.name,
@@ -167,7 +169,7 @@ def plan(
             "sampled": found.sampled,
             "truncated": found.truncated,
         },
-        "training": _training(file, found, steps, sharing.processes),
+        "training": figures,
         "memory": {
             "peak": peak.total,
             "when": when(segment, foreseen.depths),
@@ -186,7 +188,7 @@ def plan(
         },
         "time": _time(file, data, accelerator, steps) if probed else None,
         "warnings": written(advice.warnings(known)),
-        "notes": written([*file.notes, *found.notes, *fetched.notes]),
+        "notes": written([*file.notes, *found.notes, *fetched.notes, *texts]),
     }
 
 

@@ -31,6 +31,8 @@ LONGEST, SAMPLED = (
     1500,
 )  # of more rows: so many of the longest by characters, and so many drawn
 TOKENS = ("input_ids", "attention_mask", "token_type_ids", "labels", "position_ids")
+PLACES = "vector_mask"
+"""Says which tokens are no tokens: these are as many at any length."""
 
 
 class Evaluated(TypedDict, total=False):
@@ -217,12 +219,22 @@ class _Stretched:
     def batch(self, split: str, indices: Sequence[int], epoch: int | None) -> Batch:
         batch = self._task.batch(split, indices, epoch)
         width = batch["input_ids"].shape[-1]
-        return {
+        longer = {
             name: _repeated(tensor, self._length)
             if name in TOKENS and tensor.shape[-1] == width and tensor.dim() > 1
             else tensor
             for name, tensor in batch.items()
         }
+        if PLACES in batch:
+            longer[PLACES] = _first(batch[PLACES], self._length)
+        return longer
+
+
+def _first(marked: Any, length: int) -> Any:
+    """Return marks (N, L) as (N, length), as many in each row as there are, in front."""
+    import torch
+
+    return (torch.arange(length) < marked.sum(1, keepdim=True)).to(marked.dtype)
 
 
 def _repeated(tensor: "Tensor", length: int) -> "Tensor":

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from graftlab.training.trackers import Config as Tracking
 
 
+WRITTEN = ("texts", "programs")
+"""What metrics read that is only there once a model has written."""
+
+
 def check_task(
     task: Part[TaskKind],
     backbone: Part[BackboneKind],
@@ -56,8 +60,24 @@ def check_task(
             place, f"training.best_by: {message}",
             kind="unknown", given=training.best_by, allowed=sorted(known),
         )  # fmt: skip
+    elif training.best_by is not None and _is_of_texts(task, training.best_by):
+        said = (
+            f"training.best_by: {training.best_by} reads what is written, and nothing is written while "
+            f"training. Set task.generation.at_evaluations to a number of answers, such as 50."
+        )
+        problems.say(document.place("training", "best_by"), said, kind="conflict")
     if task.parts and not len(problems):
         _check_two_classes(task, document, problems)
+
+
+def _is_of_texts(task: Part[TaskKind], best_by: str) -> bool:
+    """Return whether a metric reads texts of a task that writes none at evaluations."""
+    name, slash, metric = best_by.rpartition("/")
+    config = task.parts[name].config if slash else task.config
+    if metric in ("loss", "mean") or measures.measure(metric).module.READS not in WRITTEN:
+        return False
+    writing = getattr(config, "generation", None)
+    return writing is not None and not writing.at_evaluations
 
 
 def _check_metrics(

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from graftlab.contracts import Prediction, Score, Task
+from graftlab.contracts import Prediction, Score, Task, as_writer
 from graftlab.errors import ConfigError
 from graftlab.runfile.measures import measure
 from graftlab.runs.prediction import writer_of
@@ -20,6 +20,14 @@ def metrics_at_end(task: Task, split: str) -> tuple[str, ...]:
     """Return the metrics of a split's predictions that were made with `complete`."""
     writer = writer_of(task, split)
     return (*task.metrics, *writer.final_metrics) if writer else task.metrics
+
+
+def metrics_at_evaluations(task: Task) -> tuple[str, ...]:
+    """Return the metrics of every evaluation: those of written texts too where some are written there."""
+    writer = as_writer(task)
+    return (
+        (*task.metrics, *writer.final_metrics) if writer and writer.at_evaluations else task.metrics
+    )
 
 
 def score(
@@ -126,8 +134,9 @@ def rehearse(task: Task, data: Mapping[str, Sequence[Prediction]]) -> None:
         DataError: a metric of written texts cannot read the labels.
     """
     for split, rows in data.items():
-        writer = writer_of(task, split)
-        if writer and rows and split != "train":
+        writer = as_writer(task)
+        asked = split == "validation" and writer is not None and len(writer.at_evaluations) > 0
+        if writer and rows and split != "train" and (writer.writes(split) or asked):
             for name in (name for name in writer.final_metrics if "/" not in name and name != MEAN):
                 empty = [
                     {"index": place, "label": row["label"], "prediction": ""}

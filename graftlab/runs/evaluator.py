@@ -3,9 +3,10 @@
 import functools
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graftlab.contracts import Prediction, Task
+from graftlab.contracts import Prediction, Task, Writer, as_writer
 from graftlab.rundir.records import ScoreRecord
 from graftlab.rundir.run import Run
 from graftlab.runs import evaluation, prediction
@@ -36,19 +37,25 @@ class Evaluator:
         self._last: tuple[bytes, list[Prediction]] | None = None  # by weights
 
     def validate(self, model: "nn.Module") -> Scalars:
-        """Return the metrics of validation, `loss` among them, the same on every process.
+        """Return the metrics of validation, `loss` among them, the same on every process; those of written
+        texts too where some are written at evaluations.
 
         Raises:
             Stopped: on every process, where a signal came.
         """
-        rows = self._predict(model, "validation", complete=False)
+        rows = self._predict(model, "validation")
         if self.processes.alone:
             self._last = _digest(model), rows
+        writer = as_writer(self.task)
+        asked = writer.at_evaluations if writer else ()
+        texts = self._predict(model, "validation", writer, asked) if asked else []
         inputs = functools.partial(self.task.inputs, "validation")
 
         def scores() -> Scalars:
             with self.signals.interruptible():
                 found = evaluation.score(rows, self.task.metrics, inputs)
+                if writer and texts:
+                    found |= evaluation.score(texts, writer.final_metrics, inputs)
             values = {name: score.value for name, score in found.items()}
             return {"loss": evaluation.mean_loss(rows), **values}
 
@@ -56,7 +63,8 @@ class Evaluator:
 
     def record(self, model: "nn.Module", split: str, run: Run) -> dict[str, ScoreRecord]:
         """Write the predictions of a split, texts among them, into the run; return its scores."""
-        rows = self._known(model, split) or self._predict(model, split, complete=True)
+        writer = prediction.writer_of(self.task, split)
+        rows = self._known(model, split) or self._predict(model, split, writer)
         inputs = functools.partial(self.task.inputs, split)
 
         def write() -> dict[str, ScoreRecord]:
@@ -78,11 +86,17 @@ class Evaluator:
         digest, rows = self._last
         return rows if digest == _digest(model) else None
 
-    def _predict(self, model: "nn.Module", split: str, *, complete: bool) -> list[Prediction]:
+    def _predict(
+        self,
+        model: "nn.Module",
+        split: str,
+        writer: Writer | None = None,
+        only: Sequence[int] | None = None,
+    ) -> list[Prediction]:
         """Return a prediction for each example, made in shares."""
         processes = self.processes
         if processes.sharding.lockstep:
-            mine = self._in_lockstep(model, split, complete)
+            mine = self._in_lockstep(model, split, writer, only)
         else:
             with processes.together(), self.signals.interruptible(), self.accelerator.autocast():
                 mine = prediction.predict(
@@ -90,13 +104,16 @@ class Evaluator:
                     self.task,
                     split,
                     self.batch_size,
+                    only=only,
                     share=processes.share,
-                    complete=complete,
+                    writer=writer,
                 )
         rows = [row for part in processes.gather(mine) for row in part]
         return sorted(rows, key=lambda row: row["index"])
 
-    def _in_lockstep(self, model: "nn.Module", split: str, complete: bool) -> list[Prediction]:
+    def _in_lockstep(
+        self, model: "nn.Module", split: str, writer: Writer | None, only: Sequence[int] | None
+    ) -> list[Prediction]:
         """Return this process's predictions; a signal ends this on all between two batches."""
         processes = self.processes
 
@@ -111,8 +128,9 @@ class Evaluator:
                 split,
                 self.batch_size,
                 device=self.accelerator.device,
+                only=only,
                 share=processes.share,
-                complete=complete,
+                writer=writer,
                 before=check,
             )
             processes.sharding.settle(model)

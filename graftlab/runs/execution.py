@@ -196,7 +196,8 @@ class Execution:
 
     def _loop(self, attached: Attached, loaded: Material, stack: ExitStack) -> Loop:
         file, task = self.file, loaded.task
-        best_by = training.best_by(file.training, task.metrics)
+        scored = evaluation.metrics_at_evaluations(task)
+        best_by = training.best_by(file.training, scored)
         trainable, total = outcome.count(attached.model)
         text = f"{attached.model}\n\n{trainable} of {total} parameters train\n"
         steps = training.num_steps(file.training, task.size("train"))
@@ -216,7 +217,7 @@ class Execution:
             task=task,
             accelerator=self.accelerator,
             evaluate=self.evaluator.validate,
-            higher_is_better=evaluation.higher_is_better(best_by, task.metrics),
+            higher_is_better=evaluation.higher_is_better(best_by, scored),
             best_by=best_by,
             head=loaded.backbone.head,
             seed=file.seed,

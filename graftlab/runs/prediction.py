@@ -14,9 +14,7 @@ from graftlab.rundir import files
 from graftlab.training.parallel.share import Share
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
     from torch import nn
 
 logger = logging.getLogger(__name__)
@@ -52,28 +50,28 @@ def predict(
     batch_size: int,
     *,
     device: "torch.device | str | None" = None,
-    num_rows: int | None = None,
+    only: Sequence[int] | None = None,
     share: Share = ALL,
-    complete: bool = False,
+    writer: Writer | None = None,
 ) -> list[Prediction]:
     """Return one prediction per example, in the order of the split.
 
-    Batches hold examples of like length. `device` is the model's own unless given; `num_rows` takes
-    only the first rows; `share` is one process's: whole batches, the same as one process alone has.
-    `complete` has a task that writes texts write them.
+    Batches hold examples of like length. `device` is the model's own unless given; `only` names the
+    examples that are wanted; `share` is one process's: whole batches, the same as one process alone has.
+    `writer` is the task where it is to write its texts.
     Where memory runs out this batch is halved, never that of the training.
 
     Raises:
         OutOfMemory: one example alone does not fit.
     """
-    lengths = task.lengths(split)[:num_rows]
-    waiting = _batches(lengths, batch_size, parts_of(task, split))[share.rank :: share.world]
+    lengths = task.lengths(split)
+    waiting = _batches(task, split, batch_size, only)[share.rank :: share.world]
     device = device if device is not None else _device(model)
     found: dict[int, Prediction] = {}
     with _evaluating(model):
         while waiting:
             indices = waiting.pop(0)
-            rows = _predict_batch(model, task, (split, indices), device, complete)
+            rows = _predict_batch(model, task, (split, indices), device, writer)
             if rows is not None:
                 found |= rows
                 continue
@@ -99,8 +97,9 @@ def predict_in_lockstep(
     batch_size: int,
     *,
     device: "torch.device | str",
+    only: Sequence[int] | None,
     share: Share,
-    complete: bool,
+    writer: Writer | None,
     before: Callable[[], None],
 ) -> list[Prediction]:
     """Do as `predict`, in processes that exchange weights in forward passes: all make as many of them.
@@ -110,14 +109,14 @@ def predict_in_lockstep(
     Raises:
         OutOfMemory: a batch does not fit: the others wait for the weights that it needs.
     """
-    batches = _batches(task.lengths(split), batch_size, parts_of(task, split))
+    batches = _batches(task, split, batch_size, only)
     mine = batches[share.rank :: share.world]
     found: dict[int, Prediction] = {}
     with _evaluating(model):
         for number in range(-(-len(batches) // share.world)):
             before()
             indices = mine[number] if number < len(mine) else batches[0]
-            rows = _predict_batch(model, task, (split, indices), device, complete)
+            rows = _predict_batch(model, task, (split, indices), device, writer)
             if rows is None:
                 raise OutOfMemory(
                     f"{len(indices)} examples of {split} do not fit into the memory of {device}. Set "
@@ -128,11 +127,13 @@ def predict_in_lockstep(
 
 
 def _batches(
-    lengths: Sequence[int], batch_size: int, parts: "NDArray[np.int64] | None"
+    task: Task, split: str, batch_size: int, only: Sequence[int] | None
 ) -> list[list[int]]:
     """Return batches of examples of like length; of several tasks in one, each is of one task."""
+    lengths, parts = task.lengths(split), parts_of(task, split)
     # The longest first: memory that will not do is found out at once. Ties keep the split's order.
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    wanted = range(len(lengths)) if only is None else sorted(only)
+    order = sorted(wanted, key=lambda index: -lengths[index])
     if parts is None:
         return _cut(order, batch_size)
     number = parts.__getitem__
@@ -149,7 +150,7 @@ def _predict_batch(
     task: Task,
     where: tuple[str, Sequence[int]],
     device: "torch.device | str",
-    complete: bool,
+    writer: Writer | None,
 ) -> dict[int, Prediction] | None:
     """Return predictions by index, or None where memory ran out."""
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -158,7 +159,7 @@ def _predict_batch(
     try:
         batch = {k: v.to(device) for k, v in task.batch(split, indices, None).items()}
         rows = task.predict(model, batch)
-        if complete and (writer := writer_of(task, split)):
+        if writer:
             written = writer.complete(model, split, indices)
             rows = [row | more for row, more in zip(rows, written, strict=True)]
     except RuntimeError as error:

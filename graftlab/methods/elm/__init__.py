@@ -3,7 +3,8 @@
     tokens = E_0(prompt), and E_A(vector) in its place    logits = M_0(tokens)
     E_A(e) = LayerNorm(W2 GELU(W1 e + b1) + b2 + residual e)
 
-Tennenholtz et al., 2024 (ICLR), arXiv 2310.04475. E_0 and M_0, embeddings and blocks of the LLM, are frozen.
+Tennenholtz et al., 2024 (ICLR), arXiv 2310.04475. E_0 and M_0, embeddings and blocks of the LLM, are frozen,
+or M_0 has LoRA.
 """
 
 from pathlib import Path
@@ -42,18 +43,28 @@ def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
     """Return the language model with a new adapter.
 
     Raises:
-        ConfigError: the task's rows stand for no vectors.
+        ConfigError: the task's rows stand for no vectors, or a loss compares what has another width.
     """
     from graftlab.methods.elm import assembly
+    from graftlab.methods.elm.losses import Losses
+    from graftlab.methods.elm.watch import Watch
 
     restored = (setting.restored or {}).get("vectors")
     vectors = restored or setting.vectors
     if vectors is None:
         raise ConfigError("method elm reads vectors, and the task has none. Take task.kind: elm.")
     described = assembly.described(backbone, config, vectors)
-    model = assembly.build(backbone, described)
+    adds = config.drift != "none" or config.contrastive > 0
+    if adds and vectors["width"] != described.token_width:
+        raise ConfigError(
+            f"method.drift and method.contrastive compare vectors with tokens, but the vectors have "
+            f"{vectors['width']} numbers and the tokens {described.token_width}. Leave them out.",
+            kind="conflict",
+        )
+    model = assembly.build(backbone, described, setting.seed)
     assembly.begin(model, config, setting.seed, restored is not None)
-    return Attached(model, record={"vectors": dict(vectors)})
+    hooks = (*([Losses(config)] if adds else ()), Watch())
+    return Attached(model, hooks, record={"vectors": dict(vectors)})
 
 
 def save(model: "ElmForCausalLM", folder: Path) -> None:

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab import adapters
+from graftlab.adapters import inner_lora
 from graftlab.adapters.files import differ
 from graftlab.contracts import Backbone
 from graftlab.errors import ModelError
 from graftlab.methods.elm import language_model
 from graftlab.methods.elm.adapter import gain_like
 from graftlab.methods.elm.config import Config
-from graftlab.methods.elm.model import ElmConfig, ElmForCausalLM
+from graftlab.methods.elm.model import ElmConfig, ElmForCausalLM, lora_of
+from graftlab.seeds import mix
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
@@ -31,18 +33,24 @@ def described(backbone: Backbone, config: Config, vectors: Mapping[str, Any]) ->
         dropout=config.dropout,
         residual=config.residual,
         train_residual=config.train_residual,
+        lora=inner_lora.fields(backbone.model, "decoder", config.lora)
+        if config.llm == "lora"
+        else None,
     )
 
 
-def build(backbone: Backbone, described: ElmConfig) -> ElmForCausalLM:
-    """Return the model, on the LLM's device: the adapter trains in float32, and nothing else does."""
+def build(backbone: Backbone, described: ElmConfig, seed: int = 0) -> ElmForCausalLM:
+    """Return the model, on the LLM's device: the adapter and LoRA train in float32, and nothing else does."""
     llm: Any = backbone.model
     surgery.freeze(llm)
     device = next(llm.parameters()).device
-    with adapters.drawing(0):
+    with adapters.drawing(mix(seed, "lora")):
+        if described.lora is not None:
+            inner_lora.add(llm, described.lora)
         model = ElmForCausalLM(described, llm)
-    model.adapter.to(device).float().requires_grad_(True)
+    model.adapter.to(device).requires_grad_(True)
     model.generation_config = llm.generation_config
+    surgery.train_in_float32(model)
     return model
 
 
@@ -55,12 +63,10 @@ def begin(model: ElmForCausalLM, config: Config, seed: int, restored: bool) -> N
 
 
 def trained(model: ElmForCausalLM) -> "dict[str, Tensor]":
-    """Return what is saved: all but the LLM."""
-    return {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-        if not name.startswith("llm.")
-    }
+    """Return what is saved, under the names of the file: the adapter, and the LLM's LoRA."""
+    saved = {f"adapter.{name}": tensor for name, tensor in model.adapter.state_dict().items()}
+    saved |= {f"lora.{name}": weight for name, weight in lora_of(model.llm).items()}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in saved.items()}
 
 
 def save(model: ElmForCausalLM, folder: Path) -> None:
@@ -69,6 +75,8 @@ def save(model: ElmForCausalLM, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     save_file(trained(model), folder / WEIGHTS, metadata={"format": "pt"})
+    lora = lora_of(model.llm)
+    model.config.lora_shapes = {name: list(weight.shape) for name, weight in lora.items()} or None
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
 
@@ -93,5 +101,6 @@ def load(backbone: Backbone, folder: Path) -> ElmForCausalLM:
     model = build(backbone, saved)
     if difference := differ(trained(model), weights):
         raise ModelError(f"{folder / WEIGHTS} belongs to another backbone: {difference}.")
-    model.load_state_dict(weights, strict=False)
+    places = {name.replace("lora.", "llm.", 1): value for name, value in weights.items()}
+    model.load_state_dict(places, strict=False)
     return model.eval()

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from graftlab.adapters import inner_lora
 from graftlab.errors import ModelError
 from graftlab.methods.elm import language_model
 from graftlab.methods.elm.adapter import Adapter, Form
@@ -43,6 +44,10 @@ class ElmConfig(PreTrainedConfig):
     """How much of the vector is added to what the layers make of it."""
     train_residual: bool = False
     """That factor is a weight."""
+    lora: dict[str, object] | None = None
+    """Fields of peft's `LoraConfig` for the LLM; None: it has no LoRA."""
+    lora_shapes: dict[str, list[int]] | None = None
+    """Shapes of LoRA's weights by their names in the LLM, so that there is a place to read them into."""
 
     @property
     def form(self) -> Form:
@@ -73,6 +78,8 @@ class ElmForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.adapter = Adapter(config.form)
         self.llm: Any = llm
+        if llm is None and config.lora_shapes:  # until there is an LLM that they are weights of
+            self.lora = _placed(config.lora_shapes)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -88,9 +95,22 @@ class ElmForCausalLM(PreTrainedModel, GenerationMixin):
         found = super().from_pretrained(*args, **kwargs)
         model = found[0] if isinstance(found, tuple) else found
         if model.llm is None:
-            model.llm = language_model.reopened(model.config.llm).to(model.device)
-            model.llm.requires_grad_(False).eval()
+            model.plug_in(language_model.reopened(model.config.llm))
         return found
+
+    def plug_in(self, llm: PreTrainedModel) -> None:
+        """Put the LLM in its place, frozen and in eval mode, with the LoRA that was read."""
+        place = next(self.adapter.parameters()).device
+        llm.requires_grad_(False)
+        if self.config.lora is not None:
+            inner_lora.add(llm, self.config.lora)
+            own = self.lora.state_dict()
+            for name, weight in lora_of(llm).items():
+                weight.data = own[name].float()
+            del self.lora
+        self.llm = llm.to(place).eval()  # type: ignore[arg-type]
+        if llm.generation_config is not None:
+            self.generation_config = llm.generation_config
 
     def get_input_embeddings(self) -> Any:
         return None if self.llm is None else self.llm.get_input_embeddings()
@@ -153,6 +173,26 @@ class ElmForCausalLM(PreTrainedModel, GenerationMixin):
         if vectors is not None:
             inputs["inputs_embeds"] = self.embed(input_ids, vectors, vector_mask)
         return self.llm.generate(input_ids=input_ids, **inputs)
+
+
+def lora_of(llm: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the weights of an LLM's LoRA, by their names in it."""
+    named = llm.named_parameters()
+    return {name: p for name, p in named if ".lora_A." in name or ".lora_B." in name}
+
+
+def _placed(shapes: dict[str, list[int]]) -> nn.Module:
+    """Return modules within each other with weights of these names and shapes."""
+    root = nn.Module()
+    for name, shape in shapes.items():
+        *path, last = name.split(".")
+        module = root
+        for part in path:
+            if not hasattr(module, part):
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        module.register_parameter(last, nn.Parameter(torch.empty(shape)))
+    return root
 
 
 AutoConfig.register("elm", ElmConfig, exist_ok=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 from graftlab import adapters
+from graftlab.adapters import inner_lora
 from graftlab.adapters.files import differ
 from graftlab.contracts import Backbone
 from graftlab.errors import ConfigError, ModelError
@@ -75,7 +76,8 @@ def build(
             fits none of its layers.
     """
     encoder = _encoder(backbone, config)
-    lora = _lora_fields(encoder, config) if config.encoder == "lora" else None
+    trains = config.encoder == "lora"
+    lora = inner_lora.fields(encoder, "encoder", config.lora) if trains else None
     own: dict[str, Any] = {name: getattr(backbone.model.config, name, None) for name in COPIED}
     # without it transformers unsets the encoder's kernel, and then its mask is lost without a word
     own["attn_implementation"] = encoder.config._attn_implementation
@@ -128,23 +130,6 @@ def _encoder(backbone: Backbone, config: Config) -> Any:
     else:
         surgery.freeze(encoder)
     return encoder
-
-
-def _lora_fields(encoder: "nn.Module", config: Config) -> dict[str, object]:
-    """Return the fields of peft's `LoraConfig`.
-
-    Raises:
-        ConfigError: no layer matches, or the rank is larger than one of them.
-    """
-    lora = config.lora
-    whole = Backbone(encoder, "encoder", None, (), None)
-    names = adapters.resolve(whole, lora.targets, lora.rank, "method.lora")
-    return {
-        "r": lora.rank,
-        "lora_alpha": adapters.whole(lora.alpha),
-        "lora_dropout": lora.dropout,
-        "target_modules": names,
-    }
 
 
 def save(model: PifiForSequenceClassification, folder: Path) -> None:

@@ -1,30 +1,14 @@
 """What a run file says of PiFi."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from graftlab.adapters.inner_lora import Lora
 from graftlab.config import Conflict, ModelName, Section
 from graftlab.methods.pifi import donors
 from graftlab.selection import Config as Selection
-from graftlab.weights import surgery
-
-if TYPE_CHECKING:
-    pass
-
-
-class Lora(Section):
-    """LoRA on the encoder."""
-
-    rank: int = Field(8, ge=1, le=surgery.MOST_RANK)
-    """Rank of the corrections."""
-    alpha: float = Field(16.0, gt=0)
-    """They are scaled by alpha / rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of their inputs that is zeroed in training."""
-    targets: str | tuple[str, ...] = surgery.ALL_LINEAR
-    """Layers of the encoder: last names or suffixes, a regular expression for full names, or all-linear."""
 
 
 class Config(Section):

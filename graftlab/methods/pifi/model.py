@@ -23,6 +23,7 @@ from transformers import (
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from graftlab.adapters import inner_lora
 from graftlab.errors import ConfigError
 from graftlab.methods.pifi import donors
 
@@ -97,7 +98,7 @@ class PifiForSequenceClassification(PreTrainedModel):
         )
         self.post_init()
         if config.lora is not None:
-            add_lora(self.encoder, config.lora)
+            inner_lora.add(self.encoder, config.lora)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Keep torch's own initialisation, as the source does."""
@@ -198,13 +199,6 @@ def without_pooler(encoder: Any) -> Any:
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     return encoder
-
-
-def add_lora(encoder: PreTrainedModel, fields: dict[str, Any]) -> None:
-    """Put LoRA into the encoder's layers; all else of it is frozen."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    inject_adapter_in_model(LoraConfig(**fields), encoder)
 
 
 def pool(states_BTd: Tensor, mask_BT: Tensor, pooling: str) -> Tensor:

@@ -125,9 +125,8 @@ def look(model: "nn.Module", taken: Sample, batch_size: int) -> Seen:
         stack.callback(handle.remove)
         for name, layer in _layers(model):
             stack.callback(layer.register_forward_hook(_keeper(seen, name)).remove)
-        predictions = prediction.predict(
-            model, taken.task, taken.split, batch_size, num_rows=taken.rows
-        )
+        known = range(taken.task.size(taken.split))[: taken.rows]
+        predictions = prediction.predict(model, taken.task, taken.split, batch_size, only=known)
     scores = evaluation.score(
         predictions, taken.task.metrics, functools.partial(taken.task.inputs, taken.split)
     )

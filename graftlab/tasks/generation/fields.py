@@ -51,6 +51,10 @@ class Generation(Section):
     """What is drawn comes from it, the split and the example's place, whatever the batch."""
     splits: tuple[Literal["validation", "test"], ...] = ("test",)
     """Splits that answers are written for at the end of a run."""
+    at_evaluations: int | None = Field(None, ge=1)
+    """So many answers are written at every evaluation, to validation examples drawn once, and scored: by what
+    is written the best checkpoint can then be chosen (`training.best_by`) and a run be stopped early. Left
+    out: none."""
 
     @model_validator(mode="after")
     def _draws(self) -> "Generation":
@@ -142,6 +146,12 @@ class Config(DataSection):
             )
         if self.template == "text" and self.loss_on == "completion":
             raise Conflict("loss_on", "loss_on: a plain text has no completion; all of it trains")
+        texts = metrics(self)[1]
+        if self.generation.at_evaluations and not texts:
+            raise Conflict(
+                "generation",
+                "generation.at_evaluations: metrics names none that reads what is written",
+            )
         if self.execute_code and not any(name.startswith("pass_at") for name in self.metrics):
             raise Conflict(
                 "execute_code", "execute_code is for pass_at_1 and its like; metrics names none"

@@ -9,6 +9,7 @@ from graftlab import programs
 from graftlab.contracts import Backbone, Batch, Data, Note, Row, inputs_of, written
 from graftlab.data.labels import Unusable
 from graftlab.errors import ConfigError, DataError
+from graftlab.seeds import mix
 from graftlab.tasks import _packing
 from graftlab.tasks._logits import at_labels, cross_entropy, has_virtual_tokens
 from graftlab.tasks._outputs import UNKNOWN
@@ -78,10 +79,12 @@ class GenerationTask:
         notes = [Note.of("marks_unknown", marks=marks)] if marks else []
         record |= {"vectors": vectors.record} if vectors else {}
         self.record = {"max_length": self._max_length, **record, "notes": written(notes)}
-        if any(map(self._is_written, data.splits)):
+        self.at_evaluations = self._drawn(config.generation.at_evaluations or 0)
+        if any(map(self._is_written, data.splits)) or self.at_evaluations:
             self._writer.check()  # before anything is trained
             if config.execute_code:
                 asked = [s.rows for name, s in self._splits.items() if self._is_written(name)]
+                asked.append(self._rows("validation", self.at_evaluations))
                 programs.require_tests([row["label"] for rows in asked for row in rows])
         elif self.final_metrics and self.size("train"):
             log.warning(
@@ -92,6 +95,14 @@ class GenerationTask:
 
     def _is_written(self, split: str) -> bool:
         return self.writes(split) and self.size(split) > 0
+
+    def _drawn(self, count: int) -> list[int]:
+        """Return so many validation examples, the same at every evaluation."""
+        import numpy as np
+
+        drawn = np.random.default_rng(mix(self._config.generation.seed, "at evaluations"))
+        order: list[int] = drawn.permutation(self.size("validation")).tolist()
+        return sorted(order[:count])
 
     def _used(self, split: str, rows: Sequence[Row], built: Built) -> Split:
         """Return the split's examples: of train those that can be trained on, of others all."""
@@ -203,7 +214,7 @@ class GenerationTask:
         return found
 
     def writes(self, split: str) -> bool:
-        """Say whether answers are written for a split."""
+        """Say whether answers are written for a split at the end."""
         if split == "input":
             return True
         return bool(self.final_metrics) and split in self._config.generation.splits

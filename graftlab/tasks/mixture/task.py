@@ -173,6 +173,17 @@ class MixtureTask:
         """Say whether one of the tasks writes texts for a split."""
         return any(_writes(task, split) for task in self.tasks.values())
 
+    @property
+    def at_evaluations(self) -> list[int]:
+        """Return the validation examples that the tasks have drawn, by their places among those of all."""
+        places, found = self.places["validation"], []
+        for part, task in enumerate(self.tasks.values()):
+            writer = as_writer(task)
+            own = set(writer.at_evaluations) if writer else set()
+            mine = (places.parts == part).nonzero()[0].tolist()
+            found += [index for index in mine if int(places.own[index]) in own]
+        return sorted(found)
+
     def complete(
         self, model: "nn.Module", split: str, indices: Sequence[int]
     ) -> list[dict[str, object]]:
