@@ -24,7 +24,12 @@ NAVIGATION = {
         "/docs/commands",
     ),
     "Methods": ("/docs/methods", "/docs/methods/*"),
-    "Several runs, several tasks": ("/docs/studies", "/docs/mixtures", "/docs/selection"),
+    "Several runs, several tasks": (
+        "/docs/studies",
+        "/docs/search",
+        "/docs/mixtures",
+        "/docs/selection",
+    ),
     "After a run": ("/docs/inference", "/docs/analysis", "/docs/merging", "/docs/sharing"),
     "Machines": ("/docs/plan", "/docs/several-processes", "/docs/faults", "/docs/benchmarks"),
     "Strangers' files": ("/docs/security",),

@@ -242,6 +242,12 @@ class StudyIncomplete(GraftlabError):
     exit_code = 10
 
 
+class SearchFailed(GraftlabError):
+    """No trial of a search has ended by itself."""
+
+    exit_code = 10
+
+
 class Stopped(GraftlabError):
     """A signal ended the run after its state was saved."""
 

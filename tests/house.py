@@ -43,6 +43,7 @@ LADDER = (
         "auto": "`import graftlab.auto` registers the project's own methods in PEFT and transformers",
     },
     {"runs": "one run, from its file to its scores"},
+    {"workers": "runs in processes of their own, each with its share of the machine"},
     {
         "drafts": "a run file drafted from data, or from the file of another program",
         "planning": "what a run will take of memory, disk and time; its data made beforehand",
@@ -50,6 +51,7 @@ LADDER = (
         "study": "runs that are compared: planned, carried out, summed up",
     },
     {
+        "search": "settings of a method searched for: space, trials, the winner",
         "explanation": "what training did to weights: what can be analysed, tables, figures",
         "release": "what leaves the house: export, merge with a certificate, push to a hub",
         "testing": "what every part must keep, written once over the registry's names",
@@ -62,6 +64,6 @@ LADDER = (
 )
 RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}
 
-MAY_FIND = {"auto", "runfile", "runs", "planning", "inference", "study", "release", "explanation",
+MAY_FIND = {"auto", "runfile", "runs", "planning", "inference", "study", "release", "explanation", "search",
             "demo", "testing", "commands", "cli"}  # fmt: skip
 """Rooms that may look parts up by name; what a lower one needs of a method or a task is handed to it."""

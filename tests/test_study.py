@@ -15,7 +15,8 @@ from graftlab.errors import ConfigError, Stopped, StudyIncomplete
 from graftlab.report import page
 from graftlab.rundir import files, spreadsheet
 from graftlab.rundir.run import Run
-from graftlab.study import child, records, tables
+from graftlab.study import queue, records, tables
+from graftlab.workers import child
 
 BASE = """
 base:
@@ -202,7 +203,12 @@ def test_all_that_is_wrong_in_any_combination_is_said_at_once_and_once():
 
 @pytest.mark.quick("jelly/trec", "pifi/compare-small")
 @pytest.mark.parametrize(
-    "name", [n for n, p in config.recipes().items() if "base" in config.read_yaml(p)]
+    "name",
+    [
+        n
+        for n, p in config.recipes().items()
+        if {"base", "methods"} & {*config.read_yaml(p)} and not n.startswith("tune/")
+    ],
 )
 def test_every_shipped_study_can_be_carried_out(name):
     made_by_the_demo = (
@@ -345,7 +351,7 @@ def test_a_method_of_which_no_setting_could_be_chosen_stays_in_the_table():
 def test_choosing_by_the_first_seed_runs_only_what_is_chosen_at_the_others(monkeypatch):
     plan, begun = read(GRID.replace("by: validation", "by: validation, seeds: first")), []
 
-    def carry_out(folder, document, quiet, stop):
+    def carry_out(folder, document, orders, stop):
         """Stands for the process of a run, which another test makes for true."""
         planned = next(run for run in plan.runs if run.document is document)
         best = rate(planned) == "0.01"
@@ -353,7 +359,7 @@ def test_choosing_by_the_first_seed_runs_only_what_is_chosen_at_the_others(monke
         begun.append(planned.name)
         return child.Ended(None)
 
-    monkeypatch.setattr(child, "carry_out", carry_out)
+    monkeypatch.setattr(queue, "in_a_process", carry_out)
     done = study.carry_out(plan, Path("out"), quiet=True)
     assert sorted(begun) == sorted(
         [f"{m}-learning_rate={r}-seed0" for m in ("head", "lora") for r in ("0.001", "0.01")]
@@ -457,9 +463,9 @@ def test_a_signal_saves_the_run_at_work_and_the_same_command_goes_on(number):
 def test_a_run_that_the_system_kills_is_a_hole_that_says_so():
     plan, stop = read(BASE + "methods: [head]", *LONG), child.Stop()
     metrics = Path("out/metrics.jsonl")
-    kill = lambda: os.kill(wait_for(metrics, lambda: stop.child), signal.SIGKILL)  # noqa: E731
+    kill = lambda: os.kill(wait_for(metrics, lambda: next(iter(stop.children))), signal.SIGKILL)  # noqa: E731
     threading.Thread(target=kill).start()
-    ended = child.carry_out(Path("out"), plan.runs[0].document, True, stop)
+    ended = child.carry_out(Path("out"), plan.runs[0].document, child.Orders(quiet=True), stop)
     assert "by SIGKILL" in ended.cause
 
 
@@ -480,3 +486,15 @@ def _hold(path, begun, end):
     with Run(Path(path)).lock():
         begun.set()
         end.wait(60)
+
+
+@pytest.mark.slow
+def test_two_at_a_time_come_to_the_same_scores_and_their_times_are_not_shown():
+    plan = read(TWO)
+    alone = study.compare(plan, study.carry_out(plan, Path("out"), quiet=True))
+    beside = study.compare(plan, study.carry_out(plan, Path("beside"), quiet=True, workers=2))
+    assert [row.test.values for row in beside.rows] == [row.test.values for row in alone.rows]
+    assert {row.seconds for row in beside.rows} == {None}
+    assert None not in {row.seconds for row in alone.rows}
+    again = study.compare(plan, study.carry_out(plan, Path("beside"), quiet=True))
+    assert {row.seconds for row in again.rows} == {None}

@@ -25,6 +25,9 @@ def command(
         Path | None,
         typer.Option("--out", metavar="DIR", help="The study's directory; else paths.runs/name."),
     ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="Runs that go on at the same time.")
+    ] = 1,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
@@ -41,5 +44,6 @@ def command(
     given = [f"--set {shlex.quote(override)}" for override in overrides or ()]
     again = ["graftlab compare", shlex.quote(file), *given, "--out", shlex.quote(str(where))]
     again += ["--allow-code"] if allow_code else []
-    done = study.carry_out(plan, where, as_json, " ".join(again))
+    again += ["--workers", str(workers)] if workers > 1 else []
+    done = study.carry_out(plan, where, as_json, " ".join(again), workers=workers)
     report([(where, study.compare(plan, done))], as_json)

@@ -13,7 +13,7 @@ from graftlab.contracts.parts import (
     TaskKind,
     TaskPart,
 )
-from graftlab.contracts.plot import Compared, Plot, Selected
+from graftlab.contracts.plot import Compared, Plot, Searched, Selected
 from graftlab.contracts.promises import Excused, Promises
 from graftlab.contracts.records import (
     OF_TASK,
@@ -39,6 +39,7 @@ __all__ = [
     "OF_TASK", "About", "AddsLosses", "Analysis", "Asked", "Attached", "Backbone", "BackboneKind", "Batch",
     "Change", "Compared", "Data", "Excused", "Hook", "HookKind", "LayerChoice", "LayerScore", "Method",
     "Metric", "MicroBatch", "Mixture", "Note", "Plot", "Prediction", "Problem", "Promises", "Quantity", "Row",
-    "Score", "Selected", "Setting", "Subject", "Task", "TaskKind", "TaskPart", "Training", "Writer", "adding",
+    "Score", "Searched",
+    "Selected", "Setting", "Subject", "Task", "TaskKind", "TaskPart", "Training", "Writer", "adding",
     "as_mixture", "as_writer", "inputs_of", "parts_of", "read_notes", "written",
 ]  # fmt: skip

@@ -3,7 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypedDict
+
+from graftlab.rundir.records import Json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
 
 # Shapes: L layers, B rows: the scores, then their bootstrap samples; C components, N examples.
 
-COMPARISON, RUN, SELECTION = "comparison", "run", "selection"
+Number: TypeAlias = float  # the names of a range's keys hide these two inside it
+Whole: TypeAlias = int
+
+COMPARISON, RUN, SELECTION, SEARCH = "comparison", "run", "selection", "search"
 MIXED = "score"  # among the scores of a selection
 
 
@@ -25,7 +30,7 @@ class Plot(Protocol):
 
     DRAWS_FROM: str
     """`comparison` (`data` is given a `Compared`), `run` (the path of a run directory), `selection` (a
-    `Selected`), or the name of an analysis (a list of its rows)."""
+    `Selected`), `search` (a `Searched`), or the name of an analysis (a list of its rows)."""
     TITLE: str
     """What stands above the figure, before what it was drawn of."""
 
@@ -66,3 +71,38 @@ class Selected(NamedTuple):
     """Layer -> the examples on its first two components; without layers where these are undefined."""
     labels: "Integers"  # (N,)
     classes: tuple[str, ...]
+
+
+class Trial(TypedDict):
+    """One trial of a search."""
+
+    number: int
+    state: str
+    """COMPLETE, PRUNED or FAIL."""
+    params: dict[str, Json]
+    """By field; choices that are no plain values as JSON."""
+    values: list[float]
+    """A value an objective; none where it did not end by itself."""
+    curve: dict[int, float]
+    """The first objective on validation, by step."""
+
+
+class Ranged(TypedDict, total=False):
+    """What a field may take, as a search file has it: one of the first three."""
+
+    float: tuple[Number, Number]
+    int: tuple[Whole, Whole]
+    choice: tuple[Json, ...]
+    log: bool
+    step: Number | None
+
+
+class Searched(NamedTuple):
+    """A search as it stands."""
+
+    objectives: tuple[str, ...]
+    higher: tuple[bool, ...]
+    """Whether more of each is better."""
+    trials: tuple[Trial, ...]
+    space: Mapping[str, Ranged]
+    """Each field's range, as the search file has it."""

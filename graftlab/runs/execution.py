@@ -52,6 +52,8 @@ class Options:
     """Go on without files of a checkpoint, or from its weights alone, and mark the run."""
     override: tuple[str, ...] = ()
     """Keys of config.yaml that may differ from what the checkpoint was made with."""
+    splits: tuple[str, ...] = SPLITS
+    """Those that are scored at the end: a search that must not see test leaves it out."""
 
 
 # Figures of `data.record` that stand in the first line of metrics.jsonl, under the names of JELLY's trainer.
@@ -277,7 +279,7 @@ class Execution:
             processes.on_main(lambda: outcome.write_adapter(self.run, self.file, model, task))
         metrics = {
             split: self.evaluator.record(model, split, self.run)
-            for split in SPLITS
+            for split in self.options.splits
             if task.size(split)
         }
         held = processes.gather(devices.peak_memory(self.accelerator.device))

@@ -110,7 +110,9 @@ def _row(cell: Cell, runs: Sequence[Done]) -> Row:
         summarize(scores["validation"]),
         some and some["parameters"]["trainable"],
         some and some["parameters"]["total"],
-        _mean([result["seconds"]["training"] for result in results.values()]),
+        None
+        if any(run.shared for run in runs)
+        else _mean([result["seconds"]["training"] for result in results.values()]),
         max((peak for peak in peaks if peak is not None), default=None),
         {run.planned.seed: run.folder.name for run in runs},
         {

@@ -112,7 +112,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
     assert study is not None
     _check(study, document, problems)
     problems.raise_if_any()
-    base = _base(study.base, document)
+    base = based_on(study.base, document)
     lists = [_entries(document, key, base) for key in ("task", "backbone", "method")]
     seeds = study.seeds or (base.values.get("seed", 0),)
     runs: list[Planned] = []
@@ -170,7 +170,7 @@ def _whole_key(key: str) -> str:
     return hint or "A whole key is wanted, as in training.learning_rate."
 
 
-def _base(base: str | dict[str, Any], document: Document) -> Parsed:
+def based_on(base: str | dict[str, Any], document: Document) -> Parsed:
     """Return the base's values and places; a file is looked for beside the study file first."""
     if isinstance(base, str):
         beside = document.path.parent / config.expand(Path(base))
@@ -182,7 +182,7 @@ def _base(base: str | dict[str, Any], document: Document) -> Parsed:
     own = _moved(document, ("base",), ())
     values = {key: value for key, value in base.items() if key != "extends"}
     return (
-        lay_over(_base(str(base["extends"]), document), Parsed(values, own))
+        lay_over(based_on(str(base["extends"]), document), Parsed(values, own))
         if "extends" in base
         else Parsed(values, own)
     )

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from graftlab.rundir.run import Run
 from graftlab.runs import found_labels, material, overview, status
 from graftlab.runs import place as where_runs_go
 from graftlab.runs.identity import HARMLESS
-from graftlab.study import child
 from graftlab.study.comparison import choices, chosen_at
 from graftlab.study.design import Cell, Plan, Planned
-from graftlab.study.records import Done
+from graftlab.study.records import SHARED, Done
 from graftlab.terminal import tell
+from graftlab.workers import Orders, Slot, Stop, preload, shares
+from graftlab.workers import carry_out as in_a_process
+from graftlab.workers.slots import Pool
 
 log = logging.getLogger("graftlab")
 
@@ -32,14 +35,16 @@ def carry_out(
     out: Path,
     quiet: bool = False,
     again: str = "the same call",
-    preload: Sequence[str] = (),
+    modules: Sequence[str] = (),
+    workers: int = 1,
 ) -> list[Done]:
     """Return every run of the plan, finished or with the cause why it is not.
 
     A finished run of the same config is not repeated, an unfinished one is gone on with. With
     `choose.seeds: first`, only the chosen settings run at the other seeds. `again` is the command that
-    goes on with a study that was stopped; `preload` are modules that the runs import,
-    beside those that every run does: they are then imported once.
+    goes on with a study that was stopped; `modules` are some that the runs import beside those that every
+    run does: they are then imported once. `workers` runs go on at a time, each with its share of the cores
+    and GPUs; the times of such runs are not compared.
 
     Raises:
         ConfigError: another process carries out this study.
@@ -49,15 +54,14 @@ def carry_out(
     with foreign_code.allowed(plan.allow_code):
         for run in plan.runs:
             material.check_code(run.file)
-        return _carry_out(plan, out, quiet, again, preload)
+        work = _Work(out / "runs", quiet, again, shares(workers))
+        preload(modules)
+        return _carry_out(plan, out, work)
 
 
-def _carry_out(
-    plan: Plan, out: Path, quiet: bool, again: str, preload: Sequence[str]
-) -> list[Done]:
-    child.FORKS.set_forkserver_preload([*child.PRELOADED, *preload])
+def _carry_out(plan: Plan, out: Path, work: "_Work") -> list[Done]:
     with Run(out).lock():
-        work = _Work(out / "runs", quiet, again)
+        work.look()
         choose = plan.study.choose
         if choose is None or choose.seeds == "all":
             _announce(out, plan.runs)
@@ -82,25 +86,38 @@ def _announce(out: Path, runs: Sequence[Planned]) -> None:
 
 
 class _Work:
-    """The runs of one study, one after another."""
+    """The runs of one study, one after another, or as many at a time as there are slots."""
 
-    def __init__(self, folder: Path, quiet: bool, again: str) -> None:
-        self.folder, self.quiet = folder, quiet
+    def __init__(self, folder: Path, quiet: bool, again: str, slots: list[Slot]) -> None:
+        self.folder, self.quiet, self.slots = folder, quiet, slots
+        self.allow_code = foreign_code.is_allowed()  # which threads would not know
         self.how = f"what is finished is not repeated; go on with: {again}"
-        self.stop = child.Stop()
-        self.there = _there(folder)
+        self.stop = Stop()
+        self.there: dict[str, Path] = {}
         self.said: set[str] = set()
+        self.taken: set[Path] = set()
+
+    def look(self) -> None:
+        """See which runs are there already."""
+        self.there = _there(self.folder)
 
     def do(self, runs: Sequence[Planned]) -> list[Done]:
-        done = []
-        with self.stop.caught():
-            for number, planned in enumerate(runs, start=1):
-                self.stop.check(self.how)
-                done.append(self._one(planned, f"{number}/{len(runs)}"))
-                self.stop.check(self.how)
-        return done
+        pool = Pool(self.slots)
 
-    def _one(self, planned: Planned, number: str) -> Done:
+        def one(number: int, planned: Planned) -> Done | None:
+            with pool.lent() as slot:
+                if self.stop.received is not None:
+                    return None
+                return self._one(planned, f"{number}/{len(runs)}", slot)
+
+        with self.stop.caught(), ThreadPoolExecutor(len(self.slots)) as threads:
+            self.stop.check(self.how)
+            waiting = [threads.submit(one, n, run) for n, run in enumerate(runs, start=1)]
+            done = [found.result() for found in waiting]
+            self.stop.check(self.how)
+        return [found for found in done if found is not None]
+
+    def _one(self, planned: Planned, number: str, slot: Slot) -> Done:
         folder = self.there.get(_identity(planned.file.resolved))
         if folder is not None and Run(folder).finished:
             self._say(number, planned, "finished before")
@@ -111,21 +128,28 @@ class _Work:
         else:
             document = None
             self._say(number, planned, "going on")
-        ended = child.carry_out(folder, document, self.quiet, self.stop)
+        quiet = self.quiet or len(self.slots) > 1
+        orders = Orders(quiet, self.allow_code, slot=slot)
+        ended = in_a_process(folder, document, orders, self.stop)
         for message in ended.warnings:
             if message not in self.said:
                 self.said.add(message)
                 log.warning("%s: %s", planned.name, message)
         if ended.cause and self.stop.received is None:
             log.warning("%s is not finished: %s", planned.name, ended.cause)
+        if len(self.slots) > 1 and not ended.cause:
+            self._say(number, planned, "finished")
+        if len(self.slots) > 1 and ended.cause is None:
+            (folder / SHARED).touch()
         return Done.of(planned, folder, ended.cause)
 
     def _free(self, name: str) -> Path:
         """Return a folder where nothing of worth is: another config may have been run under the name."""
         path, number = self.folder / name, 1
-        while not where_runs_go.is_free(Run(path)):
+        while path in self.taken or not where_runs_go.is_free(Run(path)):
             number += 1
             path = self.folder / f"{name}-{number}"
+        self.taken.add(path)
         return path
 
     def _say(self, number: str, planned: Planned, what: str) -> None:

@@ -9,6 +9,9 @@ from graftlab.rundir.records import Result
 from graftlab.rundir.run import Run
 from graftlab.study.design import Planned
 
+SHARED = "shared"
+"""The file that marks a run beside which others went on."""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -34,6 +37,11 @@ class Done:
         except KeyError as error:
             cause = f"{run.result} has no {error}"
         return cls(planned, folder, cause)
+
+    @property
+    def shared(self) -> bool:
+        """Whether another run went on beside it, so that its time says nothing."""
+        return (self.folder / SHARED).exists()
 
     @property
     def result(self) -> Result | None:
@@ -69,7 +77,7 @@ class Row:
     trainable: int | None
     total: int | None
     seconds: float | None
-    """Of training, the mean over the seeds."""
+    """Of training, the mean over the seeds; None where runs shared the machine."""
     peak_memory_bytes: int | None
     """The largest over the seeds."""
     runs: dict[int, str]

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from graftlab import plots, registry
-from graftlab.contracts import Compared, Selected
-from graftlab.contracts.plot import COMPARISON, MIXED, RUN, SELECTION
+from graftlab.contracts import Compared, Searched, Selected
+from graftlab.contracts.plot import COMPARISON, MIXED, RUN, SEARCH, SELECTION, Ranged, Trial
+from graftlab.rundir.records import Json
 from graftlab.testing import analyses
 
 every = pytest.mark.parametrize("name", registry.names("plots"))
@@ -75,6 +76,36 @@ def _selections(folder: Path) -> Iterator[Selected]:
     yield one._replace(scores=undefined)
 
 
+def _searches(folder: Path) -> Iterator[Searched]:
+    """One objective and two, with failed and pruned trials; one trial; none."""
+    space: dict[str, Ranged] = {
+        "training.learning_rate": {"float": (1e-5, 1e-2), "log": True},
+        "method.name": {"choice": ("lora", STRANGE)},
+        "method.rank": {"int": (1, 9)},
+    }
+    draws = np.random.default_rng(0)
+
+    def trial(number: int, objectives: int) -> Trial:
+        params: dict[str, Json] = {
+            "training.learning_rate": float(10 ** draws.uniform(-5, -2)),
+            "method.name": ("lora", STRANGE)[number % 2],
+        }
+        if number % 3:
+            params["method.rank"] = int(draws.integers(1, 10))
+        state = {5: "PRUNED", 6: "FAIL"}.get(number, "COMPLETE")
+        values = [float(v) for v in draws.random(objectives)] if state == "COMPLETE" else []
+        curve = {1: 0.1, 2: 0.2} if state != "FAIL" else {}
+        return {
+            "number": number, "state": state, "params": params, "values": values, "curve": curve
+        }  # fmt: skip
+
+    for objectives in (1, 2):
+        names, higher = ("acc$u$racy", "seconds")[:objectives], (True, False)[:objectives]
+        yield Searched(names, higher, tuple(trial(n, objectives) for n in range(12)), space)
+    yield Searched(("loss",), (False,), (trial(0, 1),), space)
+    yield Searched(("loss",), (False,), (), space)
+
+
 def _runs(folder: Path) -> Iterator[Path]:
     for compared in _comparisons(folder):
         yield from (paths[0] for paths in compared.runs.values())
@@ -84,6 +115,7 @@ SOURCES: Mapping[str, Callable[[Path], Iterator[object]]] = {
     COMPARISON: _comparisons,
     RUN: _runs,
     SELECTION: _selections,
+    SEARCH: _searches,
 }
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from graftlab.errors import GraftlabError
-from graftlab.study.child import PRELOADED
+from graftlab.workers.child import PRELOADED
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([*PRELOADED])

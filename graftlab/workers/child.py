@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -22,7 +22,9 @@ from graftlab.config import Document
 from graftlab.data import foreign_code
 from graftlab.errors import GraftlabError, Stopped
 from graftlab.rundir import limits
+from graftlab.runs import execution
 from graftlab.training.signals import EXIT_CODES
+from graftlab.workers.slots import Slot
 
 log = logging.getLogger("graftlab")
 
@@ -36,6 +38,7 @@ PRELOADED = (
     "graftlab.auto",
     "graftlab.runs.execution",
 )
+WATCH_EVERY_S = 1.0
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 FORKS = multiprocessing.get_context("forkserver")
 
@@ -48,18 +51,31 @@ class Ended(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+class Orders(NamedTuple):
+    """How a run's process carries it out."""
+
+    quiet: bool = False
+    """No progress on the terminal."""
+    allow_code: bool = False
+    """Whether functions of other packages may make rows."""
+    splits: tuple[str, ...] = execution.SPLITS
+    """The splits that are scored at the end."""
+    slot: Slot = Slot(0, None)
+    """What of the machine it may use."""
+
+
 class Stop:
-    """Passes SIGINT and SIGTERM on to the run at work, and remembers that the study is to stop."""
+    """Passes SIGINT and SIGTERM on to the runs at work, and remembers that all is to stop."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self.child: int | None = None
+        self.children: set[int] = set()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        if self.child is not None:
+        for child in tuple(self.children):
             with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-                os.kill(self.child, number)
+                os.kill(child, number)
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
@@ -86,24 +102,42 @@ class Stop:
             )
 
 
-def carry_out(folder: Path, document: Document | None, quiet: bool, stop: Stop) -> Ended:
-    """Run `document` into `folder`, or go on with what is there if it is None, in another process."""
+def preload(modules: Sequence[str] = ()) -> None:
+    """Have what runs import, and further modules, imported once, by the server that processes come from."""
+    FORKS.set_forkserver_preload([*PRELOADED, *modules])
+
+
+def carry_out(
+    folder: Path,
+    document: Document | None,
+    orders: Orders,
+    stop: Stop,
+    watch: Callable[[], bool] = lambda: False,
+) -> Ended:
+    """Run `document` into `folder`, or go on with what is there if it is None, in another process.
+
+    `watch` is called every second while it goes on; where it says True, the run is asked to save and end.
+    """
     here, there = FORKS.Pipe(duplex=False)
-    process = FORKS.Process(
-        target=_work, args=(folder, document, (quiet, foreign_code.is_allowed()), there)
-    )
+    process = FORKS.Process(target=_work, args=(folder, document, orders, there))
     process.start()
     there.close()  # so that the end of the process is the end of the pipe
-    stop.child = process.pid
-    if stop.received is not None and process.pid is not None:  # it came in between
+    assert process.pid is not None
+    stop.children.add(process.pid)
+    if stop.received is not None:  # it came in between
         os.kill(process.pid, stop.received)
+    asked = False
     try:
+        while not here.poll(WATCH_EVERY_S):
+            if not asked and watch():
+                asked = True
+                os.kill(process.pid, signal.SIGTERM)
         ended = Ended(*here.recv())
     except EOFError:
         process.join()
         ended = Ended(_killed(process.exitcode or 0, folder))
     process.join()
-    stop.child = None
+    stop.children.discard(process.pid)
     here.close()
     return ended
 
@@ -128,21 +162,18 @@ class _Collect(logging.Handler):
             self.messages.append(record.getMessage())
 
 
-def _work(
-    folder: Path, document: Document | None, how: tuple[bool, bool], pipe: Connection
-) -> None:
-    """`how`: whether it is quiet, and whether functions of other packages may make rows."""
+def _work(folder: Path, document: Document | None, orders: Orders, pipe: Connection) -> None:
     from graftlab import runfile
     from graftlab.runs import session
 
     _follow_parent()
+    _keep_to(orders.slot)
     collect = _Collect()
     log.handlers[:] = [collect]
     cause: str | None = None
     try:
-        quiet, allow_code = how
-        options = session.Options(quiet=quiet)
-        with foreign_code.allowed(allow_code):
+        options = session.Options(quiet=orders.quiet, splits=orders.splits)
+        with foreign_code.allowed(orders.allow_code):
             if document is None:
                 session.resume(folder, options)
             else:
@@ -154,6 +185,16 @@ def _work(
         bug = f"{type(error).__name__}: {error}. This is a bug; see {folder / 'run.log'}"
         cause = f"{type(short).__name__}: {short}" if short else bug
     pipe.send((cause, tuple(dict.fromkeys(collect.messages))))
+
+
+def _keep_to(slot: Slot) -> None:
+    """Use no more of the machine than the slot has."""
+    if slot.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot.gpu)
+    if slot.threads is not None:
+        import torch
+
+        torch.set_num_threads(slot.threads)
 
 
 def _follow_parent() -> None:

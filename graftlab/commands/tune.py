@@ -1,0 +1,130 @@
+"""Search for settings: over any fields of a run file, by trials that train."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graftlab.commands._options import AllowCode, Json
+from graftlab.terminal import say, say_json
+
+if TYPE_CHECKING:
+    from graftlab.search import Found
+    from graftlab.search.winner import Summary
+
+
+def command(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A search file, or the name of a recipe.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set one key, as in trials=50 or base.training.epochs=1; wins over the file.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The search's directory; else paths.runs/name."),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option("--workers", metavar="N", min=1, help="Trials that go on at the same time."),
+    ] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            metavar="URL",
+            help="A database that several machines share; else $GRAFTLAB_STORAGE, else a journal in DIR.",
+        ),
+    ] = None,
+    widen: Annotated[
+        bool, typer.Option("--widen", help="Go on with a search whose ranges have grown.")
+    ] = False,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Search for settings over any fields of a run file, by trials that really train.
+
+    A trial that ends is not repeated and one that was stopped or killed goes on from its checkpoint, so the
+    same command goes on with a search. Test is not looked at; with winner.seeds the best trial and the base
+    run at fresh seeds, and are compared on test.
+    """
+    from graftlab import search
+    from graftlab.search import storage as storages
+    from graftlab.search import winner
+
+    plan = search.read(file, overrides or (), allow_code)
+    where = search.place(plan, out)
+    given = [f"--set {shlex.quote(override)}" for override in overrides or ()]
+    again = " ".join(
+        ["graftlab tune", shlex.quote(file), *given, "--out", shlex.quote(str(where))]
+        + (["--workers", str(workers)] if workers > 1 else [])
+    )
+    database = storages.url(storage)
+    found = search.carry_out(plan, where, database, workers, as_json, widen, again)
+    said = search.write(found)
+    figures = _draw(found)
+    confirmed = None
+    if said.best is not None and plan.search.winner.seeds:
+        confirmed = search.confirm(found, workers, as_json, again)
+    if as_json:
+        shown: dict[str, Any] = winner.as_json(found, said) | {"figures": [str(f) for f in figures]}
+        if confirmed is not None:
+            from graftlab import study
+
+            shown["confirmed"] = study.as_json(confirmed)
+        say_json(shown)
+        return
+    _show(found, said)
+    if confirmed is not None:
+        from graftlab.commands._comparison import report
+
+        report([(where / "confirmed", confirmed)], as_json)
+    say(
+        f"Everything is in {where}: trials.csv, summary.json, figures"
+        + (", best.yaml" if said.best else "")
+    )
+
+
+def _draw(found: "Found") -> list[Path]:
+    from graftlab import plots, registry
+    from graftlab.contracts.plot import SEARCH
+    from graftlab.search.drawn import searched
+
+    drawn = registry.having("plots", "DRAWS_FROM", SEARCH)
+    return plots.draw(drawn, searched(found), found.plan.name, found.out)
+
+
+def _show(found: "Found", said: "Summary") -> None:
+    counts = ", ".join(f"{count} {state}" for state, count in said.counts.items())
+    say(f"{found.plan.name}: {len(found.trials)} trials ({counts})")
+    one = found.objectives[0]
+    if said.best is not None:
+        say(f"best {one.name} on validation: {said.best.value:.4g} (trial {said.best.number})")
+        if said.default is not None:
+            say(f"the base's own settings: {said.default:.4g}")
+        for key, value in said.best.params.items():
+            edge = (
+                f"   at the {said.edges[key]} value allowed: widen it" if key in said.edges else ""
+            )
+            say(
+                f"  {key}: {value:.4g}{edge}"
+                if isinstance(value, float)
+                else f"  {key}: {value}{edge}"
+            )
+    for trial in said.front:
+        scores = ", ".join(
+            f"{o.name} {v:.4g}" for o, v in zip(found.objectives, trial.values, strict=True)
+        )
+        say(f"  trial {trial.number}: {scores}")
+    if said.expected:
+        some = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= len(said.expected)]
+        curve = ", ".join(f"{n}: {said.expected[n - 1]:.4g}" for n in some)
+        say(f"expected best {one.name} after so many trials: {curve}")
+    for cause, count in said.causes.items():
+        say(f"{count} failed: {cause}")

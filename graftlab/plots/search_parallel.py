@@ -1,0 +1,24 @@
+"""Each trial as a line through its values; dark lines are the best."""
+
+from typing import TYPE_CHECKING
+
+from graftlab.contracts.plot import SEARCH, Searched
+from graftlab.plots import _search
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DRAWS_FROM = SEARCH
+TITLE = "Trials side by side"
+
+
+def data(source: Searched) -> _search.Trials:
+    """Return the trials."""
+    return _search.trials(source)
+
+
+def draw(found: _search.Trials) -> "Figure":
+    """Return optuna's figure."""
+    from optuna.visualization import matplotlib
+
+    return _search.by_value(matplotlib.plot_parallel_coordinate, found, 2)

@@ -1,0 +1,126 @@
+"""Where trials are kept: a journal beside the runs, or a database that many workers share."""
+
+import contextlib
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftlab.errors import ConfigError, DiskError
+from graftlab.rundir.run import Run
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger("graftlab")
+VARIABLE = "GRAFTLAB_STORAGE"
+"""The environment's variable with a database's URL, where it is not given on the command line."""
+HEARTBEAT_S, GRACE_S = 20, 120
+WORKER, RETRY_OF, CAUSE = "worker", "retry_of", "cause"
+NO_WORKER_YET_S = 60.0  # a trial that was asked for so long ago without saying by whom is nobody's
+
+
+def url(given: str | None) -> str | None:
+    """Return the database's URL, given or from the environment; None for a journal."""
+    return given or os.environ.get(VARIABLE) or None
+
+
+def shown(given: str) -> str:
+    """Return a URL without its password."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", given)
+
+
+def open_storage(database: str | None, out: Path) -> "BaseStorage":
+    """Return the storage. `Raises:` ConfigError: optuna is missing; DiskError: it cannot be opened."""
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError(
+            "a search needs optuna. Install with: pip install 'graftlab[search]'."
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if database is None:
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        out.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(out / "trials.journal")))
+    try:
+        return optuna.storages.RDBStorage(
+            database,
+            heartbeat_interval=HEARTBEAT_S,
+            grace_period=GRACE_S,
+            engine_kwargs={"pool_pre_ping": True},
+            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+        )
+    except Exception as error:  # sqlalchemy's, a driver's and optuna's own have no common base
+        said = str(error).replace(database, shown(database)).partition("\n")[0]
+        raise DiskError(
+            f"the storage {shown(database)} cannot be opened: {type(error).__name__}: {said}. Check that "
+            f"the database runs and that its driver is installed (for PostgreSQL: pip install "
+            f"'psycopg[binary]', and a URL of postgresql+psycopg://)."
+        ) from None
+
+
+class Workers:
+    """Who works on a search: each process holds a lock that goes with it, however it ends."""
+
+    def __init__(self, out: Path) -> None:
+        self._folder = out / "workers"
+        self.name = f"{os.getpid()}-{time.time_ns()}"
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Hold this process's lock."""
+        own = Run(self._folder / self.name)
+        with own.lock():
+            try:
+                yield
+            finally:
+                (own.path / "lock").unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    own.path.rmdir()
+
+    def alive(self, name: str) -> bool:
+        """Say whether a worker still holds its lock. One's own is not looked at: that would give it up."""
+        return name == self.name or Run(self._folder / name).held_by() is not None
+
+
+def fail_the_dead(study: "optuna.Study", workers: Workers) -> None:
+    """Fail the trials of workers that are gone, and ask for each again: the same values find the same run."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        worker = trial.user_attrs.get(WORKER)
+        if worker is None:
+            began = trial.datetime_start
+            dead = began is not None and time.time() - began.timestamp() > NO_WORKER_YET_S
+        else:
+            dead = not workers.alive(worker)
+        if dead and _fail(study, trial):
+            ask_again(study, trial)
+
+
+def _fail(study: "optuna.Study", trial: "FrozenTrial") -> bool:
+    """Say whether it was this call that has failed the trial: another worker may have come first."""
+    from optuna.trial import TrialState
+
+    storage: Any = study._storage
+    try:
+        return bool(storage.set_trial_state_values(trial._trial_id, TrialState.FAIL))
+    except Exception as error:
+        if "Finished" in type(error).__name__ or isinstance(error, RuntimeError):
+            return False
+        raise
+
+
+def ask_again(study: "optuna.Study", trial: "FrozenTrial") -> None:
+    """Have the values of a trial tried again, before any others."""
+    log.info("trial %d is asked for again: its worker is gone", trial.number)
+    first = trial.user_attrs.get(RETRY_OF, trial.number)
+    study.enqueue_trial(trial.params, user_attrs={RETRY_OF: first})

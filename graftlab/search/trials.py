@@ -1,0 +1,433 @@
+"""Trials carried out: each a run that really trains and is really evaluated, pruned by its own curve."""
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from graftlab.data import foreign_code
+from graftlab.errors import CheckpointError, ConfigError, GraftlabError, SearchFailed
+from graftlab.rundir import files
+from graftlab.rundir.records import Json
+from graftlab.rundir.run import Run
+from graftlab.runs import material
+from graftlab.runs.evaluation import higher_is_better
+from graftlab.search import engine, space, storage
+from graftlab.search.design import COSTS, Plan
+from graftlab.terminal import tell
+from graftlab.workers import Orders, Slot, Stop, preload, shares
+from graftlab.workers import carry_out as in_a_process
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial, Trial
+
+log = logging.getLogger("graftlab")
+RECORD = "search.json"
+SPENT = "spent_seconds"
+STOPPED, DEFAULT = "stopped", "default"
+MISSING = object()
+FAILURES_IN_A_ROW = 3
+"""So many first trials that all fail end a search: what they have in common is not in the space."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a search makes best."""
+
+    name: str
+    higher: bool
+
+    def of(self, run: Run) -> float | None:
+        """Return a finished run's value; None where it is not defined."""
+        result = run.read_result()
+        if self.name == "trainable":
+            return float(result["parameters"]["trainable"])
+        if self.name == "seconds":
+            return float(result["seconds"]["training"])
+        if self.name == "memory":
+            return (
+                None if result["peak_memory_bytes"] is None else float(result["peak_memory_bytes"])
+            )
+        value = result["metrics"]["validation"][self.name]["value"]
+        return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search as it stands."""
+
+    plan: Plan
+    out: Path
+    objectives: tuple[Objective, ...]
+    trials: tuple["FrozenTrial", ...]
+    study: "optuna.Study"
+
+
+class TrialFailed(Exception):
+    """A trial whose run has failed: optuna counts it as failed, with its cause beside it."""
+
+
+def place(plan: Plan, out: Path | None) -> Path:
+    """Return the search's directory: `out`, or its name below paths.runs."""
+    return out or plan.file.paths.runs / plan.name
+
+
+def objectives(plan: Plan) -> tuple[Objective, ...]:
+    """Return what is made best; unless the file names it, the first metric of the task.
+
+    Raises:
+        GraftlabError: the data or the model of the base cannot be had.
+    """
+    names = plan.search.objective
+    known: tuple[str, ...] = tuple(getattr(plan.file.task.config, "metrics", ()))
+    if not names:
+        known = known or tuple(material.load(plan.file, meta=True).task.metrics)
+        names = known[:1]
+    known = (*known, *names)
+    return tuple(
+        Objective(name, name not in (*COSTS, "loss") and higher_is_better(name, known))
+        for name in names
+    )
+
+
+def carry_out(
+    plan: Plan,
+    out: Path,
+    database: str | None = None,
+    workers: int = 1,
+    quiet: bool = False,
+    widen: bool = False,
+    again: str = "the same call",
+) -> Found:
+    """Carry out a search, or go on with it, until its trials or its hours are spent.
+
+    `database` is the URL of a storage that several machines share; a journal beside the runs unless given.
+    `workers` trials go on at a time, each with its share of the cores and GPUs. With `widen` the space may
+    be larger than in an earlier call.
+
+    Raises:
+        ConfigError: the directory holds another search.
+        SearchFailed: every trial has failed.
+        Stopped: a signal came; trials under way have been saved, and the same call goes on with them.
+    """
+    with foreign_code.allowed(plan.allow_code):
+        material.check_code(plan.file)
+        wanted = objectives(plan)
+    _remember(plan, out, wanted, widen)
+    held = storage.open_storage(database, out)
+    work = _Work(plan, out, wanted, held, quiet or workers > 1)
+    slots = shares(workers)
+    preload()
+    with work.workers.at_work(), work.stop.caught(), ThreadPoolExecutor(len(slots)) as threads:
+        waiting = [threads.submit(work.work, slot) for slot in slots]
+        for done in waiting:
+            done.result()
+    found = work.found()
+    work.stop.check(f"what has ended is not repeated; go on with: {again}")
+    _check_any(found)
+    return found
+
+
+def _remember(plan: Plan, out: Path, wanted: Sequence[Objective], widen: bool) -> None:
+    """Write what is searched for, or refuse to mix two searches. `Raises:` ConfigError."""
+    now = {
+        "name": plan.name,
+        "base": {
+            k: v for k, v in plan.file.resolved.items() if k not in ("name", "paths", "tracking")
+        },
+        "space": {k: v.model_dump(exclude_defaults=True) for k, v in plan.search.space.items()},
+        "objective": [vars(one) for one in wanted],
+        "seed": plan.search.seed,
+    }
+    now = json.loads(files.dump_json(now))
+    path = out / RECORD
+    if path.is_file():
+        before = files.read_json(path)
+        changed = sorted(key for key in now if before.get(key) != now[key])
+        widened = widen and changed == ["space"] and _wider(before["space"], now["space"])
+        if changed and not widened:
+            advice = " A space that only grew goes on with widen." if changed == ["space"] else ""
+            raise ConfigError(
+                f"{out} holds a search with {_difference(before, now, changed[0])}.{advice} Give the "
+                f"changed search a name or a directory of its own.",
+                kind="conflict",
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise ConfigError(
+            f"{out} is there already and holds no search.", kind="taken", given=str(out)
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, now)
+
+
+def _wider(before: Any, now: Any) -> bool:
+    """Say whether every range holds what it held: choices may not change, as optuna keeps them."""
+    if before.keys() != now.keys():
+        return False
+    for key, old in before.items():
+        new = now[key]
+        if old == new:
+            continue
+        kind = next((kind for kind in ("float", "int") if kind in old), None)
+        same = {k: v for k, v in old.items() if k != kind} == {
+            k: v for k, v in new.items() if k != kind
+        }
+        if kind is None or not same or kind not in new:
+            return False
+        if new[kind][0] > old[kind][0] or new[kind][1] < old[kind][1]:
+            return False
+    return True
+
+
+def _difference(before: Any, now: Any, key: str) -> str:
+    """Return what has changed, down to the first key that differs."""
+    old, new, path = before.get(key), now[key], [key]
+    while isinstance(old, dict) and isinstance(new, dict):
+        inner = next((k for k in [*old, *new] if old.get(k) != new.get(k)), None)
+        if inner is None:
+            break
+        path.append(inner)
+        old, new = old.get(inner), new.get(inner)
+    return f"{'.'.join(path)} {json.dumps(old)}, and the file has {json.dumps(new)}"
+
+
+class _Work:
+    """A search under way in this process."""
+
+    def __init__(
+        self, plan: Plan, out: Path, wanted: Sequence[Objective], held: Any, quiet: bool
+    ) -> None:
+        self.plan, self.out, self.objectives, self.storage = plan, out, tuple(wanted), held
+        self.quiet, self.stop, self.workers = quiet, Stop(), storage.Workers(out)
+        self.choosing = threading.Lock()
+        self.allow_code = plan.allow_code
+        self.began = time.monotonic()
+        study = self._study()
+        self.spent_before = float(study.user_attrs.get(SPENT, 0.0))
+        if plan.search.sampler.name == "grid" and not study.get_trials(deepcopy=False):
+            try:
+                for cell in space.cells(plan.search.space):
+                    study.enqueue_trial(cell)
+            except ValueError as error:
+                raise ConfigError(f"sampler: grid: {error}.") from None
+        elif not study.get_trials(deepcopy=False) and (default := self._default()):
+            study.enqueue_trial(default, user_attrs={DEFAULT: True})
+        self._ask_again_for_what_was_stopped(study)
+
+    def _study(self) -> "optuna.Study":
+        import optuna
+
+        directions: list[Literal["minimize", "maximize"]] = [
+            "maximize" if one.higher else "minimize" for one in self.objectives
+        ]
+        return optuna.create_study(
+            storage=self.storage,
+            study_name=self.plan.name,
+            directions=directions,
+            pruner=engine.pruner(self.plan.search.pruner),
+            load_if_exists=True,
+        )
+
+    def _default(self) -> dict[str, Json] | None:
+        """Return the base's own values as a trial's, where the space holds them: it is tried first."""
+        values: dict[str, Json] = {}
+        for key, given in space.ordered(self.plan.search.space):
+            if not space.applies(given, values):
+                continue
+            own: Any = self.plan.file.resolved
+            for part in key.split("."):
+                own = own.get(part, MISSING) if isinstance(own, dict) else MISSING
+            if not given.holds(own):
+                return None
+            values[key] = own
+        return {key: space.label(value) for key, value in values.items()}
+
+    def _ask_again_for_what_was_stopped(self, study: "optuna.Study") -> None:
+        from optuna.trial import TrialState
+
+        known = study.get_trials(deepcopy=False)
+        retried = {trial.user_attrs.get(storage.RETRY_OF) for trial in known}
+        for trial in known:
+            stopped = trial.state == TrialState.FAIL and trial.user_attrs.get(STOPPED)
+            if stopped and trial.number not in retried and storage.RETRY_OF not in trial.user_attrs:
+                storage.ask_again(study, trial)
+
+    def work(self, slot: Slot) -> None:
+        """Carry out trials in one slot until there are no more."""
+        study = self._study()
+        while self.stop.received is None:
+            with self.choosing:
+                storage.fail_the_dead(study, self.workers)
+                if not self._more(study):
+                    return
+                known = len(study.get_trials(deepcopy=False))
+                study.sampler = engine.sampler(
+                    self.plan.search.sampler, self.plan.search.seed, known
+                )
+                trial_begun = threading.Event()
+            self._one(study, slot, trial_begun)
+
+    def _one(self, study: "optuna.Study", slot: Slot, begun: threading.Event) -> None:
+        def objective(trial: "Trial") -> Any:
+            begun.set()
+            trial.set_user_attr(storage.WORKER, self.workers.name)
+            return self._try(trial, slot)
+
+        try:
+            study.optimize(objective, n_trials=1, catch=(TrialFailed,))
+        finally:
+            spent = self.spent_before + time.monotonic() - self.began
+            study.set_user_attr(SPENT, spent)
+
+    def _more(self, study: "optuna.Study") -> bool:
+        """Say whether another trial is to begin."""
+        from optuna.trial import TrialState
+
+        search, trials = self.plan.search, study.get_trials(deepcopy=False)
+        states = [trial.state for trial in trials]
+        ended = sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states)
+        running, waiting = states.count(TrialState.RUNNING), states.count(TrialState.WAITING)
+        failed = [t for t in trials if t.state == TrialState.FAIL and not t.user_attrs.get(STOPPED)]
+        if search.hours is not None:
+            spent = self.spent_before + time.monotonic() - self.began
+            if spent >= search.hours * 3600:
+                return False
+        if not ended and not running and len(failed) >= FAILURES_IN_A_ROW:
+            return False
+        if search.sampler.name == "grid":
+            return waiting > 0
+        return search.trials is None or ended + running < search.trials
+
+    def _try(self, trial: "Trial", slot: Slot) -> Any:
+        """Return the objectives of one trial's run.
+
+        Raises:
+            TrialFailed: the run has failed, or was stopped.
+            TrialPruned: its curve, or a limit, has ended it.
+        """
+        from optuna import TrialPruned
+
+        values = space.suggest(self.plan.search.space, trial)
+        run = Run(self.out / "runs" / _folder(values))
+        trial.set_user_attr("run", run.path.name)
+        document = self.plan.document(values, run.path.name)
+        if (reason := self._too_large(document)) is not None:
+            trial.set_user_attr(storage.CAUSE, reason)
+            raise TrialPruned
+        watch = _Watch(self, trial, run)
+        if not run.finished:
+            self._say(trial, values)
+            quiet = Orders(self.quiet, self.allow_code, ("validation",), slot)
+            began = None if run.started else document
+            ended = in_a_process(run.path, began, quiet, self.stop, watch)
+            watch.tell()
+            if watch.pruned:
+                raise TrialPruned
+            if ended.cause is not None:
+                self._failed(trial, ended.cause)
+        try:
+            run.check()
+            found = [one.of(run) for one in self.objectives]
+        except CheckpointError as error:
+            self._failed(trial, str(error))
+        if None in found:
+            self._failed(trial, f"{self.objectives[found.index(None)].name} is not defined")
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def _failed(self, trial: "Trial", cause: str) -> NoReturn:
+        if self.stop.received is not None:
+            trial.set_user_attr(STOPPED, True)
+        else:
+            log.warning("trial %d has failed: %s", trial.number, cause)
+            trial.set_user_attr(storage.CAUSE, cause)
+        raise TrialFailed(cause)
+
+    def _too_large(self, document: Any) -> str | None:
+        """Return which limit a trial's run would break, before it is begun."""
+        limits = self.plan.search.at_most
+        if not limits:
+            return None
+        from graftlab import runfile
+        from graftlab.planning import forecast
+
+        try:
+            made = forecast.plan(runfile.resolve(document))
+        except GraftlabError as error:
+            return str(error)
+        known = {"trainable": made["parameters"]["trainable"], "memory": made["memory"]["peak"]}
+        broken = [name for name, most in limits.items() if known[name] > most]
+        return f"{broken[0]} would be {known[broken[0]]:g}" if broken else None
+
+    def _say(self, trial: "Trial", values: dict[str, Json]) -> None:
+        shown = ", ".join(f"{key}={_short(value)}" for key, value in values.items())
+        tell(f"[trial {trial.number}] {shown}")
+
+    def found(self) -> Found:
+        """Return the search as it stands."""
+        study = self._study()
+        return Found(self.plan, self.out, self.objectives, tuple(study.get_trials()), study)
+
+
+class _Watch:
+    """Tells optuna of a run's scores while it trains, and whether it says to end it."""
+
+    def __init__(self, work: _Work, trial: "Trial", run: Run) -> None:
+        self.pruned, self._work, self._trial, self._run = False, work, trial, run
+        self._told: set[int] = set()
+
+    def __call__(self) -> bool:
+        """Tell of what is new, and say whether the trial is to end."""
+        if self.tell() and engine.may_prune(self._work.plan.search, len(self._told)):
+            self.pruned = self._trial.should_prune()
+        return self.pruned
+
+    def tell(self) -> bool:
+        """Report scores that have not been reported; say whether there were any."""
+        if len(self._work.objectives) > 1:
+            return False
+        key, known = f"validation/{self._work.objectives[0].name}", len(self._told)
+        for row in _rows(self._run):
+            value, step = row.get(key), row.get("step")
+            if isinstance(value, int | float) and isinstance(step, int) and step not in self._told:
+                self._told.add(step)
+                self._trial.report(float(value), step)
+        return len(self._told) > known
+
+
+def _rows(run: Run) -> list[dict[str, Json]]:
+    """Return the lines of a run that may be writing another just now."""
+    try:
+        return run.read_metrics()
+    except (OSError, ValueError):
+        return []
+
+
+def _folder(values: dict[str, Json]) -> str:
+    """Return the name of the run with these values: the same values find the same run."""
+    told = json.dumps(values, sort_keys=True, default=str)
+    return f"trial-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _check_any(found: Found) -> None:
+    """Refuse a search of which nothing came. `Raises:` SearchFailed."""
+    from optuna.trial import TrialState
+
+    states = {trial.state for trial in found.trials}
+    if states and TrialState.COMPLETE not in states and TrialState.FAIL in states:
+        causes: dict[str, int] = {}
+        for trial in found.trials:
+            if cause := trial.user_attrs.get(storage.CAUSE):
+                causes[cause] = causes.get(cause, 0) + 1
+        listed = "; ".join(f"{count} times: {cause}" for cause, count in causes.items())
+        raise SearchFailed(f"no trial has ended by itself. {listed}")
