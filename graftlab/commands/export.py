@@ -44,6 +44,7 @@ def command(
 
 def _audit(folder: Path, as_json: bool) -> None:
     from graftlab.commands._options import aligned
+    from graftlab.contracts import read_notes
     from graftlab.release import export
 
     found = export.audit(folder)
@@ -56,5 +57,5 @@ def _audit(folder: Path, as_json: bool) -> None:
             f"{row['file']}: {row['name']}, {row['tensors']} tensors of {row['dtype']}, "
             f"{row['bytes']:,} bytes, {row['share']:.1%}"
         )
-    for warning in found["warnings"]:
-        say(f"warning: {warning}")
+    for note in read_notes(found["notes"]):
+        say(f"warning: {note}")

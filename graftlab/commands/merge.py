@@ -41,9 +41,7 @@ def command(
         raise ConfigError("--dtype does nothing with --check: the folder has its number format.")
     certificate = merge.certify(run, out, rows) if check else merge.merge(run, out, dtype, rows)
     if not certificate["passed"]:
-        raise ModelError(
-            f"{out} does not do what {run} does: {'; '.join(certificate['problems'])}."
-        )
+        raise ModelError(f"{out} does not do what {run} does: {merge.said(certificate)}.")
     if as_json:
         say_json({"out": str(out), **certificate})
         return

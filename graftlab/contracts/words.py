@@ -183,7 +183,6 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
     "environment_changed": "environment changed: {key}: {before} -> {now}",
     "checkpoint_damaged": _damaged,
     "checkpoint_set_aside": _set_aside,
-    "lines_lost": "metrics.jsonl has lost lines since the checkpoint",
     "lines_changed": (
         "{file} has changed since the checkpoint: {kept} of its lines can be read and stay, and what was "
         "there is kept as {aside}"
@@ -254,4 +253,23 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
         "weights. method.peft: {{target_parameters: [...]}} adapts them by name"
     ),
     "part_of_an_epoch": "training.max_steps ends the run after {share:.0%} of an epoch",
+    # what takes room in an adapter and need not
+    "backbone_kept": (
+        "{file} holds weights of the backbone ({bytes:,} bytes, {share:.0%}): the backbone has them"
+    ),
+    "embeddings_kept": (
+        "{file} holds embeddings or the language head ({bytes:,} bytes, {share:.0%}): unless they were "
+        "trained, the backbone has them"
+    ),
+    "float64_kept": "{file} holds float64 ({bytes:,} bytes, {share:.0%}): float32 is what trains",
+    "pickle_unread": "{file} is a pickle that nothing here reads",
+    # what a merged model does otherwise
+    "inputs_made_up": "the run's data cannot be read, made-up inputs are compared: {reason}",
+    "logits_not_finite": "the logits are not finite",
+    "logits_differ": "logits differ by {largest:.3g}, more than {limit:.3g} for {dtype}",
+    "outputs_diverge": "the divergence of the outputs is {kl:.3g}, more than {limit:g}",
+    "weights_off": (
+        "{count} weights are not the backbone's with the adapter's change, most of them in {name}: off by "
+        "{difference:.3g}"
+    ),
 }

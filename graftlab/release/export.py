@@ -3,10 +3,11 @@
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from graftlab import inference, runfile
 from graftlab.adapters.files import CONFIG, write
+from graftlab.contracts import Note, written
 from graftlab.errors import ConfigError, ModelError
 from graftlab.rundir import files, manifest
 from graftlab.rundir import run as rundir
@@ -40,11 +41,32 @@ def lora(run: Path, out: Path) -> dict[str, object]:
     return written
 
 
-def audit(folder: Path) -> dict[str, Any]:
+class Group(TypedDict):
+    """Tensors of one kind and number format in one file."""
+
+    file: str
+    name: str
+    dtype: str
+    tensors: int
+    bytes: int
+    share: float
+    """Of the bytes of all tensors."""
+
+
+class Audit(TypedDict):
+    """What takes the room in an adapter's folder."""
+
+    files: dict[str, int]
+    """Bytes by name."""
+    groups: list[Group]
+    notes: list[dict[str, object]]
+    """What need not be there."""
+
+
+def audit(folder: Path) -> Audit:
     """Return what takes the room in an adapter's folder, or a run's: by file, and by group of tensors.
 
-    `groups` have `name`, `tensors`, `bytes`, `dtype` and `share` of the tensors' bytes; `warnings` say what
-    need not be there. Headers are read only.
+    Headers are read only.
 
     Raises:
         ModelError: there is no safetensors file in it, or a file is damaged.
@@ -70,7 +92,7 @@ def audit(folder: Path) -> dict[str, Any]:
     groups: dict[tuple[str, str, str], list[int]] = {}
     for file_name, name, dtype, numel in named:
         groups.setdefault((file_name, _group(name), dtype), []).append(_bytes(dtype, numel))
-    rows: list[dict[str, Any]] = [
+    rows: list[Group] = [
         {"file": file_name, "name": group, "dtype": dtype, "tensors": len(sizes), "bytes": sum(sizes),
          "share": sum(sizes) / total if total else 0.0}
         for (file_name, group, dtype), sizes in groups.items()
@@ -79,7 +101,7 @@ def audit(folder: Path) -> dict[str, Any]:
         path.name: path.stat().st_size for path in sorted(inside.iterdir()) if path.is_file()
     }
     rows.sort(key=lambda row: -row["bytes"])
-    return {"files": on_disk, "groups": rows, "warnings": _superfluous(inside, rows)}
+    return {"files": on_disk, "groups": rows, "notes": written(_superfluous(inside, rows))}
 
 
 WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}  # others one byte
@@ -98,25 +120,20 @@ def _group(name: str) -> str:
     return next((group for group, words in GROUPS if re.search(words, name)), "head and others")
 
 
-def _superfluous(folder: Path, rows: list[dict[str, Any]]) -> list[str]:
+def _superfluous(folder: Path, rows: list[Group]) -> list[Note]:
     """Return what takes room in an adapter and need not; of a model that was trained in full, nothing."""
     if not (folder / CONFIG).is_file():
         return []
     found = []
     for row in rows:
-        share = f"{row['bytes']:,} bytes, {row['share']:.0%}"
+        file, size, share = row["file"], row["bytes"], row["share"]
         if row["name"] == "the backbone's weights":
-            found.append(
-                f"{row['file']} holds weights of the backbone ({share}): the backbone has them"
-            )
+            found.append(Note.of("backbone_kept", file=file, bytes=size, share=share))
         if row["name"] == "embeddings":
-            found.append(
-                f"{row['file']} holds embeddings or the language head ({share}): unless they were trained, "
-                f"the backbone has them"
-            )
+            found.append(Note.of("embeddings_kept", file=file, bytes=size, share=share))
         if row["dtype"] == "F64":
-            found.append(f"{row['file']} holds float64 ({share}): float32 is what trains")
+            found.append(Note.of("float64_kept", file=file, bytes=size, share=share))
     for name in ("optimizer.pt", "pytorch_model.bin", "adapter_model.bin", "training_args.bin"):
         if (folder / name).is_file():
-            found.append(f"{name} is a pickle that nothing here reads")
+            found.append(Note.of("pickle_unread", file=name))
     return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from graftlab import inference, runfile
 from graftlab.backbones import _pretrained
-from graftlab.contracts import Excused
+from graftlab.contracts import Excused, Note, read_notes, written
 from graftlab.errors import ConfigError, ModelError, unknown
 from graftlab.inference import Adapted
 from graftlab.release.merge import card, outputs, weights
@@ -61,8 +61,8 @@ def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> Cer
             kept = _free(out.with_name(f"{out.name}.failed"))
             partial.rename(kept)
             raise ModelError(
-                f"the merged model does not do what {run} does: {'; '.join(certificate['problems'])}. It is "
-                f"in {kept}, with {CERTIFICATE}, and not in {out}.",
+                f"the merged model does not do what {run} does: {said(certificate)}. It is in {kept}, with "
+                f"{CERTIFICATE}, and not in {out}.",
                 kind="not_equal",
             )
     return certificate
@@ -82,6 +82,11 @@ def certify(run: Path, folder: Path, rows: int = 32) -> Certificate:
     known = files.read_json(folder / "config.json")
     dtype = known.get("dtype") or known.get("torch_dtype") or "float32"
     return _certify(adapted, folder, outputs.sample(adapted, rows), dtype)
+
+
+def said(certificate: Certificate) -> str:
+    """Return in words what a merged model does otherwise."""
+    return "; ".join(map(str, read_notes(certificate["problems"])))
 
 
 def _refuse(run: Path) -> None:
@@ -213,12 +218,12 @@ def _certify(adapted: Adapted, folder: Path, sample: outputs.Sample, dtype: str)
     problems = [*_beyond(compared, dtype), *weights.problems(own)]
     return {
         "passed": not problems,
-        "problems": problems,
+        "problems": written(problems),
         "run": str(adapted.run.path),
         "method": adapted.file.method.name,
         "backbone": {k: v for k, v in adapted.backbone.record.items() if k != "notes"},
         "dtype": dtype,
-        "sample": {"what": sample.what, "rows": sample.rows},
+        "sample": {"what": sample.what, "rows": sample.rows, "notes": written(sample.notes)},
         "compared": compared,
         "weights": own,
         "quantized": outputs.compare(as_run, found, loaded) if few_bits else None,
@@ -228,17 +233,17 @@ def _certify(adapted: Adapted, folder: Path, sample: outputs.Sample, dtype: str)
     }
 
 
-def _beyond(compared: Compared, dtype: str) -> list[str]:
+def _beyond(compared: Compared, dtype: str) -> list[Note]:
     """Return what differs by more than rounding to `dtype` explains."""
     share, kl = TOLERANCE[dtype]
     largest, scale, found = compared["logits"]["largest"], compared["logits"]["scale"], []
     if largest is None or scale is None:
-        return ["the logits are not finite"]
+        return [Note.of("logits_not_finite")]
     limit = share * max(0.1, scale)
     if largest > limit:
-        found.append(f"logits differ by {largest:.3g}, more than {limit:.3g} for {dtype}")
+        found.append(Note.of("logits_differ", largest=largest, limit=limit, dtype=dtype))
     if compared["kl"] is not None and compared["kl"] > kl:
-        found.append(f"the divergence of the outputs is {compared['kl']:.3g}, more than {kl:g}")
+        found.append(Note.of("outputs_diverge", kl=compared["kl"], limit=kl))
     return found
 
 

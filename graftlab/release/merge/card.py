@@ -1,5 +1,6 @@
 """The certificate of a merged model for those who read: its README.md, which the hub shows as its page."""
 
+from graftlab.contracts import read_notes
 from graftlab.release.merge.records import Certificate, Compared
 
 
@@ -27,7 +28,7 @@ def _body(certificate: Certificate) -> list[str]:
         "",
         f"This folder, loaded again from the disk, does {verdict} the adapted model that it was made from.",
     ]
-    lines += [f"- {problem}" for problem in certificate["problems"]]
+    lines += [f"- {problem}" for problem in read_notes(certificate["problems"])]
     lines += ["", *_table(certificate["compared"], certificate["sample"]["what"])]
     own = certificate["weights"]
     lines += [

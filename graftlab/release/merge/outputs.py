@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from graftlab.adapters import PREFIX
-from graftlab.contracts import Backbone, Batch, Task
+from graftlab.contracts import Backbone, Batch, Note, Task
 from graftlab.errors import GraftlabError
 from graftlab.inference import Adapted
 from graftlab.release.merge import records
@@ -38,6 +38,7 @@ class Sample(NamedTuple):
     rows: int
     what: str
     """What they are, in words."""
+    notes: tuple[Note, ...] = ()
 
 
 def sample(adapted: Adapted, rows: int) -> Sample:
@@ -45,10 +46,10 @@ def sample(adapted: Adapted, rows: int) -> Sample:
     try:
         task = adapted.bind(material.read_again(adapted.file, adapted.run))
     except GraftlabError as error:
-        log.warning("the run's data cannot be read, made-up inputs are compared: %s", error)
-        return Sample(
-            cast("Task", MadeUp(adapted.backbone, rows)), "made-up", rows, "made-up inputs"
-        )
+        note = Note.of("inputs_made_up", reason=str(error))
+        log.warning("%s", note)
+        made = cast("Task", MadeUp(adapted.backbone, rows))
+        return Sample(made, "made-up", rows, "made-up inputs", (note,))
     split = next(name for name in ("validation", "test", "train") if task.size(name))
     count = min(rows, task.size(split))
     return Sample(task, split, count, f"the first {count} rows of {split}")

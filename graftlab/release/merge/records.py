@@ -58,13 +58,15 @@ class Sample(TypedDict):
 
     what: str
     rows: int
+    notes: list[dict[str, object]]
 
 
 class Certificate(TypedDict):
     """merge.json."""
 
     passed: bool
-    problems: list[str]
+    problems: list[dict[str, object]]
+    """Notes: what differs by more than it had to."""
     run: str
     method: str
     backbone: dict[str, object]

@@ -4,7 +4,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from graftlab.adapters import ADAPTER, PREFIX
-from graftlab.contracts import Method
+from graftlab.contracts import Method, Note
 from graftlab.release.merge.records import Weights
 
 if TYPE_CHECKING:
@@ -36,14 +36,18 @@ def compare(reference: "nn.Module", loaded: "nn.Module", method: Method) -> Weig
     return found
 
 
-def problems(found: Weights) -> list[str]:
-    """Return what is wrong with the weights, in words."""
+def problems(found: Weights) -> list[Note]:
+    """Return what is wrong with the weights."""
     worst = found["worst"]
     if not found["off"] or worst is None:
         return []
     return [
-        f"{found['off']} weights are not the backbone's with the adapter's change, most of them in "
-        f"{worst['name']}: off by {worst['difference']:.3g}"
+        Note.of(
+            "weights_off",
+            count=found["off"],
+            name=worst["name"],
+            difference=worst["difference"],
+        )
     ]
 
 
