@@ -73,9 +73,16 @@ def tell(text: str) -> None:
 
 
 def say_json(value: object) -> None:
-    """Write one line of JSON, which reads back equal; in ASCII where the output does not take UTF-8."""
+    """Write one line of JSON, which reads back equal; in ASCII where the output does not take UTF-8.
+
+    What is not finite becomes null, as in the files of a run.
+    """
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    text = json.dumps(value, ensure_ascii=not utf8, allow_nan=False, default=str)
+    try:
+        text = json.dumps(value, ensure_ascii=not utf8, allow_nan=False, default=str)
+    except ValueError:
+        plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+        text = json.dumps(plain, ensure_ascii=not utf8)
     print(redact(STEERS.sub(_escaped, text)))
 
 

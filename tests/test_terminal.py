@@ -51,6 +51,11 @@ def test_json_stays_equal_and_plain(capsys):
     assert terminal.visible(out) == out
 
 
+def test_json_has_null_for_what_is_not_finite(capsys):
+    terminal.say_json({"a": [float("nan"), 1.5], "b": float("inf")})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, 1.5], "b": None}
+
+
 def test_a_table_shows_names_and_obeys_none_of_them(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)

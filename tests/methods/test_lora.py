@@ -203,7 +203,7 @@ def test_start_from_an_adapter_of_another_backbone_is_refused_by_hash_or_else_by
 
 def test_start_from_nothing_is_found_before_anything_is_loaded(tmp_path):
     (problem,) = lora.check(lora.Config(start_from=tmp_path / "none"), "encoder", "bert", False)
-    assert "neither a run with an adapter nor an adapter folder" in problem
+    assert (problem.kind, problem.place.key) == ("no_adapter", ("start_from",))
 
 
 def test_a_pickled_adapter_is_refused(encoder, tmp_path):
