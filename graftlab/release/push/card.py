@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graftlab.contracts import Problem, read_notes
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, Place, Words
 from graftlab.release.push.contents import CARD, MODEL_CONFIG, Shared
 from graftlab.rundir.records import Result
 from graftlab.runs import outcome
@@ -41,10 +41,15 @@ def write(shared: Shared, repo: str) -> str:
     """Write the card into the adapter's folder, and return it; one that a user has written is kept.
 
     Raises:
-        ConfigError: the user's own card has metadata that the hub does not take.
+        ConfigError: the user's own card is no text, or has metadata that the hub does not take.
     """
     path = shared.run.adapter / CARD
-    text = path.read_text(encoding="utf-8") if path.is_file() else outcome.MADE
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else outcome.MADE
+    except UnicodeDecodeError as error:
+        said = f"it is no text in UTF-8 ({error})."
+        again: Words = ("Mend it, or take it away: another is made.",)
+        raise ConfigError(said, again, kind="unreadable", place=Place(str(path))) from error
     if any(mark in text for mark in MADE):
         text = make(shared, repo)
         path.write_text(text, encoding="utf-8")
