@@ -12,13 +12,15 @@ ROOT = Path(__file__).resolve().parents[1]
 COPY = ROOT / "mutants"
 STATS = COPY / "mutmut-stats.json"
 ELSEWHERE = COPY / "reached.txt"
-SLOW_TOO = "test_shards_together.py"
-"""Small processes that share out their weights, of which DeepSpeed's take seconds."""
-OF_TRAINING = (
-    "tests/training/", "tests/tasks/test_mixture_runs.py", "tests/test_progress.py",
-    "tests/test_trackers.py",
-)  # fmt: skip
+OF_TRAINING = ("tests/training/", "tests/test_progress.py", "tests/test_trackers.py")
 """Tests that are for training/; the others of pyproject.toml are for metrics and splits."""
+WHOLE_RUNS = (
+    "test_every_field.py", "test_hooks.py", "test_kept_step.py", "test_numbers.py",
+    "test_older_runs.py", "test_resume.py",
+)  # fmt: skip
+"""Quick, but many times what small loops take: a mutant that nothing sees would cost a minute."""
+SHARDS = "test_shards_together.py"
+"""Small processes that share out their weights: for training/parallel, and DeepSpeed's there though slow."""
 PART = "MUTANTS_PART"
 MODE = "MUTANT_UNDER_TEST"
 """Where mutmut says what goes on: `stats`, `list_all_tests`, nothing, or the name of a mutant."""
@@ -28,11 +30,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out slow tests and those of other parts; let files whose tests take the least go first, so that
     what a module's tests share is made once."""
     took = json.loads(STATS.read_text())["duration_by_test"] if STATS.exists() else {}
-    of_training = os.environ[PART].startswith("graftlab/training")
+    part = os.environ[PART]
 
     def wanted(item: pytest.Item) -> bool:
-        slow = item.get_closest_marker("slow") and item.path.name != SLOW_TOO
-        return not slow and item.nodeid.startswith(OF_TRAINING) == of_training
+        if item.path.name == SHARDS:
+            return part.endswith("/parallel")
+        if item.path.name in WHOLE_RUNS or item.get_closest_marker("slow"):
+            return False
+        return item.nodeid.startswith(OF_TRAINING) == part.startswith("graftlab/training")
 
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     items[:] = filter(wanted, items)

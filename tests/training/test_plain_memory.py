@@ -4,6 +4,7 @@ import pytest
 import torch
 from plain_loops import Squares, begun, fields, train
 
+from graftlab.contracts import Hook
 from graftlab.errors import OutOfMemory
 from graftlab.training import checkpoint
 
@@ -20,6 +21,30 @@ class Small(Squares):
         if self.sizes[-1] > self.room:
             raise RuntimeError(self.error)
         return super().loss(model, batch)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "CUDA out of memory. Tried to allocate 2 GiB",
+        "DefaultCPUAllocator: can't allocate memory: you",
+        "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED.",
+    ],
+)
+def test_a_step_begins_again_for_all_hooks_whoever_says_that_memory_is_full(tmp_path, error):
+    class Told(Hook):
+        def __init__(self):
+            self.told = []
+
+        def on_step_start(self, step):
+            self.told.append(step)
+
+        def after_backward(self, step, micro_step):
+            self.told.append((step, micro_step))
+
+    hook, task = Told(), Small(8, 4, error)
+    train(tmp_path / "run", fields(max_steps=2, batch_size=8), task, (hook,))
+    assert hook.told == [1, 1, (1, 0), (1, 1), 2, (2, 0), (2, 1)]
 
 
 @pytest.mark.parametrize(
