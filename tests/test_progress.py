@@ -190,6 +190,16 @@ def test_a_bar_is_drawn_at_once_by_the_run_itself_where_it_has_five_columns(
     assert ("\u2501" * 3 in stream.getvalue()) == bar
 
 
+def test_what_is_printed_goes_to_a_pipe_and_not_above_the_bar(monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with Progress(10, 0, stream=stream) as bar:
+        bar.update(5, {"loss": 0.25}, 160)
+        print("the result")
+    assert capsys.readouterr().out == "the result\n"
+    assert "the result" not in stream.getvalue()
+
+
 class Broken:
     """A stream that nobody reads any more, and that is no file."""
 
