@@ -16,7 +16,7 @@ OF_TRAINING = ("tests/training/", "tests/test_progress.py", "tests/test_trackers
 """Tests that are for training/; the others of pyproject.toml are for metrics and splits."""
 WHOLE_RUNS = (
     "test_every_field.py", "test_hooks.py", "test_kept_step.py", "test_numbers.py",
-    "test_older_runs.py", "test_resume.py",
+    "test_older_runs.py", "test_place.py", "test_resume.py",
 )  # fmt: skip
 """Quick, but many times what small loops take: a mutant that nothing sees would cost a minute."""
 SHARDS = "test_shards_together.py"

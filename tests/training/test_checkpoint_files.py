@@ -129,7 +129,7 @@ def test_a_manifest_that_is_none_is_unreadable(folder, manifest):
     assert checkpoint.damage(path) == {"manifest.json": "unreadable"}
 
 
-def test_each_file_is_missing_changed_or_not_known(folder):
+def test_each_file_is_missing_changed_or_unlisted(folder):
     path = folder / "step-000006"
     (path / "hooks.safetensors").unlink()
     (path / "state.json").write_text("{}")
@@ -137,7 +137,7 @@ def test_each_file_is_missing_changed_or_not_known(folder):
     manifest = json.loads((path / "manifest.json").read_text())
     del manifest["sha256"]["trainable.safetensors"]
     (path / "manifest.json").write_text(json.dumps(manifest))
-    assert checkpoint.damage(path)["trainable.safetensors"] == "changed"
+    assert checkpoint.damage(path)["trainable.safetensors"] == "unlisted"
     (path / "manifest.json").unlink()
     assert checkpoint.damage(path) == {"manifest.json": "missing"}
 
