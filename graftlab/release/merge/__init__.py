@@ -47,9 +47,7 @@ def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> Cer
         DiskError: `out` cannot be written.
     """
     _refuse(run)
-    adapted = inference.load(run, device="cpu")
-    dtype = dtype or own_dtype(adapted)
-    if dtype not in DTYPES:
+    if dtype is not None and dtype not in DTYPES:
         raise ConfigError(
             unknown("dtype", dtype, DTYPES),
             place=Place(argument=Argument("dtype", dtype)),
@@ -57,6 +55,8 @@ def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> Cer
             given=dtype,
             allowed=[*DTYPES],
         )
+    adapted = inference.load(run, device="cpu")
+    dtype = dtype or own_dtype(adapted)
     with files.new_folder(out) as partial:
         sample = outputs.sample(adapted, rows)
         _write(adapted, partial, dtype)
