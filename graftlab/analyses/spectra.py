@@ -11,7 +11,7 @@ import math
 import re
 import typing
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -69,10 +69,10 @@ def _kind(quantity: Quantity) -> type:
     return kind
 
 
-def row(asked: Asked) -> type[Any]:
+def row(asked: Asked) -> type[object]:
     """Return the class of a line: names as in the source, then what it has not."""
     numbers = columns(asked)
-    fields: list[tuple[str, Any]] = [
+    fields: list[tuple[str, object]] = [
         *(("model", str), ("checkpoint", int | None), ("layer", str), ("type", str | None)),
         *(("task_type", str | None), ("rank", int | None)),
         *((f"sv_{k}", float | None) for k in range(VALUES)),
@@ -82,11 +82,11 @@ def row(asked: Asked) -> type[Any]:
         *((c.name, c.kind | None) for c in numbers if c.name not in SOURCE),
         *(("route", str | None), ("note", str | None)),
     ]
-    made: Any = NamedTuple("Row", fields)  # type: ignore[misc]
+    made: object = NamedTuple("Row", fields)  # type: ignore[misc]
     return made
 
 
-def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Any]:
+def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[object]:
     """Yield a line for each weight of each subject, a weight's lines after each other: what is computed of
     the weight before serves them all."""
     line, table = row(asked), Table(asked)

@@ -6,7 +6,7 @@ model has learned these kinds, and little of its maths.
 
 import random
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 NAMES = (
     *("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Hugo"),
@@ -172,7 +172,7 @@ def problems(seed: int) -> Iterator[Problem]:
             yield problem
 
 
-def rows(train: int = 2000, test: int = 200, seed: int = 0) -> dict[str, list[dict[str, Any]]]:
+def rows(train: int = 2000, test: int = 200, seed: int = 0) -> dict[str, list[dict[str, str]]]:
     """Return so many train and test rows: `question`, and `answer`, whose last number is the one asked for.
 
     Validation is carved from train by the task.

@@ -60,8 +60,8 @@ def _names(given: object) -> list[str]:
 
 
 def _one(
-    name: str, given: Mapping[str, Any], folder: Path, lost: list[Left]
-) -> dict[str, Any] | None:
+    name: str, given: Mapping[str, object], folder: Path, lost: list[Left]
+) -> dict[str, object] | None:
     """Return the task of one data set, by what `dataset_info.json` says of it."""
     place = str(given.get("dataset_dir") or "data")
     listed = next(

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graftlab import runfile
 from graftlab.config import Document
@@ -51,7 +51,7 @@ def settle(draft: Draft, target: Path) -> Settled:
 
 def _without(draft: Draft, problems: tuple[Fault, ...]) -> Draft | None:
     """Return the draft without the keys that problems are about; None where none can be spared."""
-    values: dict[str, Any] = copy.deepcopy(dict(draft.values))
+    values: dict[str, object] = copy.deepcopy(dict(draft.values))
     left: list[Left] = []
     for problem in problems:
         key = problem.place.key
@@ -64,10 +64,10 @@ def _without(draft: Draft, problems: tuple[Fault, ...]) -> Draft | None:
     return replace(draft, values=values, left=(*draft.left, *left))
 
 
-def _take(values: dict[str, Any], key: Location) -> tuple[object] | None:
+def _take(values: dict[str, object], key: Location) -> tuple[object] | None:
     """Remove a key and return what stood there; None where there is none."""
     *sections, last = key
-    inside: Any = values
+    inside: object = values
     for section in sections:
         inside = inside.get(section) if isinstance(inside, Mapping) else None
     if not isinstance(inside, dict) or last not in inside:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from graftlab.config import foreign
 from graftlab.config.parser import parse_file
@@ -12,7 +11,7 @@ from graftlab.errors import ConfigError, Place
 
 ADAPTER = "adapter_config.json"
 SETTINGS = (".yaml", ".yml", ".json")
-PROGRAMS: dict[str, Callable[[Mapping[str, Any], Path], Draft]] = {
+PROGRAMS: dict[str, Callable[[Mapping[str, object], Path], Draft]] = {
     "axolotl": axolotl.draft,
     "LLaMA-Factory": llama_factory.draft,
     "PEFT adapter_config.json": peft.draft,

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from graftlab.config import dump
 from graftlab.drafts.draft import Draft, Left
@@ -50,7 +49,7 @@ def _section(section: str, draft: Draft, target: Path) -> list[str]:
     return lines
 
 
-def _plain(value: Any, target: Path) -> Any:
+def _plain(value: object, target: Path) -> object:
     """Return a value as YAML holds it: paths as seen from the run file, where they lie near it."""
     if isinstance(value, Mapping):
         return {key: _plain(item, target) for key, item in value.items()}

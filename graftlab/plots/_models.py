@@ -44,7 +44,7 @@ def step(row: Any) -> int:
     return -1 if row.checkpoint is None else int(row.checkpoint)
 
 
-def column(rows: Sequence[Any], name: str) -> "Floats":
+def column(rows: Sequence[object], name: str) -> "Floats":
     """Return (R,) a column's values that are there and finite."""
     values = np.array([getattr(row, name, None) for row in rows], dtype=float)
     return values[np.isfinite(values)]

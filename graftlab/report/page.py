@@ -190,7 +190,7 @@ def setting(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in row["setting"].items())
 
 
-def _flatten(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
+def _flatten(values: Mapping[str, object], above: str = "") -> Iterable[tuple[str, str]]:
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from _flatten(value, f"{above}{key}.")

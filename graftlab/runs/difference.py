@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from graftlab.config import read_yaml
 from graftlab.errors import DataError
@@ -33,7 +32,7 @@ class Differences:
     """Packages, commits, device, threads."""
     scores: list[Gap]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "first": str(self.first),
             "second": str(self.second),

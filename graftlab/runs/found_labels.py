@@ -34,7 +34,7 @@ def put(file: RunFile, found: Mapping[str, object]) -> RunFile:
     return replace(file, resolved=_with(file.resolved, found))
 
 
-def without(config: dict[str, Any], run: Run) -> dict[str, Any]:
+def without(config: dict[str, object], run: Run) -> dict[str, object]:
     """Return a run's config as its file gave it, before class names were found."""
     return _with(config, dict.fromkeys(_keys(run)))
 

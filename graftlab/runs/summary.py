@@ -43,9 +43,9 @@ class Summary:
     run: Run
     row: Row
     """How it stands."""
-    config: dict[str, Any]
+    config: dict[str, object]
     """The resolved run file."""
-    metrics: list[dict[str, Any]]
+    metrics: list[dict[str, object]]
     """The last lines of metrics.jsonl."""
     result: Result | None
     """None of a run that is not finished."""
@@ -62,7 +62,7 @@ class Summary:
     given: Mapping[str, object] | None
     """What the run file and the command line say beside the recipe; None where it is not known."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "run": str(self.run.path),
             "finished": self.result is not None,
@@ -140,7 +140,7 @@ def _classes(
     return class_report.of_run(run, Problem.from_json(environment["data"]), splits)
 
 
-def _curves(lines: Sequence[Mapping[str, Any]], done: Result | None) -> "list[Curve]":
+def _curves(lines: Sequence[Mapping[str, object]], done: Result | None) -> "list[Curve]":
     """Return the curves of the metric by which the step was chosen, and of the loss, where there are any."""
     known = dict.fromkeys(key for line in lines for key in line if key not in APART)
     scored = [key for key in known if key.startswith("validation/") and not key.endswith("_size")]

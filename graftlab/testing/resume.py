@@ -9,9 +9,8 @@ import os
 import random
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -42,7 +41,7 @@ RUN: dict[str, object] = {
 }
 
 
-def run_file(folder: Path, changes: dict[str, Any]) -> runfile.RunFile:
+def run_file(folder: Path, changes: Mapping[str, object]) -> runfile.RunFile:
     """Return a run file of 12 steps on sentences whose words tell the label, all below `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {}

@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graftlab.errors import ModelError
 from graftlab.weights.hub import explain
@@ -94,12 +94,9 @@ class Answer:
         from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
         wanted = f"bytes={self._at}-{self._stop - 1}"
-        request: dict[str, Any] = {
-            "headers": {**self._file.headers, "Range": wanted, "Accept-Encoding": "identity"},
-            "timeout": PATIENCE,
-        }
+        headers = {**self._file.headers, "Range": wanted, "Accept-Encoding": "identity"}
         response = self._response.enter_context(
-            get_session().stream("GET", self._file.url, **request)
+            get_session().stream("GET", self._file.url, headers=headers, timeout=PATIENCE)
         )
         said = re.fullmatch(
             r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", "")

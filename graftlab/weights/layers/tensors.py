@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.errors import ModelError
 from graftlab.weights.layers.source import AGAIN, INDEX, Source
@@ -213,7 +213,7 @@ def _read_header(source: Source, file: str) -> dict[str, Entry]:
     where = f"{file} of {source.name} is damaged"
     begin = 8 + len(text)
     try:
-        header: dict[str, Any] = json.loads(text)
+        header = json.loads(text)
         header.pop("__metadata__", None)
         entries = {
             name: Entry(
