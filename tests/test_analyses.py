@@ -149,7 +149,7 @@ def found_in(targets_given, options=None, kinds=("spectra",), out=None, **how):
         return explanation.carry_out(models, out, kinds, asked_how)[0][0].rows
 
 
-@pytest.mark.quick("lora")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "full", "pissa", "bitfit"])
 def test_a_runs_changes_are_the_difference_of_its_merged_model_from_its_backbone(
     runs, name, tmp_path
@@ -237,6 +237,7 @@ def foreign(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_an_adapter_of_peft_has_the_change_that_peft_gives_it(foreign, tmp_path):
     """Scaled by each layer's own rank and alpha, with nothing of ours beside it."""
     found = {row.layer: row for row in found_in([foreign / "adapter"], out=tmp_path)}
@@ -254,6 +255,7 @@ def test_an_adapter_of_peft_has_the_change_that_peft_gives_it(foreign, tmp_path)
         assert row.sv_0 is not None  # its base is named in its config, and is there
 
 
+@pytest.mark.slow
 def test_a_trainers_checkpoints_come_in_the_order_of_their_numbers(foreign, tmp_path):
     lines = found_in([foreign / "trained"], out=tmp_path)
     assert list(dict.fromkeys(row.checkpoint for row in lines)) == [5, 10, 100]
@@ -265,6 +267,7 @@ def test_a_trainers_checkpoints_come_in_the_order_of_their_numbers(foreign, tmp_
         found_in([foreign / "trained"], targets.Options(steps=(11,)), out=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_pair_of_models_and_an_adapter_of_the_same_change_agree(foreign, tmp_path):
     pair = found_in([f"{foreign / 'base'}:{foreign / 'merged'}"], out=tmp_path)
     adapter = {row.layer: row for row in found_in([foreign / "adapter"], out=tmp_path)}
@@ -276,6 +279,7 @@ def test_a_pair_of_models_and_an_adapter_of_the_same_change_agree(foreign, tmp_p
         assert (row.type, other.type) == ("full", "lora")
 
 
+@pytest.mark.slow
 def test_a_list_of_models_names_them_and_their_family(foreign, tmp_path):
     listed = foreign / "models.yaml"
     listed.write_text(
@@ -320,6 +324,7 @@ def test_an_adapter_whose_base_is_not_at_hand_is_told_of_its_change_alone(foreig
     assert all(row.change_sv_0 and row.sv_0 is None for row in lines)
 
 
+@pytest.mark.slow
 def test_doras_change_is_that_of_peft_and_wants_its_base(foreign, tmp_path):
     model = get_peft_model(
         transformers.BertModel.from_pretrained(foreign / "base"),

@@ -88,6 +88,7 @@ def test_every_module_behind_a_name_says_what_it_is_in_its_first_line():
     assert silent == []
 
 
+@pytest.mark.slow
 def test_peft_is_imported_without_torchs_compiler():
     """It imports bitsandbytes, which asks for two compiled functions at once."""
     code = (

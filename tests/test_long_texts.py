@@ -40,12 +40,12 @@ def test_the_tokens_are_those_of_the_whole_and_the_whole_is_not_tokenized(
     side: str, paired: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = random.Random(0)
-    texts = [" ".join(draw.choices(WORDS, k=k)) for k in (3, 60, _tokens.LONG * 32 // 4)]
+    texts = [" ".join(draw.choices(WORDS, k=k)) for k in (3, 60, 225)]
     pairs = [texts[2], texts[1], texts[2]] if paired else [None] * 3
     counting = Counting(tokenizer(side))
-    found = Texts(texts, pairs, counting, 32)
-    assert counting.longest <= _tokens.LONG * 32
+    found = Texts(texts, pairs, counting, 16)
+    assert counting.longest <= _tokens.LONG * 16
     monkeypatch.setattr(_tokens, "LONG", 10**9)
-    whole = Texts(texts, pairs, tokenizer(side), 32)
+    whole = Texts(texts, pairs, tokenizer(side), 16)
     assert (found.pad(range(3))["input_ids"] == whole.pad(range(3))["input_ids"]).all()
     assert found.truncated == whole.truncated

@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parents[1] / "docs" / "python.md"
 
 
+@pytest.mark.slow
 def test_the_examples_run_one_after_the_other_and_say_what_the_page_says(
     tmp_path, monkeypatch, capsys
 ):

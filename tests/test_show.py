@@ -48,6 +48,7 @@ def test_the_interval_of_the_other_way_round_is_its_mirror():
     assert there == pytest.approx((-back[1], -back[0]))
 
 
+@pytest.mark.slow
 def test_a_model_beside_its_equal_is_seldom_called_different():
     """Of 300 pairs without a difference about one in twenty; 25 is four standard deviations more."""
     draw, alarms = random.Random(3), 0

@@ -66,11 +66,11 @@ class PeftFields(Section):
         known = config_fields(cls.tuner)
         for name in given:
             if key := {**OWN_FIELDS, **cls.own_fields}.get(name):
-                raise Conflict(name, f"peft.{name} is set from {key}; change that instead")
+                raise ValueError(f"peft.{name} is set from {key}; change that instead")
             if name not in known:
-                raise Conflict(name, unknown("field of peft's config", name, known), "unknown")
+                raise ValueError(unknown("field of peft's config", name, known))
             if why := UNFIT.get(name):
-                raise Conflict(name, f"peft.{name} is refused: {why}", "refused")
+                raise ValueError(f"peft.{name} is refused: {why}")
         return given
 
 

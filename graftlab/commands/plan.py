@@ -63,8 +63,7 @@ def command(
     shared = shards.Sharing(processes or 1)
     if accelerate is not None:
         shared = shards.read(accelerate, processes)
-    with config.placed(run.document):
-        made = forecast.plan(run, shared, longest, probe, out)
+    made = forecast.plan(run, shared, longest, probe, out)
     refused = made["disk"]["refused"]
     if as_json:
         say_json(made)

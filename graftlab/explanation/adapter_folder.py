@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.adapters import PREFIX
 from graftlab.adapters import files as adapter_files
 from graftlab.contracts import About, Change
-from graftlab.errors import ConfigError, ModelError
+from graftlab.errors import Argument, ConfigError, ModelError
 from graftlab.explanation.stored import Stored, opened
 
 if TYPE_CHECKING:
@@ -104,8 +104,9 @@ class AdapterFolder:
         before = self.base(name)
         if before is None:
             raise ConfigError(
-                f"{self._folder}: DoRA's change of {name} depends on the weight before. Give the model it "
-                f"was trained on with --base."
+                f"{self._folder}: DoRA's change of {name} depends on the weight before.",
+                ("Give the model it was trained on with ", Argument("base"), "."),
+                kind="missing",
             )
         turned = before + left @ right
         norms = turned.norm(dim=1, keepdim=True)

@@ -1,6 +1,6 @@
 """An adapted model in use: predictions, a conversation, and lm-eval's questions."""
 
 from graftlab.inference.adapted import Adapted, load
-from graftlab.inference.inputs import check, check_split
+from graftlab.inference.settings import check
 
-__all__ = ["Adapted", "check", "check_split", "load"]
+__all__ = ["Adapted", "check", "load"]

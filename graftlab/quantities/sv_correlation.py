@@ -1,7 +1,6 @@
 """Spearman correlation of the singular values with those before; both are sorted, so it is near 1."""
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from graftlab.contracts.analysis import MOVE
 from graftlab.spectra.moved import Moved
@@ -14,4 +13,6 @@ def value(moved: Moved) -> float | None:
     before, after = moved.before.values, moved.weight.values
     if len(before) < 2 or np.ptp(before) == 0 or np.ptp(after) == 0:
         return None
+    from scipy.stats import spearmanr
+
     return float(spearmanr(before, after).statistic)

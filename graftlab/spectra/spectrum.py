@@ -11,8 +11,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from graftlab.spectra.tridiagonal import Tridiagonal
-
 Floats = NDArray[np.float64]
 
 # Shapes: O and I rows and columns of the matrix, N the smaller of both, R rank, K singular vectors.
@@ -70,6 +68,8 @@ class _Whole(Spectrum):
     """Of a matrix that is given whole."""
 
     def __init__(self, matrix: Floats) -> None:
+        from graftlab.spectra.tridiagonal import Tridiagonal  # imports scipy
+
         super().__init__((matrix.shape[0], matrix.shape[1]))
         self._matrix = matrix
         self._wide = matrix.shape[0] < matrix.shape[1]

@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import subspace_angles
 
 Floats = NDArray[np.float64]
 
@@ -16,6 +15,8 @@ def angles(one_DK: Floats, other_DL: Floats) -> Floats:
     """
     if not one_DK.shape[1] or not other_DL.shape[1]:
         return np.empty(0)
+    from scipy.linalg import subspace_angles
+
     return np.asarray(subspace_angles(one_DK, other_DL))
 
 

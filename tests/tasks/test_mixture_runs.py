@@ -114,6 +114,7 @@ def test_looking_at_each_tasks_gradient_changes_no_bit_of_the_training(folder, w
     assert (rare.adapter / name).read_bytes() == (whole.adapter / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_part_of_a_task_is_the_gradient_of_its_examples_alone(folder, monkeypatch):
     """Of the first step, taken again with the other task's loss out of it."""
     from graftlab.tasks.mixture.task import MixtureTask

@@ -175,7 +175,7 @@ FIRST_IS_BEST = {"select": "best", "early_stopping": {"min_improvement": 1e9}, "
 LEVEL = {"schedule": {"name": "constant", "warmup": 0}}
 
 
-@pytest.mark.quick("exact")
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["exact", "merge_reinit"])
 def test_the_best_checkpoint_may_lie_before_the_switch(method, tmp_path):
     best = run(
@@ -397,6 +397,7 @@ def test_halves_compares_the_two_halves_of_one_batch():
     assert hook.before_optimizer_step(1)["jelly/coherence"] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_halves_takes_a_short_last_batch_that_goes_through_in_one(tmp_path):
     # 40 rows in batches of 12: every fourth has 4
     method = {
