@@ -24,6 +24,7 @@ from graftlab.errors import ConfigError, ModelError
 from graftlab.methods import elm
 from graftlab.methods.elm import losses
 from graftlab.methods.elm.adapter import Adapter, Form
+from graftlab.planning import forecast
 from graftlab.rundir.run import Run
 from graftlab.runs import session
 from graftlab.tasks.elm import tree
@@ -505,3 +506,16 @@ def test_a_method_and_rows_that_do_not_go_together_are_refused_before_anything_i
         runfile.resolve(config.read(tmp_path / "run.yaml"))
     assert [(fault.kind, fault.place.key or fault.place.line) for fault in error.value.problems]
     assert error.value.problems[0].kind == "conflict"
+
+
+@pytest.mark.parametrize("longest", [None, 40])
+def test_a_plan_foresees_what_trains_and_rehearses_its_steps(
+    longest: int | None, tmp_path: Path
+) -> None:
+    """Also for examples that are longer than those at hand: their vectors have as many places."""
+    file = run_file(tmp_path, {"task": {"num_tokens": 2}})
+    plan = forecast.plan(file, longest=longest)
+    adapter = Adapter(form(width=WIDTH, hidden=8, token_width=16, num_tokens=2))
+    assert plan["parameters"]["trainable"] == sum(p.numel() for p in adapter.parameters())
+    assert plan["memory"]["peak"] > plan["memory"]["evaluation"] > 0
+    assert plan["data"]["longest"] == (longest or plan["data"]["longest"])

@@ -88,8 +88,9 @@ def _scan(vectors: Vectors) -> Scan:
             data = stream.read(rows * found.width * stored.itemsize)
             hashed.update(data)
             block_ND = widened(np.frombuffer(data, stored).reshape(rows, found.width), found.dtype)
-            _extend(not_finite, first, np.flatnonzero(~np.isfinite(block_ND).all(1)))
-            _extend(zero, first, np.flatnonzero(~block_ND.any(1)))
+            largest_N = np.abs(block_ND).max(1)  # NaN where one is
+            _extend(not_finite, first, np.flatnonzero(~np.isfinite(largest_N)))
+            _extend(zero, first, np.flatnonzero(largest_N == 0))
         hashed.update(stream.read())
     return Scan(hashed.hexdigest(), not_finite, zero)
 

@@ -39,7 +39,9 @@ class Vectors:
 
     def take(self, places: "Sequence[int] | slice") -> "NDArray[np.float32]":
         """Return the vectors at these places as float32 (K, D)."""
-        return widened(self._mapped_ND[places], self.layout.dtype)
+        import numpy as np
+
+        return np.array(widened(self._mapped_ND[places], self.layout.dtype))
 
     @functools.cached_property
     def _mapped_ND(self) -> "np.ndarray":
@@ -60,7 +62,7 @@ def widened(stored: "np.ndarray", dtype: str) -> "NDArray[np.float32]":
 
     if dtype == "BF16":  # the upper half of a float32
         return (np.asarray(stored).astype(np.uint32) << 16).view(np.float32)
-    return np.asarray(stored).astype(np.float32)
+    return np.asarray(stored).astype(np.float32, copy=False)
 
 
 def write(path: Path, vectors_ND: "np.ndarray", origin: Origin | None = None) -> None:

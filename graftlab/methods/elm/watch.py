@@ -70,7 +70,8 @@ class Watch(Hook):
 def mean_cosine(rows_ND: Tensor, wanted_NN: Tensor) -> float:
     """Return the mean cosine of the pairs that are wanted."""
     unit_ND = F.normalize(rows_ND, dim=1)
-    return (unit_ND @ unit_ND.T)[wanted_NN].mean().item()
+    cosine_NN = (unit_ND @ unit_ND.T) * wanted_NN
+    return (cosine_NN.sum() / wanted_NN.sum()).item()
 
 
 def spread(rows_ND: Tensor) -> float:
