@@ -167,12 +167,16 @@ def _origins(module: str, source: str) -> list[Path]:
         spec = _spec(name, path)
         if spec is None:
             said = f"No module named {name!r}"
-            raise ConfigError(f"task.source {source!r}: {said}. Is the package installed?")
+            raise ConfigError(
+                f"task.source {source!r}: {said}. Is the package installed?", place=SOURCE
+            )
         if spec.has_location and spec.origin is not None:
             found.append(Path(spec.origin).resolve())
         path = spec.submodule_search_locations or ()
     if not found:
-        raise ConfigError(f"task.source {source!r}: {module} is a folder without code.")
+        raise ConfigError(
+            f"task.source {source!r}: {module} is a folder without code.", place=SOURCE
+        )
     return found
 
 
