@@ -39,7 +39,7 @@ from graftlab.training.parallel import launch
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 UNEXPECTED = 1
 OPTIONS = {
-    **{"overrides": "set", "probed": "probe"},
+    **{"overrides": "set", "probed": "probe", "origins": "from"},
     **{"tasks": "harness", "folder": "harness-tasks"},
 }
 """Arguments whose option has another name."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from graftlab import study
-from graftlab.errors import ModelError
+from graftlab.errors import Argument, DataError, ModelError, Place
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.study import Comparison, Plan
@@ -38,6 +38,11 @@ def carry_out(
     again = f"graftlab demo --out {shlex.quote(str(out))}{given}"
     plans = {}
     if data_dir is not None:  # read first, so that a wrong folder is told before anything runs
+        if not data_dir.is_dir():
+            argument = Argument("data_dir", str(data_dir))
+            raise DataError(
+                f"there is no folder {data_dir.absolute()}.", place=Place(argument=argument)
+            )
         place = f"base.task.data_dir={json.dumps(str(data_dir.absolute()))}"
         plans["text"] = study.read(TEXT, [place])
     backbone = _backbone(out, quiet, again)

@@ -8,7 +8,7 @@ import pytest
 from graftlab import config, drafts, runfile
 from graftlab.config import foreign
 from graftlab.drafts.settled import settle
-from graftlab.errors import ConfigError, DataError
+from graftlab.errors import Argument, ConfigError, DataError
 from graftlab.runs import material
 
 QLORA = """
@@ -428,7 +428,7 @@ def test_a_whole_foreign_file_is_recognised_where_a_run_file_is_wanted(tmp_path,
         config.read(tmp_path / name)
     [problem] = error.value.problems
     assert (problem.kind, problem.place.file) == ("foreign", str(tmp_path / name))
-    assert "--from" in str(problem.remedies)
+    assert Argument("origins", str(tmp_path / name)) in problem.remedies[0]
 
 
 def test_every_key_that_stands_for_a_foreign_one_is_in_the_schema():

@@ -225,7 +225,7 @@ def test_programs_that_a_file_wants_run_need_the_flag_and_the_sandbox(empty, mon
     monkeypatch.setattr(sandbox, "check", lambda: None)
     result = invoke("run", empty.file, "--out", "new", "--json")
     assert result.exit_code == Refused.exit_code, result.output
-    assert json.loads(result.stdout)["error"]["problems"][0]["key"] == "execute_code"
+    assert json.loads(result.stdout)["error"]["problems"][0]["key"] == "task.execute_code"
     assert not Path("new").exists()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from graftlab.contracts import Backbone
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, Place
 from graftlab.seeds import mix
 from graftlab.weights import surgery
 
@@ -54,6 +54,7 @@ def resolve(
             f"{section}.rank is {rank}, but {smallest} has rank {limit} at most. "
             f"Set {section}.rank to 1..{limit}, or leave that layer out of {section}.targets.",
             kind="not_allowed",
+            place=Place(key=(*section.split("."), "rank")),
             given=rank,
             allowed=f"1 to {limit}",
         )

@@ -66,11 +66,11 @@ class PeftFields(Section):
         known = config_fields(cls.tuner)
         for name in given:
             if key := {**OWN_FIELDS, **cls.own_fields}.get(name):
-                raise ValueError(f"peft.{name} is set from {key}; change that instead")
+                raise Conflict(name, f"peft.{name} is set from {key}; change that instead")
             if name not in known:
-                raise ValueError(unknown("field of peft's config", name, known))
+                raise Conflict(name, unknown("field of peft's config", name, known), "unknown")
             if why := UNFIT.get(name):
-                raise ValueError(f"peft.{name} is refused: {why}")
+                raise Conflict(name, f"peft.{name} is refused: {why}", "refused")
         return given
 
 

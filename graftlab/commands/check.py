@@ -31,20 +31,23 @@ def command(
     from graftlab.runs import material
 
     run = runfile.resolve(config.read(file, overrides or ()))
-    notes = [*run.notes, *checks.unusual_rate(run), *material.examine(run)]
-    if getattr(run.method.config, "peft", None):
-        from graftlab.runs import trials
+    with config.placed(run.document):
+        notes = [*run.notes, *checks.unusual_rate(run), *material.examine(run)]
+        if getattr(run.method.config, "peft", None):
+            from graftlab.runs import trials
 
-        notes += trials.of_fields(run)
+            notes += trials.of_fields(run)
     parts = (run.task, *run.task.parts.values())
-    calls = [call for part in parts if (call := foreign_code.called(part.config))]
+    with config.placed(run.document):
+        calls = [call for part in parts if (call := foreign_code.called(part.config))]
     found: dict[str, Any] = {"ok": True, "config": run.resolved}
     found["code"] = [call.as_json() for call in calls]
     rows = _summary(run) + [("code", f"{call}, called only with --allow-code") for call in calls]
     if model:
         from graftlab.planning.outline import outline
 
-        built = outline(run)
+        with config.placed(run.document):
+            built = outline(run)
         notes += [built.note] if built.note else []
         found["model"] = built.as_json()
         rows += [(key, str(value)) for key, value in found["model"].items()]

@@ -85,6 +85,8 @@ def command(
         sandbox.check()
     _check_options(harness, (split, task), overrides, execute_code, (fewshot, limit, harness_tasks))
     other = runfile.resolve_task(task, overrides or ()) if task else None
+    if not harness and other is None:
+        inference.check_split(run, split or "test", step)
     adapted = inference.load(run, step=step)
     if harness:
         names = tuple(name.strip() for name in harness.split(",") if name.strip())

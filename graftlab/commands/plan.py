@@ -63,7 +63,8 @@ def command(
     shared = shards.Sharing(processes or 1)
     if accelerate is not None:
         shared = shards.read(accelerate, processes)
-    made = forecast.plan(run, shared, longest, probe, out)
+    with config.placed(run.document):
+        made = forecast.plan(run, shared, longest, probe, out)
     refused = made["disk"]["refused"]
     if as_json:
         say_json(made)

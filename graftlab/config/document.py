@@ -1,7 +1,8 @@
 """A run file with its bases and overrides, and the place that each key came from."""
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,15 @@ from typing import Any
 from graftlab.config import foreign
 from graftlab.config.parser import Location, Parsed, parse_file, parse_value
 from graftlab.config.section import expand
-from graftlab.errors import NOWHERE, Argument, ConfigError, Place, nearest, overriding
+from graftlab.errors import (
+    NOWHERE,
+    Argument,
+    ConfigError,
+    GraftlabError,
+    Place,
+    nearest,
+    overriding,
+)
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 IDENTITY = ("name", "kind")  # what says which part a section belongs to
@@ -46,6 +55,22 @@ class Document:
         if self.from_shell or not file or Path(file).is_relative_to(RECIPES):
             return Path.cwd()
         return Path(file).absolute().parent
+
+
+@contextlib.contextmanager
+def placed(document: Document | None) -> Iterator[None]:
+    """Give errors that are about a key of a run file its place there, where they have none."""
+    try:
+        yield
+    except GraftlabError as error:
+        if document is None:
+            raise
+        found = [p.at(document.place(*p.place.key)) if p.place.key else p for p in error.problems]
+        if found == list(error.problems):
+            raise
+        placed = type(error)(found).with_traceback(error.__traceback__)
+        placed.__notes__ = getattr(error, "__notes__", [])
+        raise placed from error.__cause__
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:

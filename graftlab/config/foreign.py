@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graftlab.config import readings
-from graftlab.errors import ConfigError, Place
+from graftlab.errors import Argument, ConfigError, Place, Words
 
 
 class Ours(NamedTuple):
@@ -40,6 +40,7 @@ TABLE: tuple[tuple[str, Ours], ...] = (  # all their names for it, and ours
     ("load_in_8bit", Ours("backbone.quantization", "{bits: 8}", readings.if_true({"bits": 8}))),
     ("quantization_bit", Ours("backbone.quantization", "{bits: 4}", lambda bits: {"bits": bits})),
     ("quantization_config", Ours("backbone.quantization", "{bits: 4}", None)),
+    ("momentum", Ours("training.optimizer.arguments.momentum")),
     ("bnb_4bit_quant_type", Ours("backbone.quantization.type")),
     ("bnb_4bit_compute_dtype", Ours("backbone.quantization.compute_dtype")),
     ("bnb_4bit_use_double_quant double_quantization", Ours("backbone.quantization.double")),
@@ -60,6 +61,7 @@ TABLE: tuple[tuple[str, Ours], ...] = (  # all their names for it, and ours
      Ours("method.init", "default, gaussian, pissa, ...", readings.named(readings.INITS))),
     ("lora_model_dir adapter_name_or_path lora_weights", Ours("method.start_from")),
     ("num_virtual_tokens", Ours("method.num_tokens")),
+    ("bias", Ours("method.peft.bias")),
     ("alpha_pattern", Ours("method.peft.alpha_pattern")),
     ("rank_pattern", Ours("method.peft.rank_pattern")),
     ("layers_to_transform peft_layers_to_transform", Ours("method.peft.layers_to_transform")),
@@ -141,7 +143,7 @@ TABLE: tuple[tuple[str, Ours], ...] = (  # all their names for it, and ours
     ("repetition_penalty", Ours("task.generation.repetition_penalty")),
     # where things go
     ("output_dir out_dir save_dir",
-     Ours("paths.runs", "the folder of all runs; --out names that of one", None)),
+     Ours("paths.runs", "the folder of all runs (`--out` names that of one)", None)),
     ("run_name", Ours("name")),
     ("report_to", Ours("tracking.to", "[tensorboard, wandb, trackio]", readings.trackers)),
     ("wandb_project", Ours("tracking.project")),
@@ -168,30 +170,21 @@ FOREIGN = {
     **{name: ours for names, ours in TABLE for name in names.split()},
 }
 
-WORDS = {  # what others call names and values of ours
-    "acc": "accuracy",
-    "adamw_bnb_8bit": "adamw_8bit",
-    "adamw_torch": "adamw",
-    "alpha_pattern": "peft",
-    "bfloat16": "bf16",
-    "constant_with_warmup": "constant",
-    "dev": "validation",
-    "em": "exact_match",
-    "eval": "validation",
-    "f1": "macro_f1",
-    "float16": "fp16",
-    "float32": "fp32",
-    "full_finetuning": "full",
-    "half": "fp16",
-    "mcc": "matthews_correlation",
-    "prefix_tuning": "prefix",
-    "prompt_tuning": "prompt",
-    "qlora": "lora",
-    "reduce_lr_on_plateau": "plateau",
-    "rouge": "rougeL",
-    "val": "validation",
-    "valid": "validation",
-}
+HEAD = "nothing to write: the task's new head trains and is saved with every adapter, and nothing else does"
+ABSENT = {  # keys of theirs that there is nothing for, and why
+    "modules_to_save": HEAD, "lora_modules_to_save": HEAD, "additional_target": HEAD,
+    "trust_remote_code": "code that comes with a model is never run",
+    "rl": "preferences are out of scope: examples alone are learned",
+    "device": "the freest GPU is taken, else the CPU; CUDA_VISIBLE_DEVICES says which there are",
+    "deepspeed": "several GPUs: docs/several-processes.md",
+    "fsdp": "several GPUs: docs/several-processes.md",
+    "neftune_noise_alpha": "no noise is added to embeddings here",
+    "special_tokens": "the tokenizer's own are taken",
+    "evals_per_epoch": "training.evaluate_every: a number of steps, or epoch",
+    "saves_per_epoch": "training.save_every: a number of steps, or epoch",
+    "per_device_eval_batch_size": "evaluation takes the micro-batch",
+    "push_to_hub": "graftlab push RUN uploads a run",
+}  # fmt: skip
 
 PROGRAMS: dict[str, tuple[frozenset[str], int]] = {
     # keys that tell a file, and how many of them it takes
@@ -238,43 +231,49 @@ def refuse(path: Path, values: Mapping[str, object] | None = None) -> None:
     Raises:
         ConfigError: it is a folder, data, a file of another program, ...
     """
-    draft = f"graftlab init --from {shlex.quote(str(path))} writes a run file from it."
+    draft: Words = (
+        "Make a run file of it: `graftlab init` with ",
+        Argument("origins", str(path)),
+        ".",
+    )
     if values is not None:
         if (program := program_of(values)) is not None:
             raise _no_run_file(path, f"this is a file of {program}", draft)
     elif path.is_dir():
         if (path / "config.yaml").is_file() and (path / "environment.json").is_file():
             named, its = shlex.quote(str(path)), path / "config.yaml"
-            remedy = f"graftlab show {named} shows it, graftlab resume {named} goes on. Its file is {its}."
-            raise _no_run_file(path, "this is the folder of a run", remedy)
+            shown = f"`graftlab show {named}` shows it, `graftlab resume {named}` goes on. Its file is {its}."
+            raise _no_run_file(path, "this is the folder of a run", (shown,))
         kind = "an adapter of PEFT" if (path / "adapter_config.json").is_file() else "a folder"
-        raise _no_run_file(path, f"this is {kind}; a YAML file is wanted", draft)
+        raise _no_run_file(path, f"this is {kind}", draft)
     elif (suffix := path.name.lower().removesuffix(".gz").rpartition(".")[2]) in DATA:
         raise _no_run_file(path, "this is data", draft)
     elif suffix in OTHERS:
-        raise _no_run_file(
-            path, f"this is {OTHERS[suffix]}", "graftlab init template writes a run file."
-        )
+        template = "`graftlab init template` writes a run file."
+        raise _no_run_file(path, f"this is {OTHERS[suffix]}", (template,))
 
 
-def _no_run_file(path: Path, said: str, remedy: str) -> ConfigError:
-    return ConfigError(
-        f"{said}, not a run file.", (remedy,), place=Place(str(path)), kind="foreign"
-    )
+def _no_run_file(path: Path, said: str, remedy: Words) -> ConfigError:
+    return ConfigError(f"{said}, not a run file.", remedy, place=Place(str(path)), kind="foreign")
 
 
 def word(name: str, known: Iterable[str]) -> str | None:
-    """Return the one of `known` that another program calls `name`."""
-    known = set(known)
-    names = (
-        WORDS.get(name.lower()),
-        ours.key.rpartition(".")[2] if (ours := FOREIGN.get(name)) else None,
-    )
-    return next((found for found in names if found in known), None)
+    """Return the one of `known` that another program's key `name` stands for."""
+    ours = FOREIGN.get(name)
+    last = ours.key.rpartition(".")[2] if ours else None
+    return last if last in set(known) else None
 
 
-def answer(key: str) -> str | None:
-    """Return in words which key of ours stands for one of another program."""
-    if (ours := FOREIGN.get(key)) is None or (ours.key == key and not ours.write):
+def answer(key: str, section: str, known: Iterable[str]) -> str | None:
+    """Return in words which key of ours stands for one of another program, or one of ours elsewhere, that a
+    section does not know; None where there is none to tell."""
+    if (why := ABSENT.get(key)) is not None:
+        return f"Here: {why}."
+    if (ours := FOREIGN.get(key)) is None:
         return None
+    parent, _, last = ours.key.rpartition(".")
+    if parent == section and last not in known:
+        return None  # this part has none
+    if ours.key == key:
+        return f"It stands at the top of a run file, not in {section}."
     return f"Here it is {ours.key}" + (f": {ours.write}." if ours.write else ".")

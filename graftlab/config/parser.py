@@ -144,6 +144,12 @@ def _compose(text: str, source: Place) -> Node | None:
             hint = " YAML is indented with spaces, not with tabs."
         elif problem and "mapping values" in problem:
             hint = " Is the indentation right, or does a text with ': ' lack quotes?"
+        elif problem and ("end of stream" in problem or "stream end" in problem):
+            hint = " Is a quote or a bracket opened and not closed?"
+        elif problem and "expected ',' or" in problem:
+            hint = " Is a bracket opened and not closed, or is a comma missing?"
+        elif problem and "cannot start any token" in problem:
+            hint = " Put a text that begins so in quotes."
         elif problem and "another document" in problem:
             hint = " Only one document a file: remove the second '---'."
         raise ConfigError(f"{problem}.{hint}", place=where, kind="syntax") from None

@@ -1,6 +1,6 @@
 """All that is wrong with a run file, said at once, each with its place and what is allowed."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Unpack
 
 from graftlab.config import foreign
@@ -38,6 +38,10 @@ class Problems:
         for problem in error.problems:
             self.add(problem.at(place), type(error))
 
+    def amend(self, start: int, change: Callable[[Fault], Fault]) -> None:
+        """Change the problems that were noted from `start` on."""
+        self._problems[start:] = [change(problem) for problem in self._problems[start:]]
+
     def __len__(self) -> int:
         return len(self._problems)
 
@@ -62,19 +66,33 @@ def _order(problem: Fault) -> tuple[str, int, int]:
 def unknown_key(section: str, key: str, known: Iterable[str]) -> str:
     """Return a message with the known key that was probably meant, and all the others."""
     known = sorted(known)
-    close = closest(key, known)
+    close = _meant(key, section, known)
     hint = f" Did you mean {close!r}?" if close else ""
+    first = key.split(" ")[0].rstrip("{")
+    if " " in key and first in known:
+        hint = f" Is a colon missing after {first!r}?"
     where = f" in {section}" if section else ""
     return f"unknown key{where}: {key!r}.{hint} Known: {', '.join(known) or 'none'}."
 
 
+def _meant(key: str, section: str, known: list[str]) -> str | None:
+    """Return the known key that was meant: a slip away, another program's, or alike."""
+    ours = foreign.FOREIGN.get(key)
+    if ours is None or _slip(key, known):
+        return closest(key, known)
+    parent, _, last = ours.key.rpartition(".")
+    return last if parent == section and last in known else None
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was meant: a slip away, another library's word, or alike."""
+    """Return the known name that was meant: a slip away, another program's word, or alike."""
     known = list(known)
-    near = [candidate for candidate in known if slips(name.lower(), candidate, limit=1) <= 1]
-    if near:
-        return near[0]
-    return foreign.word(name, known) or nearest(name, known)
+    return _slip(name, known) or foreign.word(name, known) or nearest(name, known)
+
+
+def _slip(name: str, known: Iterable[str]) -> str | None:
+    near = (candidate for candidate in known if slips(name.lower(), candidate, limit=1) <= 1)
+    return next(near, None)
 
 
 def slips(given: str, meant: str, limit: int) -> int:

@@ -37,9 +37,10 @@ ModelName = Annotated[str, NamesModel()]
 class Conflict(ValueError):
     """What a validator of several keys raises: `key`, one of them, is where the problem is shown."""
 
-    def __init__(self, key: str, said: str) -> None:
+    def __init__(self, key: str, said: str, kind: str = "conflict") -> None:
         super().__init__(said)
         self.key = key
+        self.kind = kind
 
 
 class Section(BaseModel):

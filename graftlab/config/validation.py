@@ -3,7 +3,7 @@
 import json
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, Unpack
 
@@ -16,7 +16,7 @@ from graftlab.config import foreign
 from graftlab.config.document import Document
 from graftlab.config.parser import Location
 from graftlab.config.paths import absolute, elsewhere, is_model, names_model, sections
-from graftlab.config.problems import Problems, unknown_key
+from graftlab.config.problems import Problems, closest, unknown_key
 from graftlab.config.section import Conflict, Section
 from graftlab.errors import Mended
 
@@ -36,6 +36,8 @@ WANTED = {  # pydantic's error types, in words
     "string": "text",
     "tuple": "a list",
 }
+ONE_WORD = {"backbone": "model", "task": "name", "method": "name"}
+"""What a section that is one word stands for."""
 BOUNDS = (
     (annotated_types.Gt, "gt", "above"),
     (annotated_types.Ge, "ge", "at least"),
@@ -115,7 +117,7 @@ def _explain(section: type[Section], error: ValidationError, values: Any, sayer:
                 known = [name for model in _models(section, location[:-1]) for name in model]
                 *inside, key = location
                 said = unknown_key(sayer.dotted(tuple(inside)), str(key), known)
-                theirs = foreign.answer(str(key))
+                theirs = foreign.answer(str(key), sayer.dotted(tuple(inside)), known)
                 sayer.say(
                     location, said, kind="unknown", given=str(key), allowed=sorted(known),
                     remedies=((theirs,),) if theirs else (),
@@ -127,7 +129,7 @@ def _explain(section: type[Section], error: ValidationError, values: Any, sayer:
                 raised = detail["ctx"]["error"]
                 at = (*location, raised.key) if isinstance(raised, Conflict) else location
                 said = f"{sayer.dotted(location) or 'the file'}: {str(raised).rstrip('.')}."
-                sayer.say(at, said, kind="conflict" if at != location else "refused")
+                sayer.say(at, said, kind=getattr(raised, "kind", "refused"))
             case _:  # a type or a range; a union gives one detail for each of its members
                 wrong.setdefault(location, []).append(detail)
     for location, details in wrong.items():
@@ -136,7 +138,7 @@ def _explain(section: type[Section], error: ValidationError, values: Any, sayer:
         field = _field(section, location)
         wanted = " or ".join(dict.fromkeys(_wanted(detail, field) for detail in details))
         given = details[0]["input"]
-        hint = _hint(given, wanted)
+        hint = _hint(given, wanted) or _meant(given, details, field, location)
         name = sayer.dotted(location) or "the file"
         said = f"{name} is {_shown(given)}; allowed: {wanted}.{hint}"
         sayer.say(location, said, kind="not_allowed", given=given, allowed=wanted)
@@ -177,6 +179,17 @@ def _wanted(detail: ErrorDetails, field: FieldInfo | None) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind in ("literal_error", "enum"):
         return str(context["expected"])
+    if kind in ("string_too_short", "string_too_long"):
+        return " and ".join(
+            f"{word} {context[key]} characters" if context[key] != 1 else f"{word} 1 character"
+            for key, word in (("min_length", "at least"), ("max_length", "at most"))
+            if key in context
+        )
+    if kind in ("too_short", "too_long"):
+        bound = context.get("min_length", context.get("max_length"))
+        return f"a list of at {'least' if kind == 'too_short' else 'most'} {bound}"
+    if kind == "string_pattern_mismatch" and field is not None and field.examples:
+        return f"text such as {', '.join(map(str, field.examples))}"
     name = re.sub(r"_(type|parsing|from_float|required|parsing_size)$", "", kind)
     bounded = any(key in context for _, key, _ in BOUNDS)
     if bounded or name in ("int", "float", "finite_number"):
@@ -184,6 +197,33 @@ def _wanted(detail: ErrorDetails, field: FieldInfo | None) -> str:
         noun = "a whole number" if whole else "a number"
         return " ".join(filter(None, (noun, _range(context, field))))
     return WANTED.get(name, detail["msg"][:1].lower() + detail["msg"][1:])
+
+
+def _meant(
+    given: object, details: Sequence[ErrorDetails], field: FieldInfo | None, location: Location
+) -> str:
+    """Return what was probably meant by one word: a choice, or a list or a section of it."""
+    if not isinstance(given, str | int | float) or isinstance(given, bool):
+        return ""
+    kinds = [detail["type"] for detail in details]
+    choices = [
+        re.findall(r"'([^']*)'", str(d["ctx"]["expected"]))
+        for d in details
+        if d["type"] == "literal_error"
+    ]
+    if choices and isinstance(given, str) and (close := closest(given, choices[0])):
+        return f" Did you mean {close!r}?"
+    if "model_type" in kinds and field is not None:
+        for section in sections(field.annotation):
+            name, first = next(iter(section.model_fields.items()))
+            if name == "name" or first.is_required() or isinstance(given, int | float):
+                return f" Write {{{name}: {given}}}."
+    one = ONE_WORD.get(str(location[0])) if len(location) == 1 else None
+    if "dict_type" in kinds and one is not None:
+        return f" Write {{{one}: {given}}}."
+    if not isinstance(given, str):
+        return ""
+    return f" Write [{given}]." if "tuple_type" in kinds or "list_type" in kinds else ""
 
 
 def _range(context: Mapping[str, object], field: FieldInfo | None) -> str:

@@ -17,6 +17,7 @@ from graftlab.contracts.plot import Compared, Plot, Searched, Selected
 from graftlab.contracts.promises import Excused, Promises
 from graftlab.contracts.records import (
     OF_TASK,
+    USUAL_METRICS,
     Attached,
     Backbone,
     Batch,
@@ -36,7 +37,8 @@ from graftlab.contracts.records import (
 )
 
 __all__ = [
-    "OF_TASK", "About", "AddsLosses", "Analysis", "Asked", "Attached", "Backbone", "BackboneKind", "Batch",
+    "OF_TASK", "USUAL_METRICS",
+    "About", "AddsLosses", "Analysis", "Asked", "Attached", "Backbone", "BackboneKind", "Batch",
     "Change", "Compared", "Data", "Excused", "Hook", "HookKind", "LayerChoice", "LayerScore", "Method",
     "Metric", "MicroBatch", "Mixture", "Note", "Plot", "Prediction", "Problem", "Promises", "Quantity", "Row",
     "Score", "Searched",

@@ -252,6 +252,8 @@ class Metric(Protocol):
     """What of a prediction it needs: `classes` (labels and predictions that are equal or not, or numbers),
     `tokens` (`loss`, `count` and `correct` of the trained ones), `texts` (what the model wrote, and a
     reference) or `programs` (whether what it wrote `passed` its tests)."""
+    PROBLEMS: tuple[str, ...] = ("classes", "regression")
+    """Whose labels it is for, where it reads classes: `classes`, or `regression` for scores."""
     RANGE: tuple[float, float] = (-1.0, 1.0)
     """Between what its values lie."""
     PACKAGE: str | None = None

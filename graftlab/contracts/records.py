@@ -26,6 +26,13 @@ def inputs_of(row: Row) -> dict[str, object]:
     return {name: value for name, value in row.items() if name not in ("index", "label", "task")}
 
 
+USUAL_METRICS: Mapping[str, tuple[str, ...]] = {
+    "classes": ("accuracy", "macro_f1"),
+    "regression": ("pearson", "spearman"),
+}
+"""The metrics of a task whose section names none, by what its model puts out."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """What a model has to put out."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from graftlab.contracts import Note
 from graftlab.data.labels import spell
 from graftlab.data.rows import Rows
-from graftlab.errors import DataError
+from graftlab.errors import DataError, Place
 
 SHOWN = 3  # rows and labels named in a note
 LEAST = 20  # rows from which shares say something
@@ -123,9 +123,11 @@ def of_labels(
     if inferred and total >= LEAST and len(places) > MANY * total:
         shown = ", ".join(repr(name) for name in list(places)[:SHOWN])
         raise DataError(
-            f"{where}: {total} rows have {len(places)} different labels ({shown}, ...), a class for nearly "
+            f"{total} rows have {len(places)} different labels ({shown}, ...), a class for nearly "
             f"every row. Name the column of the labels in task.columns.label, say task.regression: true "
-            f"for scores, or give the classes as task.labels."
+            f"for scores, or give the classes as task.labels.",
+            place=Place(where, key=("task", "columns", "label")),
+            kind="labels_differ",
         )
     yield from _variants(places)
     once = [name for name, rows in places.items() if len(rows) == 1]

@@ -40,6 +40,9 @@ def is_allowed() -> bool:
     return _ALLOWED.get()
 
 
+SOURCE = Place(key=("task", "source"))
+
+
 class Call(NamedTuple):
     """A function that a file wants called."""
 
@@ -94,7 +97,7 @@ def _refuse(key: str, what: str) -> None:
             f"task.{key} {what}.",
             ("If you trust it, allow that by ", Argument("allow_code", True), "; no file can."),
             kind="foreign_code",
-            place=Place(key=(key,)),
+            place=Place(key=("task", key)),
         )
 
 
@@ -113,14 +116,19 @@ def function(source: str, options: Mapping[str, object]) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"task.source {source!r}: {error}. Is the package installed?") from error
+        raise ConfigError(
+            f"task.source {source!r}: {error}. Is the package installed?", place=SOURCE
+        ) from error
     except AttributeError:
-        raise ConfigError(f"task.source: the module {module} has no function {name!r}.") from None
+        raise ConfigError(
+            f"task.source: the module {module} has no function {name!r}.", place=SOURCE
+        ) from None
     home = getattr(found, "__module__", None) or ""
     if home.partition(".")[0] != module.partition(".")[0]:
         raise Refused(
             f"task.source {source!r}: {name} is no function of {module} but of {home or 'no module'}; "
-            f"only a package's own functions are called."
+            f"only a package's own functions are called.",
+            place=SOURCE,
         )
     return found
 
@@ -137,7 +145,8 @@ def find(source: str, options: Mapping[str, object]) -> Call:
     if top in sys.stdlib_module_names or top in sys.builtin_module_names:
         raise Refused(
             f"task.source {source!r} names Python's own library; only functions of packages that were "
-            f"installed to make rows are called."
+            f"installed to make rows are called.",
+            place=SOURCE,
         )
     origins = _origins(module, source)
     owners = [_owner(origin) for origin in origins]
@@ -146,7 +155,8 @@ def find(source: str, options: Mapping[str, object]) -> Call:
             raise Refused(
                 f"task.source {source!r}: {origin} belongs to no installed distribution. Make it a package "
                 f"with a pyproject.toml and install it with pip; code that merely lies in a folder is "
-                f"not run."
+                f"not run.",
+                place=SOURCE,
             )
     owner = owners[-1]
     assert owner is not None

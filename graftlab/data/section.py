@@ -10,6 +10,8 @@ from graftlab.config import Conflict, Section
 from graftlab.data.expressions import PATTERN
 from graftlab.data.textfile import Given
 
+SPLITS = ["train", "train[:80%]", "train[5000:]", "train+extra"]
+
 
 class Hub(Section):
     """A data set of the Hugging Face hub, stored there as data files (no loading script)."""
@@ -20,12 +22,12 @@ class Hub(Section):
     """The configuration, such as `sst2`, where the data set has several."""
     revision: str | None = None
     """Branch, tag or commit; pin a commit to be sure of the same rows."""
-    train: str | None = Field("train", pattern=PATTERN)
+    train: str | None = Field("train", pattern=PATTERN, examples=SPLITS)
     """The split to train on, or parts of splits: `train[5000:]`, `train[:80%]`, `train+extra`; null where
     the data set is for evaluation alone."""
-    validation: str | None = Field("validation", pattern=PATTERN)
+    validation: str | None = Field("validation", pattern=PATTERN, examples=SPLITS)
     """The split to choose by, if the data set has it, or parts; null for none."""
-    test: str | None = Field("test", pattern=PATTERN)
+    test: str | None = Field("test", pattern=PATTERN, examples=SPLITS)
     """The split to report on, if the data set has it, or parts; null for none."""
 
 
@@ -66,7 +68,9 @@ class DataSection(Section):
     table parted by tabs whose lines all have as many fields as the header in spite of open quotes."""
     hub: Hub | None = None
     """A data set of the hub."""
-    source: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    source: str | None = Field(
+        None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", examples=["my_package.rows:read"]
+    )
     """`module:function` of an installed package; the function returns a dict: split -> rows (dicts)."""
     options: dict[str, object] = Field(default_factory=dict)
     """Arguments of the `source` function."""

@@ -257,9 +257,11 @@ def tolerate(bad: list[tuple[int, str]], skip_bad: int, where: str) -> list[dict
         more = f"\n  and {len(bad) - MAX_SHOWN} more" if len(bad) > MAX_SHOWN else ""
         rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
         raise DataError(
-            f"{where}: {rows} cannot be used:{shown}{more}\n"
-            f"Mend the data, or leave such rows out with task.skip_bad: {len(bad)}.",
+            f"{rows} cannot be used:{shown}{more}\n",
+            (f"Mend the data, or leave such rows out with task.skip_bad: {len(bad)}.",),
+            place=Place(where),
             kind="unusable",
+            given=[index + 1 for index, _ in bad[:MAX_SHOWN]],
         )
     return [{"row": index + 1, "reason": reason} for index, reason in bad]
 

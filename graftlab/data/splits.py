@@ -10,18 +10,29 @@ is counted in the record.
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftlab.contracts import Note, written
 from graftlab.data.rows import Rows
 from graftlab.data.section import DataSection
 from graftlab.data.sources import MAX_SHOWN, SPLITS
-from graftlab.errors import DataError
+from graftlab.errors import Argument, DataError, Place, unknown
 from graftlab.seeds import mix
 
 ALSO_IN = "also_in_"
 """Begins the keys of `overlap` in the record: the other split stands behind it."""
+
+
+def no_split(split: str, held: Sequence[str]) -> DataError:
+    """Return the error to raise for a split that a task does not have, or that has no examples."""
+    return DataError(
+        unknown("split of this task", split, held),
+        place=Place(argument=Argument("split", split)),
+        kind="no_split",
+        given=split,
+        allowed=list(held),
+    )
 
 
 def digest(*parts: str | bytes) -> bytes:

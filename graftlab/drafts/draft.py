@@ -61,7 +61,7 @@ def _filled(draft: Draft) -> Draft:
         name = "alpaca" if _kind(values.get("backbone", {})) == "decoder" else "sst2"
         values["task"] = {"name": name}
         remarks["task"] = (
-            "no file said it: put your data here, as graftlab init --from DATA writes them"
+            "no file said it: put your data here, as `graftlab init --from DATA` writes them"
         )
     kind = _task_kind(values["task"])
     backbone = dict(values.get("backbone") or {})

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from graftlab.config.foreign import FOREIGN
+from graftlab.config.foreign import ABSENT, FOREIGN
 from graftlab.config.readings import NOTHING
 from graftlab.drafts.draft import Left
 
@@ -25,19 +25,8 @@ tokenizer_use_fast trackio_space_id use_cache
 """
 IDLE = frozenset(NAMES.split())
 """Keys of theirs that change neither what is trained nor what is kept."""
-SAVED = "layers trained beside the adapter: a classifier's new head is, and no other"
 WHY = {
-    "trust_remote_code": "code that comes with a model is never run",
-    "rl": "preferences are out of scope: examples alone are learned",
-    "deepspeed": "several GPUs: docs/several-processes.md",
-    "fsdp": "several GPUs: docs/several-processes.md",
-    "neftune_noise_alpha": "no noise is added to embeddings here",
-    "lora_modules_to_save": SAVED,
-    "additional_target": SAVED,
-    "modules_to_save": SAVED,
-    "evals_per_epoch": "here evaluate_every: a number of steps, or epoch",
-    "saves_per_epoch": "here save_every: a number of steps, or epoch",
-    "special_tokens": "the tokenizer's own are taken",
+    **ABSENT,
     "chat_template": "the tokenizer's own is taken; another one: task.chat_template_file",
 }
 

@@ -1,6 +1,6 @@
 """An adapted model in use: predictions, a conversation, and lm-eval's questions."""
 
 from graftlab.inference.adapted import Adapted, load
-from graftlab.inference.settings import check
+from graftlab.inference.inputs import check, check_split
 
-__all__ = ["Adapted", "check", "load"]
+__all__ = ["Adapted", "check", "check_split", "load"]

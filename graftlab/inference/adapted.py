@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from graftlab import runfile
 from graftlab.contracts import Backbone, Data, Problem, Score, Task
 from graftlab.data import foreign_code
-from graftlab.errors import Argument, ConfigError, DataError, ModelError, Place, unknown
+from graftlab.data.splits import no_split
+from graftlab.errors import Argument, ConfigError, ModelError, Place
+from graftlab.inference.inputs import read as read_inputs
 from graftlab.inference.settings import settings
 from graftlab.rundir import run as rundir
 from graftlab.rundir.run import Run
@@ -79,19 +81,6 @@ def _problem(file: RunFile, data: Mapping[str, object]) -> Problem:
     return problem
 
 
-def _part_named(file: RunFile, name: str) -> str:
-    """Return the name of one of a mixture's tasks. `Raises:` ConfigError: there is none of that name."""
-    place = Place(argument=Argument("task", name))
-    if not file.task.parts:
-        said = f"this run's task is one, {file.task.name}. Leave it out."
-        raise ConfigError(said, place=place, kind="conflict", given=name)
-    if name not in file.task.parts:
-        known = list(file.task.parts)
-        said = unknown("task", name, known)
-        raise ConfigError(said, place=place, kind="unknown", given=name, allowed=known)
-    return name
-
-
 def _wanted(problem: Problem) -> str:
     labels = ", ".join(problem.labels)
     return {"classes": f"the classes {labels}", "regression": "scores"}.get(
@@ -146,8 +135,7 @@ class Adapted:
             ModelError: an output is not finite.
         """
         section = settings(self.file, raw, generation)
-        bound_for = {"task": _part_named(self.file, task)} if task else {}
-        rows = self.file.task.module.read_inputs(section, inputs, **bound_for)
+        rows = read_inputs(self.file, section, inputs, task)
         bound = self.bind(Data({"input": rows}, self.problem), section)
         record = bound.record
         lost = (record.get(key, {}).get("input", 0) for key in ("truncated", "too_long"))
@@ -204,8 +192,7 @@ class Adapted:
             material.check_code(replace(self.file, task=other) if other else self.file)
             task, data = self._other(other) if other else self._own()
         if split not in data.splits or not task.size(split):
-            known = ", ".join(name for name in data.splits if data.splits[name])
-            raise DataError(f"the task has no split {split!r}. It has: {known}.", kind="no_split")
+            raise no_split(split, [name for name in data.splits if data.splits[name]])
         return task, self._predict(task, split, batch_size)
 
     def _own(self) -> tuple[Task, Data]:

@@ -1,16 +1,12 @@
 """Other settings for writing than a run's own: fields of its section `task.generation`."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from graftlab import runfile
 from graftlab.errors import Argument, ConfigError, Fault, Place
-from graftlab.rundir import run as rundir
 from graftlab.runfile import RunFile
-from graftlab.runs import kept_step
 
 # The fields of a task that writes under which an input is the whole prompt.
 RAW: dict[str, object] = {
@@ -44,18 +40,6 @@ def settings(file: RunFile, raw: bool, changed: Mapping[str, object]) -> Any:
         raise ConfigError([_fault(detail) for detail in error.errors()]) from None
     plain = {**RAW, "columns": type(section.columns)()} if raw else {}
     return section.model_copy(update={"generation": written, **plain})
-
-
-def check(path: Path, raw: bool, changed: Mapping[str, object], step: int | None = None) -> None:
-    """Refuse settings that a run's model cannot write with, before anything is loaded.
-
-    Raises:
-        ConfigError: `path` is no run, or does not keep the step; its task writes no texts, or a value is not
-            allowed.
-    """
-    run = rundir.find(path) if step is None else kept_step.find(path, step)
-    if raw or changed:
-        settings(runfile.of_run(run), raw, changed)
 
 
 def _fault(detail: Mapping[str, Any]) -> Fault:

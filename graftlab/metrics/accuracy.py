@@ -9,6 +9,7 @@ import operator
 from graftlab.metrics import Predictions, Score, pairs
 
 HIGHER_IS_BETTER = True
+PROBLEMS = ("classes",)
 
 
 def score(predictions: Predictions) -> Score:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graftlab.contracts.arrays import Floats
 
 HIGHER_IS_BETTER = True
+PROBLEMS = ("regression",)
 ROUNDING = 1e-13
 """A spread that is smaller than this, relative to the mean, is that of rounding: scipy's bound."""
 

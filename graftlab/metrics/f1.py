@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Shapes: K confusion matrices (or none of that axis), C classes.
 
 HIGHER_IS_BETTER = True
+PROBLEMS = ("classes",)
 
 
 class Config(Section):

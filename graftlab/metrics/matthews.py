@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graftlab.contracts.arrays import Floats
 
 HIGHER_IS_BETTER = True
+PROBLEMS = ("classes",)
 
 
 def _closed_form(margins: Margins) -> "Floats":

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from graftlab.contracts import Batch
-from graftlab.errors import ConfigError, DataError
+from graftlab.data.splits import no_split
+from graftlab.errors import ConfigError
 from graftlab.runfile import RunFile
 from graftlab.runs import material
 
@@ -63,8 +64,7 @@ def preview(file: RunFile, split: str = "train", num_examples: int = 3) -> Previ
     if loaded.backbone.max_length is None:
         raise ConfigError("a batch is shown as tokens, but this task has images.")
     if not task.size(split):
-        known = ", ".join(name for name in data.splits if task.size(name))
-        raise DataError(f"the task has no examples in {split!r}. It has: {known}.", kind="no_split")
+        raise no_split(split, [name for name in data.splits if task.size(name)])
     tokenizer = loaded.backbone.processor
     examples = []
     for index in range(min(num_examples, task.size(split))):

@@ -2,16 +2,17 @@
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from graftlab import registry
-from graftlab.config import Document, Problems, build, closest, merge, read_yaml
+from graftlab.config import Document, Problems, Section, build, closest, merge, read_yaml
+from graftlab.config.foreign import word
 from graftlab.config.parser import Location
 from graftlab.config.paths import model as model_name
 from graftlab.contracts import BackboneKind, HookKind, Method, TaskKind
-from graftlab.errors import GraftlabError, unknown
+from graftlab.errors import Fault, GraftlabError, unknown
 from graftlab.runfile import measures
 from graftlab.runfile.records import Part
 from graftlab.weights import pretrained
@@ -58,8 +59,38 @@ def _part(
         problems.say(place, f"{said} {name!r} needs a package that is not there: {error}.")
         return None
     own = {k: v for k, v in values.items() if k != key or k in module.Config.model_fields}
+    before = len(problems)
     config = build(module.Config, own, document, where, problems)
+    problems.amend(before, functools.partial(_with_owners, kind=kind, name=name, where=where))
     return None if config is None else Part(name, module, config)
+
+
+def _with_owners(problem: Fault, kind: str, name: object, where: Location) -> Fault:
+    """Return a problem with the parts that know a key which this one does not."""
+    *inside, key = problem.place.key or (None,)
+    if problem.kind != "unknown" or tuple(inside) != where or problem.given != key:
+        return problem
+    meant = {other: _known(str(key), _fields(kind, other)) for other in registry.names(kind)}
+    knows = [other for other, word in meant.items() if word]
+    if not knows or meant.get(str(name)):
+        return problem
+    section = registry.singular(kind)
+    owners = f"{section}s of the kind " if kind in ("backbones", "tasks") else ""
+    said = f"{meant[knows[0]]!r} is a key of {owners}{', '.join(knows)}; {name} has none."
+    remedy = (said,)
+    return replace(problem, remedies=(*problem.remedies, remedy))
+
+
+def _known(key: str, fields: Collection[str]) -> str | None:
+    """Return the field that a key is, or stands for in another program."""
+    return key if key in fields else word(key, fields)
+
+
+def _fields(kind: str, name: str) -> Collection[str]:
+    try:
+        return (registry.find(kind, name).Config or Section).model_fields
+    except ImportError:  # a package outside, broken: said where it is asked for
+        return ()
 
 
 def _dotted(where: Location) -> str:
@@ -211,6 +242,15 @@ def backbone(document: Document, problems: Problems) -> Part[BackboneKind] | Non
         return None
     kind, model = values.get("kind"), values.get("model")
     kinds = ", ".join(registry.names("backbones"))
+    near = [key for key in values if closest(key, ["model"])]
+    if kind is None and model is None and near:
+        problems.say(
+            document.place("backbone", near[0]),
+            f"backbone.model is missing. Did you mean 'model' by {near[0]!r}?",
+            kind="missing",
+            given=near[0],
+        )
+        return None
     if kind is None and not isinstance(model, str):
         problems.say(
             document.place("backbone", "model"),
@@ -222,10 +262,15 @@ def backbone(document: Document, problems: Problems) -> Part[BackboneKind] | Non
         return None
     if kind is None:
         try:
-            kind = pretrained.kind_of(model_name(str(model), document, ("backbone", "model")))
+            whole = model_name(str(model), document, ("backbone", "model"))
+            kind = pretrained.kind_of(whole)
         except GraftlabError as error:
             problems.include(error, document.place("backbone", "model"))
             return None
+    if kind is None and whole != model:  # it is a path
+        said = f"backbone.model {model!r}: {pretrained.not_found(whole)}"
+        problems.say(document.place("backbone", "model"), said, kind="missing", given=model)
+        return None
     if kind is None:
         close = closest(str(model), pretrained.aliases())
         hint = f" Did you mean {close!r}?" if close else ""

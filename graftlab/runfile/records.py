@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import Field, field_validator
 
-from graftlab.config import Paths, Section
+from graftlab.config import Document, Paths, Section
 from graftlab.config.parser import Location
 from graftlab.config.section import MAX_NAME
 from graftlab.contracts import BackboneKind, HookKind, Method, Note, TaskKind
@@ -94,5 +94,7 @@ class RunFile:
     """What the run brings beside its method, in this order."""
     places: Mapping[Location, Place] = field(default_factory=dict)
     """Where each key that was given stands."""
+    document: Document | None = None
+    """The file, where it stands in one: where each key stands."""
     notes: tuple[Note, ...] = ()
     """What a reader of the file has to know: keys without effect, a folder where a model's name was meant."""

@@ -93,6 +93,7 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
         seed=root.seed,
         deterministic=root.deterministic,
         resolved={},
+        document=document,
         places=document.places,
         notes=(
             *checks.folder_for_a_name(document, found.backbone),

@@ -7,7 +7,7 @@ A method takes part by its `LAYER` (`graftlab.contracts.LayerChoice`), and by th
 import dataclasses
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,35 @@ def wanted(file: RunFile) -> bool:
     return layer is not None and layer.wanted(file.method.config)
 
 
-def choose(file: RunFile, out: Path, loaded: Material) -> int:
+def choose(
+    file: RunFile, out: Path, loaded: Material, notify: Callable[[str], None] = log.info
+) -> int:
     """Return the layer that was chosen: as `out` says where a run has chosen before, else by a selection,
-    whose results are written there.
+    whose results are written there. `notify` is told how far it is, each layer's scores, and what is chosen
+    and how sure that is.
 
     Raises:
         ConfigError, DataError, ModelError: there is nothing to choose by, or from.
     """
     if not (out / results.NAME).is_file():
-        select(file, loaded, out)
-    log.info("%s", _read(out)["statement"])
+        for line in said(select(file, loaded, out, notify=notify)):
+            notify(line)
+    notify(_read(out)["statement"])
     return chosen(out)
+
+
+def said(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each layer of a selection: its score with half its interval, and those it is of."""
+    for layer in found["layers"]:
+        ends = layer["interval"]
+        error = f" ± {(ends[1] - ends[0]) / 2:.3f}" if ends else ""
+        own = ", ".join(
+            f"{name} {score['value']:.3f}"
+            for name, score in layer["scores"].items()
+            if score["value"] is not None
+        )
+        score = "undefined" if layer["score"] is None else f"{layer['score']:.3f}"
+        yield f"layer {layer['layer']}: score {score}{error} ({own})"
 
 
 def chosen(out: Path) -> int:

@@ -1,5 +1,6 @@
 """One run carried out: data, backbone, method, training, scores. The only module that knows all the parts."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from graftlab.training import config as training
 from graftlab.training.loop import Loop
 from graftlab.training.parallel.processes import Processes
 from graftlab.training.parts import Parts
-from graftlab.training.progress import Progress
+from graftlab.training.progress import Progress, tell
 from graftlab.training.signals import Signals
 from graftlab.training.trackers import Trackers
 
@@ -178,7 +179,8 @@ class Execution:
 
         def choose() -> int:
             with self.signals.interruptible():  # but not what processes tell each other
-                return chosen_layer.choose(self.file, self.run.selection, loaded)
+                say = functools.partial(tell, quiet=self.options.quiet)
+                return chosen_layer.choose(self.file, self.run.selection, loaded, say)
 
         self.file = chosen_layer.with_layer(self.file, self.processes.on_main(choose))
 

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from graftlab.config import placed
 from graftlab.contracts import Backbone, Data, Note, Problem, Task, read_notes
 from graftlab.data import foreign_code, sources
 from graftlab.data.section import DataSection
 from graftlab.errors import DataError
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
+from graftlab.runs import fit
 from graftlab.seeds import mix
 from graftlab.training import allocation
 from graftlab.weights import packages
@@ -41,10 +43,12 @@ def load(file: RunFile, *, meta: bool = False, check: Callable[[], None] = _go_o
     Raises:
         ConfigError, DataError, ModelError, Refused
     """
-    data = read(file)
-    check()
-    model = backbone(file, data.problem, meta=meta)
-    return Material(data, model, bind(file, data, model))
+    with placed(file.document):
+        data = read(file)
+        fit.check(file, data)
+        check()
+        model = backbone(file, data.problem, meta=meta)
+        return Material(data, model, bind(file, data, model))
 
 
 def check_code(file: RunFile) -> None:
@@ -71,12 +75,15 @@ def examine(file: RunFile) -> list[Note]:
     """Return what is to be known of a run's rows where they are local files; nothing where they are not.
 
     Raises:
+        ConfigError: what the file asks for does not fit them.
         DataError: they cannot be used.
     """
     sections = [part.config for part in (file.task.parts or {"": file.task}).values()]
     if not all(isinstance(s, DataSection) and sources.local_files(s) for s in sections):
         return []
-    return read_notes(read(file).record.get("notes", ()))
+    data = read(file)
+    fit.check(file, data)
+    return read_notes(data.record.get("notes", ()))
 
 
 def read_again(file: RunFile, run: Run) -> Data:

@@ -5,7 +5,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from graftlab import runfile
+from graftlab import config, runfile
 from graftlab.errors import LOGGED, ConfigError, DiskError, GraftlabError
 from graftlab.rundir import files, limits
 from graftlab.rundir.run import Run
@@ -36,7 +36,7 @@ def run(
         GraftlabError: what the user can fix; the run directory then holds all that was done so far.
     """
     processes = launch.join()
-    with processes.together():
+    with processes.together(), config.placed(file.document):
         material.check_code(file)
         _check_sharding(file, processes)
         if options.override:

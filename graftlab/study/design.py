@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from pydantic import Field
 from graftlab import config, runfile
 from graftlab.config import Document, Parsed, Problems, Section, lay_over
 from graftlab.config.parser import Location
-from graftlab.errors import ConfigError, GraftlabError, Place, unknown
+from graftlab.errors import ConfigError, Fault, GraftlabError, Place, unknown
 from graftlab.runfile import Root, RunFile
 
 NAMED_BY = {"method": "name", "task": "name", "backbone": "model"}
@@ -106,7 +106,15 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
         DataError, ModelError: only a task's files, or only a model's, are wrong.
     """
     document, problems = _read(path, overrides), Problems()
+    if "base" not in document.values and {"backbone", "task", "method"} <= document.values.keys():
+        raise ConfigError(
+            "this is one run, not a study (base:, methods:, ...).",
+            (f"Use graftlab run {document.path}; or name it as the base of a study.",),
+            place=document.place("backbone"),
+            kind="run",
+        )
     study = config.build(Study, document.values, document, (), problems)
+    problems.amend(0, _of_runs)
     if study is None:
         problems.raise_if_any()
     assert study is not None
@@ -143,6 +151,14 @@ def _read(path: str | Path, overrides: Sequence[str]) -> Document:
         return config.read(path, overrides) if within else document
     named = f"base={json.dumps({'extends': base})}"
     return config.read(path, [*whole, named, *within])
+
+
+def _of_runs(problem: Fault) -> Fault:
+    """Return a problem with where a key of run files belongs in a study."""
+    if problem.kind != "unknown" or problem.place.key[1:] or problem.given not in Root.model_fields:
+        return problem
+    remedy = (f"For all runs: base.{problem.given}.",)
+    return replace(problem, remedies=(*problem.remedies, remedy))
 
 
 def _check(study: Study, document: Document, problems: Problems) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from graftlab.config import Conflict, Paths, Section
-from graftlab.contracts import Backbone, Batch, Data, Problem, Row, inputs_of
+from graftlab.contracts import USUAL_METRICS, Backbone, Batch, Data, Problem, Row, inputs_of
 from graftlab.data import readers, sources, splits
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
@@ -237,10 +237,7 @@ def longest_input(wanted: int | None, limit: int) -> int:
 
 
 def _metrics(config: Config, data: Data) -> tuple[str, ...]:
-    default = (
-        ("pearson", "spearman") if data.problem.kind == "regression" else ("accuracy", "macro_f1")
-    )
-    return config.metrics or default
+    return config.metrics or USUAL_METRICS[data.problem.kind]
 
 
 class TextTask:

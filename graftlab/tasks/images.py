@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from graftlab.config import Conflict, Paths, Section
-from graftlab.contracts import Backbone, Batch, Data, Problem, Row, inputs_of
+from graftlab.contracts import USUAL_METRICS, Backbone, Batch, Data, Problem, Row, inputs_of
 from graftlab.data import pictures, readers, sources
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
@@ -160,7 +160,7 @@ class ImageTask:
     def __init__(self, data: Data, processor: Any, config: Config, seed: int) -> None:
         self.problem = data.problem
         self.class_weights = weights(config.class_weights, data)
-        self.metrics = config.metrics or ("accuracy", "macro_f1")
+        self.metrics = config.metrics or USUAL_METRICS["classes"]
         self.record: Mapping[str, object] = {}
         self._rows = data.splits
         self._labels = {

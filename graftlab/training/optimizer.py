@@ -1,6 +1,10 @@
 """The optimizer: any of torch's by name, or bitsandbytes' 8-bit AdamW, over groups that weigh rightly."""
 
+import ast
+import functools
+import importlib.util
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from pydantic import Field, field_validator
@@ -54,12 +58,45 @@ class Config(Section):
 
 def check(config: Config) -> list[Fault]:
     """Return what is wrong, without importing torch."""
-    import importlib.util
-
     if config.name in EIGHT_BIT and importlib.util.find_spec("bitsandbytes") is None:
         said = missing_extra(f"training.optimizer.name: {config.name}", "bitsandbytes", "quantized")
         return [wrong(("optimizer", "name"), said, kind="not_installed", given=config.name)]
-    return []
+    known = arguments_of(config.name)
+    return [
+        wrong(
+            ("optimizer", "arguments", name),
+            f"training.optimizer.arguments: {unknown(f'argument of {config.name}', name, known)}",
+            kind="unknown",
+            given=name,
+            allowed=sorted(known),
+        )
+        for name in config.arguments
+        if known and name not in known
+    ]
+
+
+@functools.cache
+def arguments_of(name: str) -> frozenset[str]:
+    """Return the arguments of one of torch's optimizers beside those that are set here; none where the class
+    is not torch's. Its source is read, not imported: importing torch takes seconds."""
+    spec = importlib.util.find_spec("torch")
+    if name not in TORCH or spec is None or spec.origin is None:
+        return frozenset()
+    folder = Path(spec.origin).parent / "optim"
+    file = next((f for f in (folder / f"{name}.py", folder / f"_{name}.py") if f.is_file()), None)
+    if file is None:
+        return frozenset()
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    made = (
+        part.args
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == TORCH[name]
+        for part in node.body
+        if isinstance(part, ast.FunctionDef) and part.name == "__init__"
+    )
+    found = next(made, None)
+    own = [argument.arg for argument in (*found.args, *found.kwonlyargs)] if found else []
+    return frozenset(own) - {"self", "params", "lr", "weight_decay"}
 
 
 def groups(

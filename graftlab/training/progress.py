@@ -74,6 +74,15 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def tell(message: str, quiet: bool = False) -> None:
+    """Show a line on the standard error, before there is a bar, and keep it in the log."""
+    logging.getLogger("graftlab").info("%s", message)
+    if not quiet:
+        stream = Stream(sys.stderr)
+        stream.write(shown(message) + "\n")
+        stream.flush()
+
+
 class Progress:
     """Shows where a run is. Nothing that happens to the stream stops the run."""
 

@@ -168,7 +168,7 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
             kind="no_files",
         )
     if not _is_hub_id(hub_id):
-        raise ModelError(_not_found(model))
+        raise ModelError(f"backbone.model {model!r}: {not_found(model)}")
     try:
         fetched = fetch(hub_id, revision, weights)
     except ModelError as error:
@@ -201,7 +201,7 @@ def is_known(model: str) -> bool:
     return model in aliases(model) or (_is_hub_id(model) and "/" in model)
 
 
-def _not_found(model: str) -> str:
+def not_found(model: str) -> str:
     """Return why a path holds no model."""
     path = Path(os.path.expandvars(model)).expanduser()
     if (path / "adapter_config.json").is_file():
@@ -212,7 +212,7 @@ def _not_found(model: str) -> str:
         return f"{path} is a file. Give the folder that holds config.json and the weights."
     close = nearest(model, aliases())
     hint = f" Did you mean the alias {close!r}?" if close else ""
-    return f"backbone.model {model!r}: there is no such folder, and no hub id looks so.{hint}"
+    return f"there is no folder {path}, and no hub id looks so.{hint}"
 
 
 def package_of(hub_id: str) -> packages.Package | None:

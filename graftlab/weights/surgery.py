@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graftlab.contracts import Note
-from graftlab.errors import ConfigError, nearest
+from graftlab.errors import ConfigError, Place, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -67,6 +67,7 @@ def match_targets(
         ConfigError: nothing matches, one of the names matches nothing, or the regex is not one.
     """
     layers = list(linear_layers(model, output_layers(model, head)))
+    place = Place(key=(*section.split("."), "targets"))
     if targets == ALL_LINEAR:
         matched = layers
     elif isinstance(targets, str):
@@ -76,14 +77,17 @@ def match_targets(
             raise ConfigError(
                 f"{section}.targets {targets!r} is not a regular expression: {error}.",
                 kind="not_allowed",
+                place=place,
             ) from error
     else:
         lost = [target for target in targets if not any(_ends(name, target) for name in layers)]
         if lost:
-            raise ConfigError(f"{section}.targets {_no_match(model, lost, layers)}", kind="unknown")
+            said = f"{section}.targets {_no_match(model, lost, layers)}"
+            raise ConfigError(said, kind="unknown", place=place)
         matched = [name for name in layers if any(_ends(name, target) for target in targets)]
     if not matched:
-        raise ConfigError(f"{section}.targets {_no_match(model, targets, layers)}", kind="unknown")
+        said = f"{section}.targets {_no_match(model, targets, layers)}"
+        raise ConfigError(said, kind="unknown", place=place)
     return sorted(matched)
 
 

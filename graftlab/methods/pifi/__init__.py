@@ -43,6 +43,7 @@ PROMISES = Promises(
         "decoder": "its first token has seen no other",
         "vision": "images have no words",
     },
+    not_problems={"tokens": "behind its layer stands a head for classes, and no language head"},
     not_architectures={
         "funnel": "it shortens the sequence, and the mask no longer fits",
         "squeezebert": "it cannot do without its pooler",

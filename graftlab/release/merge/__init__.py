@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from graftlab import inference, runfile
 from graftlab.backbones import _pretrained
 from graftlab.contracts import Excused, Note, read_notes, written
-from graftlab.errors import ConfigError, ModelError, unknown
+from graftlab.errors import Argument, ConfigError, ModelError, Place, unknown
 from graftlab.inference import Adapted
 from graftlab.release.merge import card, outputs, weights
 from graftlab.release.merge.records import Certificate, Compared
@@ -47,10 +47,16 @@ def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> Cer
         DiskError: `out` cannot be written.
     """
     _refuse(run)
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError(
+            unknown("dtype", dtype, DTYPES),
+            place=Place(argument=Argument("dtype", dtype)),
+            kind="unknown",
+            given=dtype,
+            allowed=[*DTYPES],
+        )
     adapted = inference.load(run, device="cpu")
     dtype = dtype or own_dtype(adapted)
-    if dtype not in DTYPES:
-        raise ConfigError(unknown("dtype", dtype, DTYPES))
     with files.new_folder(out) as partial:
         sample = outputs.sample(adapted, rows)
         _write(adapted, partial, dtype)

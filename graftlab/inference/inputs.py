@@ -1,0 +1,75 @@
+"""What a run is asked: inputs read, and what it cannot answer refused before anything is loaded."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftlab import runfile
+from graftlab.data.sources import SPLITS
+from graftlab.data.splits import no_split
+from graftlab.errors import Argument, ConfigError, DataError, Place, unknown
+from graftlab.inference.settings import settings
+from graftlab.rundir import run as rundir
+from graftlab.runfile import RunFile
+from graftlab.runs import kept_step
+
+
+def check(
+    path: Path,
+    raw: bool,
+    changed: Mapping[str, object],
+    step: int | None = None,
+    inputs: str | Path | None = None,
+    task: str | None = None,
+) -> None:
+    """Refuse settings that a run's model cannot write with, and inputs that it cannot read, before anything
+    is loaded.
+
+    Raises:
+        ConfigError: `path` is no run, or does not keep the step; its task writes no texts, or a value is not
+            allowed.
+        DataError: an input cannot be read.
+    """
+    run = rundir.find(path) if step is None else kept_step.find(path, step)
+    file = runfile.of_run(run)
+    section = settings(file, raw, changed)
+    if inputs is not None:
+        read(file, section, inputs, task)
+
+
+def check_split(path: Path, split: str, step: int | None = None) -> None:
+    """Refuse a split that no task has, and files or columns of a run's task that are gone, before anything is
+    loaded.
+
+    Raises:
+        ConfigError: `path` is no run, or does not keep the step.
+        DataError: there is no such split, or the data cannot be read.
+    """
+    run = rundir.find(path) if step is None else kept_step.find(path, step)
+    if split not in SPLITS:
+        raise no_split(split, SPLITS)
+    file = runfile.of_run(run)
+    if wrong := file.task.module.check(file.task.config):
+        raise DataError(wrong)
+
+
+def read(
+    file: RunFile, section: Any, inputs: "str | Path | Sequence[object]", task: str | None
+) -> list[Any]:
+    """Return inputs as rows of a run's task, or of the one of its mixture that is named."""
+    bound_for = {"task": _part_named(file, task)} if task else {}
+    rows: list[Any] = file.task.module.read_inputs(section, inputs, **bound_for)
+    return rows
+
+
+def _part_named(file: RunFile, name: str) -> str:
+    """Return the name of one of a mixture's tasks. `Raises:` ConfigError: there is none of that name."""
+    place = Place(argument=Argument("task", name))
+    if not file.task.parts:
+        said = f"this run's task is one, {file.task.name}. Leave it out."
+        raise ConfigError(said, place=place, kind="conflict", given=name)
+    if name not in file.task.parts:
+        known = list(file.task.parts)
+        said = unknown("task", name, known)
+        raise ConfigError(said, place=place, kind="unknown", given=name, allowed=known)
+    return name
