@@ -8,7 +8,7 @@ from typing import Any
 
 from graftlab import config
 from graftlab.contracts import About, Subject
-from graftlab.errors import ConfigError
+from graftlab.errors import Argument, ConfigError
 from graftlab.explanation import finished_run
 from graftlab.explanation.adapter_folder import AdapterFolder
 from graftlab.explanation.finished_run import RunState
@@ -135,8 +135,9 @@ def _state(path: Path, options: Options, about: About) -> Subject:
         )
     if options.base is None:
         raise ConfigError(
-            f"{path} is a whole model: what training changed is known beside the one it began from. Give "
-            f"that with --base, or as BASE:{path}."
+            f"{path} is a whole model: what training changed is known beside the one it began from.",
+            ("Give that with ", Argument("base"), f", or as BASE:{path}."),
+            kind="missing",
         )
     return TunedModel(str(path), options.base, about._replace(method=about.method or "full"))
 

@@ -44,7 +44,9 @@ def write(output: Path, answers: Sequence[Answer], source: Path | str) -> None:
     try:
         FORMATS[output.suffix.lower()](output, answers, own)
     except OSError as error:
-        raise DiskError(f"--output {output} cannot be written: {error}.") from error
+        place = Place(argument=Argument("output", str(output)))
+        said = f"it cannot be written: {error}."
+        raise DiskError(said, place=place, kind="unwritable") from error
 
 
 def _own(source: Path | str) -> dict[int, dict[str, Any]]:
