@@ -20,7 +20,7 @@ WHOLE_RUNS = (
 )  # fmt: skip
 """Quick, but many times what small loops take: a mutant that nothing sees would cost a minute."""
 SHARDS = "test_shards_together.py"
-"""Small processes that share out their weights: for training/parallel, and DeepSpeed's there though slow."""
+"""Small processes that share out their weights; for training/parallel DeepSpeed's, too, though slow."""
 PART = "MUTANTS_PART"
 MODE = "MUTANT_UNDER_TEST"
 """Where mutmut says what goes on: `stats`, `list_all_tests`, nothing, or the name of a mutant."""
@@ -33,8 +33,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     part = os.environ[PART]
 
     def wanted(item: pytest.Item) -> bool:
-        if item.path.name == SHARDS:
-            return part.endswith("/parallel")
+        if item.path.name == SHARDS and part.endswith("/parallel"):
+            return True
         if item.path.name in WHOLE_RUNS or item.get_closest_marker("slow"):
             return False
         return item.nodeid.startswith(OF_TRAINING) == part.startswith("graftlab/training")

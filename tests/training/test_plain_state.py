@@ -182,6 +182,16 @@ def test_a_checkpoint_of_another_run_is_refused_by_what_does_not_fit(tmp_path, c
         resume.restore_model(attached(Counting()), found, tmp_path)
 
 
+def test_a_best_checkpoint_of_another_run_is_refused_by_its_step(tmp_path):
+    saved(
+        tmp_path, Attached(nn.Sequential(nn.Linear(2, 3), nn.Identity(), nn.Linear(3, 2))), step=3
+    )
+    one = state(attached())
+    one.position.best_step = 3
+    with pytest.raises(CheckpointError, match=r"step 3: 2\.bias"):
+        resume.restore_best(one, tmp_path)
+
+
 def test_a_hook_may_be_gone_and_buffers_and_the_optimizer_may_be_lost(tmp_path):
     found = saved(tmp_path, attached(Counting(), Counting()), step=3)
     del found.tensors["buffers"], found.tensors["optimizer"]

@@ -88,15 +88,23 @@ def test_steps_are_epochs_times_batches_or_as_many_as_are_asked_for(changes, exa
 
 
 @pytest.mark.parametrize(
-    ("changes", "parts"),
+    ("changes", "parts", "key", "allowed"),
     [
-        ({"batch_size": 11}, ("training.batch_size", "11", "10")),
-        ({"batch_size": 5, "epochs": 1, "schedule": {"warmup": 3}}, ("(3 steps)", "(2 steps)")),
+        ({"batch_size": 11}, ("training.batch_size", "11", "10"), ("batch_size",), 10),
+        (
+            {"batch_size": 5, "epochs": 1, "schedule": {"warmup": 3}},
+            ("(3 steps)", "(2 steps)"),
+            ("schedule", "warmup"),
+            2,
+        ),
     ],
 )
-def test_what_only_the_number_of_examples_shows_is_refused(changes, parts):
+def test_what_only_the_number_of_examples_shows_is_refused(changes, parts, key, allowed):
     with pytest.raises(ConfigError) as caught:
         num_steps(Config.model_validate(changes), 10)
+    (fault,) = caught.value.problems
+    found = (fault.place.key, fault.kind, fault.allowed)
+    assert found == (("training", *key), "conflict", allowed)
     assert all(part in str(caught.value) for part in parts)
 
 
@@ -107,6 +115,9 @@ def test_the_best_is_named_by_the_first_metric_another_or_the_loss():
         assert best_by(Config(best_by=name), metrics) == name
     with pytest.raises(ConfigError) as caught:
         best_by(Config(best_by="macro_f"), metrics)
+    (fault,) = caught.value.problems
+    assert (fault.place.key, fault.kind) == (("training", "best_by"), "unknown")
+    assert (fault.given, fault.allowed) == ("macro_f", ["accuracy", "macro_f1", "loss"])
     assert all(
         part in str(caught.value) for part in ("training.best_by", "macro_f1", "task.metrics")
     )

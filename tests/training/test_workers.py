@@ -67,6 +67,15 @@ def test_killed_workers_begin_again_at_the_same_step(made, caplog):
     assert "\n" not in why
 
 
+def test_a_tokenizers_threads_are_not_carried_into_a_fork(made, monkeypatch):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")  # somebody's own wish stays
+    made(Rows(), workers=1).get(1)
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM")
+    made(Rows(), workers=1).get(1)
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
+
+
 def test_signals_are_the_runs_and_a_second_sigterm_ends_a_worker(made, caplog):
     batches, alone = made(Rows(), workers=1), made(Rows(), workers=0)
     assert rows(batches, 1) == rows(alone, 1)
