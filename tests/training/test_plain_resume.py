@@ -15,11 +15,17 @@ from graftlab.training import checkpoint
 def test_a_checkpoint_says_what_a_resume_compares(tmp_path):
     given = {"name": "as the run file has it"}
     config = fields(max_steps=5, save_every=2, micro_batch_size=3)
-    _, run = train(tmp_path / "run", config, config=given)
+    _, run = train(tmp_path / "run", config, config=given, environment={"torch": "2"})
     text = run.metrics.read_bytes()
     for step in (0, 2, 4, 5):
         state = checkpoint.load(run.checkpoints / checkpoint.name(step)).state
-        facts = {"config": given, "num_steps": 5, "world": 1, "micro_batch_size": 3}
+        facts = {
+            "environment": {"torch": "2"},
+            "config": given,
+            "num_steps": 5,
+            "world": 1,
+            "micro_batch_size": 3,
+        }
         assert {name: state[name] for name in facts} == facts
         assert text[: state["metrics_bytes"]].count(b"\n") == step
         assert state["position"]["step"] == step
