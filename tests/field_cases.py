@@ -181,6 +181,7 @@ TASKS["generation"] = {key: case for key, case in DATA.items() if key != "column
     "generation.samples": Case(2, DRAWN),
     "generation.seed": Case(1, DRAWN),
     "generation.splits": Case(["validation"]),
+    "generation.at_evaluations": Case(2, {"task.metrics": ["rougeL"]}),
     "execute_code": Case(
         True, {"task.metrics": ["pass_at_1"]}, refused="no label holds tests"
     ),

@@ -30,6 +30,9 @@ def settings(file: RunFile, raw: bool, changed: Mapping[str, object]) -> Any:
             f"{given}: for runs of the kind generation, whose model writes texts; this run's kind is "
             f"{file.task.name}."
         )
+    if raw and not hasattr(section, "template"):
+        said = f"raw: the prompts of a task of kind {file.task.name} are its own. Leave it out."
+        raise ConfigError(said, place=Place(argument=Argument("raw")), kind="conflict")
     if changed.get("temperature") == 0:  # what is only for drawing goes with it
         changed = {"top_p": 1.0, "top_k": 0, "samples": 1} | changed
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from graftlab.config import placed
 from graftlab.contracts import Backbone, Data, Note, Problem, Task, read_notes
-from graftlab.data import foreign_code, sources
+from graftlab.data import foreign_code
 from graftlab.data.section import DataSection
 from graftlab.errors import DataError
 from graftlab.rundir.run import Run
@@ -79,7 +79,7 @@ def examine(file: RunFile) -> list[Note]:
         DataError: they cannot be used.
     """
     sections = [part.config for part in (file.task.parts or {"": file.task}).values()]
-    if not all(isinstance(s, DataSection) and sources.local_files(s) for s in sections):
+    if not all(isinstance(s, DataSection) and (s.files or s.data_dir) for s in sections):
         return []
     data = read(file)
     fit.check(file, data)

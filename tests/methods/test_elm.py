@@ -472,6 +472,16 @@ def test_a_run_on_a_model_of_files_leaves_it_as_it_was_and_opens_anywhere(tmp_pa
             off = 1e-6 if method else 0
             torch.testing.assert_close(logits, loaded(**inputs).logits, rtol=0, atol=off)
             assert torch.equal(ids, loaded.generate(**inputs, max_new_tokens=4))
+        _, scores = adapted.evaluate("test")
+        recorded = run.read_result()["metrics"]["test"]
+        assert {name: score.value for name, score in scores.items()} == {
+            name: recorded[name]["value"] for name in scores
+        }
+        new = [{"vector": [1.0] * WIDTH, "task_type": "category", "query": "?"}]
+        [answer] = adapted.predict(new)
+        assert isinstance(answer["completion"], str)
+        with pytest.raises(ConfigError):
+            adapted.predict(new, raw=True)
         if not method:
             continue
         about["llm"]["sha256"] = {"model.safetensors": "another"}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from graftlab import config, runfile
 from graftlab.backbones import tiny
 from graftlab.config import Paths
 from graftlab.contracts import Backbone, Data, Problem, Setting
@@ -16,6 +17,7 @@ from graftlab.data.vectors import store
 from graftlab.data.vectors.origin import Origin
 from graftlab.errors import DataError
 from graftlab.methods import elm as method
+from graftlab.runs import material
 from graftlab.tasks import elm
 from graftlab.tasks.elm import prompts, tree
 from graftlab.tasks.generation.chat import VECTOR, Guard
@@ -219,6 +221,24 @@ def test_the_tree_of_the_source_is_read_its_val_is_the_test_where_there_is_no_ot
         task.batch("validation", [1], None)["vectors"], drawn(20)[[place]]
     )
     np.testing.assert_array_equal(task.batch("test", [3], None)["vectors"], drawn(4, 1)[[3]])
+
+
+def test_the_rows_of_the_sources_tree_are_examined_before_a_run(tmp_path: Path) -> None:
+    for split, count in {"train": 20, "val": 4}.items():
+        write(tmp_path / "synthesis" / f"{split}_synthesis.jsonl", rows_of(split, count))
+        (tmp_path / "embeddings").mkdir(exist_ok=True)
+        store.write(
+            tmp_path / "embeddings" / f"{split}_embeddings.safetensors", drawn(count, count)
+        )
+    values = {
+        "backbone": {"kind": "tiny", "max_length": 512},
+        "task": {"kind": "elm", "data_dir": str(tmp_path)},
+        "method": {"name": "elm"},
+    }
+    (tmp_path / "run.yaml").write_text(config.dump(values))
+    file = runfile.resolve(config.read(tmp_path / "run.yaml"))
+    kinds = [note.kind for note in material.examine(file)]
+    assert kinds == ["validation_is_test", "validation_carved"]
 
 
 def test_rows_of_one_text_are_in_one_split(tmp_path: Path) -> None:

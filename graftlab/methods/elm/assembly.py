@@ -51,7 +51,7 @@ def build(backbone: Backbone, described: ElmConfig, seed: int = 0) -> ElmForCaus
     model.adapter.to(device).requires_grad_(True)
     model.generation_config = llm.generation_config
     surgery.train_in_float32(model)
-    return model
+    return model.train(llm.training)
 
 
 def begin(model: ElmForCausalLM, config: Config, seed: int, restored: bool) -> None:
