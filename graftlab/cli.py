@@ -22,9 +22,10 @@ import logging
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -166,6 +167,25 @@ def options(
     """Options before a command."""
 
 
+def _warn_once() -> None:
+    """Show each warning of libraries once: whoever silences some makes Python forget what it has shown."""
+    show, said = warnings.showwarning, set[tuple[type[Warning], str]]()
+
+    def once(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if (told := (category, str(message))) not in said:
+            said.add(told)
+            show(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = once
+
+
 def main() -> None:
     """Run the command line; always ends in SystemExit."""
     # A process that ends looks for garbage among all that libraries hold, which takes a second: not here.
@@ -175,6 +195,7 @@ def main() -> None:
     if launch.place().rank:
         sys.stdout = io.StringIO()  # results are shown once
     logging.getLogger("graftlab").addHandler(Warnings())
+    _warn_once()
     try:
         typer.main.get_command(app)(prog_name="graftlab")
     except SystemExit as ended:

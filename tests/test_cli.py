@@ -256,3 +256,21 @@ def test_any_terminal_gets_plain_lines(environment, tmp_path):
     assert b"backbone is missing" in result.stderr
     assert b"\x1b" not in result.stderr + result.stdout
     assert b"Traceback" not in result.stderr
+
+
+def test_a_warning_of_a_library_is_shown_once_whoever_silences_others(tmp_path):
+    (tmp_path / "loud.py").write_text(
+        "import warnings\n"
+        "from graftlab import cli, registry\n"
+        "def command():\n"
+        "    for _ in range(3):\n"
+        "        with warnings.catch_warnings():\n"
+        "            warnings.filterwarnings('ignore', message='another')\n"
+        "            warnings.warn('said by a library')\n"
+        "registry.find('commands', 'init').command = command\n"
+        "cli.main()\n"
+    )
+    told = subprocess.run(
+        [sys.executable, tmp_path / "loud.py", "init"], capture_output=True, text=True, check=True
+    )
+    assert told.stderr.count("UserWarning: said by a library") == 1

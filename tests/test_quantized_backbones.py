@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 
 import pytest
 import torch
@@ -276,3 +277,18 @@ def test_a_checkpoint_that_is_quantized_already_is_refused(llama, tmp_path):
     load(llama).processor.save_pretrained(tmp_path)
     with pytest.raises(ModelError, check=fault("quantized", given="bitsandbytes")):
         decoder.load(decoder.Config(model=str(tmp_path)), TOKENS, 0)
+
+
+def test_kernels_say_once_what_they_say_at_every_layer():
+    from graftlab.weights import quantized
+
+    quantized.say_once()
+    quantized.say_once()
+    logger, told = logging.getLogger(quantized.KERNELS), []
+    handler = logging.Handler()
+    handler.emit = told.append
+    logger.addHandler(handler)
+    for dtype in ("float32", "float32", "bfloat16", "float32"):
+        logger.warning("inputs will be cast from %s", dtype)
+    logger.removeHandler(handler)
+    assert [record.args for record in told] == [("float32",), ("bfloat16",)]

@@ -64,6 +64,7 @@ def fields(quantization: Quantization) -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig
 
+    quantized.say_once()
     if quantization.bits == 8:
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
     config = BitsAndBytesConfig(

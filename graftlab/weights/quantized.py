@@ -1,5 +1,6 @@
 """Weights that bitsandbytes holds in 4 or 8 bits: kept readable, read, and put back into plain layers."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -8,8 +9,31 @@ if TYPE_CHECKING:
 # Shapes: I in features, O out features.
 
 LAYERS = ("Linear4bit", "Linear8bitLt")
+KERNELS = "bitsandbytes.autograd._functions"
+"""The logger of its kernels."""
 HOOKS = "graftlab_float32_hooks"
 """The attribute of a norm with the handles of what makes it compute in float32."""
+
+
+class Once(logging.Filter):
+    """Lets each message through once: kernels in 8 bits say at every layer of every step what they cast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in self._said
+        self._said.add(message)
+        return new
+
+
+def say_once() -> None:
+    """Have bitsandbytes say each thing once."""
+    logger = logging.getLogger(KERNELS)
+    if not any(isinstance(other, Once) for other in logger.filters):
+        logger.addFilter(Once())
 
 
 def is_quantized(module: object) -> bool:

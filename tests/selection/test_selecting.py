@@ -255,6 +255,15 @@ def test_a_run_with_auto_is_the_run_with_the_layer_that_was_chosen(selected, tmp
     assert not given.selection.exists()
 
 
+def test_a_run_tells_each_layers_scores_and_what_is_chosen(selected, tmp_path, capsys):
+    path, found, _ = selected
+    session.run(resolved(path, "training.max_steps=1"), tmp_path / "told")
+    told = capsys.readouterr().err
+    for layer in found["layers"]:
+        assert f"layer {layer['layer']}: score {layer['score']:.3f}" in told
+    assert found["statement"] in told
+
+
 def test_a_resumed_run_uses_the_choice_that_it_has_written(selected, tmp_path, opened):
     path, found, _ = selected
     other = (found["best_llm_layer"] + 1) % NUM_LAYERS
