@@ -31,6 +31,7 @@ def make(folder: Path, rank: int) -> Path:
     from graftlab.backbones import tiny
     from graftlab.contracts import Problem
 
+    folder.mkdir()
     transformers.BertModel(transformers.BertConfig(**BERT)).save_pretrained(folder / "bert")
     tokenizer = tiny.load(tiny.Config(), Problem("classes", ("a", "b")), 0).processor
     tokenizer.save_pretrained(folder / "bert")
@@ -45,7 +46,7 @@ def make(folder: Path, rank: int) -> Path:
         "method": {"name": "lora", "rank": rank, "targets": "all-linear"},
         "training": {"max_steps": 1, "batch_size": 4},
     }))  # fmt: skip
-    return graftlab.run(file, out=folder / f"rank {rank}").path
+    return graftlab.run(file, out=folder / "run").path
 
 
 def turn(path: Path) -> dict[str, float]:
@@ -70,7 +71,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         commands = {}
         for label, rank in LABELS.items():
-            path = make(Path(place), rank)
+            path = make(Path(place) / label, rank)
             command = [sys.executable, __file__, "--turn", str(path)]
             commands[label] = lambda _, command=command: command
         turns = in_turns(commands, given.rounds, 1)
