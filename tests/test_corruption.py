@@ -64,9 +64,7 @@ OPENED: list[str] | None = None
 
 
 def _note(event: str, arguments: tuple[object, ...]) -> None:
-    if (
-        OPENED is not None and event == "open" and isinstance(arguments[0], str | Path)
-    ):  # no descriptor
+    if OPENED is not None and event == "open" and "r" in str(arguments[1] or ""):  # to be read
         OPENED.append(str(arguments[0]))
 
 
@@ -247,6 +245,7 @@ def left(run: Path) -> dict[str, bytes]:
     return {name: (run / name).read_bytes() for name in names if (run / name).is_file()}
 
 
+@pytest.mark.slow  # each damage is followed by a step, an adapter and predictions
 def test_a_run_with_a_damaged_file_is_gone_on_with_to_the_same_bytes_or_marked_or_refused(
     unfinished,
 ):
