@@ -70,7 +70,7 @@ class Lines:
     def append(self, values: Mapping[str, object]) -> None:
         """Add one line; floats keep their shortest exact form, what is not finite becomes null."""
         line = {k: None if _not_finite(v) else v for k, v in values.items()}
-        rest = files.dump_json(line, indent=None).encode()
+        rest = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
         self._hash.update(rest)
         while rest:  # a disk that is nearly full takes a part
             rest = rest[self.file.write(rest) :]
