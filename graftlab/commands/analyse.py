@@ -61,6 +61,15 @@ def command(
         bool, typer.Option("--null/--no-null", help="Say what a random change would have given.")
     ] = True,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of random changes.")] = 0,
+    examples: Annotated[
+        int,
+        typer.Option(
+            "--examples",
+            metavar="N",
+            min=0,
+            help="Gradients on so many of a run's validation examples; else on one sentence.",
+        ),
+    ] = 0,
     figures: Annotated[
         bool, typer.Option("--figures/--no-figures", help="Draw figures beside the tables.")
     ] = True,
@@ -82,7 +91,7 @@ def command(
 
     kinds, wanted = _names(kind), explanation.Options(base, _numbers(steps))
     explanation.check(kinds)
-    asked = explanation.asked(top=top, full=full, null=null, seed=seed)
+    asked = explanation.asked(top, full, null, seed, examples)
     with Spool() as spool:
         models = explanation.find(targets, wanted, spool)
         where = out or _place(models)

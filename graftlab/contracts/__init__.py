@@ -1,6 +1,14 @@
 """What parts hand to each other: records, the loop's moments, and what each kind of part provides."""
 
-from graftlab.contracts.analysis import About, Analysis, Asked, Change, Quantity, Subject
+from graftlab.contracts.analysis import (
+    About,
+    Analysis,
+    Asked,
+    Change,
+    Differentiable,
+    Quantity,
+    Subject,
+)
 from graftlab.contracts.hook import AddsLosses, Hook, MicroBatch, Training, adding
 from graftlab.contracts.note import Note, read_notes, written
 from graftlab.contracts.parts import (
@@ -37,11 +45,10 @@ from graftlab.contracts.records import (
 )
 
 __all__ = [
-    "OF_TASK", "USUAL_METRICS",
-    "About", "AddsLosses", "Analysis", "Asked", "Attached", "Backbone", "BackboneKind", "Batch",
-    "Change", "Compared", "Data", "Excused", "Hook", "HookKind", "LayerChoice", "LayerScore", "Method",
-    "Metric", "MicroBatch", "Mixture", "Note", "Plot", "Prediction", "Problem", "Promises", "Quantity", "Row",
-    "Score", "Searched",
-    "Selected", "Setting", "Subject", "Task", "TaskKind", "TaskPart", "Training", "Writer", "adding",
-    "as_mixture", "as_writer", "inputs_of", "parts_of", "read_notes", "written",
+    "OF_TASK", "USUAL_METRICS", "About", "AddsLosses", "Analysis", "Asked", "Attached", "Backbone",
+    "BackboneKind", "Batch", "Change", "Compared", "Data", "Differentiable", "Excused", "Hook",
+    "HookKind", "LayerChoice", "LayerScore", "Method", "Metric", "MicroBatch", "Mixture", "Note", "Plot",
+    "Prediction", "Problem", "Promises", "Quantity", "Row", "Score", "Searched", "Selected", "Setting",
+    "Subject", "Task", "TaskKind", "TaskPart", "Training", "Writer", "adding", "as_mixture", "as_writer",
+    "inputs_of", "parts_of", "read_notes", "written",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
 # Shapes: O and I rows and columns of a weight, as it lies in the model; R rank.
 
@@ -42,6 +42,17 @@ class About(NamedTuple):
     """The family of tasks (similar, dissimilar) or the task's name, by which figures are grouped."""
 
 
+class Differentiable(NamedTuple):
+    """A model whose loss can be derived: in eval mode, so that it is the same every time."""
+
+    model: "nn.Module"
+    """Those of its parameters train that training has trained."""
+    loss: "Callable[[], Tensor]"
+    """Computes a mean loss on the sample, by a forward pass."""
+    sample: str
+    """What the loss is of: `sentence`, or `3 examples of validation`."""
+
+
 class Subject(Protocol):
     """One model at one moment: nothing is computed, or read, before it is asked for."""
 
@@ -65,6 +76,11 @@ class Subject(Protocol):
     def base(self, name: str) -> "Tensor | None":
         """Return a weight as it was before, read from few bits where it is quantized; None where it is not
         at hand, or where there was none: a new head."""
+        ...
+
+    def differentiable(self, examples: int) -> Differentiable | str:
+        """Return its model with a loss: of so many examples of its task's validation split, or with 0 of one
+        sentence; or why there is none. It is loaded anew, and held only by whoever asks."""
         ...
 
 
@@ -117,6 +133,8 @@ class Asked:
     """Whether each number stands beside that of a random change."""
     epsilon: float = 0.5
     """Largest cosine with every vector from before at which a direction is an intruder."""
+    examples: int = 0
+    """Examples of a run's own validation split on which gradients are taken; 0 for one sentence."""
     seed: int = 0
     """Of random changes, and of what else is drawn."""
     quantities: Mapping[str, Quantity] = field(default_factory=dict)

@@ -33,6 +33,8 @@ class Plot(Protocol):
     `Selected`), `search` (a `Searched`), or the name of an analysis (a list of its rows)."""
     TITLE: str
     """What stands above the figure, before what it was drawn of."""
+    NAME: str | None = None
+    """What its files are called; its own name unless given."""
 
     @abstractmethod
     def data(self, source: Any) -> Any:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.adapters import PREFIX
 from graftlab.adapters import files as adapter_files
-from graftlab.contracts import About, Change
+from graftlab.contracts import About, Change, Differentiable
 from graftlab.errors import Argument, ConfigError, ModelError
 from graftlab.explanation.stored import Stored, opened
+from graftlab.explanation.tuned_model import loaded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,6 +115,12 @@ class AdapterFolder:
 
     def base(self, name: str) -> "Tensor | None":
         return None if self._base is None else self._base.read(name)
+
+    def differentiable(self, examples: int) -> Differentiable | str:
+        """Return the adapted model with its loss on one sentence."""
+        if self._base is None:
+            return "its base is not at hand"
+        return loaded(str(self._base.folder), self._base.folder, examples, self._folder)
 
     def _factors(self, name: str) -> "tuple[Tensor, Tensor]":
         """Return B (O, R), scaled, and A (R, I), as the weight lies in the model."""

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from graftlab import inference, runfile
 from graftlab.adapters import PREFIX
-from graftlab.contracts import About, Change
+from graftlab.contracts import About, Change, Differentiable
 from graftlab.errors import ConfigError
+from graftlab.explanation import sample
 from graftlab.explanation.spool import Spool
 from graftlab.inference import Adapted
 from graftlab.rundir import run
@@ -57,6 +58,19 @@ class RunState:
         self.names()
         key = self._key("base", name)
         return self._spool.get(key)["weight"] if key in self._spool else None
+
+    def differentiable(self, examples: int) -> Differentiable | str:
+        """Return the model as of its step, with a loss of its own task or on one sentence."""
+        adapted = inference.load(self._path, device="cpu", step=self._step)
+        if self._step is None:  # loaded for use: nothing of it trains
+            sample.train_again(adapted.model)
+        if examples:
+            return sample.of_task(adapted, examples)
+        processor = adapted.backbone.processor
+        if processor is None or not callable(processor) or adapted.backbone.kind == "vision":
+            return "one sentence is no input of this model; ask with examples"
+        writes = adapted.problem.kind not in ("classes", "regression")
+        return sample.of_sentence(adapted.model, processor, writes)
 
     def _key(self, what: str, name: str) -> str:
         step = "" if what == "base" else f"/{self._step}"

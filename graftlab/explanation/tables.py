@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab import analyses, plots, registry
 from graftlab.config import Paths
-from graftlab.contracts import About, Asked, Change, Subject
+from graftlab.contracts import About, Asked, Change, Differentiable, Subject
 from graftlab.contracts.plot import RUN
 from graftlab.errors import ConfigError, unknown
 from graftlab.explanation.kept import OnDisk
@@ -62,6 +62,9 @@ class Chosen:
     def base(self, name: str) -> "Tensor | None":
         return self._subject.base(name)
 
+    def differentiable(self, examples: int) -> Differentiable | str:
+        return self._subject.differentiable(examples)
+
 
 def check(kinds: Sequence[str]) -> None:
     """Refuse an analysis that there is not. `Raises:` ConfigError."""
@@ -70,14 +73,19 @@ def check(kinds: Sequence[str]) -> None:
             raise ConfigError(f"{unknown('analysis', kind, registry.names('analyses'))}")
 
 
-def asked(top: int = 10, full: bool = False, null: bool = True, seed: int = 0) -> Asked:
+def asked(
+    top: int = 10, full: bool = False, null: bool = True, seed: int = 0, examples: int = 0
+) -> Asked:
     """Return how analyses are asked, with results kept in the cache and progress said.
 
     `top` singular vectors make up a subspace; with `full` similarities go over all of them. Without `null`
-    no random change stands beside a number; `seed` is its.
+    no random change stands beside a number; `seed` is its. Gradients are of so many `examples` of a run's own
+    validation split, or with 0 of one sentence.
     """
     kept = OnDisk(Paths().cache / "analysis")
-    return Asked(top=top, full=full, null=null, seed=seed, kept=kept, said=log.info)
+    return Asked(
+        top=top, full=full, null=null, seed=seed, examples=examples, kept=kept, said=log.info
+    )
 
 
 def carry_out(

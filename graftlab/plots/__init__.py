@@ -51,6 +51,10 @@ def write(figure: "Figure", folder: Path, name: str) -> Path:
 def draw(plots: Mapping[str, Plot], source: object, what: str, folder: Path) -> list[Path]:
     """Draw each of the plots of one source into a folder, under its name, and return the PNGs."""
     return [
-        write(titled(plot.draw(plot.data(source)), f"{plot.TITLE} ({what})"), folder, name)
+        write(
+            titled(plot.draw(plot.data(source)), f"{plot.TITLE} ({what})"),
+            folder,
+            plot.NAME or name,
+        )
         for name, plot in plots.items()
     ]

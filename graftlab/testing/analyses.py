@@ -6,16 +6,17 @@ whole, of a vector, none, and one that is not finite; some have no weight from b
 
 import csv
 import math
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from pyarrow import parquet
-from torch import Tensor
+from torch import Tensor, nn
 
 from graftlab import analyses, registry
-from graftlab.contracts import About, Asked, Change
+from graftlab.contracts import About, Asked, Change, Differentiable
 
 every = pytest.mark.parametrize("name", registry.names("analyses"))
 
@@ -40,6 +41,15 @@ class Planted(NamedTuple):
 
     def base(self, name: str) -> Tensor | None:
         return self.before.get(name)
+
+    def differentiable(self, examples: int) -> Differentiable | str:
+        """A model of a few layers; the one without a step has none."""
+        if self.step is None:
+            return "there is no model"
+        torch.manual_seed(self.step)
+        layers = {"embed": nn.Embedding(5, 8), "q_proj": nn.Linear(8, 8), "norm": nn.LayerNorm(8)}
+        model = nn.Sequential(OrderedDict(layers)).eval()
+        return Differentiable(model, lambda: model(torch.arange(3)).square().mean(), "planted")
 
 
 def _planted(model: str, seed: int, step: int | None = None) -> Planted:

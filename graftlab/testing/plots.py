@@ -182,6 +182,7 @@ def test_it_is_written_in_a_form_for_screens_and_one_for_print(name: str, tmp_pa
     out = tmp_path / "figures"
     out.mkdir()
     (written,) = plots.draw({name: plot}, sources[0], STRANGE, out)
-    assert written == out / f"{name}.png"
-    assert {path.name for path in out.iterdir()} == {f"{name}.png", f"{name}.svg"}
+    called = plot.NAME or name
+    assert written == out / f"{called}.png"
+    assert {path.name for path in out.iterdir()} == {f"{called}.png", f"{called}.svg"}
     assert written.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,74 @@
+"""What gradients are taken on: one sentence, as in the source, or examples of a run's own task."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from graftlab.contracts import Differentiable
+from graftlab.errors import GraftlabError
+from graftlab.inference import Adapted
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+CLASSES, TEXT = "This movie is great!", "Question: What is the capital of France? Answer:"
+LONGEST, LABEL = 128, 1
+SENTENCE = "sentence"
+
+
+def of_sentence(
+    model: "nn.Module", tokenizer: "PreTrainedTokenizerBase", writes: bool
+) -> Differentiable | str:
+    """Return a model with its loss on the source's sentence: of classes with the label 1, of a model that
+    writes with the sentence as its own target."""
+    import torch
+
+    text = TEXT if writes else CLASSES
+    inputs = dict(tokenizer(text, return_tensors="pt", truncation=True, max_length=LONGEST))
+    inputs["labels"] = inputs["input_ids"] if writes else torch.tensor([LABEL])
+
+    def loss() -> "Tensor":
+        found: Tensor = model(**inputs).loss
+        return found
+
+    return _tried(model, loss, SENTENCE)
+
+
+def of_task(adapted: Adapted, examples: int) -> Differentiable | str:
+    """Return a run's model with its task's own mean loss on the first examples of validation."""
+    from graftlab.runs import material
+
+    try:
+        task = adapted.bind(material.read_again(adapted.file, adapted.run))
+    except GraftlabError as error:
+        return str(error)
+    count = min(examples, task.size("validation"))
+    if not count:
+        return "there is no validation split"
+    batch = task.batch("validation", range(count), None)
+
+    def loss() -> "Tensor":
+        return task.loss(adapted.model, batch) / max(1, task.count(batch))
+
+    return _tried(adapted.model, loss, f"{count} examples of validation")
+
+
+def _tried(model: "nn.Module", loss: "Callable[[], Tensor]", sample: str) -> Differentiable | str:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return "nothing of it trains"
+    model.eval()
+    try:
+        loss()
+    except Exception as error:  # any model may come here, and what it takes only it knows
+        return f"its loss cannot be computed on this sample: {type(error).__name__}: {error}"[:200]
+    return Differentiable(model, loss, sample)
+
+
+def train_again(model: "nn.Module") -> None:
+    """Let those parameters train that an adapter has; of a plain model all."""
+    names = [
+        name for name, _ in model.named_parameters() if "lora_" in name or "modules_to_save" in name
+    ]
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(not names or name in names)

@@ -1,0 +1,22 @@
+"""Spread of the gradients by kind of layer at the last checkpoint: mean over the weights, dL/dW."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from graftlab.plots import _gradients
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DRAWS_FROM = "gradients"
+TITLE = "Gradients by kind of layer: spread"
+
+
+def data(rows: Sequence[Any]) -> _gradients.ByKind:
+    """Return the figure by model and kind of layer."""
+    return _gradients.by_kind(rows, "std")
+
+
+def draw(found: _gradients.ByKind) -> "Figure":
+    """Return bars, a colour a model."""
+    return _gradients.bars(found)
