@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.contracts import Asked, Differentiable, Subject
+from graftlab.contracts.analysis import GLOBAL, TRAINABLE, WEIGHT
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 # Shapes: T tokens of the sample, O and I rows and columns of a weight.
 
 FILE = "gradient_analysis/gradient_analysis_results"
-TRAINABLE, WEIGHT, GLOBAL = "trainable", "weight", "global"
 NEAR_ZERO = 1e-8
 KINDS = (
     (

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 WEIGHT, CHANGE, MOVE = "weight", "change", "move"
 """What a quantity is a number of: the weight's spectrum, its change's, or both and the weight before."""
 
+TRAINABLE, GLOBAL = "trainable", "global"
+"""Of gradients: of the parameters that were trained (beside `weight`, of whole weights); of all together."""
+
 
 class Change(NamedTuple):
     """How far training has moved one weight from where it was before."""

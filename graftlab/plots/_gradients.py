@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from graftlab.analyses.gradients import GLOBAL, WEIGHT
+from graftlab.contracts.analysis import GLOBAL, WEIGHT
 from graftlab.plots import _models
 
 if TYPE_CHECKING:

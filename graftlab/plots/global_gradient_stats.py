@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab.analyses.gradients import GLOBAL
+from graftlab.contracts.analysis import GLOBAL
 from graftlab.plots import _gradients, _models
 
 if TYPE_CHECKING:

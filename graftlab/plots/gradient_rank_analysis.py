@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from graftlab.analyses.gradients import GLOBAL
+from graftlab.contracts.analysis import GLOBAL
 from graftlab.plots import _gradients, _models
 
 if TYPE_CHECKING:
