@@ -1,7 +1,7 @@
 """What plots of gradients share: which rows are drawn, and figures by model and kind of layer."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -32,12 +32,12 @@ class ByKind(NamedTuple):
     shown: str
 
 
-def drawn(rows: Sequence[Any]) -> list[Any]:
+def drawn(rows: Sequence[_models.GradientLine]) -> list[_models.GradientLine]:
     """Return the rows of whole weights, which can be compared between methods."""
     return [row for row in rows if row.mode == WEIGHT]
 
 
-def by_kind(rows: Sequence[Any], figure: str) -> ByKind:
+def by_kind(rows: Sequence[_models.GradientLine], figure: str) -> ByKind:
     """Return one figure by model and kind of layer."""
     last = _models.last([row for row in drawn(rows) if row.layer_type != GLOBAL])
     kinds = tuple(sorted({row.layer_type for own in last.values() for row in own}))

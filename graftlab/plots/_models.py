@@ -1,7 +1,7 @@
 """What plots of spectra share: rows by model, each model's colour, and panels of lines and boxes."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,42 @@ COLOURS = (
 MARKERS = "osD^vPX*"
 
 
+class Line(Protocol):
+    """A line of a table of weights; other columns are read by their names."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def checkpoint(self) -> int | None: ...
+    @property
+    def rank(self) -> int | None: ...
+    @property
+    def number(self) -> int | None: ...
+
+
+class WeightLine(Line, Protocol):
+    """A line of `spectra`."""
+
+    @property
+    def module(self) -> str: ...
+    @property
+    def relative_change(self) -> float | None: ...
+    @property
+    def change_frobenius_norm(self) -> float | None: ...
+
+
+class GradientLine(Line, Protocol):
+    """A line of `gradients`."""
+
+    @property
+    def mode(self) -> str | None: ...
+    @property
+    def layer_type(self) -> str: ...
+
+
+L = TypeVar("L", bound=Line)
+
+
 class Band(NamedTuple):
     """A number of a model over its checkpoints."""
 
@@ -28,9 +64,9 @@ class Band(NamedTuple):
     deviation: "Floats"  # (S,) over the weights
 
 
-def last(rows: Sequence[Any]) -> dict[str, list[Any]]:
+def last(rows: Sequence[L]) -> dict[str, list[L]]:
     """Return the rows of each model at its last checkpoint, models in the order of the table."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[L]] = {}
     for row in rows:
         found.setdefault(row.model, []).append(row)
     return {
@@ -39,7 +75,7 @@ def last(rows: Sequence[Any]) -> dict[str, list[Any]]:
     }
 
 
-def step(row: Any) -> int:
+def step(row: Line) -> int:
     """Return a row's checkpoint; -1 where it is not known."""
     return -1 if row.checkpoint is None else int(row.checkpoint)
 
@@ -50,9 +86,9 @@ def column(rows: Sequence[object], name: str) -> "Floats":
     return values[np.isfinite(values)]
 
 
-def bands(rows: Sequence[Any], name: str) -> dict[str, Band]:
+def bands(rows: Sequence[L], name: str) -> dict[str, Band]:
     """Return a column over the checkpoints of each model: mean and standard deviation over its weights."""
-    found: dict[str, dict[int, list[Any]]] = {}
+    found: dict[str, dict[int, list[L]]] = {}
     for row in rows:
         found.setdefault(row.model, {}).setdefault(step(row), []).append(row)
     made = {}

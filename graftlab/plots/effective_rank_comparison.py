@@ -1,7 +1,7 @@
 """How many directions a weight and its change have at the last checkpoint; a box is over the weights."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.plots import _models
 
@@ -26,7 +26,7 @@ class Ranks(NamedTuple):
     panels: "dict[str, dict[str, Floats]]"
 
 
-def data(rows: Sequence[Any]) -> Ranks:
+def data(rows: Sequence[_models.Line]) -> Ranks:
     """Return the ranks of each model's weights."""
     own = _models.last(rows)
     return Ranks(

@@ -1,7 +1,7 @@
 """Figures of all gradients together over the checkpoints, dL/dW of the adapted weights."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.contracts.analysis import GLOBAL
 from graftlab.plots import _gradients, _models
@@ -19,7 +19,7 @@ class Panels(NamedTuple):
     panels: dict[str, dict[str, _models.Band]]
 
 
-def data(rows: Sequence[Any]) -> Panels:
+def data(rows: Sequence[_models.GradientLine]) -> Panels:
     """Return each figure over the checkpoints of each model."""
     whole = [row for row in _gradients.drawn(rows) if row.layer_type == GLOBAL]
     return Panels({name: _models.bands(whole, name) for name in _gradients.SHOWN})

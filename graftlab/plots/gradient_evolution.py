@@ -1,7 +1,7 @@
 """Norm of the gradients over the checkpoints, a panel a kind of layer: mean and deviation over weights."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.contracts.analysis import GLOBAL
 from graftlab.plots import _gradients, _models
@@ -19,7 +19,7 @@ class Panels(NamedTuple):
     panels: dict[str, dict[str, _models.Band]]
 
 
-def data(rows: Sequence[Any]) -> Panels:
+def data(rows: Sequence[_models.GradientLine]) -> Panels:
     """Return the norm over the checkpoints of each model, by kind of layer."""
     kept = [row for row in _gradients.drawn(rows) if row.layer_type != GLOBAL]
     kinds = sorted({row.layer_type for row in kept})

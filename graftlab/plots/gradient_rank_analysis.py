@@ -1,7 +1,7 @@
 """Figures of all gradients together over the adapter's rank, at the last checkpoint."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,12 @@ class ByRank(NamedTuple):
     panels: "dict[str, Floats]"
 
 
-def data(rows: Sequence[Any]) -> ByRank:
+def data(rows: Sequence[_models.GradientLine]) -> ByRank:
     """Return the points of the models that have a rank."""
     last = _models.last([row for row in _gradients.drawn(rows) if row.layer_type == GLOBAL])
-    ranked = sorted((row for own in last.values() for row in own if row.rank), key=lambda r: r.rank)
+    ranked = sorted(
+        (row for own in last.values() for row in own if row.rank), key=lambda r: r.rank or 0
+    )
     return ByRank(
         {
             name: np.array([(row.rank, getattr(row, name)) for row in ranked], float)

@@ -1,7 +1,7 @@
 """Directions among a weight's largest that the pretrained weight did not have, beside a random change's."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Intruders(NamedTuple):
     null_energy: "Floats"  # (M,)
 
 
-def data(rows: Sequence[Any]) -> Intruders:
+def data(rows: Sequence[_models.Line]) -> Intruders:
     """Return the means over the weights of each model that is compared with the weights before."""
     own = {
         m: r for m, r in _models.last(rows).items() if len(_models.column(r, "intruder_dimensions"))

@@ -1,9 +1,10 @@
 """Size of the gradients by kind of layer at the last checkpoint: mean over the weights, dL/dW."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.plots import _gradients
+from graftlab.plots._models import GradientLine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ DRAWS_FROM = "gradients"
 TITLE = "Gradients by kind of layer: size"
 
 
-def data(rows: Sequence[Any]) -> _gradients.ByKind:
+def data(rows: Sequence[GradientLine]) -> _gradients.ByKind:
     """Return the figure by model and kind of layer."""
     return _gradients.by_kind(rows, "mean")
 

@@ -1,7 +1,7 @@
 """Numbers of the adapted weights over the adapter's rank, at the last checkpoint; a point is one weight."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -30,13 +30,13 @@ class ByRank(NamedTuple):
     panels: "dict[str, dict[str, Floats]]"
 
 
-def data(rows: Sequence[Any]) -> ByRank:
+def data(rows: Sequence[_models.Line]) -> ByRank:
     """Return the points of the models that have a rank."""
     own = {m: [row for row in r if row.rank] for m, r in _models.last(rows).items()}
     return ByRank({name: {m: _points(r, name) for m, r in own.items() if r} for name in PANELS})
 
 
-def _points(rows: Sequence[Any], name: str) -> "Floats":
+def _points(rows: Sequence[_models.Line], name: str) -> "Floats":
     found = np.array([(row.rank, getattr(row, name)) for row in rows], dtype=float).T
     return found[:, np.isfinite(found).all(axis=0)]
 

@@ -1,7 +1,7 @@
 """How alike singular vectors are to those before: boxes over the weights, dashes for a random change."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.plots import _models
 
@@ -26,7 +26,7 @@ class Similarity(NamedTuple):
     """The mean of the same for random changes; empty where none was drawn."""
 
 
-def data(rows: Sequence[Any]) -> Similarity:
+def data(rows: Sequence[_models.Line]) -> Similarity:
     """Return both sides' similarities at each model's last checkpoint."""
     own = _models.last(rows)
 

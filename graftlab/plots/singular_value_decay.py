@@ -22,7 +22,7 @@ class Decay(NamedTuple):
     panels: dict[str, dict[str, _models.Band]]
 
 
-def data(rows: Sequence[object]) -> Decay:
+def data(rows: Sequence[_models.Line]) -> Decay:
     """Return mean and deviation over the weights of each of the first values above rounding."""
     return Decay(
         {
@@ -32,7 +32,7 @@ def data(rows: Sequence[object]) -> Decay:
     )
 
 
-def _decay(rows: Sequence[object], prefix: str) -> _models.Band:
+def _decay(rows: Sequence[_models.Line], prefix: str) -> _models.Band:
     found = [_models.column(rows, f"{prefix}_{k}") for k in range(VALUES)]
     kept = [(k, v[v > 0]) for k, v in enumerate(found) if (v > 0).any()]
     return _models.Band(

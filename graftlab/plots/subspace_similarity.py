@@ -1,7 +1,7 @@
 """How alike the changes of two models are: phi of what they write and read, the random share taken off."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,6 +17,19 @@ TITLE = "Shared directions of the changes"
 SIDES = {"left_similarity": "what is written (left)", "right_similarity": "what is read (right)"}
 
 
+class Pair(Protocol):
+    """A line of `subspaces`; the similarities are read by their names."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def other(self) -> str: ...
+    @property
+    def dimensions(self) -> int: ...
+    @property
+    def left_similarity(self) -> float | None: ...
+
+
 class Shared(NamedTuple):
     """What is drawn: mean over the weights, between the last checkpoints."""
 
@@ -24,7 +37,7 @@ class Shared(NamedTuple):
     values: "dict[str, Floats]"  # (M, M) by side: 0 what random spaces have, 1 the same space
 
 
-def data(rows: Sequence[Any]) -> Shared:
+def data(rows: Sequence[Pair]) -> Shared:
     """Return (phi - null) / (1 - null) at the most dimensions that were compared, mean over the weights."""
     between = [row for row in rows if row.model != row.other and row.left_similarity is not None]
     models = tuple(dict.fromkeys(name for row in between for name in (row.model, row.other)))
@@ -33,7 +46,7 @@ def data(rows: Sequence[Any]) -> Shared:
     return Shared(models, {side: _matrix(between, models, side) for side in SIDES})
 
 
-def _matrix(rows: Sequence[Any], models: Sequence[str], side: str) -> "Floats":
+def _matrix(rows: Sequence[Pair], models: Sequence[str], side: str) -> "Floats":
     found = np.eye(len(models))
     for place, model in enumerate(models):
         for other_place, other in enumerate(models[:place]):

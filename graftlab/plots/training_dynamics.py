@@ -1,7 +1,7 @@
 """Numbers of the weights over the checkpoints: mean and standard deviation over the weights."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.plots import _models
 
@@ -26,7 +26,7 @@ class Dynamics(NamedTuple):
     panels: dict[str, dict[str, _models.Band]]
 
 
-def data(rows: Sequence[Any]) -> Dynamics:
+def data(rows: Sequence[_models.Line]) -> Dynamics:
     """Return each number over the checkpoints of each model."""
     return Dynamics({name: _models.bands(rows, name) for name in PANELS})
 

@@ -1,7 +1,9 @@
 """Size of each weight's change beside the weight itself, by layer and module; blank where there is none."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from graftlab.plots._models import WeightLine, step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +29,7 @@ class Heat(NamedTuple):
     """What the values are."""
 
 
-def data(rows: Sequence[Any]) -> Heat:
+def data(rows: Sequence[WeightLine]) -> Heat:
     """Return the change relative to the weight where that is known of all, else its Frobenius norm.
 
     Weights that share a layer and a module's name (a matrix and its bias) add up as squares do; of several
@@ -35,8 +37,8 @@ def data(rows: Sequence[Any]) -> Heat:
     """
     import numpy as np
 
-    last = {row.model: max(_step(r) for r in rows if r.model == row.model) for row in rows}
-    rows = [row for row in rows if _step(row) == last[row.model]]
+    last = {row.model: max(step(r) for r in rows if r.model == row.model) for row in rows}
+    rows = [row for row in rows if step(row) == last[row.model]]
     known = [row for row in rows if row.change_frobenius_norm is not None]
     relative = bool(known) and all(row.relative_change is not None for row in known)
     numbers = sorted({row.number for row in rows if row.number is not None})
@@ -45,15 +47,11 @@ def data(rows: Sequence[Any]) -> Heat:
     squares_ML = np.full((len(modules), len(layers)), np.nan)
     for row in known:
         place = modules.index(row.module), layers.index(row.number)
-        value = row.relative_change if relative else row.change_frobenius_norm
+        value = (row.relative_change if relative else row.change_frobenius_norm) or 0.0
         squares_ML[place] = np.nansum([squares_ML[place], value**2 / len(last)])
     names = tuple("-" if layer is None else str(layer) for layer in layers)
     measure = "|change| / |weight|" if relative else "|change|"
     return Heat(names, tuple(modules), np.sqrt(squares_ML), measure)
-
-
-def _step(row: Any) -> int:
-    return -1 if row.checkpoint is None else int(row.checkpoint)
 
 
 def draw(heat: Heat) -> "Figure":
