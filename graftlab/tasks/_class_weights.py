@@ -62,10 +62,8 @@ def _balanced(labels: Sequence[int | None], num_classes: int) -> list[float]:
     ]
 
 
-def weighted(losses_N: "Tensor", labels_N: "Tensor", weights_C: "Tensor | None") -> "Tensor":
+def weighted(losses_N: "Tensor", labels_N: "Tensor", weights_C: "Tensor") -> "Tensor":
     """Return each example's loss times the weight of its class."""
-    if weights_C is None:
-        return losses_N
     # a row without a label has no loss, whatever its weight
     return losses_N * weights_C.to(losses_N.device)[labels_N.clamp(min=0)]
 

@@ -218,7 +218,9 @@ class ImageTask:
     def loss(self, model: "nn.Module", batch: Batch, label_smoothing: float = 0.0) -> "Tensor":
         logits, labels = forward(model, batch)
         found = losses(self.problem, logits, labels, label_smoothing)
-        return weighted(found, labels, self.class_weights).sum()
+        if self.class_weights is not None:
+            found = weighted(found, labels, self.class_weights)
+        return found.sum()
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[dict[str, object]]:
         logits, labels = forward(model, batch)
