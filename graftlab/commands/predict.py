@@ -120,14 +120,9 @@ def command(
 @contextlib.contextmanager
 def _opened(source: str) -> Iterator[Path | str]:
     """Give the file that is meant, or the text; standard input becomes a file, to be read like one."""
-    from graftlab.errors import Argument, DataError, Place
+    from graftlab.errors import DataError
 
     if source != "-":
-        if not source.strip():
-            argument = Place(argument=Argument("input", source))
-            raise DataError(
-                "the input is empty: give a file, a text, or -.", place=argument, kind="missing"
-            )
         if not _is_there(source) and _looks_like_a_file(source):
             raise DataError(f"--input {source}: there is no such file.", kind="missing")
         yield Path(source) if _is_there(source) else _as_typed(source)

@@ -45,7 +45,8 @@ def load(file: RunFile, *, meta: bool = False, check: Callable[[], None] = _go_o
     """
     with placed(file.document):
         data = read(file)
-        fit.check(file, data)
+        if not meta:  # what is only looked at need not be fit to train
+            fit.check(file, data)
         check()
         model = backbone(file, data.problem, meta=meta)
         return Material(data, model, bind(file, data, model))

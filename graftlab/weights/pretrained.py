@@ -212,7 +212,7 @@ def not_found(model: str) -> str:
         return f"{path} is a file. Give the folder that holds config.json and the weights."
     close = nearest(model, aliases())
     hint = f" Did you mean the alias {close!r}?" if close else ""
-    return f"there is no folder {path}, and no hub id looks so.{hint}"
+    return f"there is no such folder, {path.absolute()}, and no hub id looks so.{hint}"
 
 
 def package_of(hub_id: str) -> packages.Package | None:

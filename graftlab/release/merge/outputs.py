@@ -80,6 +80,9 @@ class MadeUp:
     def inputs(self, split: str, index: int) -> dict[str, object]:
         return {name: tensor[index] for name, tensor in self._batch.items()}
 
+    def size(self, split: str) -> int:
+        return len(self.lengths(split))
+
     def lengths(self, split: str) -> Sequence[int]:
         return [1] * len(next(iter(self._batch.values())))
 
