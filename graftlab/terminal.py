@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -186,3 +187,24 @@ def console(stderr: bool = False, width: int | None = None) -> "Console":
     )
     made.push_render_hook(_Hook())  # type: ignore[arg-type]  # has what rich calls of a hook
     return made
+
+
+class Pace:
+    """Tells on the standard error how far a long job has come, every few seconds."""
+
+    EVERY_S = 5.0
+
+    def __init__(self, what: str, total: int, done: int = 0, quiet: bool = False) -> None:
+        """`what` is counted, in the plural; `done` of them were there before this job."""
+        self._what, self._total, self._began_with, self._quiet = what, total, done, quiet
+        self._began = self._told = time.monotonic()
+
+    def at(self, done: int) -> None:
+        """Take note of how many are done, and tell it where that is due."""
+        now = time.monotonic()
+        if self._quiet or (now - self._told < self.EVERY_S and done < self._total):
+            return
+        self._told = now
+        speed = (done - self._began_with) / max(now - self._began, 1e-9)
+        left = (self._total - done) / speed if speed > 0 else 0.0
+        tell(f"{done:,} of {self._total:,} {self._what}, {speed:,.1f} a second, {left:,.0f} s left")

@@ -43,7 +43,10 @@ LADDER = (
         "auto": "`import graftlab.auto` registers the project's own methods in PEFT and transformers",
     },
     {"runs": "one run, from its file to its scores"},
-    {"workers": "runs in processes of their own, each with its share of the machine"},
+    {
+        "workers": "runs in processes of their own, each with its share of the machine",
+        "embeddings": "texts become vectors: an embedding model, and files that are written by blocks",
+    },
     {
         "drafts": "a run file drafted from data, or from the file of another program",
         "planning": "what a run will take of memory, disk and time; its data made beforehand",

@@ -3,6 +3,7 @@
 The token is `HF_TOKEN` of the environment, and no message repeats it.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -24,6 +25,7 @@ CONVERT = (
 KERNELS = ("attn_implementation", "experts_implementation")
 """Keys of a config by which transformers takes `owner/name` as a kernel of the hub."""
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
+PARTS = ["[0-9]*_*/config.json", "[0-9]*_*/*.safetensors"]
 TEXTS = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
@@ -102,6 +104,20 @@ def _snapshot(hub_id: str, revision: str | None, weights: bool, online: bool) ->
         ignore_patterns=["*/*"],  # the same model again, for other programs
     )
     return Path(folder)
+
+
+def fetch_parts(hub_id: str, commit: str) -> None:
+    """Fetch what stands in folders of its own beside an embedding model's weights: `1_Pooling`, `2_Dense`.
+
+    They come to where `fetch` has put the model; what the cache has is taken where the hub gives nothing.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # type: ignore[attr-defined]
+
+    token = os.environ.get("HF_TOKEN") or False
+    # a part that is in neither place is missed by sentence-transformers, which reads its modules.json
+    with contextlib.suppress(HTTPError, OfflineModeIsEnabled):
+        snapshot_download(hub_id, revision=commit, token=token, allow_patterns=PARTS)
 
 
 def _cached(hub_id: str, revision: str | None, weights: bool) -> Path | None:

@@ -1,0 +1,194 @@
+"""Vectors of texts: those of sentence-transformers, each in its row; the same bytes whatever is killed."""
+
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from faults import fault
+
+from graftlab.data.vectors.store import Vectors
+from graftlab.embeddings import blocks, embedder, texts
+from graftlab.errors import ConfigError, DataError, DiskError
+from graftlab.testing import examples
+
+DRAWN = random.Random(0)
+WORDS = [" ".join("abcdefgh"[DRAWN.randrange(8)] for _ in range(1 + i % 30)) for i in range(90)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: Any) -> str:
+    return examples.text_model(tmp_path_factory.mktemp("model"), "encoder")
+
+
+@pytest.fixture(scope="module")
+def model(folder: str) -> embedder.Embedder:
+    return embedder.load(embedder.Request(folder, pooling="mean", max_seq_length=16))
+
+
+def peer(folder: str, **more: Any) -> Any:
+    """Return the same model, put together by hand."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    tokens = Transformer(folder, max_seq_length=16)
+    made = SentenceTransformer(
+        modules=[tokens, Pooling(tokens.get_embedding_dimension(), "mean")], device="cpu"
+    )
+    return made.encode(WORDS, **more)
+
+
+def test_each_text_has_the_vector_of_sentence_transformers_in_its_row(
+    tmp_path: Path, folder: str, model: embedder.Embedder
+) -> None:
+    blocks.write(texts.Texts("here", WORDS), model, tmp_path, batch_size=4, quiet=True)
+    found = Vectors(tmp_path / blocks.VECTORS)
+    # batches are others, and sums of float32 with them
+    np.testing.assert_allclose(found.take(slice(None)), peer(folder), atol=1e-5)
+    assert found.origin == model.origin
+
+
+def test_the_record_says_how_the_model_was_asked(folder: str) -> None:
+    asked = embedder.Request(
+        folder,
+        prompt="query: ",
+        pooling="cls",
+        normalize=True,
+        truncate_dim=3,
+        precision="bfloat16",
+    )
+    origin = embedder.load(asked).origin
+    said = (origin.prompt, origin.pooling, origin.normalized, origin.truncate_dim, origin.precision)
+    assert said == ("query: ", "cls", True, 3, "bfloat16")
+    assert origin.sha256.keys() == {"model.safetensors"}
+
+
+def test_a_prompt_and_a_length_of_one_are_what_the_peer_does(tmp_path: Path, folder: str) -> None:
+    asked = embedder.Request(
+        folder, prompt="a b ", pooling="mean", normalize=True, truncate_dim=3, max_seq_length=16
+    )
+    found = embedder.load(asked).encode(WORDS, 32)
+    expected = peer(folder, prompt="a b ", normalize_embeddings=True, truncate_dim=3)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
+def test_killed_ten_times_it_writes_the_same_bytes(
+    tmp_path: Path, model: embedder.Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BATCHES", 1)
+    found = texts.Texts("here", WORDS)
+    blocks.write(found, model, tmp_path / "whole", batch_size=2, quiet=True)
+    out, counts = tmp_path / "killed", []
+    for _ in range(10):
+        child = os.fork()
+        if not child:
+            blocks.write(found, model, out, batch_size=2, quiet=True)
+            os._exit(0)
+        before = counts[-1] if counts else 0
+        limit = time.monotonic() + 60
+        while _done(out) <= before and time.monotonic() < limit:
+            time.sleep(0.001)
+        time.sleep(DRAWN.random() * 0.003)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        counts.append(_done(out))
+    last = blocks.write(found, model, out, batch_size=2, quiet=True)
+    assert counts[0] < len(WORDS)
+    assert counts == sorted(counts)
+    assert last.made == len(WORDS) - counts[-1]
+    assert _bytes(out) == _bytes(tmp_path / "whole")
+    assert blocks.write(found, model, out, batch_size=2, quiet=True).made == 0
+
+
+def _done(out: Path) -> int:
+    from graftlab.rundir import files
+
+    record = out / blocks.RECORD
+    return int(files.read_json(record)["done"]) if record.is_file() else 0
+
+
+def _bytes(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_a_full_disk_is_told_and_gone_on_from(tmp_path: Path, model: embedder.Embedder) -> None:
+    found, before = texts.Texts("here", WORDS), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    try:
+        with pytest.raises(DiskError, check=fault("unwritable")):
+            blocks.write(found, model, tmp_path, quiet=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert blocks.write(found, model, tmp_path, quiet=True).made == len(WORDS)
+
+
+def test_other_texts_and_other_settings_are_not_gone_on_with(
+    tmp_path: Path, folder: str, model: embedder.Embedder
+) -> None:
+    blocks.write(texts.Texts("here", WORDS), model, tmp_path, quiet=True)
+    with pytest.raises(ConfigError, check=fault("taken")):
+        blocks.write(texts.Texts("here", WORDS[::-1]), model, tmp_path, quiet=True)
+    other = embedder.load(embedder.Request(folder, pooling="cls", max_seq_length=16))
+    with pytest.raises(ConfigError, check=fault("taken")):
+        blocks.write(texts.Texts("here", WORDS), other, tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "one\ntwo\n"),
+        ("a.jsonl", '{"text": "one", "other": "x"}\n{"text": "two", "other": "y"}\n'),
+        ("a.csv", "said\none\ntwo\n"),
+    ],
+)
+def test_texts_are_read_from_files(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert texts.read(str(tmp_path / name), None)[""].values == ["one", "two"]
+
+
+def test_texts_of_a_run_file_are_those_of_its_splits(tmp_path: Path) -> None:
+    for split in ("train", "validation", "test"):
+        lines = [f'{{"text": "{split} {i}", "label": "{"ab"[i % 2]}"}}\n' for i in range(4)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(lines))
+    run = tmp_path / "run.yaml"
+    run.write_text(
+        f"backbone: {{kind: tiny}}\nmethod: {{name: lora}}\n"
+        f"task: {{kind: classification, data_dir: {tmp_path}}}\n"
+    )
+    found = texts.read(str(run), None)
+    assert found["test"].values == [f"test {i}" for i in range(4)]
+    assert list(found) == ["train", "validation", "test"]
+
+
+def test_an_empty_text_is_named_by_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n{"text": " "}\n')
+    with pytest.raises(DataError) as caught:
+        texts.read(str(path), None)
+    assert caught.value.problems[0].place.row == 2
+
+
+def test_a_column_that_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("title,body\na,b\n")
+    with pytest.raises(ConfigError, check=fault("missing", allowed=["title", "body"])):
+        texts.read(str(path), None)
+    with pytest.raises(ConfigError, check=fault("unknown", given="text")):
+        texts.read(str(path), "text")
+
+
+@pytest.mark.parametrize("wrong", [{"truncate_dim": 10_000}, {"max_seq_length": 10_000}])
+def test_more_than_the_model_has_is_refused(folder: str, wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, check=fault("not_allowed")):
+        embedder.load(embedder.Request(folder, pooling="mean", **wrong))  # type: ignore[arg-type]
+
+
+def test_pooling_is_asked_for_where_the_model_does_not_say_it(folder: str) -> None:
+    with pytest.raises(ConfigError, check=fault("missing")):
+        embedder.load(embedder.Request(folder))
