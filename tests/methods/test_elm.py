@@ -204,11 +204,6 @@ def test_weights_are_float32_on_an_llm_of_bfloat16_and_small_steps_are_not_lost(
     torch.testing.assert_close(moved, torch.full_like(moved, 1e-4), rtol=0.02, atol=0)
 
 
-@pytest.mark.skipif(
-    "bitsandbytes" not in str(rig.misfit("lora", rig.FAMILIES["quantized"]))
-    and rig.misfit("lora", rig.FAMILIES["quantized"]) is not None,
-    reason="no bitsandbytes",
-)
 def test_a_quantized_llm_trains_an_adapter_and_is_opened_again(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     from graftlab.backbones import decoder
