@@ -305,6 +305,22 @@ def test_of_a_mixture_each_row_has_its_task_and_the_classes_of_it(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("encoding", "read_as"),
+    [("cp1252", "utf-8-sig"), ("utf-8-sig", "utf-8-sig"), ("utf-8", "utf-8")],
+)
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_a_csv_goes_back_to_the_program_that_its_input_is_from(
+    tmp_path, encoding, read_as, delimiter
+):
+    text = delimiter.join(["Nr", "Text"]) + "\r\n" + delimiter.join(["7", "zurück"]) + "\r\n"
+    (tmp_path / "in.csv").write_bytes(text.encode(encoding))
+    answers.write(tmp_path / "out.csv", [{"index": 0, "completion": "so"}], tmp_path / "in.csv")
+    written = (tmp_path / "out.csv").read_bytes().decode(read_as)
+    expected = ["row,Nr,Text,prediction", "1,7,zurück,so"]
+    assert written.splitlines() == [line.replace(",", delimiter) for line in expected]
+
+
 @pytest.mark.parametrize("name", ["out.txt", "out", "out.xlsx", "out.json"])
 def test_an_ending_that_is_no_format_is_refused_before_the_model_is_loaded(tmp_path, name):
     with pytest.raises(ConfigError) as raised:

@@ -95,6 +95,16 @@ def test_labels_seen_once_are_said(tmp_path: Path) -> None:
     assert (fields["count"], [*fields["labels"]], [*fields["rows"]]) == (1, ["fine"], [41])
 
 
+def test_a_spelling_that_stands_once_of_a_class_that_does_not_is_not_said(tmp_path: Path) -> None:
+    odd = rows()
+    odd[2]["label"] = " good "
+    assert not notes(read(tmp_path, odd), "labels_once")
+    odd[5]["label"] = "GOOD"
+    assert one(read(tmp_path, odd), "labels_once")["labels"] == ["GOOD"]
+    mended = read(tmp_path, odd, labels={"good": "good", "GOOD": "good", "bad": "bad"})
+    assert not notes(mended, "labels_once")
+
+
 def test_a_class_for_nearly_every_row_is_refused_and_numbers_are_asked_about(
     tmp_path: Path,
 ) -> None:

@@ -1,5 +1,6 @@
 """`graftlab init --from`: run files from data and from files of other programs pass `graftlab check`."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -306,6 +307,28 @@ def test_a_table_is_a_task_of_classes_with_noisy_labels_made_one(drafted, tmp_pa
     assert data.problem.labels == ("billing", "tech")
     assert len(data.splits["test"])
     assert "train: tickets.csv" in settled.text
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("reviews.csv", "reviews"),
+        ("Export 1.2.jsonl.gz", "Export 1.2"),
+        (".csv", "run"),
+        ("a?.csv", "a-"),
+        ("pictures.v2/", "pictures.v2"),
+    ],
+)
+def test_a_run_file_is_called_after_its_data(tmp_path, file, name):
+    path = tmp_path / file
+    if file.endswith("/"):
+        path.mkdir()
+        path = table(path / "train.csv", delimiter=",").parent
+    elif file.endswith(".gz"):
+        path.write_bytes(gzip.compress(b'{"text": "so"}\n' * 40))
+    else:
+        table(path, delimiter=",")
+    assert drafts.read(path).name == name
 
 
 CHAT = [{"from": "human", "value": "Can I pay?"}, {"from": "gpt", "value": "Yes."}]

@@ -130,10 +130,13 @@ def of_labels(
             kind="labels_differ",
         )
     yield from _variants(places)
-    once = [name for name, rows in places.items() if len(rows) == 1]
+    alike: dict[str, list[int]] = {}  # as they are read: without blanks around
+    for name, rows in places.items():
+        alike.setdefault(str(spell(name)), []).extend(rows)
+    once = [name for name, rows in alike.items() if len(rows) == 1]
     if once and total >= LEAST:
         yield Note.of("labels_once", count=len(once), labels=once[:SHOWN],
-                      rows=tuple(places[name][0] for name in once[:SHOWN]))  # fmt: skip
+                      rows=tuple(alike[name][0] for name in once[:SHOWN]))  # fmt: skip
     if inferred and len(places) >= FEW_NUMBERS and all(map(_is_number, places)):
         yield Note.of("labels_numbers", count=len(places), labels=list(places)[:SHOWN],
                       rows=tuple(rows[0] for rows in list(places.values())[:SHOWN]))  # fmt: skip

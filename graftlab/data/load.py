@@ -165,11 +165,10 @@ def examined(
 
 
 def _odd_labels(config: DataSection, train: sources.Gathered) -> Iterable[Note]:
-    named = isinstance(config.labels, Mapping)  # then each spelling has its class
-    found = doctor.of_labels(
-        train.rows.columns["index"], train.labels, train.where, config.labels is None
-    )
-    return (note for note in found if not (named and note.kind == "label_variants"))
+    """Yield what is odd about labels; spellings that `task.labels` makes one class are one."""
+    named = config.labels if isinstance(config.labels, Mapping) else {}
+    values = [named.get(str(labels.spell(value)), value) for value in train.labels]
+    return doctor.of_labels(train.rows.columns["index"], values, train.where, config.labels is None)
 
 
 def _inferred(gathered: Mapping[str, sources.Gathered], config: DataSection) -> tuple[str, ...]:

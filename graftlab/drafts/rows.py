@@ -1,5 +1,6 @@
 """A run file for data: a table, a chat export, a folder of images, a folder with a file for each split."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from graftlab.drafts.draft import CLASSES, GENERATION, IMAGES, STANDS_IN, Draft
 from graftlab.errors import DataError, Place
 
 CARVED = 30  # rows from which a tenth is worth holding back
+LONGEST = 60  # characters of a name that is given to a run file
 TRAINING: dict[str, dict[str, Any]] = {  # usual for LoRA on models of the size that stands in
     CLASSES: {"epochs": 3, "batch_size": 32, "learning_rate": 5e-4},
     IMAGES: {"epochs": 5, "batch_size": 32, "learning_rate": 1e-3},
@@ -37,7 +39,14 @@ def draft(path: Path) -> Draft:
         "task": {**task, **where, **carved},
         "training": training,
     }
-    return Draft(path, _said(file, seen), values, _remarks(task, seen))
+    return Draft(path, _said(file, seen), values, _remarks(task, seen), name=_name(path))
+
+
+def _name(path: Path) -> str:
+    """Return what the run file is called after its data: a name that a folder of runs can have too."""
+    whole = path.resolve()
+    name = whole.name if path.is_dir() else whole.name.removesuffix(".gz").rpartition(".")[0]
+    return re.sub(r'[\\:"<>|?*]', "-", name).strip(". ")[:LONGEST] or "run"
 
 
 def _place(path: Path) -> tuple[dict[str, Any], Path]:

@@ -1,11 +1,12 @@
 """What is predicted of a file, written beside the file's own columns: as CSV, JSONL or Parquet."""
 
+import codecs
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from graftlab.data import readers
+from graftlab.data import readers, textfile
 from graftlab.errors import Argument, ConfigError, DiskError, Place
 from graftlab.rundir import files, spreadsheet
 
@@ -13,6 +14,17 @@ Answer = Mapping[str, Any]
 """What `Adapted.predict` returns of one input."""
 OURS = ("row", "file", "task", "prediction", "probability")
 """Columns that are always this program's; one of the input of such a name has `input.` in front."""
+
+
+class Inputs(NamedTuple):
+    """What answers are written beside."""
+
+    own: Mapping[int, Mapping[str, Any]]
+    """The inputs' own columns, by their index."""
+    delimiter: str = ","
+    """Of a table: what parts its fields."""
+    mark: str = ""
+    """The byte order mark without which a spreadsheet takes UTF-8 for the encoding of its system."""
 
 
 def check(output: Path) -> None:
@@ -40,13 +52,25 @@ def write(output: Path, answers: Sequence[Answer], source: Path | str) -> None:
     Raises:
         DiskError: the file cannot be written.
     """
-    own = _own(source)
+    inputs = _inputs(source)
     try:
-        FORMATS[output.suffix.lower()](output, answers, own)
+        FORMATS[output.suffix.lower()](output, answers, inputs)
     except OSError as error:
         place = Place(argument=Argument("output", str(output)))
         said = f"it cannot be written: {error}."
         raise DiskError(said, place=place, kind="unwritable") from error
+
+
+def _inputs(source: Path | str) -> Inputs:
+    """Return the inputs with what a CSV beside them needs to open in the program that theirs is from."""
+    own = _own(source)
+    if isinstance(source, str) or readers.suffix_of(source) != ".csv":
+        return Inputs(own)
+    layout = readers.look(source)
+    with textfile.opened(source) as file:
+        marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+    mark = "\ufeff" if marked or layout.encoding != "utf-8" else ""
+    return Inputs(own, layout.delimiter, mark)
 
 
 def _own(source: Path | str) -> dict[int, dict[str, Any]]:
@@ -92,13 +116,13 @@ def flat(answer: Answer, own: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _jsonl(output: Path, answers: Sequence[Answer], own: Mapping[int, dict[str, Any]]) -> None:
+def _jsonl(output: Path, answers: Sequence[Answer], inputs: Inputs) -> None:
     lines = (
         {
             "row": answer["index"] + 1,
             **answer,
             **_certain(answer),
-            **({"input": own[answer["index"]]} if answer["index"] in own else {}),
+            **({"input": inputs.own[answer["index"]]} if answer["index"] in inputs.own else {}),
         }
         for answer in answers
     )
@@ -106,17 +130,17 @@ def _jsonl(output: Path, answers: Sequence[Answer], own: Mapping[int, dict[str, 
     files.write_text(output, text)
 
 
-def _csv(output: Path, answers: Sequence[Answer], own: Mapping[int, dict[str, Any]]) -> None:
-    rows = [flat(answer, own.get(answer["index"], {})) for answer in answers]
+def _csv(output: Path, answers: Sequence[Answer], inputs: Inputs) -> None:
+    rows = [flat(answer, inputs.own.get(answer["index"], {})) for answer in answers]
     plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
-    files.write_text(output, spreadsheet.text(plain))
+    files.write_text(output, inputs.mark + spreadsheet.text(plain, delimiter=inputs.delimiter))
 
 
-def _parquet(output: Path, answers: Sequence[Answer], own: Mapping[int, dict[str, Any]]) -> None:
+def _parquet(output: Path, answers: Sequence[Answer], inputs: Inputs) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    rows = [flat(answer, own.get(answer["index"], {})) for answer in answers]
+    rows = [flat(answer, inputs.own.get(answer["index"], {})) for answer in answers]
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: _of_one_kind([row.get(name) for row in rows]) for name in names}
     partial = output.with_name(output.name + files.PARTIAL)
@@ -141,7 +165,7 @@ def _plain(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False, default=str) if nested else value
 
 
-FORMATS: dict[str, Callable[[Path, Sequence[Answer], Mapping[int, dict[str, Any]]], None]] = {
+FORMATS: dict[str, Callable[[Path, Sequence[Answer], Inputs], None]] = {
     ".csv": _csv,
     ".jsonl": _jsonl,
     ".parquet": _parquet,

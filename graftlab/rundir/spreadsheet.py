@@ -8,12 +8,14 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
 
 
-def text(rows: Iterable[Mapping[str, object]], columns: Iterable[str] = ()) -> str:
+def text(
+    rows: Iterable[Mapping[str, object]], columns: Iterable[str] = (), delimiter: str = ","
+) -> str:
     """Return rows as CSV: these columns, then all others in the order in which rows bring them."""
     rows = list(rows)
     fields = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
     writer.writerow(map(_harmless, fields))
     writer.writerows([_harmless(row.get(field)) for field in fields] for row in rows)
     return stream.getvalue()
