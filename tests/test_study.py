@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from graftlab import cli, config, study
+from graftlab import cli, config, runfile, study
 from graftlab.errors import ConfigError, Stopped, StudyIncomplete
 from graftlab.report import page
 from graftlab.rundir import files, spreadsheet
@@ -138,6 +138,18 @@ def test_keys_below_a_base_that_is_a_file_are_set_over_what_the_file_says(tmp_pa
     assert {(schedule.name, schedule.warmup) for schedule in schedules} == {("linear", 3)}
     assert [run.file.method.config.rank for run in plan.runs[::3]] == [2, 3]
     assert plan.seeds == (4,)
+
+
+@pytest.mark.parametrize("base", ["base: mine.yaml", "base: {extends: mine.yaml, seed: 3}"])
+def test_a_section_below_a_base_that_is_a_file_is_set_whole_as_in_a_run(tmp_path, base):
+    (tmp_path / "mine.yaml").write_text(
+        "backbone: {model: vit}\ntask: {name: digits}\nmethod: {name: lora, rank: 2}\n"
+    )
+    given = "backbone={kind: tiny, modality: images}"
+    (planned,) = read(f"{base}\n", f"base.{given}").runs
+    alone = runfile.resolve(config.read(tmp_path / "mine.yaml", [given]))
+    assert planned.file.backbone.config == alone.backbone.config
+    assert planned.file.method.config == alone.method.config
 
 
 def test_a_wrong_key_below_a_base_that_is_a_file_is_placed_at_its_option(tmp_path):

@@ -1,7 +1,6 @@
 """A study file as the runs that it asks for, every one of them checked before the first begins."""
 
 import itertools
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -143,14 +142,22 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
 
 
 def _read(path: str | Path, overrides: Sequence[str]) -> Document:
-    """Return a study file with its overrides: of a base that is a name, those below it go over its file."""
+    """Return a study file with its overrides; those below a base that is a file are set over that file."""
     whole = [override for override in overrides if not override.startswith("base.")]
     document = config.read(path, whole)
     base, within = document.values.get("base"), [o for o in overrides if o not in whole]
-    if not within or not isinstance(base, str):
-        return config.read(path, overrides) if within else document
-    named = f"base={json.dumps({'extends': base})}"
-    return config.read(path, [*whole, named, *within])
+    if not within:
+        return document
+    if not isinstance(base, str) and not (isinstance(base, dict) and "extends" in base):
+        return config.read(path, overrides)
+    below = based_on(base, document)
+    set_over = config.given({"base": below.values}, overrides=within)
+    places = {("base", *at): place for at, place in below.places.items()}
+    return Document(
+        document.path,
+        {**document.values, **set_over.values},
+        {**document.places, **places, **set_over.places},
+    )
 
 
 def _of_runs(problem: Fault) -> Fault:
