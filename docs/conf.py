@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).parents[1]
 FIRST = "docs/index"
 NAVIGATION = {
-    "Begin": ("/docs/install", "Overview </README>", "한국어 </README.ko>"),
+    "Begin": ("/docs/install", "/docs/first-hour", "Overview </README>", "한국어 </README.ko>"),
     "A run": (
         "/docs/run-files",
         "/docs/tasks",

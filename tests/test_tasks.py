@@ -246,6 +246,22 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone() -> None:
     assert torch.equal(pixels(task, [0, 1], None), pixels(plain, [0, 1], None))
 
 
+def test_new_images_of_a_folder_are_those_that_a_person_put_there(tmp_path: Path) -> None:
+    for name in ("b.png", "in/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    for name in ("._b.png", "__MACOSX/a.png", ".trash/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    config = images.Config(source="x:y", labels=["no", "yes"])
+    read = images.read_inputs(config, tmp_path)
+    assert [row["image"] for row in read] == [tmp_path / "b.png", tmp_path / "in" / "a.png"]
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    with pytest.raises(DataError) as caught:
+        images.read_inputs(config, tmp_path)
+    assert caught.value.problems[0].place.file == str(tmp_path / "c.png")
+
+
 def test_flips_mirror_half_of_the_images() -> None:
     image = Image.fromarray(PIXELS[0])
     mirrored = PIXELS[0][:, ::-1]

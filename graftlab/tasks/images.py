@@ -12,7 +12,7 @@ from graftlab.data import pictures, readers, sources
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.rows import Numbered
-from graftlab.errors import ConfigError, DataError, Fault, in_row
+from graftlab.errors import ConfigError, DataError, Fault, Place, in_row
 from graftlab.seeds import mix
 from graftlab.tasks._class_weights import WeightedClasses, weighted, weights
 from graftlab.tasks._outputs import forward, label_array, losses, predictions
@@ -119,7 +119,8 @@ def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[R
             pictures.check(picture)
             result.append({"index": index, "image": picture, "label": None})
         except Unusable as reason:
-            place = in_row(where, index)
+            file = row[column] if Path(where).is_dir() and isinstance(row, dict) else None
+            place = Place(file) if isinstance(file, str) else in_row(where, index)
             raise DataError(f"{reason}.", place=place, kind="unusable") from None
     if not result:
         raise DataError(f"{where} has no images.")
@@ -130,7 +131,8 @@ def _inputs(column: str, source: str | Path | Sequence[Any]) -> tuple[str, Itera
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
-            files = sorted(f for f in path.rglob("*") if f.suffix.lower() in readers.IMAGES)
+            found = (f for f in path.rglob("*") if f.suffix.lower() in readers.IMAGES)
+            files = sorted(f for f in found if not readers.is_system(f.relative_to(path)))
         elif path.suffix.lower() in readers.IMAGES:
             files = [path]
         else:
