@@ -111,10 +111,11 @@ def forget() -> None:
     now = {str(p.relative_to(ROOT)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
     before = json.loads(LEDGER.read_text(encoding="utf-8")) if LEDGER.exists() else now
     if changed := tuple(f"{path}::" for path, text in now.items() if before.get(path) != text):
-        stats = json.loads(STATS.read_text(encoding="utf-8"))
-        took = stats["duration_by_test"].items()
-        stats["duration_by_test"] = {t: s for t, s in took if not t.startswith(changed)}
-        STATS.write_text(json.dumps(stats), encoding="utf-8")
+        if STATS.exists():
+            stats = json.loads(STATS.read_text(encoding="utf-8"))
+            took = stats["duration_by_test"].items()
+            stats["duration_by_test"] = {t: s for t, s in took if not t.startswith(changed)}
+            STATS.write_text(json.dumps(stats), encoding="utf-8")
         for path, meta in metas().items():
             codes = meta["exit_code_by_key"].items()
             meta["exit_code_by_key"] = {n: c if said(c) in CAUGHT else None for n, c in codes}
