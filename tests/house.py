@@ -55,6 +55,7 @@ LADDER = (
     },
     {
         "search": "settings of a method searched for: space, trials, the winner",
+        "synthesis": "rows about texts that vectors stand for: made, checked, split, chosen from",
         "explanation": "what training did to weights: what can be analysed, tables, figures",
         "release": "what leaves the house: export, merge with a certificate, push to a hub",
         "testing": "what every part must keep, written once over the registry's names",

@@ -1,7 +1,7 @@
 """Texts to be embedded: of a data file, of a folder that `synthesize` wrote, or of a run file's task."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from graftlab.runs import material
 
 TEXTS = "texts.jsonl"
 """The file of a split's folder that has the text of each vector."""
-COLUMN = "text"
+COLUMN, LABEL = "text", "label"
 SPLITS = ("train", "validation", "test")
 
 
@@ -35,6 +35,10 @@ class Texts:
         return hashed.hexdigest()
 
 
+Opened = dict[str, tuple[str, Iterable[Numbered]]]
+"""Of each split where its rows are, and the rows; those of a data file under the name ''."""
+
+
 def read(source: str, column: str | None, overrides: Sequence[str] = ()) -> dict[str, Texts]:
     """Return the texts of each split; those of a data file under the name ''.
 
@@ -42,22 +46,34 @@ def read(source: str, column: str | None, overrides: Sequence[str] = ()) -> dict
         ConfigError: no such file, recipe or column.
         DataError: a text is missing, empty, or no text.
     """
-    path = Path(source)
-    if path.is_dir() or readers.suffix_of(path):
-        if overrides:
-            said = f"{source} is no run file, of which keys could be set."
-            raise ConfigError(said, kind="idle", given=list(overrides))
-        return _folder(path, column) if path.is_dir() else {"": of_file(path, column)}
-    file = runfile.resolve(config.read(source, overrides))
-    rows = material.read(file).splits
+    opened = _folder(Path(source)) if Path(source).is_dir() else open_rows(source, overrides)
     return {
-        split: _gather(f"{split} of {source}", _numbered(rows[split]), column)
-        for split in SPLITS
-        if len(rows.get(split, ()))
+        split: Texts(where, [text for text, _ in with_text(where, rows, column)])
+        for split, (where, rows) in opened.items()
     }
 
 
-def _folder(folder: Path, column: str | None) -> dict[str, Texts]:
+def open_rows(source: str, overrides: Sequence[str] = ()) -> Opened:
+    """Return the rows of a data file, or of a run file's task in its splits, a class by its name.
+
+    Raises:
+        ConfigError, DataError
+    """
+    path = Path(source)
+    if readers.suffix_of(path):
+        if overrides:
+            said = f"{source} is no run file, of which keys could be set."
+            raise ConfigError(said, kind="idle", given=list(overrides))
+        return {"": (source, readers.read(path, (COLUMN, "")))}
+    data = material.read(runfile.resolve(config.read(source, overrides)))
+    return {
+        split: (f"{split} of {source}", _numbered(data.splits[split], data.problem.labels))
+        for split in SPLITS
+        if len(data.splits.get(split, ()))
+    }
+
+
+def _folder(folder: Path) -> Opened:
     paths = {split: folder / split / TEXTS for split in SPLITS}
     there = {split: path for split, path in paths.items() if path.is_file()}
     if not there:
@@ -66,25 +82,24 @@ def _folder(folder: Path, column: str | None) -> dict[str, Texts]:
             f"file of texts, or a run file.",
             kind="missing",
         )
-    return {split: of_file(path, column) for split, path in there.items()}
+    return {split: (str(path), readers.read(path)) for split, path in there.items()}
 
 
-def of_file(path: Path, column: str | None = None) -> Texts:
-    """Return the texts of a data file. `Raises:` as `read`."""
-    return _gather(str(path), readers.read(path, (COLUMN, "")), column)
-
-
-def _numbered(rows: Iterable[Mapping[str, object]]) -> Iterable[Numbered]:
-    """Return a task's rows with the columns that its texts stand in."""
+def _numbered(rows: Iterable[Mapping[str, object]], classes: Sequence[str]) -> Iterable[Numbered]:
+    """Yield a task's rows with the columns that its texts stand in."""
     for row in rows:
-        fields = row.get("fields")
-        index = row.get("index")
-        columns = dict(fields) if isinstance(fields, Mapping) else dict(row)
+        fields, index, label = row.get("fields"), row.get("index"), row.get(LABEL)
+        columns = {**row, **(fields if isinstance(fields, Mapping) else {})}
+        if classes and isinstance(label, int):
+            columns[LABEL] = classes[label]
         yield index if isinstance(index, int) else 0, columns
 
 
-def _gather(where: str, rows: Iterable[Numbered], column: str | None) -> Texts:
-    found: list[str] = []
+def with_text(
+    where: str, rows: Iterable[Numbered], column: str | None
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield each row's text with the row. `Raises:` as `read`; DataError: there is none."""
+    index = -1
     for index, row in rows:
         if isinstance(row, str):
             raise _unusable(where, index, row)
@@ -92,23 +107,21 @@ def _gather(where: str, rows: Iterable[Numbered], column: str | None) -> Texts:
         if column not in row:
             said = f"{where}: {unknown('column', column, row)}"
             raise ConfigError(said, kind="unknown", given=column, allowed=sorted(row))
-        found.append(checked(where, index, row[column], column))
-    if not found:
+        yield checked(where, index, row[column], column), row
+    if index < 0:
         raise DataError(f"{where} has no texts.", kind="empty")
-    return Texts(where, found)
 
 
 def _only_text(where: str, row: Mapping[str, object]) -> str:
-    """Return the column named `text`, or the only one that holds text."""
-    texts = [name for name, value in row.items() if isinstance(value, str)]
+    """Return the column named `text`, or the only one but `label` that holds text."""
+    texts = [name for name, value in row.items() if isinstance(value, str) and name != LABEL]
     if COLUMN in texts:
         return COLUMN
     if len(texts) != 1:
         named = ", ".join(texts) or "none"
         said = f"{where}: which column has the texts? Those that hold text: {named}."
-        raise ConfigError(
-            said, ("Name it with ", Argument("column"), "."), kind="missing", allowed=texts
-        )
+        remedy = ("Name it with ", Argument("column"), ".")
+        raise ConfigError(said, remedy, kind="missing", allowed=texts)
     return texts[0]
 
 

@@ -1,9 +1,10 @@
 """Vectors of a file, read through a memory map: opening reads none of them."""
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from graftlab.data.vectors import layout
 from graftlab.data.vectors.origin import Origin
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Shapes: N vectors, D numbers each, K of them that are asked for.
+
+COPIED = 2**24  # bytes that are copied at a time
 
 
 class Vectors:
@@ -43,6 +46,10 @@ class Vectors:
 
         return np.array(widened(self._mapped_ND[places], self.layout.dtype))
 
+    def stored(self, places: Sequence[int]) -> "np.ndarray":
+        """Return the vectors at these places in the numbers of the file (K, D)."""
+        return self._mapped_ND[list(places)]
+
     @functools.cached_property
     def _mapped_ND(self) -> "np.ndarray":
         import numpy as np
@@ -65,18 +72,38 @@ def widened(stored: "np.ndarray", dtype: str) -> "NDArray[np.float32]":
     return np.asarray(stored).astype(np.float32, copy=False)
 
 
-def write(path: Path, vectors_ND: "np.ndarray", origin: Origin | None = None) -> None:
-    """Write vectors as float32: whole, or not at all."""
-    import numpy as np
-
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write into that becomes `path` in the end: whole, or not at all."""
     partial = path.with_name(path.name + PARTIAL)
     try:
         with partial.open("wb") as file:
-            file.write(layout.header(len(vectors_ND), vectors_ND.shape[1], origin))
-            file.write(np.ascontiguousarray(vectors_ND, "<f4").tobytes())
+            yield file
         sync(partial)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write(path: Path, vectors_ND: "np.ndarray", origin: Origin | None = None) -> None:
+    """Write vectors as float32: whole, or not at all."""
+    import numpy as np
+
+    with _whole(path) as file:
+        file.write(layout.header(len(vectors_ND), vectors_ND.shape[1], origin))
+        file.write(np.ascontiguousarray(vectors_ND, "<f4").tobytes())
+
+
+def copy(vectors: Vectors, places: Sequence[int], path: Path) -> None:
+    """Write the vectors at these places as they are stored, with what they were made with."""
+    import numpy as np
+
+    found = vectors.layout
+    size = found.width * np.dtype(layout.STORED[found.dtype]).itemsize
+    at_once = max(1, COPIED // size)
+    with _whole(path) as file:
+        file.write(layout.header(len(places), found.width, found.origin, found.dtype))
+        for first in range(0, len(places), at_once):
+            file.write(vectors.stored(places[first : first + at_once]).tobytes())

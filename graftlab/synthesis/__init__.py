@@ -1,0 +1,1 @@
+"""Rows about texts that vectors stand for: by a model or of labelled data, checked, split, chosen from."""
