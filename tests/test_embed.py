@@ -139,6 +139,23 @@ def test_other_texts_and_other_settings_are_not_gone_on_with(
         blocks.write(texts.Texts("here", WORDS), other, tmp_path, quiet=True)
 
 
+def test_a_record_whose_vectors_are_gone_speaks_of_no_others(
+    tmp_path: Path, model: embedder.Embedder
+) -> None:
+    found, limit = texts.Texts("here", WORDS), resource.getrlimit(resource.RLIMIT_FSIZE)
+    blocks.write(found, model, tmp_path, quiet=True)
+    expected = (tmp_path / blocks.VECTORS).read_bytes()
+    (tmp_path / blocks.VECTORS).unlink()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limit[1]))
+    try:
+        with pytest.raises(DiskError):  # before its first block
+            blocks.write(found, model, tmp_path, quiet=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    blocks.write(found, model, tmp_path, quiet=True)
+    assert (tmp_path / blocks.VECTORS).read_bytes() == expected
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

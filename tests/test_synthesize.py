@@ -262,6 +262,22 @@ def test_it_gives_up_and_goes_on_from_there(tmp_path: Path, server: Server) -> N
     assert len(server.asked) == 1 + 2 + 2
 
 
+def test_several_requests_at_a_time_bring_the_same_and_are_gone_on_with(
+    tmp_path: Path, server: Server
+) -> None:
+    texts, out, types = some(tmp_path, 8), tmp_path / "out", ("describe", "summary")
+    whole = written.rows(texts, asked_of(server), types, tmp_path / "whole", QUIET)
+    server.script = [lambda h, _: send(h, 500, {})] * 3
+    four = QUIET._replace(parallel=4)
+    endpoint = asked_of(server)
+    assert written.rows(texts, endpoint, types, out, four) == whole
+    assert endpoint.troubles == {"500": 3}
+    server.script = [lambda h, _: send(h, 401, {})]
+    with pytest.raises(ModelError, check=fault("endpoint")):
+        written.rows(texts, asked_of(server), types, tmp_path / "other", four)
+    assert written.rows(texts, asked_of(server), types, tmp_path / "other", four) == whole
+
+
 def test_killed_ten_times_it_answers_the_same_and_asks_little_twice(
     tmp_path: Path, server: Server
 ) -> None:
@@ -319,6 +335,7 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
         (["--target", "summary=x", "--model", "m"], "idle"),
         (["--target", "summary=x", "--only", "summary"], "idle"),
         (["--model", "m", "--names", "a,b"], "idle"),
+        (["--model", "m", "--parallel", "2"], "idle"),
         (["--model", "m", "--only", "compare"], "removed"),
         (["--model", "m", "--endpoint", "localhost:8000"], "not_allowed"),
     ],

@@ -63,6 +63,15 @@ def command(
             "13 unless given.",
         ),
     ] = None,
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            "--parallel",
+            min=1,
+            metavar="N",
+            help="Requests to an endpoint at the same time; 1 unless given.",
+        ),
+    ] = None,
     max_new_tokens: Annotated[
         int | None,
         typer.Option("--max-new-tokens", min=1, help="Of an answer of a model; 512 unless given."),
@@ -99,7 +108,7 @@ def command(
 
     files.refuse_taken(out)
     columns, listed = labelled.targets(target or ()), labelled.label_names(names)
-    asked = answerer.Request(model, endpoint, tuple(only or ()), max_new_tokens)
+    asked = answerer.Request(model, endpoint, tuple(only or ()), max_new_tokens, parallel)
     answerer.check(asked, columns, listed)
     shares = documents.Shares(validation_share, test_share, seed)
     found = documents.read(source, column, shares, overrides or ())

@@ -79,6 +79,8 @@ def _write(texts: Texts, model: Embedder, out: Path, batch_size: int, quiet: boo
     head = layout.header(count, model.width, model.origin)
     pace = Pace("texts", count, done, quiet)
     partial = path.with_name(path.name + files.PARTIAL)
+    if not done:  # a record whose vectors are gone would speak of those that are written now
+        (out / RECORD).unlink(missing_ok=True)
     with partial.open("r+b" if done else "wb") as file:
         if not done:
             _room(file, head, len(head) + count * model.width * FLOAT)

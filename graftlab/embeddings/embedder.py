@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from graftlab.backbones._pretrained import quiet
 from graftlab.contracts import Note
 from graftlab.data.vectors.origin import Origin
 from graftlab.errors import Argument, ConfigError, ModelError, Place, missing_extra
@@ -116,26 +117,21 @@ def _opened(folder: Path, request: Request) -> "SentenceTransformer":
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from transformers.utils import logging
 
     how = {"dtype": getattr(torch, request.precision), "use_safetensors": True}
     device = str(devices.accelerator("fp32").device)
-    former = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        if request.pooling is None:
-            return SentenceTransformer(
-                str(folder), device=device, local_files_only=True, model_kwargs=how
-            )
-        tokens = Transformer(str(folder), model_kwargs=how)
-        pooling = Pooling(tokens.get_embedding_dimension(), request.pooling)
-        return SentenceTransformer(modules=[tokens, pooling], device=device)
+        with quiet():
+            if request.pooling is None:
+                return SentenceTransformer(
+                    str(folder), device=device, local_files_only=True, model_kwargs=how
+                )
+            tokens = Transformer(str(folder), model_kwargs=how)
+            pooling = Pooling(tokens.get_embedding_dimension(), request.pooling)
+            return SentenceTransformer(modules=[tokens, pooling], device=device)
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
         said = f"{request.model} cannot be opened by sentence-transformers: {error}"
         raise ModelError(said, kind="unreadable", given=request.model) from error
-    finally:
-        if former:
-            logging.enable_progress_bar()
 
 
 def _fit(model: "SentenceTransformer", request: Request) -> None:

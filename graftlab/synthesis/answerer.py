@@ -26,6 +26,8 @@ class Request(NamedTuple):
     only: tuple[str, ...]
     """Task types and groups; none: all."""
     max_new_tokens: int | None
+    parallel: int | None
+    """Answers that an endpoint is to write at the same time."""
 
 
 def check(asked: Request, columns: Mapping[str, str], names: Sequence[str]) -> None:
@@ -41,6 +43,10 @@ def check(asked: Request, columns: Mapping[str, str], names: Sequence[str]) -> N
         )
         raise ConfigError("what is to answer?", remedy, kind="missing")
     idle = {**asked._asdict()} if columns else {"names": names}
+    if asked.endpoint is None and asked.parallel is not None:
+        remedy = ("It is for models behind ", Argument("endpoint"), ".")
+        place = Place(argument=Argument("parallel"))
+        raise ConfigError("it does nothing here.", remedy, kind="idle", place=place)
     for name, value in idle.items():
         if value:
             other = "labelled data" if columns else "a model"
@@ -67,7 +73,9 @@ def rows(
         writer = Endpoint(asked.endpoint, asked.model, limit)
     else:
         writer = LocalModel(asked.model, limit)
-    found = written.rows(documents, writer, types, out, written.Manner(seed, quiet))
+    found = written.rows(
+        documents, writer, types, out, written.Manner(seed, asked.parallel or 1, quiet)
+    )
     notes = noted(writer.notes)
     record = {"made_by": writer.identity, "troubles": dict(writer.troubles), "notes": notes}
     return found.answered, found.rejected, record

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -44,6 +45,7 @@ class Endpoint:
     timeout_s: float = 120.0
     troubles: Counter[str] = field(default_factory=Counter)
     """How often what went wrong."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
@@ -73,7 +75,8 @@ class Endpoint:
                 return self._ask(order)
             except Trouble as trouble:
                 last = trouble
-            self.troubles[last.name] += 1
+            with self._lock:
+                self.troubles[last.name] += 1
             if attempt + 1 < self.attempts:
                 pause = self.pause_s * 2**attempt if last.wait_s is None else last.wait_s
                 time.sleep(min(LONGEST_PAUSE, pause))

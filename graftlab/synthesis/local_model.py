@@ -1,5 +1,6 @@
 """Answers of an instruct model on this machine, one at a time, each drawn from its own seed."""
 
+from graftlab.backbones._pretrained import quiet
 from graftlab.errors import ModelError
 from graftlab.seeds import seed_everything
 from graftlab.synthesis.orders import Order
@@ -29,9 +30,10 @@ class LocalModel:
                     said, ("Name an instruct model.",), kind="no_template", given=model
                 )
             device = devices.accelerator("fp32").device
-            loaded = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype="auto"
-            )
+            with quiet():
+                loaded = AutoModelForCausalLM.from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True, dtype="auto"
+                )
         except (OSError, ValueError, ImportError) as error:
             raise ModelError(f"{model} cannot be loaded: {error}", kind="unreadable") from error
         self._model = loaded.to(device).eval()

@@ -1,8 +1,9 @@
 """Rows written by a model, kept one by one: killed anywhere, the same call goes on, to the same rows."""
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -33,6 +34,8 @@ class Manner(NamedTuple):
     """How answers are asked for."""
 
     seed: int = 0
+    parallel: int = 1
+    """Answers that are waited for at the same time."""
     quiet: bool = False
 
 
@@ -75,7 +78,7 @@ def rows(
         kept.mkdir(parents=True, exist_ok=True)
         with files.alone(kept / ".lock"):
             _check(kept, job)
-            found = _go_on(kept / ANSWERS, wanted, writer, manner.quiet)
+            found = _go_on(kept / ANSWERS, wanted, writer, manner)
     except OSError as error:
         said = f"{kept} cannot be written: {error}."
         remedy = (f"{files.trouble(error) or 'Mend that'}, and call the same again: it goes on.",)
@@ -100,15 +103,15 @@ def _check(kept: Path, job: Mapping[str, object]) -> None:
 
 
 def _go_on(
-    path: Path, wanted: Sequence[Order], writer: Writer, quiet: bool
+    path: Path, wanted: Sequence[Order], writer: Writer, manner: Manner
 ) -> list[dict[str, object]]:
     """Return what was answered to each order, asking for what is missing."""
     lines = Lines(path)  # takes off what a crash has cut
     try:
         found = [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
-        pace = Pace("rows", len(wanted), len(found), quiet)
-        for order in wanted[len(found) :]:
-            response, cut = writer.write(order)
+        pace = Pace("rows", len(wanted), len(found), manner.quiet)
+        missing = wanted[len(found) :]
+        for order, (response, cut) in _in_order(missing, writer, manner.parallel):
             answer = {"response": response, "rejected": quality.fault(order, response, cut)}
             lines.append(answer)
             lines.durable()
@@ -117,6 +120,28 @@ def _go_on(
     finally:
         lines.close()
     return found
+
+
+def _in_order(
+    wanted: Sequence[Order], writer: Writer, parallel: int
+) -> Iterator[tuple[Order, tuple[str, bool]]]:
+    """Yield orders with their answers, in their order, with so many under way."""
+    if parallel == 1:
+        yield from ((order, writer.write(order)) for order in wanted)
+        return
+    pool = ThreadPoolExecutor(parallel)
+    waiting: deque[tuple[Order, Future[tuple[str, bool]]]] = deque()
+    try:
+        for order in wanted:
+            waiting.append((order, pool.submit(writer.write, order)))
+            if len(waiting) == parallel:
+                first, answer = waiting.popleft()
+                yield first, answer.result()
+        while waiting:
+            first, answer = waiting.popleft()
+            yield first, answer.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _sorted(
