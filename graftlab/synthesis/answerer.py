@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graftlab.contracts import written as noted
-from graftlab.errors import Argument, ConfigError, Place
+from graftlab.errors import Argument, ConfigError, Place, Words
 from graftlab.synthesis import choice, written
 from graftlab.synthesis.documents import Documents
 from graftlab.synthesis.endpoint import Endpoint
@@ -44,9 +44,9 @@ def check(asked: Request, columns: Mapping[str, str], names: Sequence[str]) -> N
         raise ConfigError("what is to answer?", remedy, kind="missing")
     idle = {**asked._asdict()} if columns else {"names": names}
     if asked.endpoint is None and asked.parallel is not None:
-        remedy = ("It is for models behind ", Argument("endpoint"), ".")
+        behind: Words = ("It is for models behind ", Argument("endpoint"), ".")
         place = Place(argument=Argument("parallel"))
-        raise ConfigError("it does nothing here.", remedy, kind="idle", place=place)
+        raise ConfigError("it does nothing here.", behind, kind="idle", place=place)
     for name, value in idle.items():
         if value:
             other = "labelled data" if columns else "a model"
