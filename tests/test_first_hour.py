@@ -44,7 +44,7 @@ def walk(heading: str, folder: Path) -> dict[str, str]:
                 cwd=folder,
                 env={**os.environ, "HF_HUB_OFFLINE": "1"},  # models from installed packages
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
             )
             assert not done.returncode, f"{command}: {done.stderr}"
             printed[command] = done.stdout
@@ -154,7 +154,9 @@ def test_chats(tmp_path):
     (tmp_path / "questions.json").write_text(json.dumps(chats(2, answered=False)), "utf-8")
     printed = walk("Chats", tmp_path)
 
-    assert "Thanks!" in printed["graftlab show batch chats.yaml"]
+    trained = re.findall("⟦(.*?)⟧", printed["graftlab show batch chats.yaml"], re.S)
+    assert trained
+    assert all(re.fullmatch(r"\d+<\|im_end\|>", answer) for answer in trained)  # no user's words
     with (tmp_path / "answers.csv").open(encoding="utf-8", newline="") as file:
         answers = list(csv.DictReader(file))
     assert [row["id"] for row in answers] == ["c0", "c1"]

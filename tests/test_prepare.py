@@ -1,15 +1,21 @@
 """The data that `prepare` shows and writes are those that a run trains on."""
 
 import gzip
+import io
 import json
+import shutil
 
+import numpy as np
 import pytest
 from faults import fault
+from PIL import Image
 from typer.testing import CliRunner
 
 from graftlab import cli, config, runfile
+from graftlab.data.readers import MAX_LINE
 from graftlab.errors import ConfigError
 from graftlab.planning import preparation
+from graftlab.planning import rows as written
 
 WORDS = ("poor", "fine", "so so")
 
@@ -88,7 +94,7 @@ TASKS = {
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_what_is_written_is_read_back_as_the_same_rows(tmp_path, task):
     path, out = run_file(tmp_path, **task), tmp_path / "out"
-    use = preparation.write(prepared(path), str(path), (), out)
+    use = written.write(prepared(path), str(path), (), out)
     assert rows_of(path, use) == rows_of(path)
     with gzip.open(out / "train.jsonl.gz", "rt") as file:
         assert set(json.loads(next(file))) == {"text", "label", "more"}
@@ -103,7 +109,7 @@ def test_texts_to_write_are_read_back_too_and_their_columns_shown(tmp_path):
         "splits": ("train",),
     }
     path, out = run_file(tmp_path, **task), tmp_path / "out"
-    use = preparation.write(prepared(path), str(path), (), out)
+    use = written.write(prepared(path), str(path), (), out)
     assert rows_of(path, use) == rows_of(path)
     shown = CliRunner().invoke(cli.app, ["prepare", str(path)]).stdout
     assert "text   poor  00\n" not in shown  # white space is made one
@@ -118,28 +124,80 @@ def test_files_named_one_by_one_and_overrides_are_read_back_too(tmp_path):
         f"task.files={json.dumps(files)}",
         "task.max_train_samples=7",
     ]
-    use = preparation.write(prepared(path, *overrides), str(path), overrides, tmp_path / "out")
+    use = written.write(prepared(path, *overrides), str(path), overrides, tmp_path / "out")
     assert rows_of(path, [*overrides, *use]) == rows_of(path, overrides)
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path):
     path = run_file(tmp_path)
     for name in ("one", "two"):
-        preparation.write(prepared(path), str(path), (), tmp_path / name)
+        written.write(prepared(path), str(path), (), tmp_path / name)
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
-def test_a_folder_with_something_in_it_and_images_are_refused(tmp_path):
+def test_a_folder_with_something_in_it_is_refused(tmp_path):
     path = run_file(tmp_path)
     with pytest.raises(ConfigError, check=fault("taken")):
-        preparation.write(prepared(path), str(path), (), tmp_path)
+        written.write(prepared(path), str(path), (), tmp_path)
+
+
+def images_of(path, overrides=()):
+    """Return label and pixels of each image that a run with these overrides reads, by split."""
+    file = runfile.resolve(config.read(path, overrides))
+    data = file.task.module.read(file.task.config, file.paths, file.seed)
+    return {
+        split: [(row["label"], decode(row["image"])) for row in rows]
+        for split, rows in data.splits.items()
+    }
+
+
+def decode(image):
+    """Return an image's size and pixels."""
+    if isinstance(image, np.ndarray):
+        return image.shape, image.tobytes()
+    opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+    return opened.size, opened.tobytes()
+
+
+def test_pixels_are_shown_by_their_form_and_written_as_they_are(tmp_path):
     found = prepared("quickstart/digits")
     assert found.lengths == {}
     assert preparation.first_rows(found)["train"][0]["image"] == "<8 x 8 pixels>"
-    with pytest.raises(ConfigError, check=fault("not_rows")):
-        preparation.write(found, "quickstart/digits", (), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    use = written.write(found, "quickstart/digits", (), tmp_path / "out")
+    assert images_of("quickstart/digits", use) == images_of("quickstart/digits")
+
+
+def test_a_folder_of_images_is_written_with_the_images_in_it(tmp_path):
+    for i in range(24):
+        file = tmp_path / "parts" / ("rust", "clean")[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 6), (9 * i, i, 7)).save(file)
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "backbone: {kind: tiny, modality: images}\nmethod: {name: lora}\n"
+        "task: {kind: images, files: {train: parts}, test_share: 0.25}\n"
+    )
+    before = images_of(path)
+    use = written.write(prepared(path), str(path), (), tmp_path / "out")
+    shutil.rmtree(tmp_path / "parts")
+    assert images_of(path, use) == before
+    assert {*before} == {"train", "validation", "test"}
+
+
+def test_keys_of_a_table_that_say_how_it_is_read_are_not_asked_of_what_is_written(tmp_path):
+    lines = ["text;label", *(f"größe {i};{'ab'[i % 2]}" for i in range(30))]
+    (tmp_path / "a.csv").write_bytes("\n".join(lines).encode("cp1252"))
+    task = {"files": {"train": str(tmp_path / "a.csv")}, "delimiter": ";", "encoding": "cp1252"}
+    path = run_file(tmp_path, data_dir=None, **task)
+    use = written.write(prepared(path), str(path), (), tmp_path / "out")
+    assert rows_of(path, use) == rows_of(path)
+
+
+def test_a_row_that_no_line_holds_is_refused_before_the_folder_is_there(tmp_path):
+    rows = [{"text": "x" * (MAX_LINE + 1)}]
+    with pytest.raises(ConfigError, check=fault("too_long")):
+        written.write_rows(tmp_path / "train.jsonl.gz", rows)
 
 
 def test_what_the_cache_holds_already_is_said(tmp_path, monkeypatch):
@@ -158,7 +216,7 @@ def test_what_the_cache_holds_already_is_said(tmp_path, monkeypatch):
     first, second = prepared(path).cache, prepared(path).cache
     assert (first["was_there"], second["was_there"]) == (False, True)
     assert (first["folder"], first["bytes"]) == (str(kept.parent), 4)
-    use = preparation.write(prepared(path), str(path), (), tmp_path / "out")
+    use = written.write(prepared(path), str(path), (), tmp_path / "out")
     assert rows_of(path, use) == rows_of(path)
 
 
@@ -181,7 +239,7 @@ def test_each_task_of_a_mixture_is_shown_for_itself(tmp_path):
     assert "task           other\n" in done.stdout
     assert "10 rows left out by their label" in done.stdout
     with pytest.raises(ConfigError, check=fault("not_rows")):
-        preparation.write(found, str(path), overrides, tmp_path / "out")
+        written.write(found, str(path), overrides, tmp_path / "out")
 
 
 def test_with_json_it_is_one_object_with_all_of_it(tmp_path):

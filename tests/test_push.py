@@ -1,12 +1,15 @@
 """What a push uploads, when it does, and what it says when the hub does not take it."""
 
+import base64
+import gzip
 import json
 import socket
 
-import huggingface_hub
+import huggingface_hub.constants
 import numpy as np
 import pytest
 from faults import fault
+from PIL import Image
 from push_hub import LARGE, TOKEN, PushHub
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
@@ -175,6 +178,28 @@ def test_data_go_to_a_data_set_of_their_own_and_read_back_as_the_runs(run, hub, 
         n for n in found if n.endswith(LARGE)
     }
     assert push(run, data=True)[1].uploaded == ()
+
+
+def test_images_go_to_the_hub_with_their_bytes(hub, tmp_path):
+    for i in range(24):
+        file = tmp_path / "parts" / ("rust", "clean")[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 6), (9 * i, i, 7)).save(file)
+    task = {
+        "name": None,
+        "kind": "images",
+        "data_dir": None,
+        "files": {"train": f"{tmp_path}/parts"},
+    }
+    run = finished(tmp_path, backbone={"kind": "vision"}, task=task)
+    push(run, data=True)
+    found = hub.repos["dataset", "me/critic-data"]["files"]
+    lines = gzip.decompress(found["train.jsonl.gz"]).decode().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) > 12
+    for row in rows:
+        kept = tmp_path / "parts" / row["label"] / row["image"]["path"]
+        assert base64.b64decode(row["image"]["bytes"]) == kept.read_bytes()
 
 
 def test_data_that_have_changed_are_not_uploaded_and_neither_is_anything_else(run, hub, tmp_path):

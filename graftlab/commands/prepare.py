@@ -45,9 +45,10 @@ def command(
     from graftlab import config, runfile
     from graftlab.contracts import read_notes
     from graftlab.planning import preparation
+    from graftlab.planning import rows as planned_rows
 
     prepared = preparation.prepare(runfile.resolve(config.read(file, overrides or ())))
-    use = None if out is None else preparation.write(prepared, file, overrides or (), out)
+    use = None if out is None else planned_rows.write(prepared, file, overrides or (), out)
     tasks = {name: task.as_json(rows) for name, task in prepared.tasks.items()}
     found = {
         "task": prepared.file.resolved["task"].get("name") or prepared.file.task.name,

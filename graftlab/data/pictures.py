@@ -72,6 +72,19 @@ def _raw(value: Mapping[str, Any]) -> "np.ndarray":
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
+def cell(picture: "Picture") -> dict[str, object]:
+    """Return what JSON holds of an image, which `find` reads as the same one. `Raises:` OSError."""
+
+    def text(data: bytes) -> str:
+        return base64.b64encode(data).decode()
+
+    if isinstance(picture, bytes):
+        return {"bytes": text(picture)}
+    if isinstance(picture, Path):
+        return {"bytes": text(picture.read_bytes()), "path": picture.name}
+    return {"bytes": text(picture.tobytes()), "shape": list(picture.shape)}
+
+
 def content(picture: "Picture") -> bytes:
     """Return 16 bytes that stand for the image's bytes. `Raises:` Unusable, OSError."""
     if isinstance(picture, bytes):

@@ -1,27 +1,18 @@
 """The data of a run file: made, checked and kept before a run needs them."""
 
-import gzip
-import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from graftlab import config, runfile
-from graftlab.contracts import Data, Row, parts_of, read_notes
+from graftlab.contracts import Data, parts_of
 from graftlab.data import sources
-from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError
-from graftlab.rundir import files
 from graftlab.rundir.records import Json
 from graftlab.runfile import RunFile
 from graftlab.runs import material
 
 SHOWN = 3  # rows of a split
-TESTS = {"test_carved": "train", "validation_is_test": "validation"}
-"""Notes that say of what other split test is made."""
 QUANTILES = {"median": 0.5, "95 %": 0.95}
 
 
@@ -158,123 +149,3 @@ def _plain(value: object) -> Json:
     if hasattr(value, "shape"):
         return f"<{' x '.join(map(str, value.shape))} pixels>"
     return value if isinstance(value, str | int | float | None) else str(value)
-
-
-def write(prepared: Prepared, source: str, overrides: Sequence[str], out: Path) -> list[str]:
-    """Write train, validation and test to a new folder; return what a run file needs to read them again.
-
-    The rows are those of the source, as they stand there, so that the same run file reads them: `source`
-    and `overrides` are what `prepared.file` was made of. That they come back equal is checked.
-
-    Raises:
-        ConfigError: `out` is not empty, or the task's rows are no plain texts.
-        DiskError: it cannot be written.
-    """
-    files.refuse_taken(out)
-    partial = out.with_name(out.name + files.PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        names = _write_splits(prepared, partial)
-        changes = _changes(prepared, names)
-        again = [*overrides, f"task.data_dir={json.dumps(str(partial.absolute()))}", *changes]
-        _check_same(prepared, runfile.resolve(config.read(source, again)), out)
-        if out.exists():
-            out.rmdir()
-        partial.replace(out)
-    except OSError as error:
-        raise files.unwritable(out, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return [f"task.data_dir={out}", *changes]
-
-
-def _write_splits(prepared: Prepared, folder: Path) -> list[str]:
-    """Write the rows of the source that became each split; return the names of the files.
-
-    Where there is no test split the validation rows stand last in train: as a file they would be read as
-    test.
-    """
-    rows = raw_rows(prepared)
-    if "test" not in rows:
-        rows = {"train": [*rows["train"], *rows["validation"]]}
-    for split, found in rows.items():
-        write_rows(folder / f"{split}.jsonl.gz", found)
-    return list(rows)
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as packed JSON Lines: the same bytes for the same rows."""
-    with path.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
-        for row in rows:
-            line = json.dumps(row, ensure_ascii=False, default=str)  # a date is written as text
-            packed.write(line.encode() + b"\n")
-    files.sync(path)
-
-
-def raw_rows(prepared: Prepared) -> dict[str, list[Row]]:
-    """Return the rows of the source that each split is made of, in its order.
-
-    Raises:
-        ConfigError: the task is a mixture, or its rows are images.
-    """
-    task, data = prepared.file.task, prepared.data
-    columns = {name for rows in data.splits.values() for row in rows[:1] for name in row}
-    if not isinstance(task.config, DataSection) or "image" in columns:
-        raise ConfigError(
-            f"rows of the kind {task.name!r} are not written as JSON Lines. A run reads them from where "
-            f"they are, or from the cache.",
-            kind="not_rows",
-        )
-    opened = sources.open_splits(task.config, prepared.file.paths, ("", ""))
-    wanted = {split: [row["index"] for row in rows] for split, rows in data.splits.items()}
-    origins = _origins(data)
-    found: dict[str, dict[int, Row]] = {}
-    for split, source in opened.items():
-        needed = {i for ours, theirs in origins.items() if theirs == split for i in wanted[ours]}
-        rows = ((i, row) for i, row in source.rows if i in needed and not isinstance(row, str))
-        found[split] = dict(rows) if needed else {}
-    return {
-        split: [found[origins[split]][index] for index in indices]
-        for split, indices in wanted.items()
-        if indices
-    }
-
-
-def _origins(data: Data) -> dict[str, str]:
-    """Return for each split the split of the source that its rows come from (`splits.prepare`)."""
-    kinds = {note.kind for note in read_notes(data.record.get("notes", ()))}
-    return {
-        "train": "train",
-        "validation": "train" if "validation_carved" in kinds else "validation",
-        "test": next((split for kind, split in TESTS.items() if kind in kinds), "test"),
-    }
-
-
-def _changes(prepared: Prepared, names: Sequence[str]) -> list[str]:
-    """Return what else in the section would make other rows of what is written."""
-    section, data = prepared.file.task.config, prepared.data
-    changes = []
-    if section.files:
-        changes.append("task.files=null")
-    if section.options:
-        changes.append("task.options={}")
-    if section.train_data_ratio != 1:
-        changes.append("task.train_data_ratio=1.0")
-    if section.labels is None and data.problem.kind == "classes":
-        changes.append(f"task.labels={json.dumps(data.problem.labels, ensure_ascii=False)}")
-    if "test" not in names:
-        changes.append(f"task.validation_last={len(data.splits['validation'])}")
-    return changes
-
-
-def _check_same(prepared: Prepared, file: RunFile, out: Path) -> None:
-    """Read the rows again; what differs could not be used in place of the source."""
-    again = material.read(file)
-    for split, rows in prepared.data.splits.items():
-        mine, others = _without_index(rows), _without_index(again.splits[split])
-        assert mine == others, f"{split} of {out} is not read back as it was"
-
-
-def _without_index(rows: Sequence[Row]) -> list[Row]:
-    return [{key: value for key, value in row.items() if key != "index"} for row in rows]

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from graftlab.planning import preparation
+from graftlab.planning import rows as kept
 from graftlab.release.push.contents import CARD, Content, Shared
 from graftlab.runs import material
 
@@ -15,12 +16,12 @@ def gather(shared: Shared, repo: str) -> dict[str, Content]:
     """Return the run's rows, one file a split, and a card that names them.
 
     Raises:
-        ConfigError: they are images, or a mixture's.
+        ConfigError: they are a mixture's, or one is too long for a line.
         DataError: they are gone, or have changed since the run.
     """
     task = shared.file.task
     data = material.read_again(shared.file, shared.run)
-    rows = preparation.raw_rows(preparation.Prepared(shared.file, data, data.record, {}, {}))
+    rows = kept.raw_rows(preparation.Prepared(shared.file, data, data.record, {}, {}))
     hub = getattr(task.config, "hub", None)
     log.warning(
         "the rows are uploaded as they are (%s): whether you may publish them, their licence says",
@@ -30,7 +31,7 @@ def gather(shared: Shared, repo: str) -> dict[str, Content]:
     with tempfile.TemporaryDirectory() as folder:
         for split, chosen in rows.items():
             path = Path(folder) / f"{split}.jsonl.gz"
-            preparation.write_rows(path, chosen)
+            kept.write_rows(path, chosen)
             found[path.name] = path.read_bytes()
     sizes = {split: len(chosen) for split, chosen in rows.items()}
     found[CARD] = _card(shared, repo, sizes, hub.path if hub else None).encode()
