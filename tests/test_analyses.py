@@ -303,7 +303,7 @@ def test_targets_that_do_not_fit_are_refused_before_anything_is_written(foreign,
         found_in([foreign / "adapter"], targets.Options(base=str(other)), out=out)
     with pytest.raises(ModelError, match="shape"):
         found_in([f"{other}:{foreign / 'merged'}"], out=out)
-    with pytest.raises(ConfigError, match="--base"):
+    with pytest.raises(ConfigError, match="base"):
         found_in([foreign / "merged"], out=out)
     (tmp_path / "empty" / "checkpoint-3").mkdir(parents=True)
     for nothing in (tmp_path / "empty", tmp_path / "absent", tmp_path):

@@ -187,7 +187,9 @@ def test_predictions_are_read_back_equal(tmp_path):
 
 
 def test_what_is_not_finite_is_read_back_too(tmp_path):
-    prediction.write(tmp_path / "a.jsonl", [{"loss": math.inf}, {"loss": math.nan}])
+    prediction.write(
+        tmp_path / "a.jsonl", [{"prediction": 0, "loss": v} for v in (math.inf, math.nan)]
+    )
     first, second = prediction.read(tmp_path / "a.jsonl")
     assert first["loss"] == math.inf
     assert math.isnan(second["loss"])
@@ -195,18 +197,20 @@ def test_what_is_not_finite_is_read_back_too(tmp_path):
 
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "test.jsonl"
-    prediction.write(path, [{"loss": 1.0}])
+    prediction.write(path, [{"prediction": 0}])
     with pytest.raises(TypeError):
-        prediction.write(path, [{"loss": 2.0}, {"loss": object()}])
-    assert prediction.read(path) == [{"loss": 1.0}]
+        prediction.write(path, [{"prediction": 1}, {"prediction": object()}])
+    assert prediction.read(path) == [{"prediction": 0}]
     assert [p.name for p in tmp_path.iterdir()] == ["test.jsonl"]
 
 
 @pytest.mark.parametrize("line", ['{"index": 1, "lab', "7", ""])
 def test_a_damaged_line_is_named(tmp_path, line):
     path = tmp_path / "test.jsonl"
-    path.write_text(json.dumps({"index": 0}) + "\n" + line + "\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"test\.jsonl:2: not"):
+    path.write_text(
+        json.dumps({"index": 0, "prediction": 1}) + "\n" + line + "\n", encoding="utf-8"
+    )
+    with pytest.raises(DataError, match=r"test\.jsonl:2: "):
         prediction.read(path)
 
 

@@ -315,7 +315,7 @@ def test_a_run_keeps_the_model_that_its_alias_named_when_it_began(tmp_path, fini
     run.begin(config.dump(file.resolved))
     assert runfile.began_with(run, finished).backbone.config.model == "smollm2_135m"
     for source in ("HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-135M"):
-        run.environment.write_text(json.dumps({"backbone": {"source": source}}))
+        run.environment.write_text(json.dumps({"data": {}, "backbone": {"source": source}}))
         again = runfile.began_with(run, finished)
         assert pretrained.aliases().get(again.backbone.config.model, {"id": source})["id"] == source
         assert again.resolved == file.resolved

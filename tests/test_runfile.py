@@ -75,12 +75,15 @@ def complete_recipes():
     return [name for name, k in keys.items() if k & {"backbone", "extends"} and "base" not in k]
 
 
+def given(name, folder):
+    """Return what a recipe wants of its user: vectors come from nowhere but a folder."""
+    return [f"task.data_dir={elm.example(folder).data_dir}"] if name.startswith("elm/") else []
+
+
 @pytest.mark.quick("quickstart/*", "glue/*", "template")
 @pytest.mark.parametrize("name", complete_recipes())
 def test_every_recipe_can_be_run_and_its_config_too(name, tmp_path):
-    # vectors come from nowhere but a folder
-    given = [f"task.data_dir={elm.example(tmp_path).data_dir}"] if name.startswith("elm/") else []
-    first = runfile.resolve(config.read(name, given))
+    first = runfile.resolve(config.read(name, given(name, tmp_path)))
     path = tmp_path / "config.yaml"
     path.write_text(config.dump(first.resolved), encoding="utf-8")
     assert runfile.resolve(config.read(path)).resolved == first.resolved
@@ -380,5 +383,5 @@ def test_rates_of_sgd_are_its_own(resolve):
 
 
 @pytest.mark.parametrize("name", complete_recipes())
-def test_no_recipe_leaves_the_usual_range_of_its_method(name):
-    assert unusual(runfile.resolve(config.read(name))) == []
+def test_no_recipe_leaves_the_usual_range_of_its_method(name, tmp_path):
+    assert unusual(runfile.resolve(config.read(name, given(name, tmp_path)))) == []

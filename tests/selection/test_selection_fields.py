@@ -58,7 +58,11 @@ def seen(folder, place, **settings):
     )
     scoring = survey._Scoring(request, config)
     kept = survey.scored_layers(config, NUM_LAYERS)
-    found = [scoring.row(c) for c in stream.run(kept[-1]) if c.number in kept]
+    found = [
+        scoring.row(c.number, c.after, scoring.plugged(c))
+        for c in stream.run(kept[-1])
+        if c.number in kept
+    ]
     scores = {name: values(found, name) for name in registry.names("scores")}
     return repr((drawn.tolist(), found, choose(kept, scores, NUM_LAYERS, config)))
 

@@ -234,6 +234,7 @@ def test_the_rows_of_the_sources_tree_are_examined_before_a_run(tmp_path: Path) 
         "backbone": {"kind": "tiny", "max_length": 512},
         "task": {"kind": "elm", "data_dir": str(tmp_path)},
         "method": {"name": "elm"},
+        "training": {"batch_size": 4},
     }
     (tmp_path / "run.yaml").write_text(config.dump(values))
     file = runfile.resolve(config.read(tmp_path / "run.yaml"))
