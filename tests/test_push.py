@@ -180,6 +180,25 @@ def test_data_go_to_a_data_set_of_their_own_and_read_back_as_the_runs(run, hub, 
     assert push(run, data=True)[1].uploaded == ()
 
 
+def test_rows_of_a_run_file_go_without_a_run_and_are_those_of_its_run(run, hub, tmp_path):
+    args = ["push", f"{tmp_path}/run.yaml", "--data", "--repo", "me/critic", "--json"]
+    result = CliRunner().invoke(cli.app, args)
+    assert result.exit_code == 0, result.output
+    [done] = json.loads(result.stdout)["pushed"]
+    assert (done["repo"], done["kind"]) == ("me/critic-data", "dataset")
+    assert [*hub.repos] == [("dataset", "me/critic-data")]
+    assert push(run, data=True)[1].uploaded == ()
+
+
+def test_a_run_file_without_its_data_is_told_what_can_be_done(tmp_path, hub):
+    finished(tmp_path)
+    result = CliRunner().invoke(cli.app, ["push", f"{tmp_path}/run.yaml", "--json"])
+    assert result.exit_code == 2
+    [problem] = json.loads(result.stdout)["error"]["problems"]
+    assert problem["kind"] == "not_a_run"
+    assert not hub.repos
+
+
 def test_images_go_to_the_hub_with_their_bytes(hub, tmp_path):
     for i in range(24):
         file = tmp_path / "parts" / ("rust", "clean")[i % 2] / f"{i}.png"

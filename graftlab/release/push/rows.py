@@ -1,28 +1,27 @@
-"""The rows that a run was trained and scored on, as a data set of the hub."""
+"""The rows that a run file trains on and scores, as a data set of the hub."""
 
 import logging
 import tempfile
 from pathlib import Path
 
+from graftlab.contracts import Data
 from graftlab.planning import preparation
 from graftlab.planning import rows as kept
-from graftlab.release.push.contents import CARD, Content, Shared
-from graftlab.runs import material
+from graftlab.release.push.contents import CARD, Content
+from graftlab.runfile import RunFile
 
 log = logging.getLogger("graftlab")
 
 
-def gather(shared: Shared, repo: str) -> dict[str, Content]:
-    """Return the run's rows, one file a split, and a card that names them.
+def gather(file: RunFile, data: Data, repo: str) -> dict[str, Content]:
+    """Return the rows, one file a split, and a card that names them.
 
     Raises:
         ConfigError: they are a mixture's, or one is too long for a line.
-        DataError: they are gone, or have changed since the run.
+        DataError: they cannot be read.
     """
-    task = shared.file.task
-    data = material.read_again(shared.file, shared.run)
-    rows = kept.raw_rows(preparation.Prepared(shared.file, data, data.record, {}, {}))
-    hub = getattr(task.config, "hub", None)
+    rows = kept.raw_rows(preparation.Prepared(file, data, data.record, {}, {}))
+    hub = getattr(file.task.config, "hub", None)
     log.warning(
         "the rows are uploaded as they are (%s): whether you may publish them, their licence says",
         hub.path if hub else ", ".join(data.record["source"].values()),
@@ -34,11 +33,11 @@ def gather(shared: Shared, repo: str) -> dict[str, Content]:
             kept.write_rows(path, chosen)
             found[path.name] = path.read_bytes()
     sizes = {split: len(chosen) for split, chosen in rows.items()}
-    found[CARD] = _card(shared, repo, sizes, hub.path if hub else None).encode()
+    found[CARD] = _card(file.name, repo, sizes, hub.path if hub else None).encode()
     return found
 
 
-def _card(shared: Shared, repo: str, sizes: dict[str, int], hub_id: str | None) -> str:
+def _card(name: str, repo: str, sizes: dict[str, int], hub_id: str | None) -> str:
     from huggingface_hub import DatasetCardData
 
     files = [{"split": split, "path": f"{split}.jsonl.gz"} for split in sizes]
@@ -51,6 +50,6 @@ def _card(shared: Shared, repo: str, sizes: dict[str, int], hub_id: str | None) 
     origin = f"They are rows of the data set {hub_id}." if hub_id else "They are local files' rows."
     return (
         f"---\n{data.to_yaml()}\n---\n\n# {repo.rpartition('/')[2]}\n\n"
-        f"The rows that the run {shared.file.name} was trained and scored on, as graftlab split them.\n"
+        f"The rows that the run {name} is trained and scored on, as graftlab splits them.\n"
         f"{origin} Their licence is that of their source.\n\n{listed}\n"
     )

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from graftlab import config, runfile
 from graftlab.errors import Argument, ConfigError, ModelError, Place
 from graftlab.release.push import card, contents
 from graftlab.release.push.contents import Content
+from graftlab.runs import material
 from graftlab.terminal import redact
 
 if TYPE_CHECKING:
@@ -82,11 +84,27 @@ def push(run: Path, repo: str | None, data: bool, options: Options) -> list[Push
     if data:
         from graftlab.release.push import rows as prepared
 
-        rows = prepared.gather(shared, f"{repo}-data")  # before anything is uploaded: it may fail
+        read = material.read_again(shared.file, shared.run)
+        # before anything is uploaded: it may fail
+        rows = prepared.gather(shared.file, read, f"{repo}-data")
     done = [upload(api, repo, "model", found, options)]
     if data:
         done.append(upload(api, f"{repo}-data", "dataset", rows, options))
     return done
+
+
+def push_rows(source: str, repo: str | None, options: Options) -> Pushed:
+    """Upload the rows of a run file that need not have been run, to `<repo>-data`; `repo` as in `push`.
+
+    Raises:
+        ConfigError, DataError, ModelError: as `push`, or `source` is no run file that can be used.
+    """
+    from graftlab.release.push import rows
+
+    file = runfile.resolve(config.read(source))
+    api = _api(options.dry_run and repo is not None)
+    target = checked(f"{repo or f'{_account(api)}/{_slug(file.name)}'}-data")
+    return upload(api, target, "dataset", rows.gather(file, material.read(file), target), options)
 
 
 def upload(
