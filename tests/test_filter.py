@@ -39,7 +39,7 @@ def row(kind: str, place: Any, name: str = "embedding_file_idx") -> dict[str, An
 
 
 def test_each_row_keeps_its_vector_and_text_and_no_other_is_copied(tmp_path: Path) -> None:
-    rows = [row(TYPES[i % 3], (7 * i) % 10) for i in range(20)] + [
+    rows = [row(TYPES[i % 3], (3 * i) % 10) for i in range(20)] + [
         row("summary", 3),
         row("summary", 3),
     ]

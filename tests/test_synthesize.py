@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import threading
 import time
@@ -15,7 +16,9 @@ from faults import fault
 from typer.testing import CliRunner
 
 from graftlab import cli
-from graftlab.errors import ConfigError, DataError, ModelError
+from graftlab.config import Paths
+from graftlab.embeddings import blocks, embedder, texts
+from graftlab.errors import ConfigError, DataError, DiskError, ModelError
 from graftlab.synthesis import (
     choice,
     documents,
@@ -27,6 +30,7 @@ from graftlab.synthesis import (
     written,
 )
 from graftlab.synthesis.endpoint import Endpoint
+from graftlab.tasks import elm
 from graftlab.tasks.elm import prompts
 from graftlab.testing import examples
 
@@ -103,15 +107,19 @@ def test_texts_of_one_file_are_split_by_text_whatever_else_is_there(tmp_path: Pa
 
 
 def test_a_text_of_two_splits_stays_in_test_alone(tmp_path: Path) -> None:
-    for split, texts in {"train": "abcd", "validation": "cxyz", "test": "dxpq"}.items():
-        rows = [{"text": text, "label": "uv"[i % 2]} for i, text in enumerate(texts)]
+    for split, letters in {"train": "abcd", "validation": "cxyz", "test": "dxpq"}.items():
+        rows = [  # what a task is given differs, the text that is embedded does not
+            {"text": text, "pair": f"{split} {i}", "label": "uv"[i % 2]}
+            for i, text in enumerate(letters)
+        ]
         data(tmp_path / f"{split}.jsonl", rows)
     run = tmp_path / "run.yaml"
     run.write_text(
         f"backbone: {{kind: tiny}}\nmethod: {{name: lora}}\n"
-        f"task: {{kind: classification, data_dir: {tmp_path}}}\n"
+        f"task: {{kind: classification, data_dir: {tmp_path}, columns: {{text: text, pair: pair}}}}\n"
     )
     found = documents.read(str(run), None, ALL)
+    assert found.dropped == {"validation": 1, "train": 2}
     texts = {split: "".join(d.text for d in of) for split, of in found.splits.items()}
     assert texts == {"test": "dxpq", "validation": "cyz", "train": "ab"}
 
@@ -346,6 +354,38 @@ def test_options_that_do_nothing_are_refused(tmp_path: Path, options: list[str],
     result = CliRunner().invoke(cli.app, call)
     assert json.loads(result.stdout)["error"]["problems"][0]["kind"] == kind
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_told_and_gone_on_from(tmp_path: Path, server: Server) -> None:
+    texts, before = some(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    whole = written.rows(texts, asked_of(server), ("describe",), tmp_path / "whole", QUIET)
+    kept = written.journal(tmp_path / "whole") / written.ANSWERS
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kept.stat().st_size // 2, before[1]))
+    try:
+        with pytest.raises(DiskError, check=fault("unwritable")):  # in the middle of a line
+            written.rows(texts, asked_of(server), ("describe",), tmp_path / "out", QUIET)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert written.rows(texts, asked_of(server), ("describe",), tmp_path / "out", QUIET) == whole
+
+
+def test_a_task_reads_the_folder_once_it_has_vectors(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "sum": f"sum {i}"} for i in range(60)]
+    call = ["synthesize", data(tmp_path / "a.jsonl", rows), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(cli.app, [*call, "--target", "summary=sum"]).exit_code == 0
+    model = embedder.load(
+        embedder.Request(examples.text_model(tmp_path / "model", "encoder"), pooling="mean")
+    )
+    found = texts.read(str(tmp_path / "out"), None)
+    for split, of in found.items():
+        blocks.write(of, model, tmp_path / "out" / split, quiet=True)
+    read = elm.read(elm.Config(data_dir=tmp_path / "out"), Paths(), 0)
+    assert sum(read.record["original_sizes"].values()) == 60
+    for split, of in found.items():
+        for row in read.splits[split]:
+            assert of.values[row["vector"]].removeprefix("text ") == row["label"].removeprefix(
+                "sum "
+            )
 
 
 @pytest.mark.parametrize("code", [400, 401, 404])
