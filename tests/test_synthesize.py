@@ -356,6 +356,28 @@ def test_options_that_do_nothing_are_refused(tmp_path: Path, options: list[str],
     assert not (tmp_path / "out").exists()
 
 
+def test_a_text_that_is_refused_is_no_row_and_many_in_a_row_stop_it(
+    tmp_path: Path, server: Server
+) -> None:
+    texts, out = some(tmp_path, 12), tmp_path / "out"
+
+    def well(handler: BaseHTTPRequestHandler, _: Any) -> None:
+        complete(handler, GOOD)
+
+    def long(handler: BaseHTTPRequestHandler, _: Any) -> None:
+        send(handler, 400, {"error": "too long"})
+
+    server.script = [well, long, well, *[long] * 20]
+    with pytest.raises(ModelError, check=fault("endpoint")):
+        written.rows(texts, asked_of(server), ("describe",), out, QUIET)
+    assert len(server.asked) == 3 + written.REFUSALS + 1
+    server.script = []
+    found = written.rows(texts, asked_of(server), ("describe",), out, QUIET)
+    assert found.rejected == {"describe: refused (400)": 1 + written.REFUSALS}
+    answers = [len(of) for _, of in found.answered["train"]]
+    assert answers == [1, 0, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1]
+
+
 def test_a_full_disk_is_told_and_gone_on_from(tmp_path: Path, server: Server) -> None:
     texts, before = some(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
     whole = written.rows(texts, asked_of(server), ("describe",), tmp_path / "whole", QUIET)

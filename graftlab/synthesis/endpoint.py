@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from graftlab.contracts import Note
 from graftlab.errors import Argument, ConfigError, ModelError, Place
-from graftlab.synthesis.orders import Order
+from graftlab.synthesis.orders import Order, Unanswerable
 from graftlab.terminal import redact
 
 KEY = "OPENAI_API_KEY"
@@ -20,6 +20,10 @@ KEY = "OPENAI_API_KEY"
 LONGEST_PAUSE = 60.0  # seconds
 PASSING = (408, 425, 429)
 """Refusals that pass by themselves; others of the 400s are of the request."""
+
+
+OF_ONE_TEXT = (400, 413, 422)
+"""Refusals that may be of this text alone: it is too long, say."""
 
 
 class Trouble(Exception):
@@ -68,6 +72,7 @@ class Endpoint:
 
         Raises:
             ModelError: no attempt was answered, or none ever will be.
+            Unanswerable: the request was refused.
         """
         last = Trouble("no answer", "none was tried")
         for attempt in range(self.attempts):
@@ -83,12 +88,20 @@ class Endpoint:
         raise self._failed(f"{self.attempts} attempts, the last: {last}")
 
     def _ask(self, order: Order) -> tuple[str, bool]:
-        """Return what one attempt brings. `Raises:` Trouble: nothing; ModelError: none ever will."""
+        """Return what one attempt brings.
+
+        Raises:
+            Trouble: nothing.
+            Unanswerable: it refuses this text, or all of them.
+            ModelError: none ever will bring anything.
+        """
         try:
             with urllib.request.urlopen(self._request(order), timeout=self.timeout_s) as reply:
                 return _read(reply.read())
         except urllib.error.HTTPError as error:
             said = f"{error.code}: {_words(error)}"
+            if error.code in OF_ONE_TEXT:
+                raise Unanswerable(f"refused ({error.code})", self._failed(said)) from error
             if 400 <= error.code < 500 and error.code not in PASSING:
                 raise self._failed(said) from error
             wait = _seconds(error.headers.get("Retry-After"))

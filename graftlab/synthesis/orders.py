@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from graftlab.errors import GraftlabError
 from graftlab.seeds import mix
 from graftlab.synthesis.documents import Documents
 from graftlab.tasks.elm import prompts
@@ -31,6 +32,15 @@ DOMAINS = (
     *("fashion", "film", "forestry", "law", "medicine", "music", "navigation", "opera", "politics"),
     *("psychology", "railways", "software", "sport", "theatre", "tourism", "weaving"),
 )
+
+
+class Unanswerable(Exception):
+    """A model refuses an order, which may be for this text alone."""
+
+    def __init__(self, reason: str, error: GraftlabError) -> None:
+        """`error` is to be raised where it is not for this text alone."""
+        super().__init__(reason)
+        self.reason, self.error = reason, error
 
 
 class Order(NamedTuple):

@@ -1,11 +1,12 @@
 """Rows written by a model, kept one by one: killed anywhere, the same call goes on, to the same rows."""
 
+import functools
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from graftlab.errors import OUT, ConfigError, DiskError
 from graftlab.rundir import files
@@ -13,9 +14,11 @@ from graftlab.rundir.lines import Lines
 from graftlab.synthesis import orders, quality
 from graftlab.synthesis.documents import Documents
 from graftlab.synthesis.folder import Answer, Answered
-from graftlab.synthesis.orders import Order
+from graftlab.synthesis.orders import Order, Unanswerable
 from graftlab.terminal import Pace
 
+REFUSALS = 5  # in a row, after which they are of no one text
+Made = TypeVar("Made")
 JOB, ANSWERS = "job.json", "answers.jsonl"
 
 
@@ -27,7 +30,7 @@ class Writer(Protocol):
         """What decides what it answers."""
 
     def write(self, order: Order) -> tuple[str, bool]:
-        """Return an answer, and whether it was cut off."""
+        """Return an answer, and whether it was cut off. `Raises:` Unanswerable; ModelError."""
 
 
 class Manner(NamedTuple):
@@ -111,8 +114,10 @@ def _go_on(
         found = [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
         pace = Pace("rows", len(wanted), len(found), manner.quiet)
         missing = wanted[len(found) :]
-        for order, (response, cut) in _in_order(missing, writer, manner.parallel):
-            answer = {"response": response, "rejected": quality.fault(order, response, cut)}
+        for answer in _in_order(missing, functools.partial(_answer, writer), manner.parallel):
+            if isinstance(answer, Unanswerable):
+                _refuse_many(found, answer)
+                answer = {"response": None, "rejected": answer.reason}
             lines.append(answer)
             lines.durable()
             found.append(answer)
@@ -122,24 +127,38 @@ def _go_on(
     return found
 
 
+def _answer(writer: Writer, order: Order) -> "dict[str, object] | Unanswerable":
+    """Return what is kept of an order, or why a model refuses it."""
+    try:
+        response, cut = writer.write(order)
+    except Unanswerable as refused:
+        return refused
+    return {"response": response, "rejected": quality.fault(order, response, cut)}
+
+
+def _refuse_many(found: Sequence[Mapping[str, object]], refused: Unanswerable) -> None:
+    """Raise the error of a refusal that is the first answer, or one of many in a row: not of this text."""
+    last = [answer["response"] is None for answer in found[-REFUSALS:]]
+    if not found or (len(last) == REFUSALS and all(last)):
+        raise refused.error from refused
+
+
 def _in_order(
-    wanted: Sequence[Order], writer: Writer, parallel: int
-) -> Iterator[tuple[Order, tuple[str, bool]]]:
-    """Yield orders with their answers, in their order, with so many under way."""
+    wanted: Sequence[Order], answer: Callable[[Order], Made], parallel: int
+) -> Iterator[Made]:
+    """Yield the answers in the order of what is wanted, with so many under way."""
     if parallel == 1:
-        yield from ((order, writer.write(order)) for order in wanted)
+        yield from map(answer, wanted)
         return
     pool = ThreadPoolExecutor(parallel)
-    waiting: deque[tuple[Order, Future[tuple[str, bool]]]] = deque()
+    waiting: deque[Future[Made]] = deque()
     try:
         for order in wanted:
-            waiting.append((order, pool.submit(writer.write, order)))
+            waiting.append(pool.submit(answer, order))
             if len(waiting) == parallel:
-                first, answer = waiting.popleft()
-                yield first, answer.result()
+                yield waiting.popleft().result()
         while waiting:
-            first, answer = waiting.popleft()
-            yield first, answer.result()
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
