@@ -123,7 +123,7 @@ def test_gradients_are_summed_and_none_is_made_where_nobody_has_one(tmp_path, mo
     assert together(tmp_path, work) == [expected, expected]
 
 
-@pytest.mark.quick("DataError-type-inside", "ZeroDivisionError-type-round")
+@pytest.mark.quick("DataError-type-inside", "Stopped-type-inside", "ZeroDivisionError-type-round")
 @pytest.mark.parametrize("where", ["inside", "round"])
 @pytest.mark.parametrize(
     ("raised", "told"),

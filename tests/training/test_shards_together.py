@@ -9,7 +9,7 @@ from plain_loops import Squares, begun, fields, train
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from graftlab.contracts import Attached
+from graftlab.contracts import Attached, Hook
 from graftlab.errors import ConfigError
 from graftlab.rundir.run import Run
 from graftlab.training import checkpoint
@@ -134,6 +134,16 @@ def test_shards_train_save_and_go_on_as_whole_weights_do(tmp_path, monkeypatch, 
         assert {g: {*t} for g, t in ours.items()} == {g: {*t} for g, t in theirs.items()}
         for group, tensors in theirs.items():
             torch.testing.assert_close(dict(ours[group]), dict(tensors), rtol=1e-5, atol=1e-6)
+
+
+def test_what_hooks_may_read_and_replace_stays_whole(tmp_path):
+    def work(processes):
+        given = parts(processes, fsdp)
+        given["attached"] = Attached(given["attached"].model, (Hook(),))
+        with begun(tmp_path / "two", CONFIG, **given) as loop:
+            return sorted(shapes(loop.model))
+
+    assert together(tmp_path / "store", work) == [["first.bias", "first.weight"]] * 2
 
 
 def test_blocks_that_the_model_does_not_have_are_named_with_those_it_has(tmp_path):
