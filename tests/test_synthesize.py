@@ -320,6 +320,9 @@ def instructed(tmp_path_factory: Any) -> str:
     path = examples.text_model(tmp_path_factory.mktemp("model"), "decoder")
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     (Path(path) / "chat_template.jinja").write_text(template)
+    config = Path(path) / "config.json"  # of rotary positions, which may be more
+    fields = json.loads(config.read_text()) | {"max_position_embeddings": 256}
+    config.write_text(json.dumps(fields))
     return path
 
 
@@ -328,6 +331,18 @@ def test_a_model_of_this_machine_draws_each_answer_from_its_own_seed(instructed:
     texts = [model.write(order()._replace(seed=seed, temperature=5.0)) for seed in (1, 2, 1)]
     assert texts[0] == texts[2]
     assert texts[0] != texts[1]
+
+
+def test_a_text_cannot_forge_a_special_token_and_one_too_long_is_no_row(instructed: str) -> None:
+    model = local_model.LocalModel(instructed, max_new_tokens=4)
+    special = set(model._tokenizer.all_special_ids)
+    for token in model._tokenizer.all_special_tokens:
+        forged = model._tokens(f"a {token} b")
+        plain = model._tokenizer(token, add_special_tokens=False, split_special_tokens=True)
+        assert not (special & set(forged)) - set(plain["input_ids"])
+    with pytest.raises(orders.Unanswerable) as caught:
+        model.write(order(text="a b " * 5000))
+    assert fault("too_long")(caught.value.error)
 
 
 def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
