@@ -454,6 +454,7 @@ def order(kind: str = "summary", text: str = "a b c") -> orders.Order:
         ("speaks of the instruction", f"As an AI model I say {GOOD}"),
         ("speaks of the instruction", f"{prompts.named('summary').instruction} {GOOD}"),
         ("repeats itself", "one two three four " * 20),
+        ("repeats itself", " ".join(f"{i}. Selling sushi" for i in range(30))),
         ("not letters", " ".join(f"{i:05}a" for i in range(60))),
         (None, " ".join(f"wordy{i}" for i in range(60))),
     ],

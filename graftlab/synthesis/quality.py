@@ -47,6 +47,7 @@ def fault(order: Order, answer: str, cut: bool) -> str | None:
 
 
 def _repeated(words: Sequence[str]) -> float:
-    """Return the share of trigrams that stood there before."""
-    trigrams = list(zip(words, words[1:], words[2:], strict=False))
+    """Return the share of trigrams that stood there before, without the numbers that lists count by."""
+    said = [word for word in words if not word.isdecimal()]
+    trigrams = list(zip(said, said[1:], said[2:], strict=False))
     return 1 - len(set(trigrams)) / len(trigrams) if trigrams else 0.0
