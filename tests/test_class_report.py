@@ -227,7 +227,7 @@ def written(run, tmp_path_factory):
 def test_a_table_of_predictions_has_the_inputs_own_columns_and_what_is_predicted(written):
     answers = read_jsonl(written / "out.jsonl")
     with (written / "out.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(file, delimiter=";"))
     assert [row["row"] for row in rows] == ["1", "2"]
     assert [(row["id"], row["text"], row["label"]) for row in rows] == [
         ("7", "fine glad", "x"), ("8", "poor; sad", "y"),
@@ -250,7 +250,7 @@ def test_parquet_holds_the_same_table_with_numbers(written):
 
     rows = parquet.read_table(written / "out.parquet").to_pylist()
     with (written / "out.csv").open(encoding="utf-8", newline="") as file:
-        as_text = list(csv.DictReader(file))
+        as_text = list(csv.DictReader(file, delimiter=";"))
     assert [{key: str(value) for key, value in row.items()} for row in rows] == as_text
     assert isinstance(rows[0]["probability"], float)
 
