@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from graftlab.data import foreign_code
 from graftlab.errors import CheckpointError, ConfigError, GraftlabError, SearchFailed
-from graftlab.rundir import files
 from graftlab.rundir.records import Json
 from graftlab.rundir.run import Run
 from graftlab.runs import material
-from graftlab.runs.evaluation import higher_is_better
-from graftlab.search import engine, space, storage
-from graftlab.search.design import COSTS, Plan
+from graftlab.search import engine, identity, space, storage
+from graftlab.search.design import Plan
+from graftlab.search.objective import Objective, objectives
+from graftlab.search.watch import Watch
 from graftlab.terminal import tell
 from graftlab.workers import Orders, Slot, Stop, preload, shares
 from graftlab.workers import carry_out as in_a_process
@@ -29,34 +29,11 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 log = logging.getLogger("graftlab")
-RECORD = "search.json"
 SPENT = "spent_seconds"
 STOPPED, DEFAULT = "stopped", "default"
 MISSING = object()
 FAILURES_IN_A_ROW = 3
 """So many first trials that all fail end a search: what they have in common is not in the space."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a search makes best."""
-
-    name: str
-    higher: bool
-
-    def of(self, run: Run) -> float | None:
-        """Return a finished run's value; None where it is not defined."""
-        result = run.read_result()
-        if self.name == "trainable":
-            return float(result["parameters"]["trainable"])
-        if self.name == "seconds":
-            return float(result["seconds"]["training"])
-        if self.name == "memory":
-            return (
-                None if result["peak_memory_bytes"] is None else float(result["peak_memory_bytes"])
-            )
-        value = result["metrics"]["validation"][self.name]["value"]
-        return None if value is None else float(value)
 
 
 @dataclass(frozen=True)
@@ -77,24 +54,6 @@ class TrialFailed(Exception):
 def place(plan: Plan, out: Path | None) -> Path:
     """Return the search's directory: `out`, or its name below paths.runs."""
     return out or plan.file.paths.runs / plan.name
-
-
-def objectives(plan: Plan) -> tuple[Objective, ...]:
-    """Return what is made best; unless the file names it, the first metric of the task.
-
-    Raises:
-        GraftlabError: the data or the model of the base cannot be had.
-    """
-    names = plan.search.objective
-    known: tuple[str, ...] = tuple(getattr(plan.file.task.config, "metrics", ()))
-    if not names:
-        known = known or tuple(material.load(plan.file, meta=True).task.metrics)
-        names = known[:1]
-    known = (*known, *names)
-    return tuple(
-        Objective(name, name not in (*COSTS, "loss") and higher_is_better(name, known))
-        for name in names
-    )
 
 
 def carry_out(
@@ -120,7 +79,7 @@ def carry_out(
     with foreign_code.allowed(plan.allow_code):
         material.check_code(plan.file)
         wanted = objectives(plan)
-    _remember(plan, out, wanted, widen)
+    identity.remember(plan, out, wanted, widen)
     held = storage.open_storage(database, out)
     work = _Work(plan, out, wanted, held, quiet or workers > 1)
     slots = shares(workers)
@@ -133,69 +92,6 @@ def carry_out(
     work.stop.check(f"what has ended is not repeated; go on with: {again}")
     _check_any(found)
     return found
-
-
-def _remember(plan: Plan, out: Path, wanted: Sequence[Objective], widen: bool) -> None:
-    """Write what is searched for, or refuse to mix two searches. `Raises:` ConfigError."""
-    now = {
-        "name": plan.name,
-        "base": {
-            k: v for k, v in plan.file.resolved.items() if k not in ("name", "paths", "tracking")
-        },
-        "space": {k: v.model_dump(exclude_defaults=True) for k, v in plan.search.space.items()},
-        "objective": [vars(one) for one in wanted],
-        "seed": plan.search.seed,
-    }
-    now = json.loads(files.dump_json(now))
-    path = out / RECORD
-    if path.is_file():
-        before = files.read_json(path)
-        changed = sorted(key for key in now if before.get(key) != now[key])
-        widened = widen and changed == ["space"] and _wider(before["space"], now["space"])
-        if changed and not widened:
-            advice = " A space that only grew goes on with widen." if changed == ["space"] else ""
-            raise ConfigError(
-                f"{out} holds a search with {_difference(before, now, changed[0])}.{advice} Give the "
-                f"changed search a name or a directory of its own.",
-                kind="conflict",
-            )
-    elif out.exists() and any(out.iterdir()):
-        raise ConfigError(
-            f"{out} is there already and holds no search.", kind="taken", given=str(out)
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, now)
-
-
-def _wider(before: Any, now: Any) -> bool:
-    """Say whether every range holds what it held: choices may not change, as optuna keeps them."""
-    if before.keys() != now.keys():
-        return False
-    for key, old in before.items():
-        new = now[key]
-        if old == new:
-            continue
-        kind = next((kind for kind in ("float", "int") if kind in old), None)
-        same = {k: v for k, v in old.items() if k != kind} == {
-            k: v for k, v in new.items() if k != kind
-        }
-        if kind is None or not same or kind not in new:
-            return False
-        if new[kind][0] > old[kind][0] or new[kind][1] < old[kind][1]:
-            return False
-    return True
-
-
-def _difference(before: Any, now: Any, key: str) -> str:
-    """Return what has changed, down to the first key that differs."""
-    old, new, path = before.get(key), now[key], [key]
-    while isinstance(old, dict) and isinstance(new, dict):
-        inner = next((k for k in [*old, *new] if old.get(k) != new.get(k)), None)
-        if inner is None:
-            break
-        path.append(inner)
-        old, new = old.get(inner), new.get(inner)
-    return f"{'.'.join(path)} {json.dumps(old)}, and the file has {json.dumps(new)}"
 
 
 class _Work:
@@ -321,7 +217,7 @@ class _Work:
         if (reason := self._too_large(document)) is not None:
             trial.set_user_attr(storage.CAUSE, reason)
             raise TrialPruned
-        watch = _Watch(self, trial, run)
+        watch = Watch(self.plan.search, self.objectives, trial, run)
         if not run.finished:
             self._say(trial, values)
             quiet = Orders(self.quiet, self.allow_code, ("validation",), slot)
@@ -373,40 +269,6 @@ class _Work:
         """Return the search as it stands."""
         study = self._study()
         return Found(self.plan, self.out, self.objectives, tuple(study.get_trials()), study)
-
-
-class _Watch:
-    """Tells optuna of a run's scores while it trains, and whether it says to end it."""
-
-    def __init__(self, work: _Work, trial: "Trial", run: Run) -> None:
-        self.pruned, self._work, self._trial, self._run = False, work, trial, run
-        self._told: set[int] = set()
-
-    def __call__(self) -> bool:
-        """Tell of what is new, and say whether the trial is to end."""
-        if self.tell() and engine.may_prune(self._work.plan.search, len(self._told)):
-            self.pruned = self._trial.should_prune()
-        return self.pruned
-
-    def tell(self) -> bool:
-        """Report scores that have not been reported; say whether there were any."""
-        if len(self._work.objectives) > 1:
-            return False
-        key, known = f"validation/{self._work.objectives[0].name}", len(self._told)
-        for row in _rows(self._run):
-            value, step = row.get(key), row.get("step")
-            if isinstance(value, int | float) and isinstance(step, int) and step not in self._told:
-                self._told.add(step)
-                self._trial.report(float(value), step)
-        return len(self._told) > known
-
-
-def _rows(run: Run) -> list[dict[str, Json]]:
-    """Return the lines of a run that may be writing another just now."""
-    try:
-        return run.read_metrics()
-    except (OSError, ValueError):
-        return []
 
 
 def _folder(values: dict[str, Json]) -> str:

@@ -1,0 +1,51 @@
+"""A trial's run watched while it trains: its scores go to optuna, which may say to end it."""
+
+from typing import TYPE_CHECKING
+
+from graftlab.rundir.records import Json
+from graftlab.rundir.run import Run
+from graftlab.search import engine
+from graftlab.search.design import Search
+from graftlab.search.objective import Objective
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from optuna.trial import Trial
+
+
+class Watch:
+    """Tells optuna of a run's scores while it trains, and whether it says to end it."""
+
+    def __init__(
+        self, search: Search, objectives: "Sequence[Objective]", trial: "Trial", run: Run
+    ) -> None:
+        self.pruned, self._trial, self._run = False, trial, run
+        self._search, self._objectives = search, objectives
+        self._told: set[int] = set()
+
+    def __call__(self) -> bool:
+        """Tell of what is new, and say whether the trial is to end."""
+        if self.tell() and engine.may_prune(self._search, len(self._told)):
+            self.pruned = self._trial.should_prune()
+        return self.pruned
+
+    def tell(self) -> bool:
+        """Report scores that have not been reported; say whether there were any."""
+        if len(self._objectives) > 1:
+            return False
+        key, known = f"validation/{self._objectives[0].name}", len(self._told)
+        for row in _rows(self._run):
+            value, step = row.get(key), row.get("step")
+            if isinstance(value, int | float) and isinstance(step, int) and step not in self._told:
+                self._told.add(step)
+                self._trial.report(float(value), step)
+        return len(self._told) > known
+
+
+def _rows(run: Run) -> list[dict[str, Json]]:
+    """Return the lines of a run that may be writing another just now."""
+    try:
+        return run.read_metrics()
+    except (OSError, ValueError):
+        return []
