@@ -204,7 +204,7 @@ TASKS["mixture"] = {
             "task.data_dir": ".",
             "task.tasks": [{"as": "folder", "kind": "classification"}, PARTS[1]],
         },
-        refused="there is no folder absent/folder",
+        refused="absent/folder",
     ),
     "sampling": Case("proportional"),
     "temperature": Case(1.0, {"task.sampling": "temperature"}),

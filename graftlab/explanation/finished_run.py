@@ -66,8 +66,10 @@ class RunState:
             sample.train_again(adapted.model)
         if examples:
             return sample.of_task(adapted, examples)
+        from transformers import PreTrainedTokenizerBase
+
         processor = adapted.backbone.processor
-        if processor is None or not callable(processor) or adapted.backbone.kind == "vision":
+        if not isinstance(processor, PreTrainedTokenizerBase):
             return "one sentence is no input of this model; ask with examples"
         writes = adapted.problem.kind not in ("classes", "regression")
         return sample.of_sentence(adapted.model, processor, writes)

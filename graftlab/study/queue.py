@@ -82,7 +82,9 @@ def _carry_out(plan: Plan, out: Path, work: "_Work") -> list[Done]:
 def _announce(out: Path, runs: Sequence[Planned]) -> None:
     """Write which runs the study asks for, so that those that wait can be seen."""
     listed = [{"run": run.name, **status.named(run.file.resolved)} for run in runs]
-    files.write_json(out / overview.PLAN, listed)
+    path = out / overview.PLAN
+    if not path.is_file() or path.read_text(encoding="utf-8") != files.dump_json(listed):
+        files.write_json(path, listed)
 
 
 class _Work:

@@ -80,7 +80,7 @@ class Ahead:
         for worker in self._batches._workers:
             if worker.is_alive():
                 os.kill(worker.pid, signal.SIGUSR1)
-        time.sleep(0.5)  # for them to write
+                time.sleep(0.5)  # for it to write, before another does into the same lines
 
     def end(self) -> None:
         """End the workers and what they have made; the next step that is wanted begins new ones."""

@@ -94,8 +94,7 @@ def is_plain(layer: nn.Module) -> bool:
 
 def without_bias(layer: nn.Module, y: Tensor) -> Tensor:
     """Return a layer's product W x from its output W x + b, both (N, O)."""
-    assert isinstance(layer, nn.Linear)
-    bias = layer.bias
+    bias: Tensor | None = layer.bias  # type: ignore[assignment]  # of a Linear, or transformers' Conv1D
     return y if bias is None else y - bias.to(y.dtype)
 
 

@@ -19,8 +19,8 @@ from graftlab import config, runfile
 from graftlab.contracts import Training
 from graftlab.errors import ConfigError
 from graftlab.methods import jelly
+from graftlab.methods.jelly import conversion
 from graftlab.methods.jelly.hook import SwitchHook
-from graftlab.methods.jelly.layer import JellyLinear
 from graftlab.methods.jelly.switch import Switch
 from graftlab.methods.jelly.tuner import layers
 from graftlab.rundir.lines import read_lines
@@ -60,18 +60,18 @@ def logged(run, name):
 def die(when):
     """Let this process end itself: between two layers, after the switch, or two steps later."""
     real_layer, real_switch, real_observe = (
-        JellyLinear.switch, Switch.__call__, SwitchHook.before_optimizer_step
+        conversion.switch, Switch.__call__, SwitchHook.before_optimizer_step
     )  # fmt: skip
     seen = []
 
     def kill():
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def layer(self, *given):
+    def layer(*given):
         seen.append(1)
         if when == "between layers" and len(seen) == 3:
             kill()
-        return real_layer(self, *given)
+        return real_layer(*given)
 
     def switch(self, *given):
         done = real_switch(self, *given)
@@ -85,7 +85,7 @@ def die(when):
             kill()
         return real_observe(self, step)
 
-    JellyLinear.switch, Switch.__call__ = layer, switch
+    conversion.switch, Switch.__call__ = layer, switch
     SwitchHook.before_optimizer_step = observe
 
 
@@ -134,16 +134,16 @@ FAILING = ["exact", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1
 def test_a_run_whose_switch_fails_between_two_layers_can_be_resumed(method, tmp_path, monkeypatch):
     file = run_file(tmp_path, {**FIXED, "switch_method": method}, training={"save_every": 1})
     whole = session.run(file, tmp_path / "whole", options=QUIET)
-    real, seen = JellyLinear.switch, []
+    real, seen = conversion.switch, []
 
-    def failing(self, *given):
+    def failing(*given):
         seen.append(1)
         if len(seen) == 3:
             raise OSError("the disk, or whatever else")
-        return real(self, *given)
+        return real(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(JellyLinear, "switch", failing)
+        patched.setattr(conversion, "switch", failing)
         with pytest.raises(OSError, match="whatever"):
             session.run(file, tmp_path / "broken", options=QUIET)
     resumed = session.resume(tmp_path / "broken", QUIET)
