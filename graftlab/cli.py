@@ -44,6 +44,8 @@ OPTIONS = {
     **{"tasks": "harness", "folder": "harness-tasks"},
 }
 """Arguments whose option has another name."""
+SPELLINGS = {"analyze": "analyse"}
+"""Commands whose name is spelled in two ways."""
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -64,6 +66,7 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         known = registry.names("commands")
+        args = [SPELLINGS.get(args[0], args[0]), *args[1:]] if args else args
         if args and not args[0].startswith("-") and args[0] not in known:
             close = nearest(args[0], known)
             hint = f" Did you mean {close!r}?" if close else ""

@@ -205,7 +205,7 @@ def test_the_command_writes_every_table_and_figure_and_says_where(runs):
     for name in registry.having("plots", "DRAWS_FROM", "spectra"):
         (figure,) = (run / "analysis" / "svd_analysis").rglob(f"{name}.svg")
         assert figure.with_suffix(".png").is_file()
-    shown = CliRunner().invoke(cli.app, ["analyse", str(run), "--kind", "spectra", "--steps", "2"])
+    shown = CliRunner().invoke(cli.app, ["analyze", str(run), "--kind", "spectra", "--steps", "2"])
     assert read[0]["layer"] in shown.output
     wrong = CliRunner().invoke(cli.app, ["analyse", str(run), "--kind", "spectr"])
     assert wrong.exit_code == 2
