@@ -176,7 +176,49 @@ def test_a_database_is_shown_without_its_password():
     assert caught.value.exit_code != 1
 
 
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ("sampler: {name: random, candidates: 9}", "candidates"),
+        ("sampler: {name: gp, group: false}", "group"),
+        ("pruner: {name: none, warmup: 3}", "warmup"),
+        ("pruner: {name: median, reduction: 4}", "reduction"),
+        ("objective: [accuracy, seconds]\npruner: {name: median}", "pruner"),
+    ],
+)
+def test_a_key_that_would_do_nothing_is_refused(given, key):
+    assert any(key in problem.said for problem in refused(f"{SPACE}{given}\n"))
+
+
+def test_a_trial_is_looked_at_after_its_warm_up_and_then_every_so_often():
+    given = read(SPACE, "pruner.warmup=2", "pruner.interval=3").search
+    assert [n for n in range(1, 11) if engine.may_prune(given, n)] == [3, 6, 9]
+    several = read(SPACE, "objective=[accuracy, seconds]").search
+    assert not any(engine.may_prune(several, n) for n in range(9))
+
+
 # Searches carried out.
+
+
+@pytest.mark.slow
+def test_workers_together_begin_no_trial_too_many():
+    found = search.carry_out(read(SPACE + "trials: 3\n"), Path("out"), workers=2, quiet=True)
+    assert [trial.state.name for trial in found.trials] == ["COMPLETE"] * 3
+
+
+@pytest.mark.slow
+def test_of_two_objectives_the_front_is_what_no_other_beats_in_both():
+    text = GRID.replace("sampler", "objective: [accuracy, trainable]\nsampler")
+    found = search.carry_out(read(text), Path("out"), quiet=True)
+    said = search.write(found)
+    points = {t.number: (-t.values[0], t.values[1]) for t in found.trials}
+    beaten = {
+        a for a, p in points.items() for q in points.values()
+        if p != q and q[0] <= p[0] and q[1] <= p[1]
+    }  # fmt: skip
+    assert {trial.number for trial in said.front} == set(points) - beaten
+    assert said.best is None
+    assert not Path("out/best.yaml").exists()
 
 
 def lines(out):

@@ -2,13 +2,37 @@
 
 import csv
 import io
+import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.rundir import files
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+def matrix(tensor: "Tensor") -> "NDArray[np.float64]":
+    """Return a weight as a matrix (O, I) in float64; a vector is one column."""
+    import numpy as np
+
+    return np.asarray(tensor.detach().double().reshape(len(tensor), -1).cpu().numpy())
+
+
+def number(weight: str) -> int | None:
+    """Return which layer a weight is of: the first number in its name."""
+    found = re.search(r"\.(\d+)\.", weight)
+    return int(found[1]) if found else None
+
+
+def module(weight: str) -> str:
+    """Return the layer's own name, as in `q_proj`."""
+    return weight.split(".")[-2] if "." in weight else weight
 
 
 def columns(row: type[object]) -> Iterator[tuple[str, type]]:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from graftlab.analyses import number
 from graftlab.contracts import Asked, Differentiable, Subject
 from graftlab.contracts.analysis import GLOBAL, TRAINABLE, WEIGHT
 
@@ -148,9 +149,8 @@ def _of(subject: Subject, given: Differentiable) -> Iterator[Row]:
             )
             continue
         for name, sums in found.items():
-            number = re.search(r"\.(\d+)\.", name)
-            place = int(number[1]) if number else None
-            yield _row(subject, kind_of(name), name, sums, mode, place, (loss, given.sample, None))
+            told = (loss, given.sample, None)
+            yield _row(subject, kind_of(name), name, sums, mode, number(name), told)
         whole = sum(found.values(), Sums())
         if whole.count:
             yield _row(subject, GLOBAL, GLOBAL, whole, mode, None, (loss, given.sample, None))

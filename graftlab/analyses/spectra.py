@@ -8,13 +8,13 @@ import hashlib
 import inspect
 import json
 import math
-import re
 import typing
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from graftlab.analyses import matrix, module, number
 from graftlab.contracts.analysis import CHANGE, MOVE, WEIGHT, Asked, Quantity, Subject
 from graftlab.spectra import Before, Delta, Moved, Spectrum
 
@@ -110,15 +110,14 @@ class Table:
     def line(self, subject: Subject, name: str) -> dict[str, object]:
         """Return one line, by column."""
         change = subject.change(name)
-        right = None if change.right is None else _matrix(change.right)
-        delta, about = Delta(_matrix(change.left), right), subject.about
-        place = re.search(r"\.(\d+)\.", name)
+        right = None if change.right is None else matrix(change.right)
+        delta, about = Delta(matrix(change.left), right), subject.about
         empty = [f"{of}sv_{k}" for of in ("", "change_") for k in range(VALUES)]
         line: dict[str, object] = dict.fromkeys([*empty, *(column.name for column in self.columns)])
         line |= {
             "model": about.model, "checkpoint": about.checkpoint, "layer": name, "type": about.method,
-            "task_type": about.task_type, "rank": about.rank, "number": int(place[1]) if place else None,
-            "module": name.split(".")[-2] if "." in name else name, "route": None, "note": None,
+            "task_type": about.task_type, "rank": about.rank, "number": number(name),
+            "module": module(name), "route": None, "note": None,
         } | dict(zip(("rows", "columns"), delta.shape, strict=True))  # fmt: skip
         if not delta.finite:
             return line | {"note": NOT_FINITE}
@@ -133,7 +132,7 @@ class Table:
         """Return the weight before, the same record for the same numbers; None of none, or of a vector."""
         if weight is None or weight.dim() < 2:
             return None
-        before = Before(_matrix(weight), self.asked.kept)
+        before = Before(matrix(weight), self.asked.kept)
         return self.before.setdefault(before.digest, before)
 
     def _known(self, delta: Delta, before: Before | None) -> dict[str, object]:
@@ -180,11 +179,6 @@ def hash_of(quantity: Quantity) -> str:
     module = inspect.getmodule(quantity.value)
     assert module is not None, quantity
     return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:16]
-
-
-def _matrix(tensor: "Tensor") -> "Floats":
-    """Return a weight as a matrix (O, I) in float64; a vector is one column."""
-    return np.asarray(tensor.detach().double().reshape(len(tensor), -1).cpu().numpy())
 
 
 def _first(prefix: str, spectrum: Spectrum) -> dict[str, object]:

@@ -5,19 +5,18 @@ dimensions: that null stands beside it (Hu et al. 2021, LoRA, section 7.2).
 """
 
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from graftlab.analyses import matrix, module, number
 from graftlab.contracts import Asked, Change, Subject
 from graftlab.errors import ConfigError
 from graftlab.spectra import Delta, moved, subspace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
     Floats = NDArray[np.float64]
 
@@ -99,21 +98,15 @@ def _held(held: dict[int, Delta], subject: Subject, name: str) -> Delta:
 
 
 def _delta(change: Change) -> Delta:
-    return Delta(_matrix(change.left), None if change.right is None else _matrix(change.right))
-
-
-def _matrix(tensor: "Tensor") -> "Floats":
-    return np.asarray(tensor.detach().double().reshape(len(tensor), -1).cpu().numpy())
+    return Delta(matrix(change.left), None if change.right is None else matrix(change.right))
 
 
 def _lines(
     one: Subject, other: Subject, name: str, deltas: Sequence[Delta], top: int
 ) -> Iterator[Row]:
-    place = re.search(r"\.(\d+)\.", name)
-    module = name.split(".")[-2] if "." in name else name
     about = (
         one.about.model, one.about.checkpoint, other.about.model, other.about.checkpoint,
-        name, int(place[1]) if place else None, module,
+        name, number(name), module(name),
     )  # fmt: skip
     if not all(delta.finite for delta in deltas):
         yield Row(*about, 0, None, None, None, None, None, "not finite")

@@ -25,6 +25,15 @@ COUNTED = (COSTS[0], COSTS[2])
 """What `graftlab plan` knows before a trial trains."""
 
 
+def refuse_idle(section: Section, name: str, only: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse keys that do nothing beside this name. `Raises:` ValueError."""
+    for key in sorted(section.model_fields_set):
+        if key in only and name not in only[key]:
+            raise ValueError(
+                f"{key}: only {' and '.join(only[key])} read it, and the name is {name}"
+            )
+
+
 class Sampler(Section):
     """How trials are chosen."""
 
@@ -39,13 +48,19 @@ class Sampler(Section):
     group: bool = True
     """Of tpe: fields with conditions are drawn together in groups."""
 
+    @model_validator(mode="after")
+    def _check(self) -> "Sampler":
+        of_tpe = dict.fromkeys(("candidates", "multivariate", "group"), ("tpe",))
+        refuse_idle(self, self.name, {"startup": ("tpe", "gp"), **of_tpe})
+        return self
+
 
 class Pruner(Section):
     """When a trial ends before its time, by its scores on validation while it trains."""
 
     name: Literal["median", "hyperband", "wilcoxon", "none"] = "median"
     startup: int = Field(5, ge=0)
-    """Trials that end by themselves before any is pruned."""
+    """Of median: trials that end by themselves before any is pruned."""
     warmup: int = Field(2, ge=0)
     """Evaluations of a trial before it may be pruned."""
     interval: int = Field(1, ge=1)
@@ -56,6 +71,13 @@ class Pruner(Section):
     """Of wilcoxon."""
     reduction: int = Field(3, ge=2)
     """Of hyperband: one of so many goes on to the next rung."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Pruner":
+        some = ("median", "hyperband", "wilcoxon")
+        only = {"startup": some[:1], "reduction": some[1:2], "p_threshold": some[2:]}
+        refuse_idle(self, self.name, only | dict.fromkeys(("warmup", "interval", "patience"), some))
+        return self
 
 
 class Winner(Section):
@@ -101,6 +123,12 @@ class Search(Section):
     def _check(self) -> "Search":
         if len({*self.objective}) < len(self.objective):
             raise ValueError("objective: each once")
+        if (
+            len(self.objective) > 1
+            and "pruner" in self.model_fields_set
+            and self.pruner.name != "none"
+        ):
+            raise ValueError("pruner: with several objectives nothing is pruned; leave it out")
         if wrong := sorted(set(self.at_most) - set(COUNTED)):
             raise ValueError(f"at_most: {unknown('limit', wrong[0], COUNTED)}")
         if self.trials is None and self.hours is None and self.sampler.name != "grid":

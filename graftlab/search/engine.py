@@ -14,9 +14,10 @@ SEEDS = 2**32
 
 
 def sampler(section: Sampler, seed: int, trials: int) -> "BaseSampler":
-    """Return the sampler, without what optuna says of options that a recipe spells out.
+    """Return the sampler for the next trial, of which `trials` have been asked for.
 
-    See `_sampler`.
+    Its draws depend on the seed and on how many trials there are, so that a search that was stopped goes on
+    as it would have.
     """
     from optuna.exceptions import ExperimentalWarning
 
@@ -26,11 +27,6 @@ def sampler(section: Sampler, seed: int, trials: int) -> "BaseSampler":
 
 
 def _sampler(section: Sampler, seed: int, trials: int) -> "BaseSampler":
-    """Return the sampler for the next trial, of which `trials` have been asked for.
-
-    Its draws depend on the seed and on how many trials there are, so that a search that was stopped goes on
-    as it would have.
-    """
     from optuna import samplers
 
     own = mix(seed, "trial", trials) % SEEDS

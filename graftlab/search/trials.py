@@ -5,8 +5,9 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -159,7 +160,10 @@ class _Work:
         """Carry out trials in one slot until there are no more."""
         study = self._study()
         while self.stop.received is None:
-            with self.choosing:
+            with (
+                ExitStack() as choosing
+            ):  # until the trial counts as running, so that none is too many
+                choosing.enter_context(self.choosing)
                 storage.fail_the_dead(study, self.workers)
                 if not self._more(study):
                     return
@@ -167,13 +171,12 @@ class _Work:
                 study.sampler = engine.sampler(
                     self.plan.search.sampler, self.plan.search.seed, known
                 )
-                trial_begun = threading.Event()
-            self._one(study, slot, trial_begun)
+                self._one(study, slot, choosing.close)
 
-    def _one(self, study: "optuna.Study", slot: Slot, begun: threading.Event) -> None:
+    def _one(self, study: "optuna.Study", slot: Slot, begun: Callable[[], None]) -> None:
         def objective(trial: "Trial") -> Any:
-            begun.set()
             trial.set_user_attr(storage.WORKER, self.workers.name)
+            begun()
             return self._try(trial, slot)
 
         try:

@@ -6,6 +6,7 @@ matrix is decomposed in full, and `route` says so. Of a product of low rank by t
 factors: no matrix of the product's own size is made.
 """
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +22,7 @@ SMALLEST = 1e-5
 some 2e-6 of the value."""
 
 
-class Spectrum:
+class Spectrum(ABC):
     """Singular values and vectors of one matrix (O, I)."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
@@ -45,13 +46,13 @@ class Spectrum:
         """The spectral norm."""
         return float(self.values[0]) if len(self.values) else 0.0
 
+    @abstractmethod
     def left(self, count: int) -> Floats:
         """Return (O, K) the first left singular vectors: as many as have values above rounding, at most."""
-        raise NotImplementedError
 
+    @abstractmethod
     def right(self, count: int) -> Floats:
         """Return (I, K) the first right singular vectors, with the same limit."""
-        raise NotImplementedError
 
     def onto_left(self, vectors_OK: Floats) -> Floats:
         """Return U^T X (N, K) for all left singular vectors U that are not rounding, and K vectors X."""
