@@ -35,7 +35,6 @@ LADDER = (
         "selection": "which layer of a large model: streamed, scored, chosen",
         "training": "the loop, and all that it needs: batches, steps, checkpoints, several processes",
         "hooks": "what a run file brings between the loop's steps; one file a hook",
-        "report": "a comparison as a page that needs nothing beside itself",
     },
     {
         "methods": "one module or package a method",
@@ -52,6 +51,7 @@ LADDER = (
         "planning": "what a run will take of memory, disk and time; its data made beforehand",
         "inference": "an adapted model in use: predictions, a conversation, lm-eval",
         "study": "runs that are compared: planned, carried out, summed up",
+        "report": "a study, a run or a search as a page that needs nothing beside itself, and as tables",
     },
     {
         "search": "settings of a method searched for: space, trials, the winner",
@@ -60,6 +60,7 @@ LADDER = (
         "release": "what leaves the house: export, merge with a certificate, push to a hub",
         "testing": "what every part must keep, written once over the registry's names",
         "demo": "a study on handwritten digits that needs no download",
+        "browser": "a folder of runs in a browser of this machine: states, live curves, stop and resume",
     },
     {
         "commands": "one file a command: options, one call, printing",

@@ -11,6 +11,7 @@ from typing import Any
 
 from graftlab.errors import NEW, OUT, CheckpointError, ConfigError, DiskError, ModelError, Words
 from graftlab.rundir import files, manifest
+from graftlab.rundir.holder import Holder, holder
 from graftlab.rundir.lines import read_lines
 from graftlab.rundir.records import Result
 
@@ -153,18 +154,12 @@ class Run:
 
     def held_by(self) -> str | None:
         """Return which process works on the run, if one does."""
-        import fcntl
+        held = self.holder()
+        return str(held) if held else None
 
-        try:
-            file = (self.path / "lock").open("r+", encoding="utf-8")
-        except OSError:
-            return None
-        with file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                return file.read().strip() or "another process"
-            return None
+    def holder(self) -> Holder | None:
+        """Return the process that works on the run, if one does."""
+        return holder(self.path / "lock")
 
     def check(self, *names: str) -> None:
         """Refuse files of a finished run, all unless named, that are not as it has left them.

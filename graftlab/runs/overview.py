@@ -2,7 +2,7 @@
 
 import dataclasses
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,16 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 OF_COLUMN = {"method.name": "method", "task.name": "task", "backbone.model": "backbone"}
 """Keys of a run file that stand in a column: a finished run's config.yaml need not be read for them."""
 PLAN, COMPARISON, SELECTION = "plan.json", "comparison.json", "selection.json"
+Look = Callable[[Run], Row]
+"""How a run becomes a row: `status.of_run`, or what remembers its answers."""
 
 
-def rows(folder: Path, where: Sequence[str] = (), sort: str | None = None) -> list[Row]:
+def rows(
+    folder: Path,
+    where: Sequence[str] = (),
+    sort: str | None = None,
+    look: Look = status.of_run,
+) -> list[Row]:
     """Return a row for each run, study and selection of a folder; of a study's own folder for its runs.
 
     `where` are `key=value`, of a column or of the run's config.yaml; all have to hold. They come by their
@@ -30,7 +37,7 @@ def rows(folder: Path, where: Sequence[str] = (), sort: str | None = None) -> li
         ConfigError: a condition or a column is not one that the folder knows.
     """
     conditions = [_condition(text) for text in where]
-    found = list(_entries(folder))
+    found = list(_entries(folder, look))
     kept = [row for path, row in found if _holds(path, row, conditions)]
     if found and not kept:
         _check_known(conditions, [path for path, row in found if row.kind == "run"], folder)
@@ -108,18 +115,23 @@ def _sorted(found: list[Row], sort: str | None) -> list[Row]:
     return sorted(known, key=value, reverse=falls) + [row for row in found if value(row) is None]
 
 
-def _entries(folder: Path) -> Iterator[tuple[Path, Row]]:
+def below(folder: Path) -> Path:
+    """Return where the folders of the rows of a folder are: those of a study have one of their own."""
+    return folder / "runs" if _is_study(folder) else folder
+
+
+def _entries(folder: Path, look: Look) -> Iterator[tuple[Path, Row]]:
     """Yield each folder that holds something of ours, with its row."""
     if _is_study(folder):
-        yield from _of_study(folder)
+        yield from _of_study(folder, look)
         return
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if Run(path).started:
-            yield path, status.of_run(Run(path))
+            yield path, look(Run(path))
         elif (path / SELECTION).is_file():
             yield path, _selection(path)
         elif path.is_dir() and _is_study(path):
-            yield path, _study(path)
+            yield path, _study(path, look)
 
 
 def _is_study(folder: Path) -> bool:
@@ -128,9 +140,9 @@ def _is_study(folder: Path) -> bool:
     )
 
 
-def _of_study(folder: Path) -> Iterator[tuple[Path, Row]]:
+def _of_study(folder: Path, look: Look) -> Iterator[tuple[Path, Row]]:
     """Yield the runs of a study: those that there are, and those that it waits for."""
-    there = {path.parent: status.of_run(Run(path.parent)) for path in _configs(folder)}
+    there = {path.parent: look(Run(path.parent)) for path in _configs(folder)}
     yield from there.items()
     for run in _read(folder / PLAN) or []:
         if (path := folder / "runs" / run["run"]) not in there:
@@ -141,9 +153,9 @@ def _configs(folder: Path) -> list[Path]:
     return sorted((folder / "runs").glob("*/config.yaml"))
 
 
-def _study(folder: Path) -> Row:
+def _study(folder: Path, look: Look) -> Row:
     """Return a study's row: where it stands, and the score of what ranks first."""
-    runs = [row for _, row in _of_study(folder)]
+    runs = [row for _, row in _of_study(folder, look)]
     done = [row.status for row in runs].count("finished")
     failed = [row.status for row in runs].count("failed")
     held = Run(folder).held_by()
