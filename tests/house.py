@@ -14,6 +14,7 @@ LADDER = (
         "config": "YAML with the place of every key, and frozen sections that refuse unknown ones",
         "rundir": "the run directory: its files, written whole or not at all, and where they came from",
         "programs": "generated programs against their tests, in a sandbox",
+        "statistics": "intervals, tests and orders of scores: arrays in, records out",
         "spectra": "singular values and vectors of weights and of their changes",
     },
     {

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -230,6 +231,68 @@ def test_every_shipped_study_can_be_carried_out(name):
     assert len({*names}) == len(names)
 
 
+OWN = (
+    BASE
+    + """methods:
+  - head
+  - {method: {name: lora, rank: 2}, vary: {training.learning_rate: [1e-2, 1e-1]}}
+  - {method: {name: bitfit}, vary: {training.learning_rate: {centre: 1e-2, decades: 1, per_decade: 2}}}
+vary: {training.learning_rate: [1e-3, 1e-2], training.batch_size: [4]}
+"""
+)
+
+
+def test_a_method_may_vary_by_values_of_its_own_and_a_grid_lies_around_its_centre():
+    rates: dict[str, list[float]] = {}
+    for run in read(OWN).runs:
+        assert run.file.training.batch_size == 4
+        rates.setdefault(run.cell.method, []).append(run.file.training.learning_rate)
+    assert rates == {
+        "head": [1e-3, 1e-2],
+        "lora": [1e-2, 1e-1],
+        "bitfit": [3.162e-3, 1e-2, 3.162e-2],
+    }
+
+
+def test_a_grid_is_two_decades_of_four_values_each_unless_said():
+    """`numpy.geomspace` has the same, of two decades around the centre."""
+    text = (
+        BASE + "methods: [{method: {name: head}, vary: {training.learning_rate: {centre: 5e-4}}}]"
+    )
+    found = [run.file.training.learning_rate for run in read(text).runs]
+    assert found == pytest.approx(np.geomspace(5e-5, 5e-3, 9), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        ("{training.learning_rate: {center: 1e-3}}", "centre"),
+        ("{training.learning_rate: {centre: 0}}", "greater than 0"),
+        ("{trainnig.learning_rate: [1e-3]}", "training"),
+        ("{training.learning_rate: [1e-3, 1e-3]}", "each once"),
+        ("[1e-3]", "vary"),
+    ],
+)
+def test_a_wrong_vary_of_a_method_is_refused_where_it_stands(vary, said):
+    with pytest.raises(ConfigError) as caught:
+        read(BASE + f"methods:\n  - head\n  - {{method: {{name: lora}}, vary: {vary}}}\n")
+    assert said in str(caught.value)
+    assert caught.value.problems[0].place.line == BASE.count("\n") + 3
+
+
+def test_methods_with_settings_of_their_own_are_chosen_and_shown(capsys):
+    plan = read(OWN + "choose: {by: validation}\n")
+    figures = lambda run: {"validation": run.file.training.learning_rate, "test": 0.5}  # noqa: E731
+    found = compared(plan, figures)
+    chosen = {row.method: row.setting["training.learning_rate"] for row in found.rows}
+    assert chosen == {"head": "0.01", "lora": "0.1", "bitfit": "0.03162"}
+    assert {own.method: own.edges for own in found.tunings} == {
+        name: {"training.learning_rate": "largest"} for name in chosen
+    }
+    tables.show(found)
+    assert "0.03162, 4: 0.0316 <" in capsys.readouterr().out
+
+
 # What the table says
 
 
@@ -251,7 +314,7 @@ def test_without_a_test_split_validation_ranks_and_table_page_and_csv_say_so(cap
     score = {"head": 0.7, "lora": 0.9}
     plan = read(BASE + "methods: [head, lora]")
     found = compared(plan, lambda run: {"validation": score[run.cell.method]})
-    assert {row.method: (row.rank, row.ranked_by, row.score.mean) for row in found.rows} == {
+    assert {row.method: (row.place, row.ranked_by, row.score.mean) for row in found.rows} == {
         "head": (2, "validation", 0.7), "lora": (1, "validation", 0.9),
     }  # fmt: skip
     assert not any(row.not_paired for row in found.rows)
@@ -278,13 +341,12 @@ def test_one_run_with_a_test_split_keeps_the_ranking_by_test():
     assert {row.ranked_by for row in found.rows} == {"test"}
 
 
-def test_equal_means_share_a_rank_and_the_next_one_is_skipped():
+def test_equal_means_share_a_place_and_the_next_one_is_skipped():
     score = {"head": 0.7, "bitfit": 0.9, "lora": 0.9, "full": 0.8}
     plan = read(BASE + "methods: [head, bitfit, lora, full]")
     found = compared(plan, lambda run: {"test": score[run.cell.method], "validation": 0.1})
-    assert {row.method: (row.rank, row.tied) for row in found.rows} == {
-        "head": (4, False), "bitfit": (1, True), "lora": (1, True), "full": (3, False),
-    }  # fmt: skip
+    places = {"head": 4, "bitfit": 1, "lora": 1, "full": 3}
+    assert {row.method: row.place for row in found.rows} == places
 
 
 def test_a_metric_that_is_not_defined_leaves_the_mean_and_is_counted():

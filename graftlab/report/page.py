@@ -104,7 +104,7 @@ def _groups(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         group = groups[(row["task"], row["backbone"])]
         group["grid"].setdefault(row["method"], {})[setting(row)] = row
     for group in groups.values():
-        group["rows"].sort(key=lambda row: (row["rank"] is None, row["rank"] or 0))
+        group["rows"].sort(key=lambda row: (row["place"] is None, row["place"] or 0))
         group["metric"] = next((row["metric"] for row in group["rows"] if row["metric"]), "metric")
         group["settings"] = list(dict.fromkeys(s for own in group["grid"].values() for s in own))
         group["span"] = _place(group["rows"])

@@ -5,17 +5,18 @@ computed anew (delete-a-group jackknife; Efron & Tibshirani, An Introduction to 
 is of the examples alone: two seeds of one method may differ by more.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from graftlab.contracts import Prediction
 from graftlab.runfile.measures import measure
 from graftlab.runs import evaluation
 from graftlab.seeds import mix
+from graftlab.statistics import components, units
+from graftlab.statistics.estimates import LEVEL
 
-GROUPS = 50  # t with 49 degrees of freedom is within 3 % of the normal's 1.96
-LEVEL = 0.95
 INTERVAL = "95 % interval over examples, paired: jackknife by groups, t"
 """What the interval is, for whoever reads it."""
 
@@ -45,14 +46,15 @@ def gap(
     if first is None or second is None:
         return Gap(split, metric, first, second, None, None, "a score is undefined")
     difference = second - first
-    reason = pair if isinstance(pair, str) else _unscorable(metric)
+    reason = pair if isinstance(pair, str) else unscorable(metric)
     found = reason if isinstance(pair, str) or reason else interval(pair, metric, difference)
     if isinstance(found, tuple):
         return Gap(split, metric, first, second, difference, found, None)
     return Gap(split, metric, first, second, difference, None, found)
 
 
-def _unscorable(metric: str) -> str | None:
+def unscorable(metric: str) -> str | None:
+    """Return why the predictions of some examples alone say nothing of a metric; None where they do."""
     name = metric.rpartition("/")[2]
     if name == evaluation.MEAN:
         return "a mean over tasks"
@@ -75,37 +77,24 @@ def unlike(first: Sequence[Prediction], second: Sequence[Prediction]) -> str | N
 
 def interval(pair: Pair, metric: str, difference: float) -> tuple[float, float] | str:
     """Return the ends of the interval, or why there is none."""
-    from scipy.stats import t
-
     size = len(pair[0])
-    groups = min(size, GROUPS)
-    if groups < 2:
+    if size < 2:
         return "there is one example"
-    left = []
-    for group in _shuffled(size, groups):
-        kept = [row for row in range(size) if row not in group]
-        one, two = (_value([rows[row] for row in kept], metric) for rows in pair)
-        if one is None or two is None:
-            return "the score is undefined without some of the examples"
-        left.append(two - one)
-    mean = math.fsum(left) / groups
-    spread = math.fsum((value - mean) ** 2 for value in left)
-    if not spread:
-        return "each group of examples says the same"
-    error = math.sqrt((groups - 1) / groups * spread)
-    half = float(t.ppf((1 + LEVEL) / 2, groups - 1)) * error
-    return difference - half, difference + half
+
+    def gap_of(kept: Sequence[int]) -> float | None:
+        one, two = (value([rows[row] for row in kept], metric) for rows in pair)
+        return None if one is None or two is None else two - one
+
+    found = units.pseudo_values(gap_of, units.groups(size, mix(0, "jackknife")))
+    if found is None:
+        return "the score is undefined without some of the examples"
+    estimate = components.of_examples(found, np.zeros(len(found)))
+    ends = estimate._replace(value=difference).interval(LEVEL)
+    return "each group of examples says the same" if ends is None else ends
 
 
-def _shuffled(size: int, groups: int) -> list[set[int]]:
-    """Return the examples in groups of like size, drawn: files are often sorted by class."""
-    import numpy as np
-
-    order = np.random.default_rng(mix(0, "jackknife")).permutation(size).tolist()
-    return [set(order[start::groups]) for start in range(groups)]
-
-
-def _value(rows: Sequence[Prediction], metric: str) -> float | None:
+def value(rows: Sequence[Prediction], metric: str) -> float | None:
+    """Return the score of some of a split's predictions; None where it is undefined."""
     if metric == "loss":
         return evaluation.mean_loss(rows)
     return evaluation.score(rows, [metric])[metric].value

@@ -2,11 +2,8 @@
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
 
 from graftlab import config, runfile, study
 from graftlab.errors import ConfigError
@@ -14,6 +11,7 @@ from graftlab.rundir import files
 from graftlab.rundir.records import Json
 from graftlab.search import storage
 from graftlab.search.trials import DEFAULT, Found
+from graftlab.statistics.budget import expected_best
 from graftlab.study import Cell, Comparison, Planned
 from graftlab.study import Plan as StudyPlan
 from graftlab.study import Study as StudyFile
@@ -88,23 +86,6 @@ def edges(found: Found, trial: "FrozenTrial") -> dict[str, str]:
         if isinstance(value, int | float)
     }
     return {key: edge for key, edge in told.items() if edge is not None}
-
-
-def expected_best(scores: Sequence[float | None], higher: bool) -> tuple[float, ...]:
-    """Return E[best of n] for n = 1 .. N, of N scores drawn with replacement.
-
-    Source: Dodge et al. (2019), Show Your Work, equation 7: sum over v of v (P(best <= v) - P(best < v)).
-    """
-    known = np.array([score for score in scores if score is not None and math.isfinite(score)])
-    if not len(known):
-        return ()
-    sign = 1.0 if higher else -1.0
-    sorted_N = np.sort(sign * known)
-    below_N = np.arange(len(known) + 1) / len(known)
-    return tuple(
-        float(sign * (sorted_N * np.diff(below_N**count)).sum())
-        for count in range(1, len(known) + 1)
-    )
 
 
 def write(found: Found) -> Summary:

@@ -1,7 +1,8 @@
 """What the runs of a study say about its methods: a row for each, the grid it was chosen from, the holes.
 
 Means and standard deviations are over seeds (n - 1 in the denominator). A run without a value, because
-it failed or its metric is not defined, is left out of the mean and counted.
+it failed or its metric is not defined, is left out of the mean and counted. Ranks follow the differences of
+pairs: rows that cannot be told apart share them.
 """
 
 import math
@@ -14,7 +15,11 @@ from graftlab.contracts import read_notes
 from graftlab.rundir.records import Result, ScoreRecord
 from graftlab.rundir.run import Run
 from graftlab.runs.evaluation import higher_is_better
+from graftlab.statistics import aggregates, ranks
+from graftlab.study import grids
 from graftlab.study.design import Cell, Choose, Plan
+from graftlab.study.differences import differences
+from graftlab.study.findings import Difference
 from graftlab.study.records import Comparison, Done, Row, Summary
 
 PAIRED_BY = {
@@ -23,6 +28,9 @@ PAIRED_BY = {
     "fingerprint": "data fingerprint",
 }
 """What has to be the same for two runs to differ by their method alone, and what it is called."""
+
+
+SAME = 1e-12  # two means of the same values in another order
 
 
 def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
@@ -41,15 +49,26 @@ def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
             row.chosen = cell in chosen
             grid.append(row)
         rows += _without_choice(cells, chosen)
-    for group in _groups(rows):
+    groups = _groups(rows)
+    for group in groups:
         split = _split({row.runs[seed] for row in group for seed in row.runs}, done)
         for row in group:
-            row.ranked_by = split
-        _rank(group)
+            row.ranked_by, row.label = split, _label(row, choose is not None)
         _pair(group, plan.seeds, cells)
+    found = differences(groups, done[0].folder.parent if done else None)
+    for group in groups:
+        _rank(group, found)
     records = tuple(_record(run, run.planned.cell in chosen) for run in done)
     by = f"validation, {choose.seeds} seed{'s' * (choose.seeds == 'all')}" if choose else None
-    return Comparison(plan.name, plan.seeds, by, tuple(rows), tuple(grid), records)
+    return Comparison(
+        plan.name, plan.seeds, by, tuple(rows), tuple(grid), records, found, grids.of_grid(grid)
+    )
+
+
+def _label(row: Row, is_chosen: bool) -> str:
+    """Return a name that no other row of the group has."""
+    setting = [f"{key.rpartition('.')[2]}={value}" for key, value in row.setting.items()]
+    return row.method if is_chosen else " ".join([row.method, *setting])
 
 
 def chosen_at(choose: Choose, seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -106,8 +125,8 @@ def _row(cell: Cell, runs: Sequence[Done]) -> Row:
         dict(cell.setting),
         metric,
         higher,
-        summarize(scores["test"]),
-        summarize(scores["validation"]),
+        summarize(scores["test"], higher),
+        summarize(scores["validation"], higher),
         some and some["parameters"]["trainable"],
         some and some["parameters"]["total"],
         None
@@ -136,8 +155,8 @@ def _score(result: Result, split: str, metric: str | None) -> ScoreRecord | None
     return result["metrics"].get(split, {}).get(metric or "")
 
 
-def summarize(scores: Mapping[int, ScoreRecord | None]) -> Summary:
-    """Return the summary of one score (`value`, `standard_error`) for each seed."""
+def summarize(scores: Mapping[int, ScoreRecord | None], higher: bool = True) -> Summary:
+    """Return the summary of one score for each seed, of which `higher` is better or not."""
     values = {seed: score and score["value"] for seed, score in scores.items()}
     known = [value for value in values.values() if value is not None]
     errors = [
@@ -150,7 +169,15 @@ def summarize(scores: Mapping[int, ScoreRecord | None]) -> Summary:
         statistics.stdev(known) if len(known) > 1 else None,
         _mean(errors),
         values,
+        aggregates.interquartile_mean(known) if known else None,
+        _collapsed(values, higher),
     )
+
+
+def _collapsed(values: Mapping[int, float | None], higher: bool) -> tuple[int, ...]:
+    seeds = [seed for seed, value in values.items() if value is not None]
+    known = [value for value in values.values() if value is not None]
+    return tuple(seeds[place] for place in aggregates.collapsed(known, higher))
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -172,18 +199,22 @@ def _split(folders: set[str], done: Sequence[Done]) -> str:
     return "validation" if scored and not any(m.get("test") for m in scored) else "test"
 
 
-def _rank(rows: Sequence[Row]) -> None:
-    """Give each row with a value its place: one more than the number of rows that are better."""
+def _rank(rows: Sequence[Row], found: Sequence[Difference]) -> None:
+    """Give each row with a value its place by the mean, and the ranks that the differences leave open."""
     known = [row for row in rows if row.score.mean is not None]
+    labels = [row.label for row in known]
+    own = (rows[0].task, rows[0].backbone)
+    seen = [
+        (one.better, one.second if one.better == one.first else one.first)
+        for one in found
+        if one.better is not None and (one.task, one.backbone) == own
+    ]
+    open_to = ranks.ranks(labels, seen)
     for row in known:
-        mine = row.score.mean
-        same = [other for other in known if math.isclose(other.score.mean, mine, abs_tol=1e-12)]  # type: ignore[arg-type]
-        better = [
-            other
-            for other in known
-            if other not in same and (other.score.mean > mine) == row.higher_is_better  # type: ignore[operator]
-        ]
-        row.rank, row.tied = 1 + len(better), len(same) > 1
+        sign = 1 if row.higher_is_better else -1
+        better = [other for other in known if sign * (other.score.mean - row.score.mean) > SAME]  # type: ignore[operator]
+        row.place = 1 + len(better)
+        row.rank, row.rank_worst = open_to[row.label]
 
 
 def _pair(

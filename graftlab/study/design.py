@@ -1,25 +1,25 @@
 """A study file as the runs that it asks for, every one of them checked before the first begins."""
 
+import functools
 import itertools
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from graftlab import config, runfile
 from graftlab.config import Document, Parsed, Problems, Section, lay_over
 from graftlab.config.parser import Location
-from graftlab.errors import ConfigError, Fault, GraftlabError, Place, unknown
+from graftlab.errors import ConfigError, Fault, GraftlabError, Place
 from graftlab.runfile import Root, RunFile
+from graftlab.study import labels, variation
+from graftlab.study.labels import Cell
+from graftlab.study.variation import Own, Vary, spelled_out
 
 NAMED_BY = {"method": "name", "task": "name", "backbone": "model"}
 """What an entry that is one word stands for."""
-STUDYS_OWN = ("extends", "name", "paths", "seed", "tracking")
-"""Keys of a run file that cannot vary: the study gives them, or they are not about what is computed."""
-LONGEST_NAME = 120  # of a run's folder: a few may stand below each other in a path
 
 
 class Choose(Section):
@@ -47,20 +47,13 @@ class Study(Section):
     """Models, or sections laid over the base's backbone."""
     seeds: tuple[int, ...] = ()
     """Each combination runs once with each; left out: the base's own."""
-    vary: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    """A run file's key, such as `training.learning_rate`, and its values; all combinations run."""
+    vary: Vary = Field(default_factory=dict)
+    """A run file's key, such as `training.learning_rate`, and its values, or the `centre` of a grid of them;
+    all combinations run. An entry of `methods` with the key `method` may have a `vary` of its own."""
     choose: Choose | None = None
     """Report each method at one setting of `vary` only, chosen on validation."""
 
-
-class Cell(NamedTuple):
-    """What is compared: all that a run is, but for its seed."""
-
-    task: str
-    backbone: str
-    method: str
-    setting: tuple[tuple[str, str], ...]
-    """Keys of `vary` with this cell's values, as they are shown."""
+    _spelled_out = field_validator("vary", mode="before")(spelled_out)
 
 
 @dataclass(frozen=True)
@@ -92,6 +85,10 @@ class _Entry(NamedTuple):
 
     label: str
     laid: Parsed
+    vary: Vary
+    """Of its own; empty for all but methods."""
+    at: Location = ()
+    """Where it stands in the document."""
 
 
 def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = False) -> Plan:
@@ -120,25 +117,38 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
     _check(study, document, problems)
     problems.raise_if_any()
     base = based_on(study.base, document)
-    lists = [_entries(document, key, base) for key in ("task", "backbone", "method")]
+    lists = [_entries(document, key, base, problems) for key in ("task", "backbone", "method")]
+    problems.raise_if_any()
+    if study.choose and not any([study.vary, *(method.vary for method in lists[2])]):
+        raise ConfigError(
+            "choose: there is nothing to choose from; give vary.", place=document.place("choose")
+        )
     seeds = study.seeds or (base.values.get("seed", 0),)
     runs: list[Planned] = []
-    for parts in itertools.product(*lists, _settings(study, document)):
-        task, backbone, method, setting = parts
-        shown = _shown_setting(setting.laid.values)
-        cell = Cell(task.label, backbone.label, method.label, shown)
-        for seed in seeds:
-            name = _name(cell, seed, lists, {run.name for run in runs})
-            own = Parsed({"seed": seed, "name": name}, {})
-            laid = base
-            for entry in (*parts, _Entry("", own)):
-                laid = lay_over(laid, entry.laid)
-            run = Document(document.path, laid.values, laid.places)
-            if (file := _resolve(run, problems)) is not None:
-                runs.append(Planned(name, cell, seed, run, file))
+    for entries in itertools.product(*lists):
+        for setting in _settings(study, entries[2], document):
+            laid = functools.reduce(lay_over, [*(entry.laid for entry in entries), setting], base)
+            shown = labels.shown_setting(setting.values)
+            cell = Cell(*(entry.label for entry in entries), shown)
+            for seed in seeds:
+                name = labels.run_name(cell, seed, lists, {run.name for run in runs})
+                own = lay_over(laid, Parsed({"seed": seed, "name": name}, {}))
+                run = Document(document.path, own.values, own.places)
+                if (file := _resolve(run, problems)) is not None:
+                    runs.append(Planned(name, cell, seed, run, file))
     problems.raise_if_any()
     name = study.name or document.path.stem
     return Plan(name, document.path, study, seeds, tuple(runs), allow_code)
+
+
+def _settings(study: Study, method: _Entry, document: Document) -> Iterator[Parsed]:
+    """Yield what each combination of `vary`, the study's and a method's own, lays over the rest."""
+
+    def place(key: str) -> Place:
+        above: Location = (*method.at, "vary") if key in method.vary else ("vary",)
+        return document.place(*above, key)
+
+    return variation.settings(study.vary | method.vary, place)
 
 
 def _read(path: str | Path, overrides: Sequence[str]) -> Document:
@@ -169,28 +179,9 @@ def _of_runs(problem: Fault) -> Fault:
 
 
 def _check(study: Study, document: Document, problems: Problems) -> None:
-    known = [key for key in Root.model_fields if key not in STUDYS_OWN]
-    for key, values in study.vary.items():
-        place = document.place("vary", key)
-        section = key.partition(".")[0]
-        if section not in known:
-            problems.say(place, f"vary: {unknown('section', section, known)} {_whole_key(key)}")
-        if not values or len({*map(repr, values)}) < len(values):
-            problems.say(place, f"vary.{key}: give one value or more, each once.")
+    variation.check(study.vary, ("vary",), document, problems)
     if len({*study.seeds}) < len(study.seeds) or any(seed < 0 for seed in study.seeds):
         problems.say(document.place("seeds"), "seeds: each once, none below 0.")
-    if study.choose and not study.vary:
-        problems.say(
-            document.place("choose"), "choose: there is nothing to choose from; give vary."
-        )
-
-
-def _whole_key(key: str) -> str:
-    """Return a hint for a key whose section was left out."""
-    from graftlab.training.config import Config
-
-    hint = f"Write training.{key}." if key in Config.model_fields else ""
-    return hint or "A whole key is wanted, as in training.learning_rate."
 
 
 def based_on(base: str | dict[str, Any], document: Document) -> Parsed:
@@ -220,92 +211,42 @@ def _moved(document: Document, above: Location, below: Location) -> dict[Locatio
     }
 
 
-def _entries(document: Document, key: str, base: Parsed) -> list[_Entry]:
+def _entries(document: Document, key: str, base: Parsed, problems: Problems) -> list[_Entry]:
     """Return the items of a list; the base's own section where there is no list.
 
     Raises:
         ConfigError: an item stands twice.
     """
     items: Sequence[Any] = document.values.get(f"{key}s") or ()
-    laid = []
-    for index, item in enumerate(items):
-        at = (f"{key}s", index)
-        if isinstance(item, str):
-            where = document.place(*at)
-            places: dict[Location, Place] = {(key,): where, (key, NAMED_BY[key]): where}
-            laid.append(Parsed({key: {NAMED_BY[key]: item}}, places))
-        elif isinstance(item.get(key), dict):
-            laid.append(Parsed(item, _moved(document, at, ())))
-        else:
-            laid.append(Parsed({key: item}, _moved(document, at, (key,))))
-    laid = laid or [Parsed({key: base.values.get(key)}, {})]
-    labels = _labels([entry.values for entry in laid], key, base)
-    for index, label in enumerate(labels):
-        if label in labels[:index]:
+    entries = [_entry(document, key, item, (f"{key}s", n)) for n, item in enumerate(items)]
+    entries = entries or [_Entry("", Parsed({key: base.values.get(key)}, {}), {})]
+    named = labels.labels([entry.laid.values for entry in entries], key, base)
+    for index, label in enumerate(named):
+        if label in named[:index]:
             place = document.place(f"{key}s", index)
             raise ConfigError(f"{label!r} stands twice.", place=place, kind="twice", given=label)
-    return [_Entry(label, entry) for label, entry in zip(labels, laid, strict=True)]
+    for entry in entries:
+        variation.check(entry.vary, (*entry.at, "vary"), document, problems)
+    return [entry._replace(label=label) for label, entry in zip(named, entries, strict=True)]
 
 
-def _labels(entries: Sequence[Mapping[str, Any]], key: str, base: Parsed) -> list[str]:
-    """Return a name for each entry; where two share one, with the values in which they differ."""
+def _entry(document: Document, key: str, item: Any, at: Location) -> _Entry:
+    """Return an item of a list, without its label.
 
-    def name(entry: Mapping[str, Any]) -> str:
-        below = base.values.get(key)
-        given = {**(below if isinstance(below, dict) else {}), **(entry[key] or {})}
-        said = str(given.get("name") or given.get("model") or given.get("kind") or key)
-        return Path(said).name if Path(said).is_absolute() else said
-
-    names = [name(entry) for entry in entries]
-    flat = [dict(_flatten(entry)) for entry in entries]
-    labels = []
-    for own, mine in zip(flat, names, strict=True):
-        same = [other for other, its in zip(flat, names, strict=True) if its == mine]
-        differ = {at: v for at, v in own.items() if any(other.get(at) != v for other in same)}
-        said = [f"{at.removeprefix(f'{key}.')}={_shown(value)}" for at, value in differ.items()]
-        labels.append(" ".join([mine, *said]))
-    return labels
-
-
-def _flatten(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
-def _settings(study: Study, document: Document) -> Iterator[_Entry]:
-    """Yield what each combination of `vary` lays over the base; one that is empty where nothing varies."""
-    for values in itertools.product(*study.vary.values()):
-        laid = Parsed({}, {})
-        for dotted, value in zip(study.vary, values, strict=True):
-            keys = tuple(dotted.split("."))
-            place = document.place("vary", dotted)
-            for key in reversed(keys):
-                value = {key: value}
-            places: dict[Location, Place] = {keys[:n]: place for n in range(1, len(keys) + 1)}
-            laid = Parsed(config.merge(laid.values, value), {**laid.places, **places})
-        yield _Entry("", laid)
-
-
-def _shown_setting(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((key, _shown(value)) for key, value in _flatten(values))
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _name(cell: Cell, seed: int, lists: Iterable[Sequence[_Entry]], taken: set[str]) -> str:
-    """Return a folder's name that says what the run is, with what all runs share left out."""
-    several = [label for label, items in zip(cell[:3], lists, strict=True) if len(items) > 1]
-    setting = [f"{key.rpartition('.')[2]}={value}" for key, value in cell.setting]
-    words = "-".join([*(several or [cell.method]), *setting])
-    plain = re.sub(r"[^\w.=+-]+", "_", words).strip("._")[:LONGEST_NAME]
-    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-    names = (f"{plain}{number}-seed{seed}" for number in numbers)
-    return next(name for name in names if name not in taken)
+    Raises:
+        ConfigError: its `vary` is wrong.
+    """
+    if isinstance(item, str):
+        where = document.place(*at)
+        places: dict[Location, Place] = {(key,): where, (key, NAMED_BY[key]): where}
+        return _Entry("", Parsed({key: {NAMED_BY[key]: item}}, places), {}, at)
+    if not isinstance(item.get(key), dict):
+        return _Entry("", Parsed({key: item}, _moved(document, at, (key,))), {}, at)
+    own = {name: value for name, value in item.items() if key == "method" and name == "vary"}
+    laid = {name: value for name, value in item.items() if name not in own}
+    found = config.build(Own, own, document, at)
+    assert found is not None
+    return _Entry("", Parsed(laid, _moved(document, at, ())), found.vary, at)
 
 
 def _resolve(document: Document, problems: Problems) -> RunFile | None:

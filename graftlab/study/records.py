@@ -8,6 +8,7 @@ from graftlab.errors import CheckpointError
 from graftlab.rundir.records import Result
 from graftlab.rundir.run import Run
 from graftlab.study.design import Planned
+from graftlab.study.findings import Difference, Tuning
 
 SHARED = "shared"
 """The file that marks a run beside which others went on."""
@@ -60,6 +61,10 @@ class Summary:
     """Mean over the runs of each run's own standard error: what the size of its test set leaves open."""
     values: dict[int, float | None]
     """By seed; None where the metric is not defined."""
+    interquartile_mean: float | None = None
+    """Of the values, without a quarter at either end."""
+    collapsed: tuple[int, ...] = ()
+    """Seeds far worse than the others of the row."""
 
 
 @dataclass
@@ -86,8 +91,26 @@ class Row:
     """Causes by seed."""
     ranked_by: str = "test"
     """The split whose score is reported and ranked: validation where the task has no test split."""
+    label: str = ""
+    """Method and setting: what differences call it."""
+    place: int | None = None
+    """By the mean alone, of equals the same."""
     rank: int | None = None
-    tied: bool = False
+    """One more than the rows that are seen to be better."""
+    rank_worst: int | None = None
+    """The number of rows less those that are seen to be worse: from `rank` to here all is possible."""
+    last: Summary | None = None
+    """The last checkpoint's score on the split that is ranked, beside that of the best one."""
+    adapter_bytes: int | None = None
+    """Size of the adapter's files, the largest over the seeds."""
+    training_flops: float | None = None
+    """Floating-point operations of training, the mean over the seeds."""
+    inference_seconds: float | None = None
+    """For 1,000 examples, the adapter beside its backbone."""
+    merged_inference_seconds: float | None = None
+    """The same with the adapter merged; None where the method cannot merge."""
+    forgetting: Summary | None = None
+    """How much worse the adapted model does on what the backbone could: positive is forgotten."""
     chosen: bool = False
     not_paired: list[str] = field(default_factory=list)
 
@@ -110,6 +133,10 @@ class Comparison:
     """All settings that were chosen from; empty without a choice."""
     runs: tuple[dict[str, Any], ...]
     """One record a run: what it was, how it ended, its figures."""
+    differences: tuple[Difference, ...] = ()
+    """Of all pairs of rows of one task and backbone, in the order of the rows."""
+    tunings: tuple[Tuning, ...] = ()
+    """Of each method, where a setting was chosen."""
 
     @property
     def holes(self) -> list[dict[str, Any]]:

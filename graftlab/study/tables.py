@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.rundir import files, spreadsheet
+from graftlab.study import difference_table
 from graftlab.study.records import Comparison, Row, Summary
 from graftlab.terminal import console, say
 
@@ -20,9 +21,11 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def write(comparison: Comparison, out: Path) -> None:
-    """Write comparison.json, comparison.csv (a line a row of the table) and runs.csv (a line a run)."""
+    """Write comparison.json, comparison.csv (a line a row), differences.csv (a pair) and runs.csv (a run)."""
     files.write_json(out / "comparison.json", as_json(comparison))
     files.write_text(out / "comparison.csv", spreadsheet.text(map(_flat, comparison.rows)))
+    pairs = map(difference_table.flat, comparison.differences)
+    files.write_text(out / "differences.csv", spreadsheet.text(pairs))
     files.write_text(out / "runs.csv", spreadsheet.text(comparison.runs))
 
 
@@ -31,7 +34,7 @@ def _flat(row: Row) -> dict[str, Any]:
         "task": row.task,
         "backbone": row.backbone,
         "rank": row.rank,
-        "tied": row.tied,
+        "rank_worst": row.rank_worst,
         "method": row.method,
         **row.setting,
         "metric": row.metric,
@@ -62,10 +65,14 @@ def show(comparison: Comparison) -> None:
     screen = console(width=FILE_WIDTH if whole else None)
     for task, backbone, rows in _by_task(comparison.rows):
         screen.print(_ranking(f"{task}, {backbone}", rows))
+        if own := [d for d in comparison.differences if (d.task, d.backbone) == (task, backbone)]:
+            screen.print(difference_table.table(by_place(rows)[0].label, own))
     if comparison.grid:
         for task, backbone, rows in _by_task(comparison.grid):
             screen.print(_grid(f"{task}, {backbone}: chosen by {comparison.chosen_by}", rows))
-    lines = [
+    lines = difference_table.sentences(comparison.differences)
+    lines += _edges(comparison)
+    lines += [
         f"not paired: {row.method} on {row.task}{_setting(row)}: {'; '.join(row.not_paired)}"
         for row in comparison.rows
         if row.not_paired
@@ -87,6 +94,15 @@ def show(comparison: Comparison) -> None:
         say(line)
 
 
+def _edges(comparison: Comparison) -> list[str]:
+    """Return which chosen values stand at an end of what was tried."""
+    return [
+        f"at the edge: {own.method} on {own.task}: {key} is the {edge} that was tried: widen the grid"
+        for own in comparison.tunings
+        for key, edge in own.edges.items()
+    ]
+
+
 def _by_task(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -94,9 +110,16 @@ def _by_task(rows: Iterable[Row]) -> list[tuple[str, str, list[Row]]]:
     return [(*key, rows) for key, rows in groups.items()]
 
 
-def by_rank(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows in the order of their ranks; those without one at the end."""
-    return sorted(rows, key=lambda row: (row.rank is None, row.rank or 0))
+def by_place(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows in the order of their means; those without one at the end."""
+    return sorted(rows, key=lambda row: (row.place is None, row.place or 0))
+
+
+def rank(row: Row) -> str:
+    """Return between which ranks a row stands, as in 1 or 2-4."""
+    if row.rank is None:
+        return ""
+    return f"{row.rank}" if row.rank == row.rank_worst else f"{row.rank}-{row.rank_worst}"
 
 
 def _ranking(title: str, rows: list[Row]) -> Any:
@@ -111,9 +134,9 @@ def _ranking(title: str, rows: list[Row]) -> Any:
         table.add_column(key.rpartition(".")[2], no_wrap=True)
     for name in (f"{rows[0].ranked_by} {metric}", "se", "trainable", "time", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in by_rank(rows):
+    for row in by_place(rows):
         cells = [
-            f"{row.rank}{'=' * row.tied}" if row.rank else "",
+            rank(row),
             row.method + ("" if not row.not_paired else " *"),
             *(row.setting.get(key, "") for key in keys),
             interval(row.score),
@@ -127,18 +150,29 @@ def _ranking(title: str, rows: list[Row]) -> Any:
 
 
 def _grid(title: str, rows: list[Row]) -> Any:
+    """Return the settings of each method: as columns where all share them, else each with its own."""
     from rich.table import Table
 
     keys = list(dict.fromkeys(key for row in rows for key in row.setting))
     table = Table(title=f"{title}; {', '.join(keys)}", caption="< was chosen")
     table.add_column("validation")
-    settings = list(dict.fromkeys(tuple(row.setting.values()) for row in rows))
-    for setting in settings:
-        table.add_column(", ".join(setting), justify="right")
-    for method in dict.fromkeys(row.method for row in rows):
-        own = {tuple(row.setting.values()): row for row in rows if row.method == method}
-        cells = [interval(own[s].validation) + " <" * own[s].chosen for s in settings]
-        table.add_row(method, *cells)
+    methods: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        methods.setdefault(row.method, {})[", ".join(row.setting.values())] = row
+    settings = list(dict.fromkeys(setting for own in methods.values() for setting in own))
+    shared = all(len(own) == len(settings) for own in methods.values())
+    for setting in settings if shared else ["settings"]:
+        table.add_column(setting, justify="right" if shared else "left")
+    for method, own in methods.items():
+        cells = {
+            setting: interval(row.validation) + " <" * row.chosen for setting, row in own.items()
+        }
+        if shared:
+            table.add_row(method, *(cells[setting] for setting in settings))
+        else:
+            table.add_row(
+                method, "; ".join(f"{setting}: {cell}" for setting, cell in cells.items())
+            )
     return table
 
 

@@ -36,8 +36,9 @@ def _compared(folder: Path, logged: list[Mapping[str, object]]) -> Compared:
         {
             "task": "t", "backbone": "b", "method": method, "setting": {}, "metric": "accuracy",
             "higher_is_better": True, "test": scores, "validation": scores, "trainable": 8,
-            "total": 90, "seconds": 1.5, "peak_memory_bytes": 2**20, "holes": {}, "rank": place + 1,
-            "runs": {0: f"{place}-0", 1: f"{place}-1"}, "tied": False, "not_paired": [],
+            "total": 90, "seconds": 1.5, "peak_memory_bytes": 2**20, "holes": {}, "rank": 1,
+            "rank_worst": 2, "place": place + 1, "label": method,
+            "runs": {0: f"{place}-0", 1: f"{place}-1"}, "not_paired": [],
         }
         for place, method in enumerate(runs)
     ]  # fmt: skip
