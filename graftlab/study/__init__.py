@@ -1,7 +1,8 @@
 """A study: runs that differ in method, task, seed or setting alone, and the table that compares them."""
 
 from graftlab.study.comparison import compare
-from graftlab.study.design import Cell, Choose, Plan, Planned, Study, read
+from graftlab.study.design import Choose, Plan, Planned, Study, read
+from graftlab.study.labels import Cell
 from graftlab.study.queue import carry_out, place
 from graftlab.study.records import Comparison, Done, Row, Summary
 from graftlab.study.tables import as_json, show, write

@@ -17,9 +17,10 @@ from graftlab.rundir.run import Run
 from graftlab.runs.evaluation import higher_is_better
 from graftlab.statistics import aggregates, ranks
 from graftlab.study import grids
-from graftlab.study.design import Cell, Choose, Plan
+from graftlab.study.design import Choose, Plan
 from graftlab.study.differences import differences
 from graftlab.study.findings import Difference
+from graftlab.study.labels import Cell
 from graftlab.study.records import Comparison, Done, Row, Summary
 
 PAIRED_BY = {

@@ -129,7 +129,8 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
         for setting in _settings(study, entries[2], document):
             laid = functools.reduce(lay_over, [*(entry.laid for entry in entries), setting], base)
             shown = labels.shown_setting(setting.values)
-            cell = Cell(*(entry.label for entry in entries), shown)
+            task, backbone, method = (entry.label for entry in entries)
+            cell = Cell(task, backbone, method, shown)
             for seed in seeds:
                 name = labels.run_name(cell, seed, lists, {run.name for run in runs})
                 own = lay_over(laid, Parsed({"seed": seed, "name": name}, {}))

@@ -15,7 +15,8 @@ from graftlab.runs import found_labels, material, overview, status
 from graftlab.runs import place as where_runs_go
 from graftlab.runs.identity import HARMLESS
 from graftlab.study.comparison import choices, chosen_at
-from graftlab.study.design import Cell, Plan, Planned
+from graftlab.study.design import Plan, Planned
+from graftlab.study.labels import Cell
 from graftlab.study.records import SHARED, Done
 from graftlab.terminal import tell
 from graftlab.workers import Orders, Slot, Stop, preload, shares
