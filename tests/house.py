@@ -22,7 +22,6 @@ LADDER = (
     },
     {"registry": "a part found by its name, as what its kind provides"},
     {
-        "metrics": "one file a metric: predictions in, a score with its error out",
         "weights": "pretrained weights: found, fetched, quantized, taken apart, or one layer at a time",
         "data": "rows: read from wherever they are, checked and split",
         "analyses": "questions asked of trained weights; one file an analysis, one table each",
@@ -41,11 +40,13 @@ LADDER = (
         "methods": "one module or package a method",
         "runfile": "a run file resolved: each section checked by the part that it names",
         "auto": "`import graftlab.auto` registers the project's own methods in PEFT and transformers",
+        "encoders": "pretrained models that read texts: an embedding model, and how it is asked",
     },
+    {"metrics": "one file a metric: predictions in, a score with its error out"},
     {"runs": "one run, from its file to its scores"},
     {
         "workers": "runs in processes of their own, each with its share of the machine",
-        "embeddings": "texts become vectors: an embedding model, and files that are written by blocks",
+        "embeddings": "texts become vectors: texts that are read, and files that are written by blocks",
     },
     {
         "drafts": "a run file drafted from data, or from the file of another program",

@@ -13,7 +13,8 @@ import pytest
 from faults import fault
 
 from graftlab.data.vectors.store import Vectors
-from graftlab.embeddings import blocks, embedder, texts
+from graftlab.embeddings import blocks, texts
+from graftlab.encoders import embedder
 from graftlab.errors import ConfigError, DataError, DiskError
 from graftlab.testing import examples
 

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from graftlab import cli
 from graftlab.config import Paths
-from graftlab.embeddings import blocks, embedder, texts
+from graftlab.embeddings import blocks, texts
+from graftlab.encoders import embedder
 from graftlab.errors import ConfigError, DataError, DiskError, ModelError
 from graftlab.synthesis import (
     choice,

@@ -83,7 +83,8 @@ def command(
     vectors comparable: the model and its hashes, prompt, pooling, normalisation, truncation, length,
     precision.
     """
-    from graftlab.embeddings import blocks, embedder, texts
+    from graftlab.embeddings import blocks, texts
+    from graftlab.encoders import embedder
     from graftlab.errors import OUT, ConfigError
 
     if out is None and not Path(source).is_dir():

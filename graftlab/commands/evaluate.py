@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graftlab.commands import _harness
+from graftlab.commands import _control_table, _harness
 from graftlab.commands._class_table import class_lines
 from graftlab.commands._options import AllowCode, Json, RunFolder, Step
 from graftlab.commands._report import score_text
@@ -69,12 +69,20 @@ def command(
         Path | None,
         typer.Option("--harness-tasks", metavar="DIR", help="Of --harness: further tasks as YAML."),
     ] = None,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls",
+            help="Of a run that reads vectors: ask it with others too, with none, and with the text itself.",
+        ),
+    ] = False,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Score a finished run on a split of its task, or of another one, from its saved adapter.
 
-    Predictions that the run has written stay; others are written beside them and compared.
+    Predictions that the run has written stay; others are written beside them and compared. --controls shows
+    whether vectors are read at all: its table, figure and predictions are in the run's evaluation/.
     """
     from graftlab import inference, runfile
     from graftlab.inference import harness as lm_eval
@@ -84,6 +92,8 @@ def command(
     if execute_code:
         sandbox.check()
     _check_options(harness, (split, task), overrides, execute_code, (fewshot, limit, harness_tasks))
+    if controls:
+        _control_table.check(harness, errors, execute_code)
     other = runfile.resolve_task(task, overrides or ()) if task else None
     if not harness and other is None:
         inference.check_split(run, split or "test", step)
@@ -93,6 +103,9 @@ def command(
         asked = lm_eval.Options(names, fewshot, limit, harness_tasks)
         found = lm_eval.evaluate(adapted, asked, batch_size or adapted.batch_size)
         _harness.show(found, lm_eval.keep(adapted, asked, found), as_json)
+        return
+    if controls:
+        _control_table.show(adapted, split or "test", batch_size, other, as_json)
         return
     scored = scores.score(
         adapted, split or "test", batch_size, other, execute_code=execute_code, errors=errors

@@ -25,10 +25,12 @@ from graftlab.contracts.plot import Compared, Plot, Searched, Selected
 from graftlab.contracts.promises import Excused, Promises
 from graftlab.contracts.records import (
     OF_TASK,
+    OF_VECTORS,
     USUAL_METRICS,
     Attached,
     Backbone,
     Batch,
+    Controls,
     Data,
     Mixture,
     Prediction,
@@ -45,10 +47,10 @@ from graftlab.contracts.records import (
 )
 
 __all__ = [
-    "OF_TASK", "USUAL_METRICS", "About", "AddsLosses", "Analysis", "Asked", "Attached", "Backbone",
-    "BackboneKind", "Batch", "Change", "Compared", "Data", "Differentiable", "Excused", "Hook",
-    "HookKind", "LayerChoice", "LayerScore", "Method", "Metric", "MicroBatch", "Mixture", "Note", "Plot",
-    "Prediction", "Problem", "Promises", "Quantity", "Row", "Score", "Searched", "Selected", "Setting",
-    "Subject", "Task", "TaskKind", "TaskPart", "Training", "Writer", "adding", "as_mixture", "as_writer",
-    "inputs_of", "parts_of", "read_notes", "written",
+    "OF_TASK", "OF_VECTORS", "USUAL_METRICS", "About", "AddsLosses", "Analysis", "Asked", "Attached",
+    "Backbone", "BackboneKind", "Batch", "Change", "Compared", "Controls", "Data", "Differentiable",
+    "Excused", "Hook", "HookKind", "LayerChoice", "LayerScore", "Method", "Metric", "MicroBatch",
+    "Mixture", "Note", "Plot", "Prediction", "Problem", "Promises", "Quantity", "Row", "Score",
+    "Searched", "Selected", "Setting", "Subject", "Task", "TaskKind", "TaskPart", "Training", "Writer",
+    "adding", "as_mixture", "as_writer", "inputs_of", "parts_of", "read_notes", "written",
 ]  # fmt: skip

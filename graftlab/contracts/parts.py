@@ -17,6 +17,7 @@ from graftlab.contracts.records import (
     Attached,
     Backbone,
     Batch,
+    Controls,
     Data,
     Prediction,
     Problem,
@@ -229,6 +230,10 @@ class TaskKind(Protocol):
         Eight train rows at least, of which no two are alike, and some of another split.
         """
 
+    controls: "Callable[[Data, str, Backbone, Any, int], Controls] | None" = None
+    """Returns the rows of a split asked otherwise too, `controls(data, split, backbone, config, seed)`: do
+    models go by what they are given? `Raises:` DataError."""
+
     def backbones(self, config: "Section") -> tuple[str, ...]:
         """Return the kinds of backbone that fit this section."""
         return self.BACKBONES
@@ -273,6 +278,10 @@ class Metric(Protocol):
         """Return for how many classes it is, and no more; None for any number."""
         return None
 
+    each: "Callable[..., list[float | None]] | None" = None
+    """Returns the value of each prediction, `each(predictions)`, None where it is not defined."""
+    AVERAGE: Literal["mean", "median"] = "mean"
+    """What the score is of the values of `each`, where it has it."""
     explain: Callable[..., dict[str, object]] | None = None
     """Returns how it came to score one prediction, `explain(row)`, as JSON."""
     example: Callable[[], list[Prediction]] | None = None

@@ -19,6 +19,7 @@ Number: TypeAlias = float  # the names of a range's keys hide these two inside i
 Whole: TypeAlias = int
 
 COMPARISON, RUN, SELECTION, SEARCH = "comparison", "run", "selection", "search"
+CONTROLS = "controls"
 MIXED = "score"  # among the scores of a selection
 
 
@@ -30,7 +31,8 @@ class Plot(Protocol):
 
     DRAWS_FROM: str
     """`comparison` (`data` is given a `Compared`), `run` (the path of a run directory), `selection` (a
-    `Selected`), `search` (a `Searched`), or the name of an analysis (a list of its rows)."""
+    `Selected`), `search` (a `Searched`), `controls` (a list of `ControlRow`), or the name of an analysis (a
+    list of its rows)."""
     TITLE: str
     """What stands above the figure, before what it was drawn of."""
     NAME: str | None = None
@@ -56,6 +58,27 @@ class Compared(NamedTuple):
     """The run directories of each row, one a seed, by what the row is called."""
     rows: Sequence[Mapping[str, Any]]
     """The rows as comparison.json has them, in the same order."""
+
+
+class ControlRow(TypedDict):
+    """One score of a model that is asked in one way, beside that of the way that it was trained for."""
+
+    task_type: str
+    """`all`, or that of the examples."""
+    examples: int
+    sources: int
+    """Texts that the examples are about."""
+    control: str
+    """How the model is asked: as it was trained to be, or otherwise."""
+    metric: str
+    value: float | None
+    difference: float | None
+    """From the value of the way that it was trained for."""
+    low: float | None
+    """Ends of the difference's 95 % interval over examples."""
+    high: float | None
+    reason: str | None
+    """Why the value, or else the interval, is None."""
 
 
 class Selected(NamedTuple):

@@ -26,6 +26,9 @@ def inputs_of(row: Row) -> dict[str, object]:
     return {name: value for name, value in row.items() if name not in ("index", "label", "task")}
 
 
+OF_VECTORS = ("vector", "made_with")
+"""What a row that stands for a vector is asked with besides: its numbers (D,), and how they were made. It is
+for metrics; nobody reads it."""
 USUAL_METRICS: Mapping[str, tuple[str, ...]] = {
     "classes": ("accuracy", "macro_f1"),
     "regression": ("pearson", "spearman"),
@@ -183,6 +186,17 @@ class Writer(Task, Protocol):
         """Write an answer for each example; return per example `prediction`, the text, and what else is
         to be known of it. The model is in eval mode; tensors go to its device."""
         ...
+
+
+class Controls(NamedTuple):
+    """The examples of a split asked in several ways, in one order and with the same answers wanted."""
+
+    tasks: Mapping[str, "Task | str"]
+    """By name, the first as the model was trained to be asked; a text says why there is none of that name."""
+    sources: Sequence[str]
+    """Of each example its source: those of one source are no independent samples."""
+    kinds: Sequence[str]
+    """Of each example its task type."""
 
 
 def as_mixture(task: Task) -> Mixture | None:

@@ -1,1 +1,1 @@
-"""Texts become vectors: the texts of a file, an embedding model, and files that are written by blocks."""
+"""Texts become vectors: the texts of a file, and files of vectors that are written by blocks."""

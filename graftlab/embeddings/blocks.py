@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from graftlab.data.vectors import layout
-from graftlab.embeddings.embedder import Embedder
 from graftlab.embeddings.texts import Texts
+from graftlab.encoders.embedder import Embedder
 from graftlab.errors import OUT, ConfigError, DataError, DiskError, in_row
 from graftlab.rundir import files
 from graftlab.terminal import Pace

@@ -10,9 +10,8 @@ from graftlab.data import readers, textfile
 from graftlab.data.rows import Numbered
 from graftlab.errors import Argument, ConfigError, DataError, in_row, unknown
 from graftlab.runs import material
+from graftlab.tasks.elm.tree import TEXTS
 
-TEXTS = "texts.jsonl"
-"""The file of a split's folder that has the text of each vector."""
 COLUMN, LABEL = "text", "label"
 SPLITS = ("train", "validation", "test")
 

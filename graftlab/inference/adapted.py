@@ -182,7 +182,8 @@ class Adapted:
     def predictions(
         self, split: str, batch_size: int | None = None, other: Part | None = None
     ) -> tuple[Task, list[dict[str, object]]]:
-        """Return the run's task, or another one, and the predictions on a split of it.
+        """Return the run's task, or another one, and the predictions on a split of it; before any is made its
+        metrics are tried.
 
         Raises:
             ConfigError: the other task wants something else of the model.
@@ -193,6 +194,7 @@ class Adapted:
             task, data = self._other(other) if other else self._own()
         if split not in data.splits or not task.size(split):
             raise no_split(split, [name for name in data.splits if data.splits[name]])
+        evaluation.rehearse(task, {split: data.splits[split]})
         return task, self._predict(task, split, batch_size)
 
     def _own(self) -> tuple[Task, Data]:

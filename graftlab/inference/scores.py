@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graftlab import programs
-from graftlab.contracts import Prediction, Problem, Score
+from graftlab.contracts import OF_VECTORS, Prediction, Problem, Score
 from graftlab.inference.adapted import Adapted
 from graftlab.rundir.records import ClassReport
 from graftlab.runfile import Part
@@ -126,7 +126,7 @@ def worst(
             named(row, row["prediction"]),
             max(row["probabilities"]) if "probabilities" in row else None,
             row["loss"] / row.get("count", 1),
-            inputs(row["index"]),
+            {name: value for name, value in inputs(row["index"]).items() if name not in OF_VECTORS},
         )
         for row in wrong[:number]
     ]

@@ -1,6 +1,6 @@
 """What metrics of written texts share: the texts of a prediction, its references, and means over both."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from graftlab.errors import DataError
 from graftlab.metrics import Predictions, Score, pairs
@@ -63,6 +63,17 @@ def examples(predictions: Predictions) -> Iterator[tuple[list[str], list[str]]]:
         yield written(row), references(row["label"])
 
 
+def values(predictions: Predictions, one: One) -> list[float | None]:
+    """Return of each example the mean of `one` over its samples; None where it is not defined, or no text
+    was written."""
+    found: list[float | None] = []
+    for texts, gold in examples(predictions):
+        figures = [one(text, gold) for text in texts]
+        known = [figure for figure in figures if figure is not None]
+        found.append(sum(known) / len(known) if known else None)
+    return found
+
+
 def scored(predictions: Predictions, one: One, undefined: str) -> Score:
     """Return the mean of `one` over the examples, each the mean over its samples.
 
@@ -70,14 +81,16 @@ def scored(predictions: Predictions, one: One, undefined: str) -> Score:
     """
     if (nothing := unwritten(predictions)) is not None:
         return nothing
-    values: list[float] = []
-    left_out = 0
-    for texts, gold in examples(predictions):
-        figures = [one(text, gold) for text in texts]
-        known = [figure for figure in figures if figure is not None]
-        left_out += not known
-        if known:
-            values.append(sum(known) / len(known))
-    if not values:
-        return Score(None, None, undefined, {"left_out": left_out})
-    return mean(values, {"left_out": left_out, "because": undefined} if left_out else None)
+    return mean_of(values(predictions, one), undefined)
+
+
+def mean_of(
+    found: Sequence[float | None], undefined: str, details: Mapping[str, object] | None = None
+) -> Score:
+    """Return the mean of the examples' values; those without one are left out and counted."""
+    known = [value for value in found if value is not None]
+    left_out = len(found) - len(known)
+    said = {**(details or {}), **({"left_out": left_out} if left_out else {})}
+    if not known:
+        return Score(None, None, undefined, said)
+    return mean(known, (said | ({"because": undefined} if left_out else {})) or None)

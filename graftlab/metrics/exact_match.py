@@ -7,7 +7,7 @@ from typing import Literal
 
 from graftlab.config import Section
 from graftlab.metrics import Predictions, Score
-from graftlab.metrics._texts import scored
+from graftlab.metrics._texts import One, scored, values
 
 HIGHER_IS_BETTER = True
 READS = "texts"
@@ -23,12 +23,21 @@ class Config(Section):
 
 def score(predictions: Predictions, config: Config) -> Score:
     """Return the share in 0..1; undefined without examples or texts."""
+    return scored(predictions, _equal(config), "no examples")
+
+
+def each(predictions: Predictions, config: Config) -> list[float | None]:
+    """Return 1 for each example whose text equals a reference, 0 for others."""
+    return values(predictions, _equal(config))
+
+
+def _equal(config: Config) -> One:
     plain = str.strip if config.ignore == "outer" else _single_spaced
 
     def equal(text: str, references: list[str]) -> float:
         return float(plain(text) in map(plain, references or [""]))
 
-    return scored(predictions, equal, "no examples")
+    return equal
 
 
 def _single_spaced(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from graftlab.config import Section
 from graftlab.metrics import Predictions, Score
-from graftlab.metrics._texts import scored
+from graftlab.metrics._texts import One, scored, values
 
 HIGHER_IS_BETTER = True
 READS = "texts"
@@ -29,6 +29,15 @@ class Config(Section):
 
 def score(predictions: Predictions, config: Config) -> Score:
     """Return the mean F in 0..1; examples whose references have no word are left out and counted."""
+    return scored(predictions, _scorer(config), UNDEFINED)
+
+
+def each(predictions: Predictions, config: Config) -> list[float | None]:
+    """Return the F of each example; None where its references have no word."""
+    return values(predictions, _scorer(config))
+
+
+def _scorer(config: Config) -> One:
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.tokenizers import DefaultTokenizer
 
@@ -39,4 +48,4 @@ def score(predictions: Predictions, config: Config) -> Score:
         golds = [gold for gold in references if tokenizer.tokenize(gold)]
         return float(scorer.score_multi(golds, text)[kind].fmeasure) if golds else None
 
-    return scored(predictions, one, UNDEFINED)
+    return one

@@ -52,6 +52,11 @@ class Measure:
         """Return the value with its standard error, or why there is none. `Raises:` DataError."""
         return self.module.score(predictions, *self._settings)
 
+    def each(self, predictions: Sequence[Prediction]) -> list[float | None] | None:
+        """Return the value of each prediction; None of a metric that has none. `Raises:` DataError."""
+        each = self.module.each
+        return None if each is None else each(predictions, *self._settings)
+
     def explain(self, row: Mapping[str, object]) -> dict[str, object]:
         """Return how it came to score one prediction, as JSON."""
         assert self.module.explain is not None, self.name

@@ -62,6 +62,19 @@ def _score(predictions: Sequence[Prediction], name: str, inputs: Inputs | None) 
     return found.score(_Asked(rows, inputs) if found.module.READS_INPUTS else rows)
 
 
+def each(
+    predictions: Sequence[Prediction], name: str, inputs: Inputs | None = None
+) -> list[float | None] | None:
+    """Return the value of each prediction; None of a metric that is no mean or median of such.
+
+    Raises:
+        DataError: an example has no label.
+    """
+    found = measure(name)
+    rows = _Asked(predictions, inputs) if found.module.READS_INPUTS else predictions
+    return found.each(rows)
+
+
 class _Asked(Sequence[Prediction]):
     """Predictions of which each has its `inputs` beside it while it is looked at: they are kept once."""
 

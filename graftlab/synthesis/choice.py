@@ -10,7 +10,6 @@ from graftlab.data import readers
 from graftlab.data.labels import Unusable
 from graftlab.data.vectors import store
 from graftlab.data.vectors.store import Vectors
-from graftlab.embeddings.texts import TEXTS
 from graftlab.errors import Argument, ConfigError, DataError, Place, in_row, unknown
 from graftlab.rundir import files
 from graftlab.tasks.elm import prompts, rows, tree
@@ -102,12 +101,12 @@ def _take(split: tree.Files, types: Sequence[str], out: Path) -> Part:
     new = {old: number for number, old in enumerate(used)}
     write_rows(out / tree.ROWS, [_renumbered(row, new[place]) for place, row in kept])
     store.copy(vectors, used, out / tree.VECTORS)
-    if (texts := split.vectors.with_name(TEXTS)).is_file():
+    if (texts := split.vectors.with_name(tree.TEXTS)).is_file():
         of_vector = _rows(texts)
         if len(of_vector) != len(vectors):
             said = f"it has {len(of_vector)} texts, and {split.vectors} {len(vectors)} vectors."
             raise DataError(said, place=Place(str(texts)), kind="conflict")
-        write_rows(out / TEXTS, [of_vector[old][1] for old in used])
+        write_rows(out / tree.TEXTS, [of_vector[old][1] for old in used])
     return part
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from graftlab.embeddings.texts import TEXTS
 from graftlab.errors import DataError
 from graftlab.rundir import files
 from graftlab.synthesis.choice import write_rows
@@ -54,7 +53,7 @@ def write(out: Path, answered: Answered, record: Mapping[str, object]) -> dict[s
             if not of:
                 continue
             (partial / split).mkdir()
-            write_rows(partial / split / TEXTS, [{"text": text} for text, _ in of])
+            write_rows(partial / split / tree.TEXTS, [{"text": text} for text, _ in of])
             rows = [_row(n, answer) for n, (_, answers) in enumerate(of) for answer in answers]
             write_rows(partial / split / tree.ROWS, rows)
     return whole

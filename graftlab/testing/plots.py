@@ -15,7 +15,17 @@ import pytest
 
 from graftlab import plots, registry
 from graftlab.contracts import Compared, Searched, Selected
-from graftlab.contracts.plot import COMPARISON, MIXED, RUN, SEARCH, SELECTION, Ranged, Trial
+from graftlab.contracts.plot import (
+    COMPARISON,
+    CONTROLS,
+    MIXED,
+    RUN,
+    SEARCH,
+    SELECTION,
+    ControlRow,
+    Ranged,
+    Trial,
+)
 from graftlab.rundir.records import Json
 from graftlab.testing import analyses
 
@@ -107,6 +117,29 @@ def _searches(folder: Path) -> Iterator[Searched]:
     yield Searched(("loss",), (False,), (), space)
 
 
+def _controls(folder: Path) -> Iterator[list[ControlRow]]:
+    """Two task types and all, with a control that there is not; a score that is never defined; nothing."""
+
+    def row(kind: str, control: str, metric: str, value: float | None) -> ControlRow:
+        apart = value is not None and control != "vectors"
+        return {
+            "task_type": kind, "examples": 9, "sources": 5, "control": control, "metric": metric,
+            "value": value, "difference": -0.25 if apart else None, "low": -0.5 if apart else None,
+            "high": 0.0 if apart else None, "reason": None if value is not None else "there is none",
+        }  # fmt: skip
+
+    ways = ("vectors", "shuffled", STRANGE)
+    known = {"vectors": 0.5, "shuffled": 0.25, STRANGE: None}
+    yield [
+        row(kind, control, metric, known[control])
+        for kind in ("all", "summary", "my_$kind$")
+        for metric in ("loss", "my_$score$")
+        for control in ways
+    ]
+    yield [row("all", control, "loss", None) for control in ways]
+    yield []
+
+
 def _runs(folder: Path) -> Iterator[Path]:
     for compared in _comparisons(folder):
         yield from (paths[0] for paths in compared.runs.values())
@@ -117,6 +150,7 @@ SOURCES: Mapping[str, Callable[[Path], Iterator[object]]] = {
     RUN: _runs,
     SELECTION: _selections,
     SEARCH: _searches,
+    CONTROLS: _controls,
 }
 
 

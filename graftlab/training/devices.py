@@ -51,6 +51,15 @@ def accelerator(precision: str, keep_casts: bool = True) -> "Accelerator":
     )
 
 
+def beside() -> "torch.device":
+    """Return where a model computes that is asked beside a run's own, as by a metric: on the run's device, or
+    on what a run would take. A run's handle and its precision stay as they are."""
+    from accelerate.state import PartialState, is_initialized
+
+    device: torch.device = (PartialState() if is_initialized() else accelerator("fp32")).device
+    return device
+
+
 def _freest() -> int:
     import torch
 

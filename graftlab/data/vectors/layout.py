@@ -10,6 +10,8 @@ from graftlab.errors import DataError
 
 # Shapes: N vectors, D numbers each.
 
+SUFFIXES = (".safetensors", ".npy")
+"""Of files that are read."""
 NAME = "embeddings"
 """The tensor's name in a file that graftlab writes."""
 MADE_WITH = "made_with"
@@ -40,7 +42,7 @@ def read(path: Path) -> Layout:
     """
     if not path.is_file():
         raise DataError(f"there is no file {path.absolute()}.", kind="missing")
-    found = _numpy(path) if path.suffix == ".npy" else _safetensors(path)
+    found = _numpy(path) if path.suffix.lower() == ".npy" else _safetensors(path)
     if found.num_vectors < 1 or found.width < 1:
         raise _unfit(path, f"it holds {found.num_vectors} vectors of {found.width} numbers")
     return found
@@ -111,8 +113,7 @@ def header(num_vectors: int, width: int, origin: Origin | None, dtype: str = "F3
         NAME: {"dtype": dtype, "shape": [num_vectors, width], "data_offsets": [0, size]}
     }
     if origin is not None:
-        made = json.dumps(origin.as_json(), sort_keys=True, ensure_ascii=False)
-        fields = {"__metadata__": {MADE_WITH: made}, **fields}
+        fields = {"__metadata__": {MADE_WITH: origin.as_text()}, **fields}
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the numbers are aligned
     return len(text).to_bytes(8, "little") + text

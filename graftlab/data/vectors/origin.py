@@ -1,5 +1,6 @@
 """What vectors were made with, which is what makes those of two files comparable."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
@@ -33,6 +34,10 @@ class Origin:
     def as_json(self) -> dict[str, object]:
         """Return what stands in a file's header and in an adapter's config."""
         return {**asdict(self), "sha256": dict(self.sha256)}
+
+    def as_text(self) -> str:
+        """Return the same as one line of JSON."""
+        return json.dumps(self.as_json(), sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, record: Mapping[str, object]) -> "Origin":

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.config import Paths
-from graftlab.contracts import Backbone, Data, Problem, Row
+from graftlab.contracts import Backbone, Controls, Data, Problem, Row
 from graftlab.data import sources
 from graftlab.errors import ConfigError, Fault, GraftlabError
-from graftlab.tasks.elm import rows, tree
+from graftlab.tasks.elm import asked_otherwise, rows, tree
 from graftlab.tasks.elm.fields import Config
 from graftlab.tasks.generation.fields import Generation
 
 if TYPE_CHECKING:
     from graftlab.tasks.generation.task import GenerationTask
 
-__all__ = ["BACKBONES", "VECTORS", "Config", "bind", "check", "example", "problem", "read",
+__all__ = ["BACKBONES", "VECTORS", "Config", "bind", "check", "controls", "example", "problem", "read",
            "read_inputs"]  # fmt: skip
 
 BACKBONES = ("decoder", "tiny")
@@ -103,3 +103,8 @@ def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> "Generati
     width = len(new[0]["vector"]) if new else files["train"].width
     vectors = rows.RowVectors(files, width, config.num_tokens)
     return GenerationTask(data, backbone, config.texts, seed, vectors)
+
+
+def controls(data: Data, split: str, backbone: Backbone, config: Config, seed: int) -> Controls:
+    """Return the rows of a split asked otherwise too; see `asked_otherwise.of`. `Raises:` DataError."""
+    return asked_otherwise.of(data, split, backbone, config, seed)

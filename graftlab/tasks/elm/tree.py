@@ -10,6 +10,8 @@ SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("te
 """The splits, and what they may be called."""
 ROWS, VECTORS = "rows.jsonl", "embeddings.safetensors"
 """The files of a split's folder as graftlab writes them."""
+TEXTS = "texts.jsonl"
+"""The file of a split's folder that has the text of each vector, where it is known."""
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
 
 

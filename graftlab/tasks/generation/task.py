@@ -72,7 +72,9 @@ class GenerationTask:
             self._splits[split] = self._used(split, rows, built)
             _count(record, split, built)
         self._offsets = dict(zip(self._splits, _offsets(self._splits), strict=True))
-        self._labels = [s.rows[i]["label"] for s in self._splits.values() for i in s.kept]
+        used = [s.rows[i] for s in self._splits.values() for i in s.kept]
+        self._labels = [row["label"] for row in used]
+        self._kinds = [row.get("task_type") for row in used]
         self._writer = Writer(builder, config.generation, backbone, self._max_length, vectors)
         self._around = ("", "") if config.chats else around(config.filled.completion)
         marks = builder.renderer.unknown_marks() if builder.renderer else []
@@ -172,7 +174,14 @@ class GenerationTask:
         return [found.rows[found.kept[index]] for index in indices]
 
     def inputs(self, split: str, index: int) -> dict[str, object]:
-        return inputs_of(*self._rows(split, [index]))
+        """Return what an example asks; of one that stands for a vector also its numbers, `vector` (D,), and
+        what it was `made_with`."""
+        [row] = self._rows(split, [index])
+        asked = inputs_of(row)
+        if self._vectors is None:
+            return asked
+        numbers = self._vectors.take([row])[0]
+        return asked | {"vector": numbers, "made_with": self._vectors.record["origin"]}
 
     def count(self, batch: Batch) -> int:
         return int((batch["labels"][:, 1:] != UNKNOWN).sum())
@@ -209,6 +218,7 @@ class GenerationTask:
                     "loss": losses.double().sum().item() if has_loss else None,
                     "count": len(losses),
                     "correct": int(right.sum()),
+                    **({"task_type": kind} if (kind := self._kinds[place]) else {}),
                 }
             )
         return found

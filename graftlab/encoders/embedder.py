@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from graftlab.backbones._pretrained import quiet
 from graftlab.contracts import Note
-from graftlab.data.vectors.origin import Origin
+from graftlab.data.vectors.origin import Origin, differences
 from graftlab.errors import Argument, ConfigError, ModelError, Place, missing_extra
 from graftlab.rundir import files
 from graftlab.training import devices
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Shapes: N texts, D numbers of a vector.
 
 POOLINGS = ("mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens")
+Precision = Literal["float32", "bfloat16", "float16"]
+EMBEDDER, OTHER = Argument("embedder"), Argument("other_embedder", True)
+"""How a command or a call is told where the embedding model is, and that it may be another."""
 PARTS = "[0-9]*_*"
 """Folders of the modules behind the transformer: `1_Pooling`, `2_Dense`."""
 
@@ -37,7 +40,7 @@ class Request:
     normalize: bool = False
     truncate_dim: int | None = None
     max_seq_length: int | None = None
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
 
 
 class Embedder:
@@ -73,21 +76,80 @@ def load(request: Request) -> Embedder:
         ModelError: sentence-transformers is not installed, or the model cannot be found or loaded.
         Refused: its weights are pickles.
     """
+    return _load(request, _located(request.model, request.revision))
+
+
+def reopen(origin: Origin, model: str | None = None, other: bool = False) -> Embedder:
+    """Return the embedding model that vectors were made with, asked as it was then: where it was, or at
+    `model`. One with `other` weights may stand in its place, with its own length of texts.
+
+    Raises:
+        ConfigError, ModelError, Refused: as `load`.
+        ModelError: it is another model, or would be asked otherwise, and `other` is not given.
+    """
+    named = origin.model if model is None else model
+    located = _located(named, origin.revision if named == origin.model else None)
+    request = Request(
+        named,
+        located.revision,
+        origin.prompt,
+        None if _says_pooling(located.folder) else origin.pooling,
+        origin.normalized,
+        origin.truncate_dim,
+        None if other else origin.max_seq_length,
+        cast("Precision", origin.precision),
+    )
+    found = _load(request, located)
+    if not other and (odd := differences(origin, found.origin)):
+        said = ", ".join(f"{name} {one!r}, here {two!r}" for name, (one, two) in odd.items())
+        raise ModelError(
+            f"the vectors were made with {origin.model}, and {named} is another model, or asked otherwise: "
+            f"{said}.",
+            (
+                "Put that model back, name it with ",
+                EMBEDDER,
+                ", or take this one all the same with ",
+                OTHER,
+                ".",
+            ),
+            kind="other_embedder",
+            given=named,
+        )
+    return found
+
+
+def _located(model: str, revision: str | None) -> pretrained.Located:
+    """Return where a model is, all of it fetched. `Raises:` ModelError, Refused."""
     try:
         import sentence_transformers  # noqa: F401
     except ModuleNotFoundError as error:
         what = missing_extra("An embedding model", "sentence-transformers", "embeddings")
         raise ModelError(what, kind="not_installed") from error
-    located = pretrained.locate(request.model, request.revision)
-    if located.revision is not None:
-        hub.fetch_parts(located.source, located.revision)
+    found = pretrained.locate(model, revision)
+    if found.revision is not None:
+        hub.fetch_parts(found.source, found.revision)
+    return found
+
+
+def _load(request: Request, located: pretrained.Located) -> Embedder:
     weights = {**located.sha256, **_weights_of_parts(located.folder)}
-    own = (located.folder / "modules.json").is_file()
-    _check_pooling(request, own)
+    _check_pooling(request, _says_pooling(located.folder))
     model = _opened(located.folder, request)
     _fit(model, request)
     origin = _origin(model, request, located, weights)
-    return Embedder(model, origin, request.normalize, located.notes)
+    normalize = request.normalize and not _normalizes(model, request)
+    return Embedder(model, origin, normalize, located.notes)
+
+
+def _says_pooling(folder: Path) -> bool:
+    return (folder / "modules.json").is_file()
+
+
+def _normalizes(model: "SentenceTransformer", request: Request) -> bool:
+    """Return whether the model itself gives each vector that is asked for length 1."""
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    return isinstance(list(model)[-1], Normalize) and request.truncate_dim is None
 
 
 def _check_pooling(request: Request, own: bool) -> None:
@@ -119,7 +181,7 @@ def _opened(folder: Path, request: Request) -> "SentenceTransformer":
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     how = {"dtype": getattr(torch, request.precision), "use_safetensors": True}
-    device = str(devices.accelerator("fp32").device)
+    device = str(devices.beside())
     try:
         with quiet():
             if request.pooling is None:
@@ -160,10 +222,9 @@ def _origin(
     located: pretrained.Located,
     weights: dict[str, str],
 ) -> Origin:
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
-    modules = list(model)
-    pooled = [module for module in modules if isinstance(module, Pooling)]
+    pooled = [module for module in model if isinstance(module, Pooling)]
     prompt = request.prompt
     if prompt is None:
         named = model.default_prompt_name
@@ -174,7 +235,7 @@ def _origin(
         weights,
         prompt,
         _said(pooled[-1]) if pooled else "none",
-        request.normalize or (isinstance(modules[-1], Normalize) and request.truncate_dim is None),
+        request.normalize or _normalizes(model, request),
         request.truncate_dim,
         model.max_seq_length,
         request.precision,

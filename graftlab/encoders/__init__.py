@@ -1,0 +1,1 @@
+"""Pretrained models that read texts: an embedding model, and how it is asked."""
