@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -341,6 +342,8 @@ def test_the_worst_predictions_are_wrong_and_come_by_their_loss(run):
             LABELS[row["prediction"]],
         )
         assert f" test {row['index']}" in one["inputs"]["text"]
+        file = Path(one["file"]).read_text(encoding="utf-8").splitlines()
+        assert file[one["row"]].partition(",")[0] == one["inputs"]["text"]
     assert scored["classes"] == run.read_result()["classes"]["test"]
     assert f"test {wrong[0]['index']}" in invoke("evaluate", run.path, "--errors", 1)
 

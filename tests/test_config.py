@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from faults import fault
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
@@ -392,6 +393,40 @@ def test_a_wrong_override_is_explained(write, override, said):
     assert said in problem.words()
     assert problem.place.argument.name == "overrides"
     assert problem.place.argument.value in (override, override.partition("=")[0])
+
+
+ENTRIES = "toy: {entries: [{as: mine, name: sst2, n: 1}, {name: mnli}, {kind: qqp}, plain]}\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "number"), [("0", 0), ("mine", 0), ("1", 1), ("mnli", 1), ("qqp", 2), ("2", 2)]
+)
+def test_an_override_reaches_an_entry_of_a_list_by_its_number_or_its_name(write, key, number):
+    override = f"toy.entries.{key}.n=5"
+    document = read(write(ENTRIES), [override])
+    changed = [entry.get("n") for entry in document.values["toy"]["entries"][:3]]
+    assert changed == [5 if n == number else (1, None, None)[n] for n in range(3)]
+    place = document.place("toy", "entries", number, "n")
+    assert place.argument == Argument("overrides", f"toy.entries.{key}.n")
+    assert document.place("toy", "entries", 0, "name").line == 1
+
+
+def test_an_override_replaces_a_whole_entry_of_a_list(write):
+    document = read(write(ENTRIES), ["toy.entries.3={name: rte}", "toy.entries.3.n=2"])
+    assert document.values["toy"]["entries"][3] == {"name": "rte", "n": 2}
+
+
+@pytest.mark.parametrize("key", ["4", "sst2", "-1", "rte"])
+def test_an_override_of_an_entry_that_is_not_there_is_told_which_are(write, key):
+    with pytest.raises(ConfigError, check=fault("unknown", given=key)) as caught:
+        read(write(ENTRIES), [f"toy.entries.{key}.n=5"])
+    assert caught.value.problems[0].allowed == ["mine", "mnli", "qqp", "plain"]
+
+
+def test_an_override_by_a_name_that_two_entries_have_is_refused(write):
+    path = write("toy: {entries: [{name: a}, {name: a}]}\n")
+    with pytest.raises(ConfigError, check=fault("unknown", given="a")):
+        read(path, ["toy.entries.a.n=5"])
 
 
 def test_paths_expand_variables_and_home_and_text_does_not(write, monkeypatch):

@@ -238,8 +238,91 @@ def test_each_task_of_a_mixture_is_shown_for_itself(tmp_path):
     done = CliRunner().invoke(cli.app, ["prepare", str(path), "--set", overrides[0]])
     assert "task           other\n" in done.stdout
     assert "10 rows left out by their label" in done.stdout
-    with pytest.raises(ConfigError, check=fault("not_rows")):
-        written.write(found, str(path), overrides, tmp_path / "out")
+
+
+def mixture(folder, *tasks, **fields):
+    """Write a run file of several tasks."""
+    values = {
+        "backbone": {"kind": "tiny", "max_length": 64},
+        "task": {"kind": "mixture", "tasks": [*tasks], **fields},
+        "method": {"name": "lora"},
+    }
+    path = folder / "mixed.yaml"
+    path.write_text(config.dump(values))
+    return path
+
+
+def of_three(folder):
+    """Return three tasks that say in three ways where their rows are; one of them has no test split."""
+    tasks = []
+    for number, name in enumerate(("alone", "one by one", "both")):
+        own = folder / name
+        own.mkdir()
+        splits = ("train",) if name == "alone" else ("train", "validation", "test")
+        run_file(own, count=12 + 3 * number, splits=splits)
+        tasks.append({"kind": "classification", "as": name.replace(" ", "-")})
+    tasks[0] |= {"data_dir": str(folder / "alone" / "data"), "train_data_ratio": 0.5}
+    named = {s: str(folder / "one by one" / "data" / f"{s}.jsonl") for s in ("train", "test")}
+    tasks[1] |= {"files": named, "drop_labels": ["b"]}
+    tasks[2] |= {"data_dir": str(folder / "both" / "data")}
+    return tasks
+
+
+def test_a_mixture_is_written_with_a_folder_a_task_and_read_back_as_the_same_rows(tmp_path):
+    path, out = mixture(tmp_path, *of_three(tmp_path)), tmp_path / "out"
+    use = written.write(prepared(path), str(path), (), out)
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.gz")) == [
+        *("alone/train.jsonl.gz",),
+        *(f"both/{split}.jsonl.gz" for split in ("test", "train", "validation")),
+        *(f"one-by-one/{split}.jsonl.gz" for split in ("test", "train", "validation")),
+    ]
+    before = rows_of(path)
+    for name in ("alone", "one by one", "both"):
+        shutil.rmtree(tmp_path / name)
+    assert rows_of(path, use) == before
+
+
+def test_tasks_that_are_named_alone_are_read_from_the_folder_by_one_key(tmp_path):
+    (tmp_path / "rows").mkdir()
+    for name in ("mood", "size"):
+        run_file(tmp_path / "rows")
+        (tmp_path / "rows" / "data").rename(tmp_path / "rows" / name)
+    each = {"kind": "classification", "labels": [*"abc"]}
+    place = str(tmp_path / "rows")
+    path = mixture(tmp_path, {"as": "mood"}, {"as": "size"}, each=each, data_dir=place)
+    found = prepared(path)
+    use = written.write(found, str(path), (), tmp_path / "out")
+    assert use == [f"task.data_dir={tmp_path / 'out'}"]
+    again = prepared(path, *use)
+    assert again.record["fingerprint"] == found.record["fingerprint"]
+
+
+def test_images_of_a_mixture_are_written_with_the_images_in_them(tmp_path):
+    tasks = []
+    for name, count in (("metal", 24), ("wood", 16)):
+        for i in range(count):
+            file = tmp_path / name / ("rust", "clean")[i % 2] / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 6), (9 * i, i, len(name))).save(file)
+        files = {"train": str(tmp_path / name)}
+        tasks.append({"kind": "images", "as": name, "files": files, "test_share": 0.25})
+    path = mixture(tmp_path, *tasks)
+    overrides = ["backbone={kind: tiny, modality: images}"]
+    before = images_of(path, overrides)
+    use = written.write(prepared(path, *overrides), str(path), overrides, tmp_path / "out")
+    for name in ("metal", "wood"):
+        shutil.rmtree(tmp_path / name)
+    assert images_of(path, [*overrides, *use]) == before
+
+
+def test_the_lines_of_a_text_file_are_written_as_rows_of_its_column(tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"line {i}\n" for i in range(30)), encoding="utf-8")
+    task = {"kind": "generation", "template": "text", "files": {"train": str(tmp_path / "a.txt")}}
+    path = run_file(tmp_path, data_dir=None, columns={"text": "line"}, **task)
+    use = written.write(prepared(path), str(path), (), tmp_path / "out")
+    assert rows_of(path, use) == rows_of(path)
+    with gzip.open(tmp_path / "out" / "train.jsonl.gz", "rt") as file:
+        assert set(json.loads(next(file))) == {"line"}
 
 
 def test_with_json_it_is_one_object_with_all_of_it(tmp_path):

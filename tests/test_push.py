@@ -190,6 +190,48 @@ def test_rows_of_a_run_file_go_without_a_run_and_are_those_of_its_run(run, hub, 
     assert push(run, data=True)[1].uploaded == ()
 
 
+def test_the_rows_of_a_mixture_go_in_a_folder_a_task_and_read_back_as_those_of_the_file(
+    hub, tmp_path
+):
+    for task in ("films", "books"):
+        (tmp_path / task).mkdir()
+        finished(tmp_path / task)
+    tasks = [
+        {"name": "sst2", "as": task, "data_dir": str(tmp_path / task / "data")}
+        for task in ("films", "books")
+    ]
+    values = {
+        "name": "both",
+        "backbone": {"kind": "tiny"},
+        "task": {"kind": "mixture", "tasks": tasks},
+        "method": {"name": "lora"},
+    }
+    path = tmp_path / "both.yaml"
+    path.write_text(config.dump(values))
+    args = ["push", str(path), "--data", "--repo", "me/both", "--json"]
+    assert CliRunner().invoke(cli.app, args).exit_code == 0
+    found = hub.repos["dataset", "me/both-data"]["files"]
+    card = huggingface_hub.DatasetCard(found["README.md"].decode())
+    assert {listed["config_name"]: listed["data_files"] for listed in card.data["configs"]} == {
+        task: [
+            {"split": s, "path": f"{task}/{s}.jsonl.gz"} for s in ("train", "validation", "test")
+        ]
+        for task in ("films", "books")
+    }
+    for name, content in found.items():
+        (tmp_path / "fetched" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fetched" / name).write_bytes(content)
+    fetched = [
+        f"task.tasks.{task}.data_dir={tmp_path}/fetched/{task}" for task in ("films", "books")
+    ]
+    prints = []
+    for overrides in ([], fetched):
+        file = runfile.resolve(config.read(path, overrides))
+        data = file.task.module.read(file.task.config, file.paths, file.seed)
+        prints.append(data.record["fingerprint"])
+    assert prints[0] == prints[1]
+
+
 def test_a_run_file_without_its_data_is_told_what_can_be_done(tmp_path, hub):
     finished(tmp_path)
     result = CliRunner().invoke(cli.app, ["push", f"{tmp_path}/run.yaml", "--json"])

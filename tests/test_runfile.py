@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import jsonschema
 import pytest
+from faults import fault
 
 from graftlab import config, registry, runfile
 from graftlab.errors import Argument, ConfigError, DataError, GraftlabError
@@ -385,3 +386,44 @@ def test_rates_of_sgd_are_its_own(resolve):
 @pytest.mark.parametrize("name", complete_recipes())
 def test_no_recipe_leaves_the_usual_range_of_its_method(name, tmp_path):
     assert unusual(runfile.resolve(config.read(name, given(name, tmp_path)))) == []
+
+
+@pytest.fixture
+def chat(tmp_path):
+    """A folder with a model whose tokenizer has no chat template, and conversations."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    (tmp_path / "rows.jsonl").write_text(
+        json.dumps({"messages": turns, "question": "q", "answer": "a"}) + "\n"
+    )
+    return (
+        f"backbone: {{model: {tmp_path}}}\nmethod: {{name: lora}}\n"
+        "task: {kind: generation, files: {train: rows.jsonl}, template: chat}\n"
+    )
+
+
+def test_chats_on_a_model_without_a_chat_template_are_refused_before_it_is_loaded(resolve, chat):
+    with pytest.raises(ConfigError, check=fault("no_template", "task.template")):
+        resolve(chat)
+    columns = ["template=null", 'prompt="{question}"', 'completion="{answer}"']
+    filled = [f"task.{key}" for key in (*columns, "chat_template=true")]
+    with pytest.raises(ConfigError, check=fault("no_template", "task.chat_template")):
+        resolve(chat, *filled)
+    one = "{kind: generation, template: chat, as: one, files: {train: rows.jsonl}}"
+    two = one.replace("one", "two").replace("chat,", "text, columns: {text: answer},")
+    with pytest.raises(ConfigError, check=fault("no_template", "task.tasks.1.template")):
+        resolve(chat.partition("task:")[0] + f"task: {{kind: mixture, tasks: [{two}, {one}]}}")
+
+
+@pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_chat_template_is_found_where_tokenizers_keep_it(resolve, chat, tmp_path, place):
+    text = '{"chat_template": "x"}' if place.endswith(".json") else "x"
+    (tmp_path / place).write_text(text)
+    assert resolve(chat).task.config.template == "chat"
+
+
+def test_a_chat_template_of_the_run_file_is_enough(resolve, chat, tmp_path):
+    (tmp_path / "own.jinja").write_text("x")
+    own = f"task.chat_template_file={tmp_path / 'own.jinja'}"
+    assert resolve(chat, own).task.config.template == "chat"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import fault
 from typer.testing import CliRunner
 
 from graftlab import cli, config, runfile, study
@@ -169,6 +170,15 @@ def test_a_base_given_on_the_command_line_takes_keys_too(tmp_path):
     )
     plan = read(TWO, "base=other.yaml", "base.training.batch_size=7", "methods=[head]")
     assert {run.file.training.batch_size for run in plan.runs} == {7}
+
+
+def test_a_base_that_lies_in_the_shells_folder_alone_is_not_meant(tmp_path):
+    Path("sub").mkdir()
+    Path("mine.yaml").write_text("extends: trec/base\nmethod: {name: lora}\n")
+    for base in ("base: mine.yaml", "base: {extends: mine.yaml}"):
+        Path("sub/study.yaml").write_text(f"{base}\n")
+        with pytest.raises(ConfigError, check=fault("unknown", given="mine.yaml")):
+            study.read("sub/study.yaml")
 
 
 def test_a_base_is_found_beside_the_study_file_wherever_one_stands(tmp_path):

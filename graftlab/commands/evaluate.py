@@ -151,7 +151,7 @@ def _mistake(mistake: "Mistake") -> str:
     asked = " / ".join(str(v) for v in mistake.inputs.values() if v is not None)
     sure = "" if mistake.probability is None else f" ({mistake.probability:.3f})"
     said = f"{mistake.prediction}{sure}, not {mistake.label}; loss {mistake.loss:.4g}"
-    return f"example {mistake.example}: {said}\n  {asked[:LONGEST]}\n"
+    return f"row {mistake.row} of {mistake.file}: {said}\n  {asked[:LONGEST]}\n"
 
 
 def _compared(difference: "Difference | None") -> str:

@@ -1,18 +1,17 @@
 """A run file with its bases and overrides, and the place that each key came from."""
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graftlab.config import foreign
-from graftlab.config.parser import Location, Parsed, parse_file, parse_value
+from graftlab.config.override import IDENTITY, set_key
+from graftlab.config.parser import Location, Parsed, parse_file
 from graftlab.config.section import expand
 from graftlab.errors import (
     NOWHERE,
-    Argument,
     ConfigError,
     GraftlabError,
     Place,
@@ -21,7 +20,6 @@ from graftlab.errors import (
 )
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-IDENTITY = ("name", "kind")  # what says which part a section belongs to
 
 
 @dataclass(frozen=True)
@@ -73,16 +71,17 @@ def placed(document: Document | None) -> Iterator[None]:
         raise placed from error.__cause__
 
 
-def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
+def read(path: str | Path, overrides: Sequence[str] = (), folder: Path = Path()) -> Document:
     """Return a run file, or a shipped recipe by its name, laid over what it extends.
 
-    `overrides` are `key.key=value` with YAML values, or `@FILE`: a file or recipe whose keys are set, as if
-    each had been given. They win over every file, later ones over earlier ones.
+    A relative path is meant from `folder`. `overrides` are `key.key=value` with YAML values, where a list's
+    entry is a number or its name, or `@FILE`: a file or recipe whose keys are set, as if each had been given.
+    They win over every file, later ones over earlier ones.
 
     Raises:
         ConfigError: a file or an override cannot be read, or files extend each other in a circle.
     """
-    file = _locate(str(path), Path())
+    file = _locate(str(path), folder)
     foreign.refuse(file)
     parsed = _with_bases(file, (file.resolve(),))
     foreign.refuse(file, parsed.values)
@@ -210,48 +209,10 @@ def _locate(name: str, folder: Path) -> Path:
 def _overridden(parsed: Parsed, override: str) -> Parsed:
     """Return what is there with one override: a key, or all those of a file."""
     if not override.startswith("@"):
-        _apply(override, parsed)
+        set_key(override, parsed)
         return parsed
     try:
         file = _locate(override[1:], Path())
     except ConfigError as error:
         raise error.at(overriding(override)) from None
     return lay_over(parsed, _with_bases(file, (file.resolve(),)))
-
-
-def _apply(override: str, parsed: Parsed) -> None:
-    """Set one `key.key=value`, creating sections on the way."""
-    dotted, equals, text = (part.strip() for part in override.partition("="))
-    if not equals or not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", dotted):
-        said = "write key.key=value, as in training.epochs=3, or @FILE."
-        raise ConfigError(said, place=overriding(override), kind="syntax", given=override)
-    if dotted == "extends":
-        remedy = (
-            "To set the keys of a file or recipe, write ",
-            Argument("overrides", "@NAME"),
-            ".",
-        )
-        said = "only a file can say what it extends."
-        raise ConfigError(said, remedy, place=overriding(dotted))
-    if not text:
-        raise ConfigError(
-            "it has no value.",
-            (f"Write {dotted}=null for nothing, {dotted}='\"\"' for empty text.",),
-            place=overriding(override),
-            kind="missing",
-        )
-    *sections, last = dotted.split(".")
-    values = parsed.values
-    for depth, key in enumerate(sections, start=1):
-        if values.get(key) is None:
-            values[key] = {}
-            parsed.places.setdefault((*sections[:depth],), overriding(dotted))
-        values = values[key]
-        if not isinstance(values, dict):
-            said = f"{'.'.join(sections[:depth])} is {values!r}, not a section."
-            raise ConfigError(said, place=overriding(override), given=values)
-    location = (*sections, last)
-    for at in [at for at in parsed.places if at[: len(location)] == location]:
-        del parsed.places[at]
-    values[last] = parse_value(text, overriding(override))
-    parsed.places[location] = overriding(dotted)

@@ -128,6 +128,10 @@ class Task(Protocol):
         """Return what an example asks, as the row that it was made of has it: without `index` and `label`."""
         ...
 
+    def source_row(self, split: str, index: int) -> int:
+        """Return which row of its source an example was made of, from 0."""
+        ...
+
     def count(self, batch: Batch) -> int:
         """Return by how much the summed loss is divided: examples, or trained tokens."""
         ...

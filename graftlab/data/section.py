@@ -154,6 +154,11 @@ class DataSection(Section):
         return self
 
     @property
+    def first_column(self) -> str:
+        """The column that the lines of a .txt file are, of kinds that can use such a file."""
+        return ""
+
+    @property
     def given(self) -> Given:
         """What is said of how local text files are read."""
         return Given(self.encoding, self.delimiter, self.quoting)

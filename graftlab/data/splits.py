@@ -13,13 +13,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graftlab.contracts import Note, written
+from graftlab.contracts import Note, read_notes, written
 from graftlab.data.rows import Rows
 from graftlab.data.section import DataSection
 from graftlab.data.sources import MAX_SHOWN, SPLITS
 from graftlab.errors import Argument, DataError, Place, unknown
 from graftlab.seeds import mix
 
+TESTS = {"test_carved": "train", "validation_is_test": "validation"}
+"""Notes that say of what other split test is made."""
 ALSO_IN = "also_in_"
 """Begins the keys of `overlap` in the record: the other split stands behind it."""
 
@@ -166,6 +168,16 @@ def carve_last(train: Rows, count: int) -> tuple[Rows, Rows]:
             f"task.validation_last is {count}, but train has {len(train)} rows, and some have to be left."
         )
     return train.take(kept), train.take(range(start, len(train)))
+
+
+def origins(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return for each split the split of the source that its rows come from, by the record of `prepare`."""
+    kinds = {note.kind for note in read_notes(record.get("notes", ()))}
+    return {
+        "train": "train",
+        "validation": "train" if "validation_carved" in kinds else "validation",
+        "test": next((split for kind, split in TESTS.items() if kind in kinds), "test"),
+    }
 
 
 def sample(rows: Rows, count: int, seed: int, split: str) -> Rows:

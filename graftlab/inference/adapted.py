@@ -174,16 +174,16 @@ class Adapted:
             ConfigError: the other task wants something else of the model.
             DataError: the split has no examples, or the data are gone or have changed since the run.
         """
-        task, predictions = self.predictions(split, batch_size, other)
+        task, _, predictions = self.predictions(split, batch_size, other)
         names = evaluation.metrics_at_end(task, split)
         inputs = functools.partial(task.inputs, split)
         return predictions, evaluation.score(predictions, names, inputs)
 
     def predictions(
         self, split: str, batch_size: int | None = None, other: Part | None = None
-    ) -> tuple[Task, list[dict[str, object]]]:
-        """Return the run's task, or another one, and the predictions on a split of it; before any is made its
-        metrics are tried.
+    ) -> tuple[Task, Data, list[dict[str, object]]]:
+        """Return the run's task, or another one, its rows, and the predictions on a split of it. Before any
+        is made its metrics are tried.
 
         Raises:
             ConfigError: the other task wants something else of the model.
@@ -195,7 +195,7 @@ class Adapted:
         if split not in data.splits or not task.size(split):
             raise no_split(split, [name for name in data.splits if data.splits[name]])
         evaluation.rehearse(task, {split: data.splits[split]})
-        return task, self._predict(task, split, batch_size)
+        return task, data, self._predict(task, split, batch_size)
 
     def _own(self) -> tuple[Task, Data]:
         data = material.read_again(self.file, self.run)

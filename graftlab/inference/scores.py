@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graftlab import programs
-from graftlab.contracts import OF_VECTORS, Prediction, Problem, Score
+from graftlab.contracts import OF_VECTORS, Data, Prediction, Score, Task
+from graftlab.data import splits
 from graftlab.inference.adapted import Adapted
 from graftlab.rundir.records import ClassReport
 from graftlab.runfile import Part
@@ -28,6 +29,10 @@ class Mistake(NamedTuple):
 
     example: int
     """Its place in the split, from 1."""
+    file: str
+    """Where the rows of the split are from: a file, or a data set and its split."""
+    row: int
+    """Which row of it the example was made of, from 1."""
     label: object
     """By name, where there are classes."""
     prediction: object
@@ -89,7 +94,7 @@ def score(
     named = f"{other.config.name or other.name}-{split}" if other else split
     path = adapted.run.predictions(adapted.named(named))
     adapted.run.check_if_listed(path)
-    task, rows = adapted.predictions(split, batch_size, other)
+    task, data, rows = adapted.predictions(split, batch_size, other)
     rows = programs.run(rows) if execute_code else rows
     names, inputs = evaluation.metrics_at_end(task, split), functools.partial(task.inputs, split)
     scores = evaluation.score(rows, names, inputs)
@@ -99,13 +104,11 @@ def score(
         adapted.run.cover(path)
     loss = evaluation.mean_loss(rows)
     classes = class_report.reports(rows, task.problem)
-    found = worst(rows, task.problem, inputs, errors)
+    found = [_mistake(row, task, data, split) for row in worst(rows, errors)]
     return Scored(split, scores, loss, rows, path, difference, classes, found)
 
 
-def worst(
-    rows: Sequence[Prediction], problem: Problem, inputs: evaluation.Inputs, number: int
-) -> list[Mistake]:
+def worst(rows: Sequence[Prediction], number: int) -> list[Prediction]:
     """Return the predictions of the highest loss; of classes and choices those that are wrong."""
     wrong = [
         row
@@ -114,22 +117,27 @@ def worst(
         and not ("probabilities" in row and row["prediction"] == row["label"])
     ]
     wrong.sort(key=lambda row: -row["loss"] / row.get("count", 1))
+    return wrong[:number]
 
-    def named(row: Prediction, value: object) -> object:
-        names = problem.of(row).labels
+
+def _mistake(row: Prediction, task: Task, data: Data, split: str) -> Mistake:
+    names = task.problem.of(row).labels
+
+    def named(value: object) -> object:
         return names[value] if names and isinstance(value, int) else value
 
-    return [
-        Mistake(
-            row["index"] + 1,
-            named(row, row["label"]),
-            named(row, row["prediction"]),
-            max(row["probabilities"]) if "probabilities" in row else None,
-            row["loss"] / row.get("count", 1),
-            {name: value for name, value in inputs(row["index"]).items() if name not in OF_VECTORS},
-        )
-        for row in wrong[:number]
-    ]
+    own = data.record["tasks"][row["task"]] if task.problem.parts else data.record
+    asked = task.inputs(split, row["index"])
+    return Mistake(
+        row["index"] + 1,
+        own["source"][splits.origins(own)[split]],
+        task.source_row(split, row["index"]) + 1,
+        named(row["label"]),
+        named(row["prediction"]),
+        max(row["probabilities"]) if "probabilities" in row else None,
+        row["loss"] / row.get("count", 1),
+        {name: value for name, value in asked.items() if name not in OF_VECTORS},
+    )
 
 
 def keep(path: Path, rows: Sequence[Prediction]) -> tuple[Path, Difference | None]:

@@ -11,6 +11,7 @@ from graftlab.data import sources
 from graftlab.rundir.records import Json
 from graftlab.runfile import RunFile
 from graftlab.runs import material
+from graftlab.tasks.mixture.rows import by_task
 
 SHOWN = 3  # rows of a split
 QUANTILES = {"median": 0.5, "95 %": 0.95}
@@ -66,20 +67,29 @@ def prepare(file: RunFile) -> Prepared:
             places = parts_of(task, split)
             assert places is not None, name
             mine[split] = [n for n, place in zip(values, places, strict=True) if place == number]
-        found[name] = _one(whole, name, mine, before[name])
+        part, own = of_tasks(file, data)[name]
+        record = {**own.record, **whole.record["of_tasks"][name]}
+        found[name] = Prepared(part, own, record, _spreads(mine), _kept(before[name], part))
     return replace(whole, tasks=found)
 
 
-def _one(
-    whole: Prepared, name: str, lengths: Mapping[str, Sequence[int]], before: Path | None
-) -> Prepared:
-    """Return one task of a mixture."""
-    file = replace(whole.file, task=whole.file.task.parts[name])
-    splits = whole.data.splits.items()
-    rows = {split: [row for row in rows if row["task"] == name] for split, rows in splits}
-    record = {**whole.record["tasks"][name], **whole.record["of_tasks"][name]}
-    data = Data(rows, dict(whole.data.problem.parts)[name], record)
-    return Prepared(file, data, record, _spreads(lengths), _kept(before, file))
+def of_tasks(file: RunFile, data: Data) -> dict[str, tuple[RunFile, Data]]:
+    """Return run file and rows of each task of a mixture, by its name; of another task its own, as ''."""
+    if not file.task.parts:
+        return {"": (file, data)}
+    names, problems = list(file.task.parts), dict(data.problem.parts)
+    rows = {split: by_task(found, names) for split, found in data.splits.items()}
+    return {
+        name: (
+            replace(file, task=part),
+            Data(
+                {split: found[name] for split, found in rows.items()},
+                problems[name],
+                data.record["tasks"][name],
+            ),
+        )
+        for name, part in file.task.parts.items()
+    }
 
 
 def _where(file: RunFile) -> dict[str, Path | None]:

@@ -3,26 +3,29 @@
 import gzip
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from graftlab import config, runfile
-from graftlab.contracts import Data, Row, read_notes
-from graftlab.data import pictures, sources
+from graftlab.config.parser import parse_value
+from graftlab.contracts import Data, Row
+from graftlab.data import pictures, sources, splits
 from graftlab.data.readers import MAX_LINE
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError
-from graftlab.planning.preparation import Prepared
+from graftlab.errors import NOWHERE, ConfigError
+from graftlab.planning.preparation import Prepared, of_tasks
 from graftlab.rundir import files
 from graftlab.runfile import RunFile
 from graftlab.runs import material
 
-TESTS = {"test_carved": "train", "validation_is_test": "validation"}
-"""Notes that say of what other split test is made."""
+PLACES = ("data_dir", "files", "hub", "source")
+"""Keys of a task that say where its rows are."""
 
 
 def write(prepared: Prepared, source: str, overrides: Sequence[str], out: Path) -> list[str]:
-    """Write train, validation and test to a new folder; return what a run file needs to read them again.
+    """Write train, validation and test to a new folder, of a mixture to a folder in it for each task; return
+    what a run file needs to read them again.
 
     The rows are those of the source, as they stand there, so that the same run file reads them: `source`
     and `overrides` are what `prepared.file` was made of. That they come back equal is checked.
@@ -34,12 +37,12 @@ def write(prepared: Prepared, source: str, overrides: Sequence[str], out: Path) 
     files.refuse_taken(out)
     partial = out.with_name(out.name + files.PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
+    parts = of_tasks(prepared.file, prepared.data)
     try:
-        partial.mkdir(parents=True)
-        names = _write_splits(prepared, partial)
-        changes = _changes(prepared, names)
-        again = [*overrides, f"task.data_dir={json.dumps(str(partial.absolute()))}", *changes]
-        _check_same(prepared, runfile.resolve(config.read(source, again)), out)
+        held = {name: _write_splits(*part, partial / name) for name, part in parts.items()}
+        use = list(_changes(parts, held, out))
+        again = _changes(parts, held, partial.absolute())
+        _check_same(prepared, runfile.resolve(config.read(source, [*overrides, *again])), out)
         if out.exists():
             out.rmdir()
         partial.replace(out)
@@ -47,18 +50,19 @@ def write(prepared: Prepared, source: str, overrides: Sequence[str], out: Path) 
         raise files.unwritable(out, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return [f"task.data_dir={out}", *changes]
+    return use
 
 
-def _write_splits(prepared: Prepared, folder: Path) -> list[str]:
+def _write_splits(file: RunFile, data: Data, folder: Path) -> list[str]:
     """Write the rows of the source that became each split; return the names of the files.
 
     Where there is no test split the validation rows stand last in train: as a file they would be read as
     test.
     """
-    rows = raw_rows(prepared)
+    rows = raw_rows(file, data)
     if "test" not in rows:
         rows = {"train": [*rows["train"], *rows["validation"]]}
+    folder.mkdir(parents=True)
     for split, found in rows.items():
         write_rows(folder / f"{split}.jsonl.gz", found)
     return list(rows)
@@ -83,13 +87,13 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     files.sync(path)
 
 
-def raw_rows(prepared: Prepared) -> dict[str, list[Row]]:
+def raw_rows(file: RunFile, data: Data) -> dict[str, list[Row]]:
     """Return the rows of the source that each split is made of, in its order; images with their bytes.
 
     Raises:
-        ConfigError: the task is a mixture.
+        ConfigError: the task's rows stand in files of another form.
     """
-    task, data = prepared.file.task, prepared.data
+    task = file.task
     if not isinstance(task.config, DataSection):
         raise ConfigError(
             f"rows of the kind {task.name!r} are not written as JSON Lines. A run reads them from where "
@@ -98,10 +102,11 @@ def raw_rows(prepared: Prepared) -> dict[str, list[Row]]:
         )
     columns = getattr(task.config, "columns", None)
     image = getattr(columns, "image", None)
-    named = (image, getattr(columns, "label", "label")) if image else ("", "")
-    opened = sources.open_splits(task.config, prepared.file.paths, named)
+    label = getattr(columns, "label", "label") if image else ""
+    named = (image or task.config.first_column, label)
+    opened = sources.open_splits(task.config, file.paths, named)
     wanted = {split: [row["index"] for row in rows] for split, rows in data.splits.items()}
-    origins = _origins(data)
+    origins = splits.origins(data.record)
     found: dict[str, dict[int, Row]] = {}
     for split, source in opened.items():
         needed = {i for ours, theirs in origins.items() if theirs == split for i in wanted[ours]}
@@ -119,33 +124,52 @@ def _whole(raw: Row, row: Row, image: str | None) -> Row:
     return {**raw, image: pictures.cell(row["image"])} if image else raw
 
 
-def _origins(data: Data) -> dict[str, str]:
-    """Return for each split the split of the source that its rows come from (`splits.prepare`)."""
-    kinds = {note.kind for note in read_notes(data.record.get("notes", ()))}
-    return {
-        "train": "train",
-        "validation": "train" if "validation_carved" in kinds else "validation",
-        "test": next((split for kind, split in TESTS.items() if kind in kinds), "test"),
-    }
+def _changes(
+    parts: Mapping[str, tuple[RunFile, Data]], held: Mapping[str, Sequence[str]], out: Path
+) -> Iterator[str]:
+    """Yield what a run file needs to read the rows from `out`; `held` are the splits that each task has."""
+    yield f"task.data_dir={_spelled(out)}"
+    for number, (name, (file, data)) in enumerate(parts.items()):
+        above = f"task.tasks.{number}" if name else "task"
+        if name and _has_place(file, number):
+            yield f"{above}.data_dir={_spelled(out / name)}"
+        for key, value in _of_section(file, data, held[name]):
+            yield f"{above}.{key}={json.dumps(value, ensure_ascii=False)}"
 
 
-def _changes(prepared: Prepared, names: Sequence[str]) -> list[str]:
-    """Return what else in the section would make other rows of what is written."""
-    section, data = prepared.file.task.config, prepared.data
-    changes = []
+def _spelled(path: Path) -> str:
+    """Return a path as the value of an override: in quotes where YAML would read something else."""
+    text = str(path)
+    try:
+        plain = parse_value(text, NOWHERE) == text
+    except ConfigError:
+        plain = False
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _has_place(file: RunFile, number: int) -> bool:
+    """Return whether a mixture's task says itself where its rows are, or `each` does."""
+    assert file.document is not None
+    given = file.document.values["task"]
+    own = {**(given.get("each") or {}), **given["tasks"][number]}
+    return any(own.get(key) is not None for key in PLACES)
+
+
+def _of_section(file: RunFile, data: Data, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the keys of the section that would make other rows of what is written, and their values."""
+    section = file.task.config
     if section.files:
-        changes.append("task.files=null")
-    given = section.given._asdict()  # how tables are read
-    changes += [f"task.{key}=null" for key, value in given.items() if value is not None]
+        yield "files", None
+    # how tables are read
+    yield from ((key, None) for key, value in section.given._asdict().items() if value is not None)
     if section.options:
-        changes.append("task.options={}")
+        yield "options", {}
     if section.train_data_ratio != 1:
-        changes.append("task.train_data_ratio=1.0")
+        yield "train_data_ratio", 1.0
     if section.labels is None and data.problem.kind == "classes":
-        changes.append(f"task.labels={json.dumps(data.problem.labels, ensure_ascii=False)}")
+        yield "labels", data.problem.labels
     if "test" not in names:
-        changes.append(f"task.validation_last={len(data.splits['validation'])}")
-    return changes
+        yield "validation_last", len(data.splits["validation"])
 
 
 def _check_same(prepared: Prepared, file: RunFile, out: Path) -> None:

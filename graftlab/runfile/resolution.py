@@ -146,6 +146,8 @@ def _check(found: _Sections, document: Document, problems: Problems, finished: b
             checks.check_data(task, document, problems)
     if method and backbone and loop is not None and not finished:
         checks.check_method(method, backbone, loop, document, problems)
+    if task and backbone and not finished:
+        checks.check_chat_template(task, backbone, document, problems)
     if task and method:
         checks.check_packing(task, method, document, problems)
         checks.check_vectors(task, method, document, problems)

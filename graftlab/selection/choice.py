@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Shapes: L layers, B rows: the scores, then their bootstrap samples.
 
+NORMAL_95 = 1.96  # standard errors on either side that are a 95 % interval
 SURE, LIKELY = 0.95, 0.5  # shares of bootstrap samples that are called sure, and likely
 
 
@@ -29,6 +30,8 @@ class Choice(NamedTuple):
     """The layer that each score would choose by itself, without a depth bias."""
     unbiased: int
     """The layer that the mix would choose without a depth bias."""
+    silent: tuple[str, ...] = ()
+    """Scores that count and have no vote: over the layers they differ by no more than their error."""
 
 
 def choose(
@@ -52,11 +55,19 @@ def choose(
             f"undefined. See layer_scores.csv.",
             kind="undefined",
         )
+    silent = tuple(
+        name
+        for name in counting
+        if config.normalise != "none" and not tells_apart(scores[name][:, defined_L])
+    )
     mixed_BL = np.full(next(iter(scores.values())).shape, np.nan)
-    mixed_BL[:, defined_L] = sum(
-        weight * normalise(scores[name][:, defined_L], config.normalise)
-        for name, weight in counting.items()
-    ) / sum(counting.values())
+    mixed_BL[:, defined_L] = 0.0
+    for name, weight in counting.items():
+        if name not in silent:
+            share = weight / sum(counting.values())
+            mixed_BL[:, defined_L] += share * normalise(
+                scores[name][:, defined_L], config.normalise
+            )
     depth_L = np.asarray(layers) / max(num_layers - 1, 1)
     if config.depth_bias_form == "additive":
         combined_BL = mixed_BL - config.depth_bias * depth_L
@@ -76,7 +87,20 @@ def choose(
             if np.isfinite(found_BL[0]).any()
         },
         layers[int(np.nanargmax(mixed_BL[0]))],
+        silent,
     )
+
+
+def tells_apart(scores_BL: "Floats") -> bool:
+    """Return whether a score differs over the layers by more than its error: the best layer's from the worst
+    one's by more than a 95 % interval of that difference reaches. Without bootstrap samples none is known.
+    """
+    import numpy as np
+
+    apart_B = scores_BL[:, scores_BL[0].argmax()] - scores_BL[:, scores_BL[0].argmin()]
+    if len(apart_B) < 3:
+        return True
+    return bool(apart_B[0] > NORMAL_95 * np.std(apart_B[1:], ddof=1))
 
 
 def normalise(scores_BL: "Floats", how: str) -> "Floats":
@@ -102,7 +126,7 @@ def interval(values_B: "Floats") -> tuple[float, float] | None:
 
     if len(values_B) < 3 or not np.isfinite(values_B).all():
         return None
-    half = 1.96 * float(np.std(values_B[1:], ddof=1))
+    half = NORMAL_95 * float(np.std(values_B[1:], ddof=1))
     return float(values_B[0]) - half, float(values_B[0]) + half
 
 
@@ -121,10 +145,16 @@ def statement(choice: Choice, num_layers: int, num_choices: int, config: Config)
         said[0] += "".join(f", layer {layer} in {won:.0%}" for layer, won in others[:1])
     else:
         said[0] += "; how sure that is was not asked (method.selection.resamples is 0)"
-    alone = {name: choice.alone[name] for name, weight in config.weights.items() if weight}
+    voting = [
+        name for name, weight in config.weights.items() if weight and name not in choice.silent
+    ]
+    alone = {name: choice.alone[name] for name in voting}
     if len({*alone.values()}) > 1:
         each = ", ".join(f"{name} {layer}" for name, layer in alone.items())
         said.append(f"The scores that count disagree; each alone would choose: {each}")
+    if choice.silent:
+        names = ", ".join(choice.silent)
+        said.append(f"Over the layers {names} differ by no more than their error, and have no vote")
     if choice.unbiased != choice.layer:
         said.append(f"Without the depth bias it would be layer {choice.unbiased}")
     if choice.left_out:

@@ -102,6 +102,7 @@ def selection(scored: Scored, config: Config, facts: Mapping[str, Any]) -> dict[
         "chosen_by_each_score_alone": choice.alone,
         "chosen_without_depth_bias": choice.unbiased,
         "left_out": list(choice.left_out),
+        "without_vote": list(choice.silent),
         "undefined": {
             name: count
             for name in scored.values

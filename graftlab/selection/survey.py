@@ -128,7 +128,7 @@ def _score(
 
     A row is there before the layer after its own counts as the place to go on from.
     """
-    scoring, folder = _Scoring(request, config), stream.folder
+    scoring, folder = Scoring(request, config), stream.folder
     left = {layer for layer in layers if not _row_file(folder, layer).is_file()}
 
     def write(number: int, after: "Floats", plugged: "list[Floats]") -> None:
@@ -159,7 +159,7 @@ def _announce(checkpoint: "Checkpoint", last: int) -> None:
     )  # fmt: skip
 
 
-class _Scoring:
+class Scoring:
     """All scores of one layer after another, on the same folds and bootstrap samples."""
 
     def __init__(self, request: Request, config: Config) -> None:

@@ -185,19 +185,19 @@ def _check(study: Study, document: Document, problems: Problems) -> None:
         problems.say(document.place("seeds"), "seeds: each once, none below 0.")
 
 
-def based_on(base: str | dict[str, Any], document: Document) -> Parsed:
-    """Return the base's values and places; a file is looked for beside the study file first."""
+def based_on(base: str | dict[str, Any], document: Document, where: Location = ("base",)) -> Parsed:
+    """Return the base's values and places; a file is looked for where the path of any key would be, which is
+    beside the study file, then among the recipes."""
     if isinstance(base, str):
-        beside = document.path.parent / config.expand(Path(base))
         try:
-            found = config.read(beside if beside.is_file() else base)
+            found = config.read(base, folder=document.folder(*where))
         except ConfigError as error:
-            raise error.at(document.place("base")) from None
+            raise error.at(document.place(*where)) from None
         return Parsed(found.values, dict(found.places))
     own = _moved(document, ("base",), ())
     values = {key: value for key, value in base.items() if key != "extends"}
     return (
-        lay_over(based_on(str(base["extends"]), document), Parsed(values, own))
+        lay_over(based_on(str(base["extends"]), document, ("base", "extends")), Parsed(values, own))
         if "extends" in base
         else Parsed(values, own)
     )

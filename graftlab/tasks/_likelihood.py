@@ -202,6 +202,9 @@ class LikelihoodTask:
     def inputs(self, split: str, index: int) -> dict[str, object]:
         return inputs_of(self._rows[split][index])
 
+    def source_row(self, split: str, index: int) -> int:
+        return int(self._rows[split][index]["index"])
+
     def count(self, batch: Batch) -> int:
         return int((right_choices(batch)["labels"] != UNKNOWN).sum())
 

@@ -288,6 +288,9 @@ class TextTask:
     def inputs(self, split: str, index: int) -> dict[str, object]:
         return inputs_of(self._rows[split][index])
 
+    def source_row(self, split: str, index: int) -> int:
+        return int(self._rows[split][index]["index"])
+
     def count(self, batch: Batch) -> int:
         return len(batch["labels"])
 

@@ -150,6 +150,19 @@ def test_what_an_example_asks_is_that_of_its_row(name: str, example: Example) ->
 
 
 @every
+def test_an_example_knows_its_row_of_the_source(name: str, example: Example) -> None:
+    """In a mixture rows are numbered anew, and each task's source has its own."""
+    for split, rows in example.data.splits.items():
+        found = [example.task.source_row(split, index) for index in range(len(rows))]
+        if not example.data.problem.parts:
+            assert found == [row["index"] for row in rows]
+        for part in {row.get("task") for row in rows}:
+            own = [n for n, row in zip(found, rows, strict=True) if row.get("task") == part]
+            assert own == sorted(set(own))
+            assert not example.data.problem.parts or max(own) < len(own)
+
+
+@every
 @pytest.mark.parametrize("epoch", [None, 0, 5])
 def test_a_batch_depends_on_split_rows_and_epoch_alone(
     name: str, example: Example, epoch: int | None

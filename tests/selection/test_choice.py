@@ -52,6 +52,32 @@ def test_scores_that_are_all_equal_choose_nothing():
     assert (normalise(np.full((1, 3), 0.4), "minmax") == 0).all()
 
 
+def noisy(values, error, count=200):
+    """Return scores with bootstrap samples around them of this standard error, layers apart."""
+    draws = np.random.default_rng(0)
+    return np.vstack([values, np.array(values) + error * draws.normal(size=(count, len(values)))])
+
+
+@pytest.mark.parametrize("how", ["minmax", "rank"])
+@pytest.mark.parametrize(("error", "layer", "silent"), [(0.01, 2, ()), (0.2, 0, ("fisher",))])
+def test_a_score_that_differs_over_the_layers_by_its_error_has_no_vote(how, error, layer, silent):
+    """Its difference of 0.1 has a standard error of sqrt(2) times that of one score."""
+    rows = {"probe": noisy([0.9, 0.5, 0.4], 0.01), "fisher": noisy([0.1, 0.1, 0.2], error)}
+    config = Config(weights={"probe": 0.4, "fisher": 0.6}, normalise=how, depth_bias=0.0)
+    found = choose([0, 1, 2], rows, 3, config)
+    assert (found.layer, found.silent) == (layer, silent)
+
+
+def test_unscaled_scores_all_vote_as_in_the_source_and_without_resamples_too():
+    rows = {"fisher": noisy([0.1, 0.1, 0.2], 0.5)}
+    unscaled = Config(weights={"fisher": 1.0}, normalise="none", depth_bias=0.0)
+    assert choose([0, 1, 2], rows, 3, unscaled).silent == ()
+    alone = {"fisher": rows["fisher"][:1]}
+    stretched = unscaled.model_copy(update={"normalise": "minmax"})
+    assert choose([0, 1, 2], alone, 3, stretched).silent == ()
+    assert choose([0, 1, 2], rows, 3, stretched).silent == ("fisher",)
+
+
 def test_shifting_and_stretching_a_score_does_not_change_the_choice():
     config = Config(depth_bias=0.0)
     moved = {name: 100 * row - 7 for name, row in THREE.items()}

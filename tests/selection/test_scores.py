@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.metrics import balanced_accuracy_score, log_loss, silhouette_score
 
 from graftlab import registry
@@ -13,7 +13,7 @@ from graftlab.selection import examples, plug, space
 from graftlab.selection.scores import Sample, Undefined, mdl
 
 NUM_CLASSES, NUM_EXAMPLES, WIDTH, FOLDS, COMPONENTS = 3, 90, 20, 5, 6
-OURS = ("fisher", "mdl", "pc_label_correlation", "plugin", "probe", "silhouette")
+OURS = ("fisher", "linear", "mdl", "pc_label_correlation", "plugin", "probe", "silhouette")
 ONES = np.ones((1, NUM_EXAMPLES))
 
 
@@ -47,14 +47,18 @@ def reduced(fitted, asked, components):
 
 
 @pytest.mark.parametrize("components", [COMPONENTS, None])
-@pytest.mark.parametrize("name", ["probe", "plugin"])
+@pytest.mark.parametrize("name", ["probe", "plugin", "linear"])
 def test_the_probe_is_sklearns_adjusted_balanced_accuracy(name, components):
+    """`linear` reads all dimensions whatever the space, and its penalty is chosen."""
     sample = make(components=components)
+    probe = LogisticRegression()
+    if name == "linear":
+        components, probe = None, RidgeClassifierCV((0.01, 0.1, 1, 10, 100))
     predicted = np.empty(NUM_EXAMPLES)
     for fold in range(FOLDS):
         held = sample.folds == fold
         fitted, asked = reduced(sample.states[~held], sample.states[held], components)
-        predicted[held] = LogisticRegression().fit(fitted, sample.labels[~held]).predict(asked)
+        predicted[held] = probe.fit(fitted, sample.labels[~held]).predict(asked)
     expected = balanced_accuracy_score(sample.labels, predicted, adjusted=True)
     assert 0.2 < expected < 1
     assert score(name, sample)[0] == pytest.approx(expected)

@@ -56,7 +56,7 @@ def seen(folder, place, **settings):
     stream = hidden_states.Stream(
         checkpoint, tokens, place, pooling=config.pooling, dtype=config.dtype
     )
-    scoring = survey._Scoring(request, config)
+    scoring = survey.Scoring(request, config)
     kept = survey.scored_layers(config, NUM_LAYERS)
     found = [
         scoring.row(c.number, c.after, scoring.plugged(c))

@@ -61,7 +61,7 @@ def test_a_run_is_scored_by_what_it_writes_and_chosen_by_it(tmp_path: Path) -> N
     seen = set()
     for step, line in lines.items():
         adapted = inference.load(run.path, "cpu", step)
-        task, rows = adapted.predictions("validation")
+        task, _, rows = adapted.predictions("validation")
         writer = as_writer(task)
         assert writer is not None
         seen.add(tuple(writer.at_evaluations))

@@ -7,7 +7,7 @@ encoder. P_in is drawn as PiFi draws it, or fitted by least squares to the layer
 from typing import TYPE_CHECKING
 
 from graftlab.selection.scores import Sample, Undefined
-from graftlab.selection.scores.probe import recognised
+from graftlab.selection.scores.probe import classes, recognised
 
 if TYPE_CHECKING:
     from graftlab.contracts.arrays import Floats
@@ -21,4 +21,4 @@ def score(sample: Sample, weights_BN: "Floats") -> "Floats":
     """
     if not sample.plugged:
         raise Undefined("no vectors of an encoder were given")
-    return recognised(sample, sample.plugged, weights_BN)
+    return recognised(sample, sample.plugged, weights_BN, sample.components, classes)

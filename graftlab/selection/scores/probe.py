@@ -5,7 +5,7 @@ as long as all classes have the same number of examples. Each fold's classifier,
 it reads, are fitted without that fold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from graftlab.selection import space
@@ -13,17 +13,30 @@ from graftlab.selection.scores import Sample, class_mean
 from graftlab.selection.scores._classifier import probabilities
 
 if TYPE_CHECKING:
-    from graftlab.contracts.arrays import Floats
+    from graftlab.contracts.arrays import Floats, Integers
 
 
 def score(sample: Sample, weights_BN: "Floats") -> "Floats":
     """Return (B,) chance-corrected accuracies."""
     num_folds = int(sample.folds.max()) + 1
-    return recognised(sample, [sample.states] * num_folds, weights_BN)
+    return recognised(sample, [sample.states] * num_folds, weights_BN, sample.components, classes)
 
 
-def recognised(sample: Sample, states: "Sequence[Floats]", weights_BN: "Floats") -> "Floats":
-    """Return (B,) chance-corrected accuracies, where fold f reads the states `states[f]` (N, D).
+def classes(states_ND: "Floats", labels_N: "Integers", asked_ND: "Floats") -> "Integers":
+    """Return (asked,) the likeliest classes under a classifier fitted to the states."""
+    found: Integers = probabilities(states_ND, labels_N, asked_ND).argmax(axis=1)
+    return found
+
+
+def recognised(
+    sample: Sample,
+    states: "Sequence[Floats]",
+    weights_BN: "Floats",
+    components: int | None,
+    classify: "Callable[[Floats, Integers, Floats], Integers]",
+) -> "Floats":
+    """Return (B,) chance-corrected accuracies, where fold f reads `components` of states `states[f]` (N, D),
+    and `classify` is given those of the others, their labels, and its own.
 
     Raises:
         Undefined: the states are the same, or not finite.
@@ -33,10 +46,10 @@ def recognised(sample: Sample, states: "Sequence[Floats]", weights_BN: "Floats")
     right_N = np.zeros(len(sample.labels))
     for fold, states_ND in enumerate(states):
         tested_N = sample.folds == fold
-        projected_NC = space.project(states_ND, ~tested_N, sample.components)
-        predicted = probabilities(
+        projected_NC = space.project(states_ND, ~tested_N, components)
+        predicted = classify(
             projected_NC[~tested_N], sample.labels[~tested_N], projected_NC[tested_N]
-        ).argmax(axis=1)
+        )
         right_N[tested_N] = predicted == sample.labels[tested_N]
     chance = 1 / sample.num_classes
     return (class_mean(right_N, sample.labels, weights_BN) - chance) / (1 - chance)

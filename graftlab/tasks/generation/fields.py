@@ -188,6 +188,10 @@ class Config(DataSection):
         return named
 
     @property
+    def first_column(self) -> str:
+        return next(iter((*self.known_columns, *templates.columns_of(self.filled.completion))), "")
+
+    @property
     def known_columns(self) -> tuple[str, ...]:
         """Columns that may be shortened."""
         if self.template == "chat":

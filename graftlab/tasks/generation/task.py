@@ -183,6 +183,9 @@ class GenerationTask:
         numbers = self._vectors.take([row])[0]
         return asked | {"vector": numbers, "made_with": self._vectors.record["origin"]}
 
+    def source_row(self, split: str, index: int) -> int:
+        return int(self._rows(split, [index])[0]["index"])
+
     def count(self, batch: Batch) -> int:
         return int((batch["labels"][:, 1:] != UNKNOWN).sum())
 

@@ -147,9 +147,17 @@ class MixtureTask:
         return Own(model, self.heads[name]) if self.heads else model
 
     def inputs(self, split: str, index: int) -> dict[str, object]:
+        name, own = self._place(split, index)
+        return self.tasks[name].inputs(split, own)
+
+    def source_row(self, split: str, index: int) -> int:
+        name, own = self._place(split, index)
+        return self.tasks[name].source_row(split, own)
+
+    def _place(self, split: str, index: int) -> tuple[str, int]:
+        """Return the task of an example, and which of its own examples it is."""
         places = self.places[split]
-        name = self.names[places.parts[index]]
-        return self.tasks[name].inputs(split, int(places.own[index]))
+        return self.names[places.parts[index]], int(places.own[index])
 
     def count(self, batch: Batch) -> int:
         return sum(self.tasks[name].count(own) for name, own, _ in self._split(batch))
