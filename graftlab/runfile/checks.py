@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 WRITTEN = ("texts", "programs")
 """What metrics read that is only there once a model has written."""
+EXTRAS = {"sentence_transformers": "embeddings"}
+"""With what a package of metrics comes, if not with `text`."""
 
 
 def check_task(
@@ -115,7 +117,7 @@ def _not_installed(metric: str, task: str) -> str | None:
     package = measures.measure(metric).module.PACKAGE
     if package is None or importlib.util.find_spec(package):
         return None
-    return missing_extra(f"{task}.metrics: {metric}", package, "text")
+    return missing_extra(f"{task}.metrics: {metric}", package, EXTRAS.get(package, "text"))
 
 
 def check_data(task: Part[TaskKind], document: Document, problems: Problems) -> None:
