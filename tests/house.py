@@ -53,7 +53,6 @@ LADDER = (
         "planning": "what a run will take of memory, disk and time; its data made beforehand",
         "inference": "an adapted model in use: predictions, a conversation, lm-eval",
         "study": "runs that are compared: planned, carried out, summed up",
-        "report": "a study, a run or a search as a page that needs nothing beside itself, and as tables",
     },
     {
         "search": "settings of a method searched for: space, trials, the winner",
@@ -62,6 +61,9 @@ LADDER = (
         "release": "what leaves the house: export, merge with a certificate, push to a hub",
         "testing": "what every part must keep, written once over the registry's names",
         "demo": "a study on handwritten digits that needs no download",
+        "report": "a study, a run or a search as a page that needs nothing beside itself, and as tables",
+    },
+    {
         "browser": "a folder of runs in a browser of this machine: states, live curves, stop and resume",
     },
     {

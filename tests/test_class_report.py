@@ -11,15 +11,14 @@ import torch
 from finished_runs import LABELS, finish, make_data
 from sklearn import metrics as sklearn_metrics
 from sklearn.utils.class_weight import compute_class_weight
-from test_page import Read
+from test_report import Read
 from typer.testing import CliRunner
 
-from graftlab import cli, config, runfile
+from graftlab import cli, config, report, runfile
 from graftlab.backbones import tiny
 from graftlab.contracts import Data, Problem
 from graftlab.errors import ConfigError
 from graftlab.inference import answers
-from graftlab.report import page
 from graftlab.rundir.run import Run
 from graftlab.runs import class_report, found_labels
 from graftlab.tasks import classification
@@ -145,18 +144,7 @@ def test_a_result_has_the_figures_of_what_was_predicted(run):
 def test_figures_by_class_are_shown_and_on_the_page(run, tmp_path):
     error = run.read_result()["classes"]["test"][0]["calibration"]["expected_error"]
     assert f"{error:.4f}" in invoke("show", run.path)
-    summary = {"mean": 0.5, "deviation": None, "standard_error": None, "values": {0: 0.5}}
-    row = {
-        "task": "t", "backbone": "b", "method": "lora", "setting": {}, "metric": "accuracy",
-        "higher_is_better": True, "test": summary, "validation": summary, "trainable": 1, "total": 2,
-        "seconds": None, "peak_memory_bytes": None, "runs": {0: run.path.name}, "holes": {}, "rank": 1,
-        "tied": False, "chosen": False, "not_paired": [], "ranked_by": "test",
-    }  # fmt: skip
-    of_run = {"run": run.path.name, "cause": None, "not_exact": None, "skipped_steps": None}
-    record = {"name": "s", "seeds": [0], "chosen_by": None, "rows": [row], "grid": [], "runs": [of_run],
-              "holes": []}  # fmt: skip
-    page.write(record, run.path.parent, tmp_path, {})
-    text = Read((tmp_path / "comparison.html").read_text(encoding="utf-8")).text
+    text = Read(report.html(run.path, {})).text
     assert f"{error:.4f}" in text
     assert all(label in text for label in LABELS)
 

@@ -1,6 +1,6 @@
 """Every plot keeps the promises of `graftlab.testing`; what is computed for a selection, to the digit.
 
-Learning curves: test_page.py.
+Learning curves: test_learning_curves.py.
 """
 
 import numpy as np

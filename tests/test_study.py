@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from graftlab import cli, config, runfile, study
 from graftlab.errors import ConfigError, Stopped, StudyIncomplete
-from graftlab.report import page
+from graftlab.report import answer, study_page
+from graftlab.report.study_page import Studied
 from graftlab.rundir import files, spreadsheet
 from graftlab.rundir.run import Run
 from graftlab.study import queue, records, tables
@@ -336,12 +337,9 @@ def test_without_a_test_split_validation_ranks_and_table_page_and_csv_say_so(cap
     }  # fmt: skip
     tables.show(found)
     assert "no test split: ranked by validation" in capsys.readouterr().out
-    record = tables.as_json(found)
-    shown = page.render(
-        record, page._groups(record), Path("made"), {run["run"] for run in record["runs"]}
-    )
-    assert "Ranked by validation accuracy: there is no test split" in shown
-    assert "0.9000" in shown
+    shown = study_page.of(Studied.of(found, Path("made")), {})
+    assert "validation accuracy" in shown.answer
+    assert any(line.startswith("A test split of") for line in answer.not_measured(found))
 
 
 def test_one_run_with_a_test_split_keeps_the_ranking_by_test():

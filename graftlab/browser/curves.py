@@ -9,7 +9,7 @@ from graftlab.report.chart import Axis, Series, chart
 
 APART = ("step", "learning_rate", "gradient_norm")
 LOSSES = ("loss", "validation/loss")
-STEPS = Axis("steps")
+STEPS = Axis("steps", whole=True)
 MOST_CHARTS = 12  # beside the loss; a mixture has a metric for each of its tasks
 
 

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from graftlab import report
 from graftlab.browser import control, pages
 from graftlab.browser.folder import Folder
 from graftlab.browser.guard import Guard
@@ -47,6 +48,12 @@ class Pages:
             raise ConfigError(f"{len(chosen)} runs are ticked: tick two, and compare them.")
         return _page(request, pages.pair(self.runs, chosen))
 
+    def report(self, request: Request) -> Response:
+        text = report.html(self.runs.find(_at(request)), {})
+        return HTMLResponse(
+            text, headers={"content-security-policy": f"{report.policy()}; frame-ancestors 'none'"}
+        )
+
     def asset(self, request: Request) -> Response:
         name = request.url.path.lstrip("/")
         return Response(pages.asset(name), media_type=TYPES[name])
@@ -69,6 +76,7 @@ def app(root: Path, token: str, port: int) -> ASGIApp:
         Route("/", own.folder),
         Route("/run", own.run),
         Route("/pair", own.pair),
+        Route("/report", own.report),
         *(Route(f"/{name}", own.asset) for name in TYPES),
         Route("/stop", own.stop, methods=["POST"]),
         Route("/resume", own.resume, methods=["POST"]),

@@ -20,15 +20,15 @@ def report(comparisons: "Iterable[tuple[Path, Comparison]]", as_json: bool) -> N
         StudyIncomplete: some runs are not finished.
     """
     from graftlab import registry, study
+    from graftlab import report as reports
     from graftlab.contracts.plot import COMPARISON
-    from graftlab.report import page
 
     said: list[dict[str, Any]] = []
     plots = registry.having("plots", "DRAWS_FROM", COMPARISON)
     for out, comparison in comparisons:
         study.write(comparison, out)
         plain = study.as_json(comparison)
-        page.write(plain, out / "runs", out, plots)
+        reports.write(comparison, out, plots)
         said.append({"study": str(out), **plain})
         if not as_json:
             study.show(comparison)

@@ -38,6 +38,8 @@ def command(
     """
     from graftlab import study
     from graftlab.commands._comparison import report
+    from graftlab.rundir import files
+    from graftlab.study import whole_file
 
     plan = study.read(file, overrides or (), allow_code)
     where = study.place(plan, out)
@@ -46,4 +48,5 @@ def command(
     again += ["--allow-code"] if allow_code else []
     again += ["--workers", str(workers)] if workers > 1 else []
     done = study.carry_out(plan, where, as_json, " ".join(again), workers=workers)
+    files.write_text(where / whole_file.FILE, whole_file.text(plan))
     report([(where, study.compare(plan, done))], as_json)

@@ -55,8 +55,9 @@ def command(
     run at fresh seeds, and are compared on test.
     """
     from graftlab import search
+    from graftlab.rundir import files
     from graftlab.search import storage as storages
-    from graftlab.search import winner
+    from graftlab.search import whole_file, winner
 
     plan = search.read(file, overrides or (), allow_code)
     where = search.place(plan, out)
@@ -68,6 +69,7 @@ def command(
     database = storages.url(storage)
     found = search.carry_out(plan, where, database, workers, as_json, widen, again)
     said = search.write(found)
+    files.write_text(where / whole_file.FILE, whole_file.text(plan))
     figures = _draw(found)
     confirmed = None
     if said.best is not None and plan.search.winner.seeds:

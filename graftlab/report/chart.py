@@ -15,6 +15,7 @@ COLOURS = 10
 MOST_POINTS = 200  # of a line: a point for less than two pixels shows nothing more
 MOST_TIPS = 24  # points of a line that say their numbers
 TICKS = 5
+SPREAD = 10.0  # of the ends of a logarithmic axis that has powers of ten
 
 
 class Axis(NamedTuple):
@@ -22,6 +23,8 @@ class Axis(NamedTuple):
 
     label: str
     log: bool = False
+    whole: bool = False
+    """It counts: nothing stands between two whole numbers."""
 
 
 class Series(NamedTuple):
@@ -112,21 +115,23 @@ def _extent(one: Series) -> Iterator[tuple[float, float]]:
 def _scale(values: Sequence[float], log: bool, start: float, end: float) -> _Scale:
     low, high = min(values), max(values)
     if log:
-        low, high = (low / 1.5, high * 1.5) if low == high else (low / 1.1, high * 1.1)
+        margin = max((high / low) ** 0.05, 1.05)
+        low, high = low / margin, high * margin
     else:
         margin = 0.04 * (high - low) or abs(high) * 0.05 or 1.0
         low, high = low - margin, high + margin
     return _Scale(low, high, log, start, end)
 
 
-def ticks(low: float, high: float, log: bool = False) -> list[float]:
-    """Return round values from the lowest to the highest, some five."""
-    if log:
+def ticks(low: float, high: float, log: bool = False, whole: bool = False) -> list[float]:
+    """Return round values from the lowest to the highest, some five; of less than a decade as on an axis that
+    is not logarithmic."""
+    if log and high >= SPREAD * low:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         within = [v for d in decades for m in (1, 2, 5) if low <= (v := m * 10.0**d) <= high]
         tens = [v for v in within if math.isclose(10 ** round(math.log10(v)), v, rel_tol=1e-9)]
         return (tens if len(tens) >= 3 else within)[:: max(1, -(-len(within) // (2 * TICKS)))]
-    rough = (high - low) / TICKS
+    rough = max((high - low) / TICKS, 1.0 if whole else 0.0)
     step = 10 ** math.floor(math.log10(rough))
     step = next(step * m for m in (1, 2, 5, 10) if step * m >= rough)
     first = math.ceil(low / step)
@@ -140,7 +145,7 @@ def _frame(across: _Scale, up: _Scale, x: Axis, y: Axis) -> Iterator[Markup]:
         yield Markup(
             '<path class="grid" d="M{0} {1}H{2}"/><text x="{3}" y="{4}" text-anchor="end">{5}</text>'
         ).format(LEFT, up(value), right, LEFT - 4, up(value) + 3, number(value))
-    for value in ticks(across.low, across.high, x.log):
+    for value in ticks(across.low, across.high, x.log, x.whole):
         yield Markup(
             '<path class="grid" d="M{0} {1}V{2}"/><text x="{0}" y="{3}" text-anchor="middle">{4}</text>'
         ).format(across(value), TOP, bottom, bottom + 13, number(value))

@@ -4,13 +4,13 @@ https://huggingface.co/docs/hub/model-cards (the metadata are YAML between two l
 """
 
 import re
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-from graftlab.contracts import Problem, read_notes
+from graftlab.contracts import Problem
 from graftlab.errors import ConfigError, Place, Words
+from graftlab.release.push import card_results
 from graftlab.release.push.contents import CARD, MODEL_CONFIG, Shared
-from graftlab.rundir.records import Result
+from graftlab.release.push.markdown import fenced, plain, table
 from graftlab.runs import outcome
 
 MADE = (outcome.MADE, "<!-- made by `graftlab push`, and made anew by it;")
@@ -75,11 +75,9 @@ def make(shared: Shared, repo: str) -> str:
     sections = [
         f"---\n{metadata(shared, repo).to_yaml()}\n---",
         outcome.MADE,
-        f"# {_plain(result['name'])}",
+        f"# {plain(result['name'])}",
         _summary(shared),
-        "## Scores",
-        _scores(result),
-        *_warnings(result),
+        *card_results.sections(shared.run, result),
         *_classes(shared),
         "## Use",
         *_use(shared, repo),
@@ -87,7 +85,7 @@ def make(shared: Shared, repo: str) -> str:
         "## How it was trained",
         _facts(shared),
         "The whole run file is `config.yaml`; `graftlab run config.yaml` trains it again:",
-        _fenced(shared.config(), "yaml"),
+        fenced(shared.config(), "yaml"),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -159,7 +157,7 @@ def _is_model(shared: Shared) -> bool:
 
 
 def _summary(shared: Shared) -> str:
-    result, base = shared.result, _plain(_base(shared))
+    result, base = shared.result, plain(_base(shared))
     revision = shared.environment["backbone"]["revision"]
     at = f" at revision `{revision}`" if revision else ""
     parameters = result["parameters"]
@@ -170,7 +168,7 @@ def _summary(shared: Shared) -> str:
     what = "weights" if _is_model(shared) else "an adapter"
     lines = [
         f"This is {what} for {base}{at}, trained by graftlab with the method "
-        f"`{result['method']}` on {_plain(result['task'])}: {trained}."
+        f"`{result['method']}` on {plain(result['task'])}: {trained}."
     ]
     if shared.base_is_local:
         lines.append(
@@ -185,36 +183,6 @@ def _base(shared: Shared) -> str:
 
     source = str(shared.environment["backbone"]["source"])
     return portable_model(source) if shared.base_is_local else source
-
-
-def _scores(result: Result) -> str:
-    rows = [
-        (split, name, *_score(score), f"{result['data'].get(split, ''):,}")
-        for split, found in result["metrics"].items()
-        for name, score in found.items()
-    ]
-    if not rows:
-        return "There was neither a validation nor a test split."
-    chosen = result.get("selected_by")
-    note = f"Step {result['selected_step']} of {result['steps']}"
-    note += f", chosen by {chosen} on validation" if chosen else ", the last one"
-    table = _table(("split", "metric", "value", "standard error", "n"), rows)
-    return f"{table}\n\n{note}; test was not looked at before."
-
-
-def _score(score: Mapping[str, object]) -> tuple[str, str]:
-    if score["value"] is None:
-        return f"undefined ({score.get('reason') or 'no label is known'})", ""
-    error = score.get("standard_error")
-    return f"{score['value']:.4f}", "" if error is None else f"{error:.4f}"
-
-
-def _warnings(result: Result) -> list[str]:
-    said = [f"- {_plain(note)}" for note in read_notes(result.get("notes", ()))]
-    said += [
-        f"- Not exactly repeatable: {_plain(reason)}" for reason in read_notes(result["not_exact"])
-    ]
-    return ["\n".join(said)] if said else []
 
 
 def _use(shared: Shared, repo: str) -> list[str]:
@@ -265,7 +233,7 @@ def _prompt(shared: Shared) -> list[str]:
     if not prompt:
         return ["It goes on with any text."]
     where = "the user's turn of a chat template" if config.chat_template else "the prompt"
-    return [f"An input is laid out like this, as {where}:", _fenced(prompt, "text")]
+    return [f"An input is laid out like this, as {where}:", fenced(prompt, "text")]
 
 
 def _facts(shared: Shared) -> str:
@@ -284,21 +252,4 @@ def _facts(shared: Shared) -> str:
         ("seed", str(result["seed"])),
         ("graftlab", str(shared.environment.get("packages", {}).get("graftlab", ""))),
     ]
-    return _table(("what", "value"), rows)
-
-
-def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
-
-
-def _fenced(text: str, language: str) -> str:
-    """Return text as a block of code, fenced by more backticks than stand in it."""
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
-
-
-def _plain(text: object) -> str:
-    """Return text that is no markup: names come from run files and data."""
-    return re.sub(r"([|`<>\\*\[\]])", r"\\\1", " ".join(str(text).split()))
+    return table(("what", "value"), rows)
