@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import played_with
 import pytest
 from typer.testing import CliRunner
 
@@ -35,6 +36,7 @@ FILES = {
 WORDS = (("late", "billing"), ("down", "tech"), ("lost", "billing"), ("slow", "tech"))
 ROWS = "".join(f"ticket {i} is {WORDS[i % 4][0]},{WORDS[i % 4][1]}\n" for i in range(40))
 TURNS = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "x"}]
+FINISHED = TABLE.pop("finished")
 CASES = [(group, row) for group, rows in TABLE.items() for row in rows]
 
 
@@ -83,7 +85,12 @@ def command(folder: Path, group: str, row: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_a_mistake_is_answered_at_its_place_with_what_to_do(folder, case):
     group, row = case
-    result = CliRunner().invoke(cli.app, [*command(folder, group, row), "--json"])
+    check(folder, command(folder, group, row), row)
+
+
+def check(folder: Path, typed: list[str], row: dict[str, Any]) -> None:
+    """Check how a command is answered."""
+    result = CliRunner().invoke(cli.app, [*typed, "--json"])
     assert isinstance(result.exception, SystemExit), result.exception
     error = json.loads(result.stdout)["error"]
     assert result.exit_code == error["exit_code"] == row.get("exit", 2)
@@ -110,8 +117,26 @@ def key_stands_there(folder: Path, problem: dict[str, Any]) -> bool:
     )
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with runs of all conditions."""
+    folder = tmp_path_factory.mktemp("runs")
+    played_with.make(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", FINISHED, ids=lambda row: row["command"][:70])
+def test_a_mistake_with_a_run_is_answered_at_its_place_with_what_to_do(runs, row, monkeypatch):
+    """Slow: ten runs are carried out first, and the model is loaded for some of the answers."""
+    monkeypatch.chdir(runs)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    check(runs, shlex.split(row["command"]), row)
+
+
 def test_the_table_is_as_large_as_was_asked_for():
     assert len(CASES) >= 200
+    assert len({row["command"] for row in FINISHED}) == len(FINISHED) >= 60
     rows = [
         tuple(sorted((k, str(v)) for k, v in row.items() if k not in FIELDS)) for _, row in CASES
     ]

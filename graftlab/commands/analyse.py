@@ -119,7 +119,7 @@ def _numbers(given: str | None) -> tuple[int, ...] | None:
     except ValueError:
         place = Place(argument=Argument("steps"))
         raise ConfigError(
-            f"--steps {given}: steps are whole numbers, as in 100,200.", place=place, given=given
+            f"{given!r}: steps are whole numbers, as in 100,200.", place=place, given=given
         ) from None
 
 

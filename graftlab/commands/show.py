@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from graftlab.planning.preview import Preview
     from graftlab.runs.summary import Summary
 
+EXAMPLES = 3  # of `show batch`
+
 
 def command(
     what: Annotated[
@@ -32,11 +34,22 @@ def command(
     ] = False,
     overrides: Overrides = None,
     split: Annotated[
-        str, typer.Option("--split", metavar="SPLIT", help="With batch: train, validation or test.")
-    ] = "train",
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="SPLIT",
+            help="With batch: train, which it is unless given, validation or test.",
+        ),
+    ] = None,
     examples: Annotated[
-        int, typer.Option("--examples", metavar="N", min=1, help="With batch: how many examples.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            "--examples",
+            metavar="N",
+            min=1,
+            help=f"With batch: how many examples; {EXAMPLES} unless given.",
+        ),
+    ] = None,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
@@ -53,15 +66,20 @@ def command(
     if what == "batch":
         if file is None:
             raise ConfigError("show batch needs a run file: graftlab show batch FILE.")
+        if everything:
+            raise ConfigError("--all is for a run: graftlab show RUN --all.")
         from graftlab import config, runfile
         from graftlab.planning.preview import preview
 
         resolved = runfile.resolve(config.read(file, overrides or ()))
-        found = preview(resolved, split, examples)
+        found = preview(resolved, split or "train", examples or EXAMPLES)
         emit(found.as_json(), as_json, _batch_text(found))
         return
-    if overrides or (file is not None and (what == "schema" or everything)):
-        raise ConfigError(f"FILE and --set are for `show batch FILE`, not for `show {what}`.")
+    of_batch = overrides or split is not None or examples is not None
+    if of_batch or (file is not None and (what == "schema" or everything)):
+        raise ConfigError(
+            f"FILE, --set, --split and --examples are for `show batch FILE`, not for `show {what}`."
+        )
     if what == "schema":
         from graftlab.runfile import schema
 

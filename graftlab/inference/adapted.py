@@ -210,7 +210,7 @@ class Adapted:
             raise ConfigError(
                 f"that task wants {wanted}, but {self.run.path} puts out {given}.",
                 ("Give one that wants the same.",),
-                place=Place(argument=Argument("task", part.config.name or part.name)),
+                place=Place(argument=Argument("task")),
                 kind="conflict",
                 given=given,
                 allowed=wanted,

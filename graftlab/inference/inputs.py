@@ -50,7 +50,7 @@ def check_split(path: Path, split: str, step: int | None = None) -> None:
         raise no_split(split, SPLITS)
     file = runfile.of_run(run)
     if wrong := file.task.module.check(file.task.config):
-        raise DataError(wrong)
+        raise DataError([fault.within("task") for fault in wrong])
 
 
 def read(

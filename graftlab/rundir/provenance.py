@@ -7,7 +7,7 @@ import importlib.util
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -115,6 +115,14 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.key}: {self.before} -> {self.now}"
+
+
+def keys(values: Mapping[str, object], where: str = "") -> Iterator[str]:
+    """Yield the dotted name of each key and of each section."""
+    for key, value in values.items():
+        yield f"{where}{key}"
+        if isinstance(value, Mapping):
+            yield from keys(value, f"{where}{key}.")
 
 
 def differences(

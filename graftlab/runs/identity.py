@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from graftlab.contracts import Note, written
@@ -16,6 +16,7 @@ from graftlab.errors import (
     ModelError,
     Place,
     Words,
+    nearest,
 )
 from graftlab.rundir import files, manifest, provenance
 from graftlab.rundir.run import Run
@@ -48,8 +49,9 @@ def compare_config(
     """Return what was changed on purpose (the keys in `override`), as reasons why a run is not exact.
 
     Raises:
-        ConfigError: something else was changed that is not harmless.
+        ConfigError: something else was changed that is not harmless, or a key in `override` is none.
     """
+    _check_keys(override, {*provenance.keys(before), *provenance.keys(now)})
     overridden, harmful = [], []
     for changed in provenance.differences(before, now):
         if is_harmless(changed.key):
@@ -61,6 +63,19 @@ def compare_config(
     if harmful:
         raise ConfigError([_refused(changed) for changed in harmful])
     return overridden
+
+
+def _check_keys(override: Sequence[str], known: Collection[str]) -> None:
+    """Raise a ConfigError for a key that config.yaml does not have."""
+    for key in override:
+        if key not in known:
+            close = nearest(key, known)
+            raise ConfigError(
+                f"config.yaml has no such key.{f' Did you mean {close!r}?' if close else ''}",
+                place=Place(argument=Argument("override", (key,))),
+                kind="unknown",
+                given=key,
+            )
 
 
 def _refused(changed: provenance.Difference) -> Fault:

@@ -94,16 +94,25 @@ def read_again(file: RunFile, run: Run) -> Data:
         DataError: they are gone, or have changed since.
     """
     if wrong := file.task.module.check(file.task.config):
-        raise DataError(wrong)
+        raise DataError([fault.within("task") for fault in wrong])
     data = read(file)
-    before = run.read_environment()["data"].get("fingerprint")
-    if data.record.get("fingerprint") != before:
+    before = run.read_environment()["data"].get("fingerprint") or {}
+    now = data.record.get("fingerprint") or {}
+    if changed := [split for split in {**before, **now} if before.get(split) != now.get(split)]:
         raise DataError(
-            f"the task's data have changed since {run.path} was trained "
-            f"(fingerprint {data.record.get('fingerprint')}, was {before}). Put them back.",
+            f"the task's data have changed since {run.path} was trained: {', '.join(changed)} of "
+            f"{', '.join(dict.fromkeys(_sources(data)))}.",
+            ("Put them back.",),
             kind="changed",
+            given=changed,
         )
     return data
+
+
+def _sources(data: Data) -> list[str]:
+    """Return where rows are from: files, or data sets with their splits."""
+    records = [data.record, *data.record.get("tasks", {}).values()]
+    return [place for record in records for place in (record.get("source") or {}).values()]
 
 
 def backbone(file: RunFile, problem: Problem, *, meta: bool = False) -> Backbone:

@@ -70,6 +70,8 @@ def push(run: Path, repo: str | None, data: bool, options: Options) -> list[Push
         ModelError: the hub did not take it; the message says why.
     """
     shared = contents.read(run)
+    if repo is not None:
+        checked(repo)  # before the account is asked for
     api = _api(options.dry_run and repo is not None)
     repo = checked(repo or f"{_account(api)}/{_slug(shared.file.name)}")
     text = card.write(shared, repo)
@@ -102,6 +104,8 @@ def push_rows(source: str, repo: str | None, options: Options) -> Pushed:
     from graftlab.release.push import rows
 
     file = runfile.resolve(config.read(source))
+    if repo is not None:
+        checked(repo)
     api = _api(options.dry_run and repo is not None)
     target = checked(f"{repo or f'{_account(api)}/{_slug(file.name)}'}-data")
     return upload(api, target, "dataset", rows.gather(file, material.read(file), target), options)
