@@ -3,8 +3,9 @@
 python bench/vectors.py [--rounds 5] [--vectors 10000000] [--width 2560] [--dir DIR]
 
 The file is sparse: it takes no room on the disk, and reading it is reading zeros. It is looked through once,
-which is measured apart; a turn then opens it in a fresh process, and reads batches of 32 at places drawn at
-random, of which the pages have been read before. The peer reads them by `safetensors.safe_open`.
+which is measured apart and takes some minutes; a turn then opens it in a fresh process, and reads batches of
+32 at places drawn at random, of which the pages have been read before. The peer reads them by
+`safetensors.safe_open`. Stopped, it goes on after the last turn: the file stays until all is done.
 """
 
 import argparse
@@ -15,11 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import Goal, in_turns, write
+from harness import RESULTS, Goal, Journal, in_turns, write
 
 BATCH, BATCHES = 32, 200
 OURS, PEER = "graftlab", "safetensors"
 OPEN, READ = "opened (s)", "batch of 32, warm (ms)"
+LOOKED = "looked through (s)"
 CLAIM = (
     "A file of vectors that has been looked through before is opened in under a second (its size, where its "
     "numbers are, its hash, and which vectors cannot be used), and random batches of 32 are read in under a "
@@ -27,7 +29,7 @@ CLAIM = (
 )
 
 
-def make(path: Path, count: int, width: int) -> float:
+def make(path: Path, count: int, width: int) -> dict[str, float]:
     """Write a sparse file, look it through, and return the seconds that this took."""
     from graftlab.data.vectors import layout, scan
     from graftlab.data.vectors.store import Vectors
@@ -38,7 +40,7 @@ def make(path: Path, count: int, width: int) -> float:
         file.truncate(len(header) + 4 * count * width)
     start = time.perf_counter()
     scan.of(Vectors(path))
-    return time.perf_counter() - start
+    return {LOOKED: time.perf_counter() - start}
 
 
 def turn(contestant: str, path: str) -> dict[str, float]:
@@ -86,23 +88,32 @@ def main() -> None:
     if given.child:
         print(json.dumps(turn(*given.child)))
         return
-    with tempfile.TemporaryDirectory(dir=given.dir) as folder:
-        path = Path(folder) / "embeddings.safetensors"
-        looked = make(path, given.vectors, given.width)
-        contestants = {
-            name: lambda _, name=name: [
-                sys.executable, __file__, "--child", json.dumps([name, str(path)])
-            ]
-            for name in (OURS, PEER)
-        }  # fmt: skip
-        turns = in_turns(contestants, given.rounds, threads=1)
+    shape = {"vectors": given.vectors, "width": given.width, "threads": 1}
+    journal = Journal(RESULTS / "vectors.partial", shape)
+    place = given.dir or Path(tempfile.gettempdir())
+    path = place / f"graftlab-bench-{given.vectors}x{given.width}.safetensors"
+    if (LOOKED, 0) not in journal.done or not path.is_file():
+        print(f"looking through {path}", flush=True)
+        journal.keep(LOOKED, 0, make(path, given.vectors, given.width))
+    contestants = {
+        name: lambda _, name=name: [
+            sys.executable, __file__, "--child", json.dumps([name, str(path)])
+        ]
+        for name in (OURS, PEER)
+    }  # fmt: skip
+    turns = in_turns(contestants, given.rounds, threads=1, journal=journal)
     goals = [
         Goal(OPEN, OURS, compare="value", at_most=1.0),
         Goal(READ, OURS, compare="value", at_most=1.0),
         Goal(READ, OURS, PEER),
     ]
-    shape = {"vectors": given.vectors, "width": given.width, "looked through (s)": round(looked)}
-    write("vectors", CLAIM, turns, goals, {**shape, "threads": 1})
+    from graftlab.data.vectors import scan
+
+    looked = round(journal.done[LOOKED, 0][LOOKED])
+    write("vectors", CLAIM, turns, goals, {**shape, LOOKED: looked})
+    journal.end()
+    for left in (path, path.with_name(path.name + scan.KEPT)):
+        left.unlink()
 
 
 if __name__ == "__main__":

@@ -213,6 +213,35 @@ TASKS["mixture"] = {
     "tag": Case(False),
 }
 
+READER = {
+    **TEXTS,
+    "task": {"kind": "elm", "data_dir": "vectors", "generation": {"max_new_tokens": 4}},
+    "method": {"name": "elm", "hidden": 8},
+}
+ELSEWHERE = "for other tasks"  # what fields of other sources of rows are
+TASKS["elm"] = {key: Case(*DATA[key][:1], refused=ELSEWHERE) for key in DATA if key != "columns.label"} | {
+    **{key: TASKS["generation"][key] for key in TASKS["generation"] if key.startswith("generation.")},
+    "name": Case("mr", refused="task.name"),
+    "kind": Case("classification", refused="unknown key"),
+    "data_dir": Case("others"),
+    "metrics": Case(["exact_match"]),
+    "overlap": Case("refuse", refused="train row 1 = test row 1"),
+    "test_share": Case(0.3, {"task.data_dir": "train_alone"}),
+    "validation_share": Case(0.4, {"task.data_dir": "train_alone"}),
+    "validation_last": Case(3, {"task.data_dir": "train_alone"}),
+    "split_seed": Case(7, {"task.data_dir": "train_alone", "task.validation_share": 0.4}),
+    "skip_bad": Case(1, {"task.data_dir": "one_bad"}),
+    **{
+        key: DATA[key]
+        for key in ("train_data_ratio", *(f"max_{s}_samples" for s in ("train", "validation", "test")))
+    },
+    "prompts": Case("rows"),
+    "prompt_format": Case("chat", refused="has no chat template"),
+    "num_tokens": Case(2),
+    "max_length": Case(130, {"task.max_left_out": 0.9}),
+    "max_left_out": Case(0.9, {"task.max_length": 130}),
+}  # fmt: skip
+
 SOURCES = {  # of a pretrained model
     "model": Case("other"),
     "revision": Case("main", refused="backbone.revision 'main' is for models on the hub"),
@@ -260,6 +289,7 @@ LOW_RANK = LINEAR | {
     "start_from": Case("adapter"),
     "start_head": Case(False, ADAPTER),
 }
+WITH_LORA, DRIFT = {"method.llm": "lora"}, {"method.drift": "adapter"}
 MEAN, LORA = {"method.pooling": "mean"}, {"method.encoder": "lora"}
 FIXED_SWITCH = {"method.mode": "seq2par"}
 METHODS = {
@@ -277,6 +307,24 @@ METHODS = {
         "allocate_share": Case(0.5),
         "smoothing": Case(0.5),
         "orthogonality": Case(0.1),
+    },
+    "elm": {  # of vectors as wide as tokens
+        "hidden": Case(16),
+        "dropout": Case(0.5),
+        "residual": Case(0.5),
+        "train_residual": Case(True),
+        "start": Case("identity"),
+        "norm": Case("source"),
+        "llm": Case("lora"),
+        "lora.rank": Case(2, WITH_LORA),
+        "lora.alpha": Case(2.0, WITH_LORA),
+        "lora.dropout": Case(0.5, WITH_LORA),
+        "lora.targets": Case(["q_proj"], WITH_LORA),
+        "drift": Case("adapter"),
+        "drift_weight": Case(0.5, DRIFT),
+        "drift_target": Case(1.0, DRIFT),
+        "contrastive": Case(0.1),
+        "temperature": Case(0.5, {"method.contrastive": 0.1}),
     },
     "jelly": {  # six steps, three an epoch; dynamic switches after four at the latest
         **{name: case for name, case in LINEAR.items() if name != "peft"},

@@ -1,8 +1,10 @@
 """Vectors of texts: those of sentence-transformers, each in its row; the same bytes whatever is killed."""
 
+import dataclasses
 import os
 import random
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from faults import fault
+from safetensors.numpy import load_file, save_file
 
 from graftlab.data.vectors.store import Vectors
 from graftlab.embeddings import blocks, texts
 from graftlab.encoders import embedder
-from graftlab.errors import ConfigError, DataError, DiskError
+from graftlab.errors import ConfigError, DataError, DiskError, ModelError
 from graftlab.testing import examples
 
 DRAWN = random.Random(0)
@@ -127,6 +130,63 @@ def test_a_full_disk_is_told_and_gone_on_from(tmp_path: Path, model: embedder.Em
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert blocks.write(found, model, tmp_path, quiet=True).made == len(WORDS)
+
+
+class Filling:
+    """An embedding model beside which the disk becomes full after some batches."""
+
+    def __init__(self, model: embedder.Embedder, batches: int, limit: int) -> None:
+        self.model, self.batches, self.limit = model, batches, limit
+        self.origin, self.width = model.origin, model.width
+
+    def encode(self, values: Any, batch_size: int) -> Any:
+        self.batches -= 1
+        if self.batches < 0:
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, hard))
+        return self.model.encode(values, batch_size)
+
+
+def test_a_disk_that_becomes_full_on_the_way_costs_no_more_than_a_block(
+    tmp_path: Path, model: embedder.Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BATCHES", 1)
+    found, before = texts.Texts("here", WORDS), resource.getrlimit(resource.RLIMIT_FSIZE)
+    blocks.write(found, model, tmp_path / "whole", batch_size=4, quiet=True)
+    filling: Any = Filling(model, 5, 2000)
+    try:
+        with pytest.raises(DiskError, check=fault("unwritable")) as raised:
+            blocks.write(found, filling, tmp_path / "full", batch_size=4, quiet=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(raised.value.problems) == 1
+    last = blocks.write(found, model, tmp_path / "full", batch_size=4, quiet=True)
+    assert last.made == len(WORDS) - 5 * 4
+    assert _bytes(tmp_path / "full") == _bytes(tmp_path / "whole")
+
+
+def test_vectors_are_made_again_by_the_model_that_made_them_asked_as_it_was(
+    tmp_path: Path, folder: str
+) -> None:
+    asked = embedder.Request(
+        folder, prompt="a ", pooling="cls", normalize=True, truncate_dim=8, max_seq_length=12
+    )
+    first = embedder.load(asked)
+    again = embedder.reopen(first.origin)
+    assert again.origin == first.origin
+    np.testing.assert_array_equal(again.encode(WORDS, 32), first.encode(WORDS, 32))
+    shutil.copytree(folder, tmp_path / "moved")
+    moved = embedder.reopen(first.origin, str(tmp_path / "moved"))
+    np.testing.assert_array_equal(moved.encode(WORDS, 32), first.encode(WORDS, 32))
+    longer = dataclasses.replace(first.origin, max_seq_length=48)
+    assert embedder.reopen(longer).origin.max_seq_length == 48
+    (tmp_path / "other").mkdir()
+    other = examples.text_model(tmp_path / "other", "encoder")
+    moved_weights = {k: w + 0.5 for k, w in load_file(f"{other}/model.safetensors").items()}
+    save_file(moved_weights, f"{other}/model.safetensors")
+    with pytest.raises(ModelError, check=fault("other_embedder")):
+        embedder.reopen(first.origin, other)
+    assert embedder.reopen(first.origin, other, other=True).width == 8
 
 
 def test_other_texts_and_other_settings_are_not_gone_on_with(

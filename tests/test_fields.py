@@ -26,6 +26,7 @@ from outside_packages import install_module
 from PIL import Image
 from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
+from vector_runs import write_split
 
 from graftlab import config, registry, runfile
 from graftlab.backbones import tiny
@@ -129,6 +130,25 @@ def write(folder: Path, found: dict[str, list[dict[str, Any]]]) -> None:
         (folder / f"{split}.jsonl").write_text(lines)
 
 
+def write_vectors(made: Path) -> None:
+    """Write folders of vectors: of three splits, of which the first train vector stands in test too; of
+    others; of train alone; and with a row that cannot be used."""
+    folders = {"vectors": ROWS, "others": ROWS, "train_alone": {"train": 12}, "one_bad": ROWS}
+    for number, (name, counts) in enumerate(folders.items()):
+        for split, count in counts.items():
+            drawn = np.random.default_rng([number, len(split)]).normal(size=(count, 6))
+            if split == "test":
+                drawn[0] = np.random.default_rng([number, len("train")]).normal(size=(12, 6))[0]
+            found = [
+                {"task_type": ("category", "keywords")[i % 2], "embedding_file_idx": i,
+                 "query": f"{split} {i}?", "response": "so " * (1 + 4 * (i % 5))}
+                for i in range(count)
+            ]  # fmt: skip
+            if name == "one_bad" and split == "train":
+                found[3]["embedding_file_idx"] = count
+            write_split(made / name / split, drawn, found)
+
+
 def move(weights: Path) -> None:
     """Add one half to each weight in a file."""
     moved = {name: weight + 0.5 for name, weight in load_file(weights).items()}
@@ -148,6 +168,7 @@ def folder(tmp_path_factory: Any) -> Path:
     (made / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in odd))
     broken = [{**rows(1, 1)[0], "text": None}, *rows(2, 8)]
     (made / "broken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in broken))
+    write_vectors(made)
     for name, mark in (("chat", ":"), ("other", "=")):
         (made / f"{name}.jinja").write_text(
             "{% for m in messages %}{{ m.role + '"
@@ -258,10 +279,15 @@ def backbone() -> Any:
 FAMILY = rig.Family("tiny", CLASSES, "bert", lambda: backbone().model)
 
 
+READING = rig.FAMILIES["vectors"]._replace(vectors=32)  # as many numbers as its tokens have
+
+
 def seen_of_method(run: Any) -> Any:
-    attached = run.method.module.attach(backbone(), run.method.config, rig.setting(FAMILY))
+    reads = run.method.module.PROMISES.reads_vectors
+    family, owner = (READING, rig.backbone(READING)) if reads else (FAMILY, backbone())
+    attached = run.method.module.attach(owner, run.method.config, rig.setting(family))
     start = digest(attached.model.state_dict())
-    reached = rig.train(attached, FAMILY, steps=rig.NUM_STEPS)
+    reached = rig.train(attached, family, steps=rig.NUM_STEPS)
     after = digest(attached.model.state_dict())
     hooks = [sorted(hook.state_dict()) and repr(hook.state_dict()) for hook in attached.hooks]
     return start, after, reached, attached.rates, hooks
@@ -342,9 +368,10 @@ def test_no_field_of_a_part_is_idle(kind: str, name: str, key: str, place: Path)
         "multiple_choice": cases.QUESTIONS,
         "generation": cases.GENERATION,
         "mixture": cases.MIXTURE,
+        "elm": cases.READER,
     }
     values = own.get(name, values)
-    if kind == "methods":
+    if kind == "methods" and name != "elm":
         example = rig.config(name).model_dump(mode="json", exclude_unset=True)
         values = {**values, "method": {"name": name, **example}}
         os.chdir(place / name if (place / name).is_dir() else place)

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from graftlab.commands._options import Json, RunFolder
+from graftlab.commands._vector_options import EmbedderModel, OtherEmbedder
 from graftlab.commands._writer_options import (
     MaxNewTokens,
     RepetitionPenalty,
@@ -18,6 +20,9 @@ from graftlab.commands._writer_options import (
     changes,
 )
 from graftlab.terminal import say, say_json, tell
+
+if TYPE_CHECKING:
+    from graftlab.inference.conversation import Conversation
 
 HELP = (
     "/reset begins anew, /system TEXT says who the model is (without a text: nobody), /exit leaves."
@@ -40,14 +45,35 @@ def command(
     repetition_penalty: RepetitionPenalty = None,
     stop: Stop = None,
     seed: Seed = None,
+    embedding: Annotated[
+        Path | None,
+        typer.Option(
+            "--embedding",
+            metavar="FILE",
+            help="Of a run that reads vectors: a file with the one that it is asked about.",
+        ),
+    ] = None,
+    row: Annotated[
+        int | None, typer.Option("--row", min=0, help="Which vector of that file, from 0.")
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            "--text", metavar="TEXT", help="In its place: a text, which becomes a vector first."
+        ),
+    ] = None,
+    embedder: EmbedderModel = None,
+    other_embedder: OtherEmbedder = False,
     as_json: Json = False,
 ) -> None:
     """Talk to a run's model in the terminal: a line is a question, and its answer appears as it is written.
 
     /reset, /system TEXT and /exit are commands; Ctrl-C ends an answer. Questions may come through a pipe.
-    With --json, one object for each question.
+    With --json, one object for each question. A run that reads vectors is asked about one; there /task NAME
+    asks in the words of a task type.
     """
-    from graftlab.inference import conversation
+    from graftlab.inference import conversation, vectors
+    from graftlab.inference.subject import About
 
     written = changes(
         max_new_tokens=max_new_tokens,
@@ -58,14 +84,19 @@ def command(
         stop=stop,
         seed=seed,
     )
-    talk = conversation.begin(run, written, system)
+    reading = vectors.Reading(embedder=embedder, other_embedder=other_embedder)
+    about = About(embedding, row, text, reading)
+    talk = conversation.begin(run, written, system, about, base)
     if not as_json:
         _say(f"{talk.adapted.file.name}: {HELP}")
+        if talk.vector is not None:
+            _say("/task NAME asks in the words of a task type (summary, keywords, ...).")
         if not talk.has_memory:
             _say("This run has no chat template: each question is answered for itself.")
     for line in _lines():
-        if not _command(talk, line) and not _answer(talk, line, base, as_json):
-            break
+        asked = _asked_for(talk, line)
+        if asked is not None and not _command(talk, asked):
+            _answer(talk, asked, base, as_json)
 
 
 def _lines() -> Iterator[str]:
@@ -87,7 +118,21 @@ def _lines() -> Iterator[str]:
             yield line
 
 
-def _command(talk: Any, line: str) -> bool:
+def _asked_for(talk: "Conversation", line: str) -> str | None:
+    """Return the line, or the words of the task type that it names; None where there is none of that name."""
+    from graftlab.errors import DataError
+
+    name, _, kind = line.partition(" ")
+    if name != "/task" or talk.vector is None:
+        return line
+    try:
+        return talk.words_of(kind.strip())
+    except DataError as error:
+        _say(f"({error})")
+        return None
+
+
+def _command(talk: "Conversation", line: str) -> bool:
     """Carry out a command; return whether the line was one."""
     name, _, text = line.partition(" ")
     if name == "/reset":
@@ -106,8 +151,8 @@ def _command(talk: Any, line: str) -> bool:
     return True
 
 
-def _answer(talk: Any, line: str, base: bool, as_json: bool) -> bool:
-    """Answer a question; return whether there may be another one."""
+def _answer(talk: "Conversation", line: str, base: bool, as_json: bool) -> None:
+    """Answer a question."""
     from graftlab.errors import DataError
 
     answers: dict[str, object] = {"question": line}
@@ -120,17 +165,16 @@ def _answer(talk: Any, line: str, base: bool, as_json: bool) -> bool:
         answers["answer"], forgotten = talk.ask(line, show)
     except KeyboardInterrupt:
         _say("\n(stopped)")
-        return True
+        return
     except DataError as error:
         _say(f"({error})")
-        return True
+        return
     if as_json:
         say_json(answers)
     else:
         say(flush=True)
     if forgotten:
         _say(f"(the first {forgotten} turns no longer fit, and are forgotten)")
-    return True
 
 
 def _label(text: str, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graftlab.commands import _sources
 from graftlab.commands._options import Json, RunFolder, Step
+from graftlab.commands._vector_options import EmbedderModel, OtherEmbedder, Query
 from graftlab.commands._writer_options import (
     MaxNewTokens,
     RepetitionPenalty,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from graftlab.errors import Fault
 
 STDIN = "standard input"
-ENDINGS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".png", ".jpg", ".jpeg")
 
 
 def command(
@@ -39,9 +39,9 @@ def command(
         typer.Option(
             "--input",
             metavar="FILE|TEXT|-",
-            help="A file (.txt with a text a line; .jsonl, .csv or .parquet with the task's columns; a "
-            "folder of images), one text, or - for standard input: a text, or a JSON object with the "
-            "task's columns, a line. Blank lines are passed over.",
+            help="A file (.txt with a text a line; .jsonl, .csv or .parquet with the task's columns; "
+            ".safetensors or .npy of vectors; a folder of images), one text, or - for standard input: a "
+            "text, or a JSON object with the task's columns, a line. Blank lines are passed over.",
         ),
     ],
     output: Annotated[
@@ -71,9 +71,12 @@ def command(
         typer.Option(
             "--task",
             metavar="NAME",
-            help="Of a mixture: the task of inputs that do not name theirs.",
+            help="Of a mixture: the task of inputs that do not name theirs. Of vectors: their task type.",
         ),
     ] = None,
+    query: Query = None,
+    embedder: EmbedderModel = None,
+    other_embedder: OtherEmbedder = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="Give inputs as they are, without the run's template.")
     ] = False,
@@ -101,10 +104,12 @@ def command(
         seed=seed,
         samples=samples,
     )
+    reading = inference.Reading(query, embedder, other_embedder)
     inference.check(run, raw, written, step)  # a slip is told before the input is read
     with _opened(source) as inputs:
-        inference.check(run, raw, written, step, inputs, task)
-        found = inference.load(run, step=step).predict(inputs, batch_size, raw, task, **written)
+        inference.check(run, raw, written, step, inference.Inputs(inputs, task, reading))
+        adapted = inference.load(run, step=step)
+        found = adapted.predict(inputs, batch_size, raw, task, reading, **written)
         if output is not None:
             answers.write(output, found, inputs)
     if output is not None:
@@ -123,9 +128,7 @@ def _opened(source: str) -> Iterator[Path | str]:
     from graftlab.errors import DataError
 
     if source != "-":
-        if not _is_there(source) and _looks_like_a_file(source):
-            raise DataError(f"--input {source}: there is no such file.", kind="missing")
-        yield Path(source) if _is_there(source) else _as_typed(source)
+        yield _sources.found(source)
         return
     content = sys.stdin.buffer.read()
     first = content.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]
@@ -151,24 +154,3 @@ def _is_object(line: bytes) -> bool:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _is_there(source: str) -> bool:
-    try:
-        return bool(source) and Path(source).exists()
-    except OSError:  # too long for a file's name
-        return False
-
-
-def _as_typed(source: str) -> str:
-    """Return the text that was typed in UTF-8, which Python takes apart in a locale without it."""
-    try:
-        return os.fsencode(source).decode("utf-8")
-    except UnicodeError:
-        return source
-
-
-def _looks_like_a_file(source: str) -> bool:
-    is_word = not any(character.isspace() for character in source)
-    is_path = source.startswith(("/", "./", "../", "~/")) or source.endswith("/")
-    return is_word and (is_path or source.lower().endswith(ENDINGS))

@@ -18,6 +18,7 @@ from graftlab.contracts.parts import (
     LayerScore,
     Method,
     Metric,
+    Served,
     TaskKind,
     TaskPart,
 )
@@ -51,6 +52,6 @@ __all__ = [
     "Backbone", "BackboneKind", "Batch", "Change", "Compared", "Controls", "Data", "Differentiable",
     "Excused", "Hook", "HookKind", "LayerChoice", "LayerScore", "Method", "Metric", "MicroBatch",
     "Mixture", "Note", "Plot", "Prediction", "Problem", "Promises", "Quantity", "Row", "Score",
-    "Searched", "Selected", "Setting", "Subject", "Task", "TaskKind", "TaskPart", "Training", "Writer",
-    "adding", "as_mixture", "as_writer", "inputs_of", "parts_of", "read_notes", "written",
+    "Searched", "Selected", "Served", "Setting", "Subject", "Task", "TaskKind", "TaskPart", "Training",
+    "Writer", "adding", "as_mixture", "as_writer", "inputs_of", "parts_of", "read_notes", "written",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from graftlab.contracts.hook import Hook
 from graftlab.contracts.promises import Excused, Promise, Promises
@@ -56,6 +56,18 @@ class LayerChoice(Generic[C]):
     """Returns (B, d) what the encoder as it is now would plug in."""
     facts: Callable[[C], Sequence[object]]
     """Returns what of the section the vectors depend on, as JSON."""
+
+
+class Served(NamedTuple):
+    """A language model that reads tokens made by an adapter, as a server has it that knows no adapter."""
+
+    model: str
+    """The LLM's hub id or folder."""
+    revision: str | None
+    embed: "Callable[[Batch], Tensor]"
+    """Returns the tokens (N, L, H) that the LLM reads of a batch."""
+    lora: "tuple[dict[str, object], dict[str, Tensor]] | None"
+    """Config and weights of the plain LoRA that the LLM has besides."""
 
 
 class Method(Protocol):
@@ -116,6 +128,9 @@ class Method(Protocol):
     """Yields the name of each weight that it changes, and the change: dense, or as two factors."""
     to_lora: "Callable[[nn.Module], tuple[dict[str, object], dict[str, Tensor]]] | None" = None
     """Returns the config and the weights of plain LoRA, for `graftlab export`, where there is that form."""
+    served: "Callable[[nn.Module], Served] | None" = None
+    """Returns what a server of language models needs beside the LLM, for `graftlab export --format
+    prompt-embeds`, where the adapter makes tokens that the LLM reads."""
     example: "Callable[[Path], Section] | None" = None
     """Returns a section for the contract tests, where the defaults want files from elsewhere: it writes
     small ones into the folder."""

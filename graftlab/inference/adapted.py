@@ -14,8 +14,11 @@ from graftlab.contracts import Backbone, Data, Problem, Score, Task
 from graftlab.data import foreign_code
 from graftlab.data.splits import no_split
 from graftlab.errors import Argument, ConfigError, ModelError, Place
-from graftlab.inference.inputs import read as read_inputs
+from graftlab.inference import vectors
+from graftlab.inference.inputs import Inputs
+from graftlab.inference.inputs import read as inputs_of
 from graftlab.inference.settings import settings
+from graftlab.inference.vectors import AS_RECORDED, Reading
 from graftlab.rundir import run as rundir
 from graftlab.rundir.run import Run
 from graftlab.runfile import Part, RunFile
@@ -107,6 +110,11 @@ class Adapted:
         return what if self.step is None else f"{what}-step-{self.step:06d}"
 
     @property
+    def reads_vectors(self) -> bool:
+        """Whether what the model is asked about are vectors."""
+        return self.file.task.module.VECTORS
+
+    @property
     def batch_size(self) -> int:
         """The run's own, which gives the same bits as it got: sums in other batches round otherwise."""
         return self.file.training.micro_batch_size or self.file.training.batch_size
@@ -117,6 +125,7 @@ class Adapted:
         batch_size: int | None = None,
         raw: bool = False,
         task: str | None = None,
+        reading: Reading = AS_RECORDED,
         **generation: object,
     ) -> list[dict[str, object]]:
         """Return for each input its `index`, `label` (the class's integer, or the score), `name` and
@@ -129,13 +138,18 @@ class Adapted:
         in the run; `raw` gives the texts to the model as they are, without the run's template; `task` names
         one of a mixture, where the inputs do not.
 
+        Of a run that reads vectors `inputs` are vectors (a list, an array, the Path of a file), or texts,
+        which become such by the model that the run has recorded; `task` is a task type, and `reading` has
+        words of one's own instead, and another place of that model.
+
         Raises:
             ConfigError: `raw` or `generation` of a task that writes no texts, or a value is not allowed.
             DataError: an input cannot be read.
-            ModelError: an output is not finite.
+            ModelError: an output is not finite; the embedding model of texts is not there, or another.
         """
         section = settings(self.file, raw, generation)
-        rows = read_inputs(self.file, section, inputs, task)
+        rows = inputs_of(self.run, self.file, section, Inputs(inputs, task, reading))
+        rows = vectors.embedded(self.run, rows, reading) if self.reads_vectors else rows
         bound = self.bind(Data({"input": rows}, self.problem), section)
         record = bound.record
         lost = (record.get(key, {}).get("input", 0) for key in ("truncated", "too_long"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from graftlab.data import readers, textfile
+from graftlab.data.vectors import layout
 from graftlab.errors import Argument, ConfigError, DiskError, Place
 from graftlab.rundir import files, spreadsheet
 
@@ -74,17 +75,26 @@ def _inputs(source: Path | str) -> Inputs:
 
 
 def _own(source: Path | str) -> dict[int, dict[str, Any]]:
-    """Return the inputs' own columns by their index; pictures are known by their file alone."""
+    """Return the inputs' own columns by their index; pictures are known by their file alone, and vectors by
+    their place."""
     if isinstance(source, str):
         return {0: {"text": source}}
-    if source.is_dir() or source.suffix.lower() in readers.IMAGES:
+    if source.is_dir() or source.suffix.lower() in (*readers.IMAGES, *layout.SUFFIXES):
         return {}
     rows = readers.read(source, ("text", "label"), readers.look(source))
     return {
-        index: {key: value for key, value in row.items() if not _is_picture(value)}
+        index: {
+            key: value
+            for key, value in row.items()
+            if not (_is_picture(value) or (key == VECTOR and isinstance(value, list)))
+        }
         for index, row in rows
         if isinstance(row, dict)
     }
+
+
+VECTOR = "vector"
+"""The column of a row's vector: thousands of numbers, which no table wants."""
 
 
 def _is_picture(value: object) -> bool:

@@ -1,17 +1,32 @@
 """What a run is asked: inputs read, and what it cannot answer refused before anything is loaded."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graftlab import runfile
+from graftlab.contracts import Row
 from graftlab.data.sources import SPLITS
 from graftlab.data.splits import no_split
 from graftlab.errors import Argument, ConfigError, DataError, Place, unknown
+from graftlab.inference import vectors
 from graftlab.inference.settings import settings
+from graftlab.inference.vectors import AS_RECORDED, Reading
 from graftlab.rundir import run as rundir
+from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
 from graftlab.runs import kept_step
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is asked."""
+
+    source: "str | Path | Sequence[object]"
+    task: str | None = None
+    """Of a mixture, the task of inputs that do not name theirs; of vectors, their task type."""
+    reading: Reading = AS_RECORDED
 
 
 def check(
@@ -19,8 +34,7 @@ def check(
     raw: bool,
     changed: Mapping[str, object],
     step: int | None = None,
-    inputs: str | Path | None = None,
-    task: str | None = None,
+    inputs: Inputs | None = None,
 ) -> None:
     """Refuse settings that a run's model cannot write with, and inputs that it cannot read, before anything
     is loaded.
@@ -34,7 +48,7 @@ def check(
     file = runfile.of_run(run)
     section = settings(file, raw, changed)
     if inputs is not None:
-        read(file, section, inputs, task)
+        read(run, file, section, inputs)
 
 
 def check_split(path: Path, split: str, step: int | None = None) -> None:
@@ -53,12 +67,21 @@ def check_split(path: Path, split: str, step: int | None = None) -> None:
         raise DataError([fault.within("task") for fault in wrong])
 
 
-def read(
-    file: RunFile, section: Any, inputs: "str | Path | Sequence[object]", task: str | None
-) -> list[Any]:
-    """Return inputs as rows of a run's task, or of the one of its mixture that is named."""
-    bound_for = {"task": _part_named(file, task)} if task else {}
-    rows: list[Any] = file.task.module.read_inputs(section, inputs, **bound_for)
+def read(run: Run, file: RunFile, section: Any, inputs: Inputs) -> list[Row]:
+    """Return inputs as rows of a run's task, or of the one of its mixture that is named. Of a task that reads
+    vectors, those of texts have none yet.
+
+    Raises:
+        ConfigError: there is no such task, or nothing to which what is said of vectors applies.
+        DataError: an input cannot be read, or its vector is not like the run's.
+    """
+    module, task, reading = file.task.module, inputs.task, inputs.reading
+    vectors.refuse_idle(file, reading)
+    if not module.VECTORS:
+        bound_for = {"task": _part_named(file, task)} if task else {}
+        return module.read_inputs(section, inputs.source, **bound_for)
+    rows = module.read_inputs(section, inputs.source, task=task, query=reading.query)
+    vectors.check(run, rows, reading)
     return rows
 
 

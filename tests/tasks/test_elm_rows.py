@@ -392,7 +392,7 @@ def test_new_vectors_are_asked_about_without_the_data(tmp_path: Path) -> None:
         {"vector": list(map(float, vector)), "task_type": "summary"} for vector in drawn(6)[[2, 4]]
     ]
     for source in (path, given):
-        rows = elm.read_inputs(section, source, task_type="summary")
+        rows = elm.read_inputs(section, source, task="summary")
         new = elm.bind(Data({"input": rows}, TOKENS), owner, section, 0)
         assert [row["prediction"] for row in new.complete(model, "input", [0, 1])] == expected
 

@@ -55,7 +55,7 @@ def of(vectors: Vectors) -> Scan:
             return Scan(**record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # there is none, or it is not one: the file is looked through
-    found = _scan(vectors)
+    found = look(vectors)
     try:
         files.write_json(kept, {"of": now, **asdict(found)})
     except OSError as error:
@@ -73,7 +73,8 @@ def _state(vectors: Vectors) -> dict[str, object]:
     return {"bytes": told.st_size, "modified_ns": told.st_mtime_ns, "header": header}
 
 
-def _scan(vectors: Vectors) -> Scan:
+def look(vectors: Vectors) -> Scan:
+    """Return what is found when a file is looked through; nothing is kept."""
     import numpy as np
 
     found, hashed = vectors.layout, hashlib.sha256()

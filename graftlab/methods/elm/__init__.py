@@ -10,7 +10,7 @@ or M_0 has LoRA.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graftlab.contracts import Attached, Backbone, Excused, Promises, Setting
+from graftlab.contracts import Attached, Backbone, Excused, Promises, Served, Setting
 from graftlab.errors import ConfigError
 from graftlab.methods.elm.config import Config
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from graftlab.methods.elm.model import ElmForCausalLM
 
-__all__ = ["PROMISES", "REGISTERS", "Config", "attach", "load", "save"]
+__all__ = ["PROMISES", "REGISTERS", "Config", "attach", "load", "save", "served"]
 
 PROMISES = Promises(
     starts_unchanged=Excused("the backbone reads no vectors"),
@@ -83,3 +83,10 @@ def load(backbone: Backbone, config: Config, folder: Path) -> "nn.Module":
     from graftlab.methods.elm import assembly
 
     return assembly.load(backbone, folder)
+
+
+def served(model: "ElmForCausalLM") -> Served:
+    """Return what a server needs that has the language model and knows no vectors."""
+    from graftlab.methods.elm import assembly
+
+    return assembly.served(model)

@@ -1,13 +1,16 @@
 """A language model and an adapter put together, saved, and put together again."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from graftlab import adapters
 from graftlab.adapters import inner_lora
 from graftlab.adapters.files import differ
-from graftlab.contracts import Backbone
+from graftlab.contracts import Backbone, Batch, Served
 from graftlab.errors import ModelError
 from graftlab.methods.elm import language_model
 from graftlab.methods.elm.adapter import gain_like
@@ -104,3 +107,32 @@ def load(backbone: Backbone, folder: Path) -> ElmForCausalLM:
     places = {name.replace("lora.", "llm.", 1): value for name, value in weights.items()}
     model.load_state_dict(places, strict=False)
     return model.eval()
+
+
+def served(model: ElmForCausalLM) -> Served:
+    """Return the language model's name, its tokens of a batch, and its LoRA in PEFT's form, if it has one."""
+    from peft import LoraConfig
+
+    named = model.config.llm
+    assert named is not None
+    lora = None
+    if model.config.lora is not None:
+        fields = LoraConfig(
+            **model.config.lora, task_type="CAUSAL_LM", inference_mode=True
+        ).to_dict()
+        fields |= {"base_model_name_or_path": named["model"], "revision": named["revision"]}
+        weights = {
+            f"{adapters.PREFIX}{name.replace(f'.{adapters.ADAPTER}.', '.')}": weight.detach().cpu()
+            for name, weight in lora_of(model.llm).items()
+        }
+        targets = sorted(fields["target_modules"])
+        lora = {**fields, "target_modules": targets}, weights
+    return Served(named["model"], named["revision"], functools.partial(_tokens_of, model), lora)
+
+
+@torch.no_grad()
+def _tokens_of(model: ElmForCausalLM, batch: Batch) -> "Tensor":
+    """Return what the language model reads of a batch (N, L, H)."""
+    place = next(model.adapter.parameters()).device
+    ids, vectors, mask = (batch[name].to(place) for name in ("input_ids", "vectors", "vector_mask"))
+    return model.embed(ids, vectors, mask)

@@ -9,7 +9,7 @@ from graftlab.config import Paths
 from graftlab.contracts import Backbone, Controls, Data, Problem, Row
 from graftlab.data import sources
 from graftlab.errors import ConfigError, Fault, GraftlabError
-from graftlab.tasks.elm import asked_otherwise, rows, tree
+from graftlab.tasks.elm import asked_otherwise, inputs, row_vectors, rows, tree
 from graftlab.tasks.elm.fields import Config
 from graftlab.tasks.generation.fields import Generation
 
@@ -80,10 +80,18 @@ def read(config: Config, paths: Paths, seed: int) -> Data:
 
 
 def read_inputs(
-    config: Config, source: str | Path | Sequence[object], task_type: str | None = None
+    config: Config,
+    source: str | Path | Sequence[object],
+    task: str | None = None,
+    query: str | None = None,
 ) -> list[Row]:
-    """Return new inputs as rows that carry their vectors; see `rows.read_inputs`. `Raises:` DataError."""
-    return rows.read_inputs(config, source, task_type)
+    """Return new inputs as rows, of which some have a text that is still to become a vector; see
+    `inputs.read`. Where they say nothing else they are asked for a `task` type, or by a `query`.
+
+    Raises:
+        ConfigError, DataError
+    """
+    return inputs.read(config, source, inputs.Asked(task, query))
 
 
 def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> "GenerationTask":
@@ -98,10 +106,12 @@ def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> "Generati
 
     if backbone.max_length is None:
         raise ConfigError("this task has texts, but the backbone reads images.")
-    new = data.splits.get("input")
-    files = {} if new else rows.opened(config)
-    width = len(new[0]["vector"]) if new else files["train"].width
-    vectors = rows.RowVectors(files, width, config.num_tokens)
+    if new := data.splits.get("input"):
+        vectors = row_vectors.of_inputs(new, config.num_tokens)
+        texts = config.conversation if inputs.MESSAGES in new[0] else config.texts
+        return GenerationTask(data, backbone, texts, seed, vectors)
+    files = rows.opened(config)
+    vectors = row_vectors.RowVectors(files, files["train"].width, config.num_tokens)
     return GenerationTask(data, backbone, config.texts, seed, vectors)
 
 

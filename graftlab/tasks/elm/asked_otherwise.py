@@ -18,8 +18,8 @@ from graftlab.contracts import Backbone, Controls, Data, Row, Task
 from graftlab.data import readers
 from graftlab.errors import DataError
 from graftlab.seeds import mix
+from graftlab.tasks.elm import row_vectors, tree
 from graftlab.tasks.elm import rows as row_files
-from graftlab.tasks.elm import tree
 from graftlab.tasks.elm.fields import Config
 from graftlab.tasks.generation.answers import RowVectors
 from graftlab.tasks.generation.chat import VECTOR
@@ -44,6 +44,7 @@ class Changed:
         self, own: RowVectors, change: "Callable[[Row, NDArray[np.float32]], NDArray[np.float32]]"
     ) -> None:
         self._own, self._change = own, change
+        self.num_tokens = own.num_tokens
 
     @property
     def record(self) -> Mapping[str, object]:
@@ -67,7 +68,7 @@ def of(data: Data, split: str, backbone: Backbone, config: Config, seed: int) ->
 
     rows = data.splits[split]
     files = row_files.opened(config)
-    own = row_files.RowVectors(files, files["train"].width, config.num_tokens)
+    own = row_vectors.RowVectors(files, files["train"].width, config.num_tokens)
     asked = _written(config.texts, split)
 
     def bound(texts: Texts, vectors: RowVectors | None, of: Sequence[Row] = rows) -> Task:

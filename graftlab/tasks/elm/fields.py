@@ -1,12 +1,12 @@
 """The fields of a task whose rows stand for vectors."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from graftlab.config import Conflict
 from graftlab.data.section import DataSection
-from graftlab.tasks.generation.chat import VECTOR
+from graftlab.tasks.generation.chat import before_words
 from graftlab.tasks.generation.fields import Config as Texts
 from graftlab.tasks.generation.fields import Generation
 
@@ -49,17 +49,26 @@ class Config(DataSection):
         return self
 
     @property
+    def chats(self) -> bool:
+        """Whether prompts go through a chat template."""
+        return self.prompt_format == "chat"
+
+    @property
     def texts(self) -> Texts:
         """The task of prompts and answers that this one is, with a place for the vector in each prompt."""
-        end = "" if self.prompt_format == "chat" else "\n"
+        end = "" if self.chats else "\n"
         return Texts(
-            data_dir=self.data_dir,
-            prompt=f"{VECTOR * self.num_tokens}\n{{prompt}}{end}",
+            prompt=f"{before_words(self.num_tokens)}{{prompt}}{end}",
             completion="{response}",
-            chat_template=self.prompt_format == "chat",
-            cut=(),
-            max_length=self.max_length,
-            max_left_out=self.max_left_out,
-            metrics=self.metrics,
-            generation=self.generation,
+            chat_template=self.chats,
+            **self._shared(),
         )
+
+    @property
+    def conversation(self) -> Texts:
+        """The task of conversations, with a place for the vector in the first turn of the user."""
+        return Texts(template="chat", **self._shared())
+
+    def _shared(self) -> dict[str, Any]:
+        names = ("data_dir", "max_length", "max_left_out", "metrics", "generation")
+        return {"cut": (), **{name: getattr(self, name) for name in names}}

@@ -1,26 +1,18 @@
 """Rows that stand for vectors: read under the names of the source or their aliases, and checked."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from graftlab.config import Paths
-from graftlab.contracts import Data, Problem, Row, written
-from graftlab.data import readers, sources, splits
+from graftlab.contracts import Data, Problem, written
+from graftlab.data import sources, splits
 from graftlab.data.labels import Unusable
 from graftlab.data.rows import Rows
 from graftlab.data.vectors import scan
 from graftlab.data.vectors.origin import differences
 from graftlab.data.vectors.store import Vectors
-from graftlab.errors import DataError, in_row
+from graftlab.errors import DataError
 from graftlab.tasks.elm import prompts, tree
 from graftlab.tasks.elm.fields import Config
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-# Shapes: N rows, D numbers of a vector.
 
 ALIASES = {
     "task_type": ("task_type",),
@@ -186,95 +178,3 @@ def read(config: Config, paths: Paths) -> Data:
 def _labelled(rows: Rows) -> Rows:
     columns = {name: values for name, values in rows.columns.items() if name != "label"}
     return Rows({("label" if name == "reference" else name): v for name, v in columns.items()})
-
-
-class RowVectors:
-    """The vectors that rows stand for, from the files that they name; new rows carry theirs."""
-
-    def __init__(self, files: Mapping[str, Vectors], width: int, num_tokens: int) -> None:
-        self._files = files
-        origin = files["train"].origin if files else None
-        self.record: dict[str, object] = {
-            "width": width,
-            "num_tokens": num_tokens,
-            "origin": origin.as_json() if origin else None,
-        }
-
-    def take(self, rows: Sequence[Row]) -> "NDArray[np.float32]":
-        """Return each row's vector (N, D)."""
-        import numpy as np
-
-        return np.stack([self._of(row) for row in rows])
-
-    def _of(self, row: Row) -> "NDArray[np.float32]":
-        import numpy as np
-
-        if row["file"] is None:
-            return np.asarray(row["vector"], dtype=np.float32)
-        found: NDArray[np.float32] = self._files[row["file"]].take([row["vector"]])[0]
-        return found
-
-
-def read_inputs(
-    config: Config, source: str | Path | Sequence[object], task_type: str | None = None
-) -> list[Row]:
-    """Return new inputs as rows that carry their vectors: of a file of vectors each one, or of a list of
-    dicts with `vector` and `task_type`. Where they name no task type, `task_type` is asked.
-
-    Raises:
-        DataError: one cannot be used.
-    """
-    where, items = _items(source)
-    found: list[Row] = []
-    for index, item in enumerate(items):
-        try:
-            if not isinstance(item, Mapping) or "vector" not in item:
-                raise Unusable("an object with vector and task_type is wanted")
-            own = {"task_type": task_type, **item}
-            fields = asked(own, config)
-            row: Row = {
-                "index": index,
-                "fields": {"prompt": fields["prompt"]},
-                "task_type": fields["task_type"],
-                "vector": _checked(own["vector"]),
-                "file": None,
-                "label": None,
-            }
-            if found and len(row["vector"]) != len(found[0]["vector"]):
-                raise Unusable(
-                    f"its vector has {len(row['vector'])} numbers, and the first {len(found[0]['vector'])}"
-                )
-            found.append(row)
-        except Unusable as reason:
-            raise DataError(f"{reason}.", place=in_row(where, index), kind="unusable") from None
-    if not found:
-        raise DataError(f"{where} has no rows.")
-    return found
-
-
-def _items(source: str | Path | Sequence[object]) -> tuple[str, Sequence[object]]:
-    if isinstance(source, Path):
-        if readers.suffix_of(source):
-            return str(source), [row for _, row in readers.read(source)]
-        vectors = Vectors(source)
-        return str(source), [{"vector": row} for row in vectors.take(slice(None))]
-    if isinstance(source, str):
-        raise DataError("a vector is wanted, not a text.", kind="not_allowed", given=source)
-    return "input", source
-
-
-def _checked(vector: object) -> "NDArray[np.float32]":
-    """Return a vector as float32. `Raises:` Unusable: it is none, not finite, or all zero."""
-    import numpy as np
-
-    try:
-        found = np.asarray(vector, dtype=np.float32)
-    except (ValueError, TypeError):
-        raise Unusable("its vector is no list of numbers") from None
-    if found.ndim != 1 or not len(found):
-        raise Unusable(f"its vector has the shape {found.shape}, and one row of numbers is wanted")
-    if not np.isfinite(found).all():
-        raise Unusable("its vector is not finite")
-    if not found.any():
-        raise Unusable("its vector is all zero")
-    return found

@@ -45,6 +45,25 @@ def find(folder: Path) -> dict[str, Files]:
     return there
 
 
+def beside(rows: Path) -> Path:
+    """Return the file of the vectors that the rows of a file name: in its folder, or in the source's tree.
+
+    Raises:
+        DataError: there is none.
+    """
+    stem = rows.name.partition(".")[0]
+    split = stem.removesuffix("_synthesis")
+    folder, name = rows.parent, VECTORS
+    if split != stem:
+        folder, name = rows.parent.parent / "embeddings", f"{split}_{VECTORS}"
+    wanted = folder / name
+    found = [path for path in (wanted, wanted.with_suffix(".npy")) if path.is_file()]
+    if not found:
+        said = f"{rows} names vectors by number, and there is no {wanted} that has them."
+        raise DataError(said, kind="missing")
+    return found[0]
+
+
 def _split(folder: Path, names: tuple[str, ...]) -> Files | None:
     rows = [
         path

@@ -26,6 +26,9 @@ Place = tuple[str, int]
 class RowVectors(Protocol):
     """The vectors that rows stand for."""
 
+    num_tokens: int
+    """Places of a prompt that each stands in."""
+
     @property
     def record(self) -> Mapping[str, object]:
         """Return what they are, as JSON: `width` and what else a method has to know of them."""

@@ -25,6 +25,11 @@ VECTOR = "\U0010fffd"
 Tools = Sequence[Mapping[str, Any]]
 
 
+def before_words(num_vectors: int) -> str:
+    """Return what stands before the words of a prompt with so many places of its vector; "" of none."""
+    return f"{VECTOR * num_vectors}\n" if num_vectors else ""
+
+
 class Segment(NamedTuple):
     """A stretch of an example's text."""
 

@@ -38,10 +38,14 @@ class Built:
 
 
 class Builder:
-    """Makes examples out of rows, by a template."""
+    """Makes examples out of rows, by a template. Of conversations each has `num_vectors` places of a vector,
+    in the user's first turn."""
 
-    def __init__(self, config: Config, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(
+        self, config: Config, tokenizer: "PreTrainedTokenizerBase", num_vectors: int = 0
+    ) -> None:
         self.config, self._form = config, config.filled
+        self._opening = chat.before_words(num_vectors if config.template == "chat" else 0)
         self.renderer: Renderer | None = None
         if config.chats:
             template = chat.template_of(tokenizer, config.chat_template_file)
@@ -51,7 +55,7 @@ class Builder:
         texts = (self._form.prompt, self._form.without, self._form.completion)
         marks = (*special, VECTOR)
         named = config.chats or any(mark in text for text in texts for mark in marks)
-        self._num_vectors = self._form.prompt.count(VECTOR)
+        self._num_vectors = (self._opening + self._form.prompt).count(VECTOR)
         self._guard = Guard(special) if named else None
 
     def build(self, rows: Sequence[Row], max_length: int, answered: bool = True) -> Built:
@@ -156,8 +160,15 @@ class Builder:
             roles = [turn["role"] for turn in row["messages"]]
             turns = [self._guard.hide_all(turn) for turn in row["messages"]]
             hidden = [{**turn, "role": role} for turn, role in zip(turns, roles, strict=True)]
+            self._open(hidden)
             return {**row, "messages": hidden, "tools": self._guard.hide_all(row.get("tools"))}
         return {**row, "fields": {k: self._guard.hide(v) for k, v in row["fields"].items()}}
+
+    def _open(self, messages: list[Message]) -> None:
+        """Put the places of a conversation's vector before the user's first words."""
+        first = next((turn for turn in messages if turn["role"] == "user"), None)
+        if first is not None:
+            first["content"] = self._opening + first["content"]
 
     def _turns(
         self, renderer: Renderer, messages: list[Message], answered: bool, tools: Tools | None

@@ -61,14 +61,14 @@ class GenerationTask:
         self.metrics, self.final_metrics = configs.metrics(config)
         self._config, self._vectors = config, vectors
         tokenizer = backbone.processor
-        self._builder = builder = Builder(config, tokenizer)
+        self._builder = builder = Builder(config, tokenizer, vectors.num_tokens if vectors else 0)
         self._pad = tokenizer.pad_token_id or 0
         self._apart = None if config.packing == "none" else _packing.isolation(backbone.model)
         self._max_length = longest(config.max_length, backbone.max_length)
         self._splits: dict[str, Split] = {}
         record: dict[str, object] = {"truncated": {}, "left_out": {}, "too_long": {}}
         for split, rows in data.splits.items():
-            built = builder.build(rows, self._max_length)
+            built = builder.build(rows, self._max_length, answered=split != "input")
             self._splits[split] = self._used(split, rows, built)
             _count(record, split, built)
         self._offsets = dict(zip(self._splits, _offsets(self._splits), strict=True))
@@ -121,7 +121,8 @@ class GenerationTask:
                 examples.append(example.within(self._max_length))
             except Unusable as reason:
                 where = f"{split} row {rows[place]['index'] + 1}"
-                raise DataError(f"{where} cannot be used: {reason}.") from None
+                kind = "unusable" if example is None else "too_long"
+                raise DataError(f"{where} cannot be used: {reason}.", kind=kind) from None
         return Split(Flat(examples, self._pad), rows, kept)
 
     @property
