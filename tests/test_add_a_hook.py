@@ -31,10 +31,12 @@ def installed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # a process of its own
 def test_it_is_listed(installed):
     assert "countdown" in run(installed, "graftlab", "list", "hooks")
 
 
+@pytest.mark.slow  # a process of its own
 def test_the_pages_run_file_is_right(installed):
     (installed / "measured.yaml").write_text(block("yaml"), encoding="utf-8")
     assert run(installed, "graftlab", "check", "measured.yaml", "--json")

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from finished_runs import finish, make_bert
+from made import Made
 from peft import LoraConfig, PeftModel, get_peft_model
 from typer.testing import CliRunner
 
@@ -134,19 +135,16 @@ def test_a_heat_map_adds_up_a_matrix_and_its_bias_as_squares():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    methods = {"lora": {"rank": 3}, "full": {}, "pissa": {"rank": 2}, "prefix": {}, "bitfit": {}}
-    saved = {"save_every": 2, "keep_checkpoints": 5}
-    return {
-        name: finish(folder, {"name": name, **own}, training={"max_steps": 4, **saved})
-        for name, own in methods.items()
-    }
+    ranks = {"lora": {"rank": 3}, "pissa": {"rank": 2}}
+    saved = {"max_steps": 4, "save_every": 2, "keep_checkpoints": 5}
+    return Made(lambda name: finish(folder, {"name": name, **ranks.get(name, {})}, training=saved))
 
 
-def found_in(targets_given, options=None, kinds=("spectra",), out=None, **how):
+def found_in(targets_given, options=None, kinds=("spectra",), out=None, figures=False):
     with Spool() as spool:
         models = targets.find([str(t) for t in targets_given], options or targets.Options(), spool)
-        asked_how = Asked(top=3, null=False, **how)
-        return explanation.carry_out(models, out, kinds, asked_how)[0][0].rows
+        how = Asked(top=3, null=False)
+        return explanation.carry_out(models, out, kinds, how, figures=figures)[0][0].rows
 
 
 @pytest.mark.slow
@@ -286,7 +284,7 @@ def test_a_list_of_models_names_them_and_their_family(foreign, tmp_path):
         "models:\n  small: {path: adapter, base: base, task_type: similar}\n"
         "  whole: {path: merged, base: base, task_type: dissimilar, method: full}\n"
     )
-    lines = found_in([listed], out=tmp_path)
+    lines = found_in([listed], out=tmp_path, figures=True)
     assert {(r.model, r.task_type, r.type) for r in lines} == {
         ("small", "similar", "lora"), ("whole", "dissimilar", "full"),
     }  # fmt: skip

@@ -45,7 +45,8 @@ def test_figures_are_those_of_the_package(encoder: str, layer: int) -> None:
     scorer = bert_score.BERTScorer(
         model_type=encoder, num_layers=layer, use_fast_tokenizer=True, device="cpu"
     )
-    scorer._tokenizer.model_max_length = LENGTH
+    tokenizer = scorer._tokenizer
+    tokenizer.model_max_length = LENGTH
     expected = scorer.score([text for text, _ in PAIRS], [gold for _, gold in PAIRS])
     for figure, values in zip(Figures._fields, expected, strict=True):
         found = bertscore.each(rows(), settings(encoder, figure=figure, layer=layer))

@@ -216,6 +216,7 @@ def test_ctrl_c_ends_the_answer_and_not_the_program(runs, monkeypatch, interrupt
     assert len(shown) > 2
 
 
+@pytest.mark.slow
 def test_a_question_that_the_template_does_not_take_is_said_and_the_next_one_answered(folder):
     two = {"prompt": "{question} {answer}:", "completion": " {answer}"}
     run = finish_writer(folder, "two", **two)

@@ -161,6 +161,7 @@ def test_an_older_run_is_shown_by_class_too(run, tmp_path):
     assert json.loads(invoke("show", old.path, "--json"))["classes"] == expected
 
 
+@pytest.mark.slow
 def test_class_names_that_were_found_go_where_the_run_goes(run, folder):
     written = config.read_yaml(run.config)
     assert written["task"]["labels"] == list(LABELS)
@@ -177,6 +178,7 @@ def test_without_the_names_that_were_found_a_config_is_what_its_file_said(run):
     assert before == runfile.resolve(config.read(run.path.parent.parent / "lora.yaml")).resolved
 
 
+@pytest.mark.slow
 def test_names_that_a_file_gives_stay_as_they_are(folder):
     labels = list(reversed(LABELS))
     given = finish(folder, {"name": "head"}, name="given", task={"labels": labels})
@@ -184,6 +186,7 @@ def test_names_that_a_file_gives_stay_as_they_are(folder):
     assert "found" not in json.loads(given.environment.read_text())
 
 
+@pytest.mark.slow
 def test_a_run_again_from_its_own_config_is_the_same(run, tmp_path):
     import graftlab
 

@@ -232,7 +232,7 @@ def test_show_schema_prints_a_json_schema():
     assert json.loads(invoke("show", "schema").stdout)["title"] == "graftlab run file"
 
 
-@pytest.mark.quick("*dumb*", "*latin*")
+@pytest.mark.quick("*latin*")
 @pytest.mark.parametrize(
     "environment",
     [
@@ -258,6 +258,7 @@ def test_any_terminal_gets_plain_lines(environment, tmp_path):
     assert b"Traceback" not in result.stderr
 
 
+@pytest.mark.slow  # a process of its own
 def test_a_warning_of_a_library_is_shown_once_whoever_silences_others(tmp_path):
     (tmp_path / "loud.py").write_text(
         "import warnings\n"

@@ -375,6 +375,7 @@ def test_an_adapter_of_another_run_is_not_taken_for_this_ones(finished):
     assert caught.value.problems[0].place.file == str(adapter / manifest.NAME)
 
 
+@pytest.mark.slow
 def test_damage_is_refused_by_a_process_of_its_own(finished):
     finished.restore()
     zero(finished.run / "adapter" / "adapter_model.safetensors", finished.run)

@@ -20,7 +20,7 @@ from graftlab.data import expressions, hub, labels, pictures, splits
 from graftlab.data.rows import Rows
 from graftlab.data.section import Hub
 from graftlab.errors import ConfigError, DataError, Refused
-from graftlab.tasks import classification, images
+from graftlab.tasks import _texts, classification, images
 
 LINES = [{"text": f"example {i}", "label": i % 2} for i in range(40)]
 
@@ -415,7 +415,7 @@ def test_no_input_stands_in_two_splits(train: list, validation: list, test: list
             {
                 "index": list(range(len(inputs))),
                 "text": inputs,
-                "key": [classification.same_text([text]) for text in inputs],
+                "key": [_texts.same_text([text]) for text in inputs],
             }
         )
         for split, inputs in (("train", train), ("validation", validation), ("test", test))

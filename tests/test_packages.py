@@ -19,7 +19,7 @@ from graftlab.contracts import Problem
 from graftlab.errors import ModelError
 from graftlab.rundir.run import Run
 from graftlab.runs import material
-from graftlab.weights import layers, packages, pretrained
+from graftlab.weights import hashes, layers, packages, pretrained
 from graftlab.weights.gguf import convert
 
 WIDTH, INNER, HEADS, KEY_HEADS, BLOCKS = 64, 96, 4, 2, 2  # Q4_1 and Q8_0 have blocks of 32 numbers
@@ -162,7 +162,7 @@ def test_a_model_that_is_not_known_to_be_read_rightly_is_refused(tmp_path, wrong
 def test_a_package_is_turned_once_without_being_imported(package, tmp_path):
     out = made(package, tmp_path / "cache")
     assert out.is_relative_to(tmp_path / "cache" / "models")
-    weights = {"model.safetensors": pretrained.hash_weights(out)["model.safetensors"]}
+    weights = {"model.safetensors": hashes.of_folder(out)["model.safetensors"]}
     origin = json.loads((out / "origin.json").read_text())
     assert origin == {
         "package": "small-llm",
@@ -195,7 +195,7 @@ def test_what_a_crash_has_left_is_made_again(package, tmp_path):
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(b"half of it")
     again = made(package, tmp_path / "cache")
-    assert pretrained.hash_weights(again) == pretrained.hash_weights(out)
+    assert hashes.of_folder(again) == hashes.of_folder(out)
     assert not half.exists()
 
 
@@ -218,7 +218,7 @@ def test_processes_that_ask_at_once_get_one_folder(package, tmp_path):
 
 def test_a_folder_that_was_changed_is_told_from_the_model(package, tmp_path):
     out = made(package, tmp_path)
-    packages.check(package, out, pretrained.hash_weights(out))
+    packages.check(package, out, hashes.of_folder(out))
     with pytest.raises(ModelError) as caught:
         packages.check(package, out, {"model.safetensors": "0" * 64})
     assert str(out) in str(caught.value)

@@ -148,6 +148,7 @@ def make_model(path, config=CONFIG):
     return path
 
 
+@pytest.mark.slow  # a process of its own
 def test_a_model_of_the_hub_comes_with_its_commit_and_hashes(good):
     assert good["source"] == "acme/good"
     assert good["revision"] == COMMIT
@@ -178,6 +179,7 @@ def test_each_failure_of_the_hub_has_a_message_of_its_own_and_no_token(hub_and_h
     assert TOKEN not in json.dumps(answers)
 
 
+@pytest.mark.slow  # a process of its own
 def test_what_is_cached_is_used_without_a_network_and_that_is_said(hub_and_home, good):
     nobody = "http://127.0.0.1:9"  # the discard port: nothing listens
     cached, absent, minilm = ask(hub_and_home[1], nobody, "acme/good", "acme/other", "minilm")
@@ -193,6 +195,7 @@ def test_what_is_cached_is_used_without_a_network_and_that_is_said(hub_and_home,
     assert "out of reach" in note["reason"]
 
 
+@pytest.mark.slow  # a process of its own
 def test_offline_by_wish_asks_nobody(hub_and_home, good):
     endpoint, home = hub_and_home
     cached, absent = ask(home, endpoint, "acme/good", "acme/other", HF_HUB_OFFLINE="1")

@@ -1,4 +1,4 @@
-"""What is asked of the tests: they assert fields rather than wording, and change no private name."""
+"""What is asked of the tests: fields rather than wording, no private name changed, few processes."""
 
 import ast
 import functools
@@ -13,6 +13,10 @@ WORD = re.compile(r"(?<!\S)[^\w\s]*[^\W\d_]{2,}(?:['-][^\W\d_]+)*[^\w\s]*(?!\S)"
 WORDINGS = 98
 """Tests that may assert wording. It only ever falls: an error has `problems`, a note a `kind`, a score a
 `value`, a log's record its `args`; and what they say to a reader may be said better."""
+STARTS = re.compile(r"sys\.executable|several\.start")
+FRESH = 27
+"""Quick tests that may start Python anew, a second and more each: of what only a fresh process shows. It only
+ever falls."""
 
 
 @functools.cache
@@ -127,3 +131,42 @@ def test_changes_of_private_names_are_seen_however_they_are_made():
         "self._mine = 1\nmonkeypatch.setattr(Loop, '__init__', f)\nLoop.run = f\n"
     )
     assert set(changes(ast.parse(code))) == {(1, "_count"), (2, "a.b._c"), (3, "_run")}
+
+
+def fresh(tree: ast.Module) -> list[str]:
+    """Return the quick tests of a file that start Python anew, by themselves or by others of the file."""
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    used = {
+        name: {getattr(part, "id", getattr(part, "arg", "")) for part in ast.walk(node)}
+        for name, node in functions.items()
+    }
+    starting, more = set(), {n for n, f in functions.items() if STARTS.search(ast.unparse(f))}
+    while more:
+        starting |= more
+        more = {name for name in functions.keys() - starting if used[name] & starting}
+    slow = any("mark.slow" in ast.unparse(n) for n in tree.body if isinstance(n, ast.Assign))
+    tests = [] if slow else cases(tree)
+    return [
+        test.name
+        for test in tests
+        if test.name in starting and "slow" not in str(list(map(ast.unparse, test.decorator_list)))
+    ]
+
+
+def test_no_more_quick_tests_start_python_than_did():
+    some = [path for path in FILES if STARTS.search(path.read_text(encoding="utf-8"))]
+    found = {str(path.relative_to(HERE)): fresh(parsed(path)) for path in some}
+    assert sum(map(len, found.values())) <= FRESH, (
+        f"mark it slow, or do it in this process: {found}"
+    )
+
+
+def test_a_process_is_seen_wherever_a_test_starts_it():
+    code = (
+        "def run():\n    return subprocess.run([sys.executable, '-c', ''])\n"
+        "@pytest.fixture\ndef made():\n    return run()\n"
+        "def test_a(made):\n    pass\n@pytest.mark.slow\ndef test_b(made):\n    pass\n"
+        "def test_c():\n    run()\ndef test_d():\n    pass\n"
+    )
+    assert fresh(ast.parse(code)) == ["test_a", "test_c"]
+    assert fresh(ast.parse(f"pytestmark = pytest.mark.slow\n{code}")) == []

@@ -173,13 +173,13 @@ def off(model: "PeftModel") -> Iterator[None]:
     # prepare_inputs_for_generation, and leaves the trained head on elsewhere. A test in
     # tests/methods/test_prompt.py fails when peft mends it; then this branch can go.
     heads = [m for m in model.modules() if isinstance(m, AuxiliaryTrainingWrapper)]
-    vars(model)["forward"] = model.get_base_model().forward
+    model.__dict__["forward"] = model.get_base_model().forward
     for head in heads:
         head.enable_adapters(False)
     try:
         yield
     finally:
-        del vars(model)["forward"]
+        del model.__dict__["forward"]
         for head in heads:
             head.enable_adapters(True)
 

@@ -42,7 +42,7 @@ def tensors(model: "PeftModel") -> "dict[str, Tensor]":
         # Without save_embedding_layers=False peft asks the hub whether the vocabulary has grown.
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
     if pattern is not None:
-        vars(config)["rank_pattern"] = pattern  # AdaLoRA's renames the layers in it
+        config.__dict__["rank_pattern"] = pattern  # AdaLoRA's renames the layers in it
     return {
         name: tensor.detach().cpu().clone().contiguous()
         for name, tensor in state.items()

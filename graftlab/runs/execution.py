@@ -24,7 +24,6 @@ from graftlab.runs import (
     found_labels,
     identity,
     material,
-    origin,
     outcome,
 )
 from graftlab.runs.evaluator import Evaluator
@@ -144,17 +143,7 @@ class Execution:
                 log.warning("%s", note)
         evaluation.rehearse(loaded.task, loaded.data.splits)
         log.info("data: %s", loaded.record.get("sizes"))
-        now: dict[str, Any] = {
-            **provenance.record(self.accelerator.device),
-            "seed": self.file.seed,
-            "processes": self.processes.share.world,
-            "sharding": self.processes.sharding.name,
-            "deterministic": self.file.deterministic,
-            "data": loaded.record,
-            "backbone": dict(loaded.backbone.record),
-        }
-        if came := origin.record(self.file, self.run.environment):
-            now["origin"] = came
+        now = identity.record(self.file, self.run, loaded, self.accelerator.device, self.processes)
         if saved is None and (found := self._name_classes(loaded)):
             now["found"] = found
         identity.compare_processes(now, self.file.resolved, self.processes)

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.contracts import Note, written
 from graftlab.errors import (
@@ -20,9 +20,15 @@ from graftlab.errors import (
 )
 from graftlab.rundir import files, manifest, provenance
 from graftlab.rundir.run import Run
+from graftlab.runfile import RunFile
+from graftlab.runs import origin
+from graftlab.runs.material import Material
 from graftlab.training import checkpoint
 from graftlab.training.checkpoint import Checkpoint
 from graftlab.training.parallel.processes import Processes
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger("graftlab")
 
@@ -93,6 +99,24 @@ def _refused(changed: provenance.Difference) -> Fault:
 def is_harmless(key: str) -> bool:
     """Say whether a key may differ without changing a bit of the adapter."""
     return any(key == section or key.startswith(f"{section}.") for section in HARMLESS)
+
+
+def record(
+    file: RunFile, run: Run, loaded: Material, device: "torch.device", processes: Processes
+) -> dict[str, Any]:
+    """Return what environment.json says of a run: the machine, what trains there, its rows and backbone."""
+    now: dict[str, Any] = {
+        **provenance.record(device),
+        "seed": file.seed,
+        "processes": processes.share.world,
+        "sharding": processes.sharding.name,
+        "deterministic": file.deterministic,
+        "data": loaded.record,
+        "backbone": dict(loaded.backbone.record),
+    }
+    if came := origin.record(file, run.environment):
+        now["origin"] = came
+    return now
 
 
 def remember(run: Run, now: dict[str, Any], saved: Checkpoint | None) -> list[Note]:

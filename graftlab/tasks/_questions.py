@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from graftlab.data.labels import Classes, Dropped, Unusable
-from graftlab.tasks.classification import same_text, text_of
+from graftlab.tasks._texts import same_text, text_of
 
 INSTRUCTION, ANSWER = "instruction", "answer"  # columns of LLM-Adapters' commonsense files
 # https://github.com/AGI-Edgerunners/LLM-Adapters, dataset/*/train.json: a lead that ends in a colon, the

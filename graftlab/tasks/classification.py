@@ -1,7 +1,5 @@
 """Classes, or a score, for one text or a pair of texts."""
 
-import html
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +8,10 @@ from pydantic import Field, model_validator
 
 from graftlab.config import Conflict, Paths, Section
 from graftlab.contracts import USUAL_METRICS, Backbone, Batch, Data, Problem, Row, inputs_of
-from graftlab.data import readers, sources, splits
+from graftlab.data import readers, sources
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.rows import Numbered
-from graftlab.data.textfile import is_unicode
 from graftlab.errors import ConfigError, DataError, Fault, in_row
 from graftlab.tasks._class_weights import (
     WeightedClasses,
@@ -23,6 +20,7 @@ from graftlab.tasks._class_weights import (
     weights,
 )
 from graftlab.tasks._outputs import forward, label_array, losses, predictions
+from graftlab.tasks._texts import cleaned, same_text, text_of
 from graftlab.tasks._tokens import Texts
 
 if TYPE_CHECKING:
@@ -33,8 +31,6 @@ BACKBONES = ("encoder", "decoder", "tiny")
 DEFAULT_MAX_LENGTH = (
     256  # covers 99 % of the catalogue's rows but IMDB's; attention costs its square
 )
-
-MARKUP = re.compile(r"<!--.*?-->|</?[a-zA-Z][^<>]*>", re.S)  # not `a < b`, and not `<3`
 
 
 class Columns(Section):
@@ -128,26 +124,9 @@ def _parser(config: Config) -> Callable[[Mapping[str, object]], dict[str, object
     return parse
 
 
-def text_of(row: Mapping[str, object], column: str) -> str:
-    """Return a column's text. `Raises:` Unusable: it is none, or no valid one."""
-    value = row[column]
-    if not isinstance(value, str):
-        raise Unusable(f"column {column!r} is {value!r:.60}, not text")
-    if "\0" in value:
-        raise Unusable(f"a NUL character stands in column {column!r}")
-    if not value.isascii() and not is_unicode(value):
-        raise Unusable(f"column {column!r} is not valid Unicode (a lone surrogate)")
-    return value
-
-
 def tagged(row: Row, name: str) -> Row:
     """Return a row whose text says to which task of a mixture it belongs."""
     return {**row, "text": f"{name}: {row['text']}"}
-
-
-def cleaned(text: str) -> str:
-    """Return the text without HTML, and with single spaces."""
-    return " ".join(html.unescape(MARKUP.sub(" ", text)).split())
 
 
 def _count_empty(rows: Sequence[Row]) -> dict[str, int]:
@@ -156,11 +135,6 @@ def _count_empty(rows: Sequence[Row]) -> dict[str, int]:
         for row in rows
     )
     return {"empty_texts": empty}
-
-
-def same_text(texts: Sequence[str]) -> bytes:
-    """Return what two inputs share if their texts are equal but for case and white space."""
-    return splits.digest(*("".join(text.split()).casefold() for text in texts))
 
 
 def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[Row]:

@@ -4,7 +4,6 @@ Weights are safetensors only. Tokens come from the environment (`HF_TOKEN`) and 
 """
 
 import functools
-import hashlib
 import json
 import os
 import re
@@ -17,8 +16,8 @@ from graftlab.config import read_yaml
 from graftlab.config.section import MAX_NAME
 from graftlab.contracts import Note, written
 from graftlab.errors import ModelError, nearest
-from graftlab.weights import bounds, packages
-from graftlab.weights.hub import WEIGHTS, fetch, refuse_pickles
+from graftlab.weights import bounds, hashes, packages
+from graftlab.weights.hub import fetch
 
 # model_type in config.json, where the architecture's name alone does not tell the kind
 # fmt: off
@@ -160,7 +159,7 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
             )
         read_config(folder)
         source = str(folder.absolute())  # an adapter that names it may be loaded from anywhere
-        return Located(source, folder, None, hash_weights(folder) if weights else {}, notes)
+        return Located(source, folder, None, hashes.of_folder(folder) if weights else {}, notes)
     hub_id = aliases(model).get(model, {"id": model})["id"]
     if hub_id is None:
         raise ModelError(
@@ -179,7 +178,7 @@ def locate(model: str, revision: str | None = None, weights: bool = True) -> Loc
             f" Did you mean the alias {close!r}?" if close and model not in aliases(model) else ""
         )
         raise ModelError(f"{error}{hint}") from error
-    sha256 = hash_weights(fetched.folder) if weights else {}
+    sha256 = hashes.of_folder(fetched.folder) if weights else {}
     return Located(hub_id, fetched.folder, fetched.commit, sha256, fetched.notes)
 
 
@@ -245,63 +244,7 @@ def _packaged(
     model: str, hub_id: str, package: packages.Package, weights: bool, reason: ModelError
 ) -> Located:
     folder, note = from_package(model, package, reason)
-    sha256 = hash_weights(folder) if weights else {}
+    sha256 = hashes.of_folder(folder) if weights else {}
     if weights:
         packages.check(package, folder, sha256)
     return Located(hub_id, folder, None, sha256, (note,))
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
-
-
-def hash_weights(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each weight file of a folder, by name.
-
-    Raises:
-        ModelError: a file is missing, cut short, or not what the hub's cache says it is.
-        Refused: the only weights are pickles.
-    """
-    files = _weight_files(folder)
-    index = folder / "model.safetensors.index.json"
-    if index.is_file() and not (folder / "model.safetensors").is_file():
-        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        if missing := sorted(wanted - {path.name for path in files}):
-            raise ModelError(
-                f"{folder} lacks {', '.join(missing)}, which {index.name} names", kind="missing"
-            )
-    if not files:
-        refuse_pickles(str(folder), (path.name for path in folder.iterdir()))
-        raise ModelError(
-            f"{folder} holds no weights: neither model.safetensors nor its shards",
-            kind="no_weights",
-        )
-    return {path.name: _checked_hash(path) for path in files}
-
-
-def _checked_hash(path: Path) -> str:
-    """Return a safetensors file's sha256.
-
-    Its length is checked against its header; in the hub's cache, its hash against the blob's name.
-    """
-    path, advice = path.resolve(), "Delete it and fetch it again."
-    with path.open("rb") as stream:
-        try:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length)) if length < 100_000_000 else {}
-            ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"{path} is damaged: it has no safetensors header. {advice}", kind="damaged"
-            ) from error
-        expected, actual = 8 + length + max(ends, default=0), path.stat().st_size
-        if expected != actual:
-            raise ModelError(
-                f"{path} is damaged: {actual} bytes instead of {expected}. {advice}", kind="damaged"
-            )
-        stream.seek(0)
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    blob = path.name
-    if re.fullmatch(r"[0-9a-f]{64}", blob) and blob != sha256:
-        raise ModelError(f"{path} is damaged: its sha256 is {sha256}. {advice}", kind="damaged")
-    return sha256

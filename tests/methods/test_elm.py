@@ -402,6 +402,7 @@ def run_file(folder: Path, changes: dict[str, Any] | None = None) -> runfile.Run
     return runfile.resolve(config.read(path))
 
 
+@pytest.mark.slow  # killed for good, several times
 @pytest.mark.parametrize(
     "changes",
     [{}, {"llm": "lora", "lora": {"rank": 2, "dropout": 0.1}}, {"contrastive": 0.1}],
@@ -420,6 +421,7 @@ def test_killed_and_resumed_equals_never_killed(changes: dict[str, Any], tmp_pat
     assert Run(path).read_result()["exact"]
 
 
+@pytest.mark.slow  # processes of their own
 def test_a_run_on_a_model_of_files_leaves_it_as_it_was_and_opens_anywhere(tmp_path: Path) -> None:
     """Only the adapter is saved; a fresh process opens it with transformers, to the same bits."""
     llm = examples.text_model(tmp_path / "llm", "decoder")
@@ -513,6 +515,7 @@ def test_a_method_and_rows_that_do_not_go_together_are_refused_before_anything_i
     assert error.value.problems[0].kind == "conflict"
 
 
+@pytest.mark.quick("None")
 @pytest.mark.parametrize("longest", [None, 40])
 def test_a_plan_foresees_what_trains_and_rehearses_its_steps(
     longest: int | None, tmp_path: Path

@@ -504,7 +504,7 @@ def test_a_finished_run_predicts_again_what_it_predicted(
     assert runfile.resolve(config.read(run.config)).resolved["method"] == file.resolved["method"]
 
 
-@pytest.mark.quick("pooled")
+@pytest.mark.slow
 @pytest.mark.skipif(not SMALL_LLAMA.is_dir(), reason="the shared models are not beside this clone")
 @pytest.mark.parametrize("plug_mode", ["pooled", "sequence"])
 def test_a_real_layer_in_a_real_encoder(plug_mode: str, tmp_path: Path) -> None:

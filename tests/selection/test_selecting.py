@@ -136,6 +136,7 @@ def key(path, *overrides):
     return layer_request.key(file, material.load(file), located)
 
 
+@pytest.mark.quick("method*")
 @pytest.mark.parametrize(
     "change",
     [
@@ -227,6 +228,7 @@ with files.alone(Path(sys.argv[1]) / "lock"):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_select_in_one_folder_at_once(tmp_path):
     import threading
 
@@ -243,6 +245,7 @@ def test_two_processes_do_not_select_in_one_folder_at_once(tmp_path):
     assert order == ["out", "in\n"]
 
 
+@pytest.mark.slow
 def test_a_run_with_auto_is_the_run_with_the_layer_that_was_chosen(selected, tmp_path):
     path, found, _ = selected
     auto = session.run(resolved(path), tmp_path / "auto", options=QUIET)
@@ -264,6 +267,7 @@ def test_a_run_tells_each_layers_scores_and_what_is_chosen(selected, tmp_path, c
     assert found["statement"] in told
 
 
+@pytest.mark.slow
 def test_a_resumed_run_uses_the_choice_that_it_has_written(selected, tmp_path, opened):
     path, found, _ = selected
     other = (found["best_llm_layer"] + 1) % NUM_LAYERS

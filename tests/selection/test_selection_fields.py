@@ -78,7 +78,7 @@ def plain(folder, tmp_path_factory):
     return found
 
 
-@pytest.mark.quick("folds", "depth_bias")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_no_field_is_idle(folder, plain, tmp_path, name):
     assert seen(folder, tmp_path, **{name: CASES[name]}) != plain

@@ -306,6 +306,7 @@ def run(folder: Path, **changes: Any) -> Any:
     return session.run(file, options=session.Options(quiet=True))
 
 
+@pytest.mark.slow
 def test_a_run_depends_on_its_seed_alone(tmp_path: Path) -> None:
     first, again = run(tmp_path / "a"), run(tmp_path / "b")
     assert first.metrics.read_bytes() == again.metrics.read_bytes()

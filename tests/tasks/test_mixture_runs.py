@@ -106,6 +106,7 @@ def test_each_task_has_its_loss_its_metrics_and_its_part_of_the_gradient(whole):
     assert files.read_json(whole.environment)["data"]["draws"] == {"mood": 14, "size": 28}
 
 
+@pytest.mark.slow
 def test_looking_at_each_tasks_gradient_changes_no_bit_of_the_training(folder, whole):
     rare = session.run(
         run_file(folder, "training.logging_every=0"), folder / "rare", options=OPTIONS
@@ -140,6 +141,7 @@ def test_the_part_of_a_task_is_the_gradient_of_its_examples_alone(folder, monkey
         assert both[f"{name}/gradient_norm"] == pytest.approx(alone["gradient_norm"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_is_used_and_scored_where_its_data_are_gone(folder, whole):
     elsewhere = folder / "moved"
     shutil.copytree(whole.path, elsewhere)

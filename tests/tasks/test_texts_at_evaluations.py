@@ -51,6 +51,7 @@ def text_metric(file: runfile.RunFile) -> str:
     return next(name for name in file.task.config.metrics if name != "perplexity")
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_by_what_it_writes_and_chosen_by_it(tmp_path: Path) -> None:
     """At each evaluation the scores are those that the kept step writes to the same three examples."""
     name = text_metric(file(tmp_path))

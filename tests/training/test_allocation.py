@@ -1,49 +1,52 @@
 """Memory that is freed inside is kept for the next step, and given back at the end."""
 
+import contextlib
 import gc
-import os
-import subprocess
-import sys
+import resource
+from pathlib import Path
 
 import pytest
-
-from graftlab.training import allocation
-
-CODE = """
-import resource
-from contextlib import nullcontext
 import torch
+from forked import together
+
 from graftlab.training import allocation
+
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
+
 def held():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
 
 def step():
     before = faults()
-    tensors = [torch.ones(10_000_000) for _ in range(4)]  # 40 MB each, more than glibc ever keeps by itself
+    tensors = [
+        torch.ones(10_000_000) for _ in range(4)
+    ]  # 40 MB each, more than glibc ever keeps by itself
     del tensors
     return faults() - before
 
-for context in (nullcontext, allocation.kept):
-    before = held()
-    with context():
-        counts = [step() for _ in range(6)]
-        inside = held() - before
-    print(counts[-1], inside, held() - before)
-"""
-
 
 @pytest.mark.skipif(allocation.glibc() is None, reason="only glibc is told to keep memory")
-def test_a_step_finds_the_memory_of_the_last_one_and_it_is_given_back_at_the_end():
-    own = {k: v for k, v in os.environ.items() if k not in allocation.SETTINGS}
-    said = subprocess.run(
-        [sys.executable, "-c", CODE], env=own, check=True, capture_output=True, text=True
-    ).stdout
-    plain, kept = (tuple(map(int, line.split())) for line in said.splitlines())
+def test_a_step_finds_the_memory_of_the_last_one_and_it_is_given_back_at_the_end(
+    tmp_path, monkeypatch
+):
+    for name in allocation.SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+
+    def work(_):
+        found = []
+        for context in (contextlib.nullcontext, allocation.kept):
+            before = held()
+            with context():
+                counts = [step() for _ in range(6)]
+                inside = held() - before
+            found.append((counts[-1], inside, held() - before))
+        return found
+
+    [(plain, kept)] = together(tmp_path, work, world=1, met=False)
     assert plain[0] > 10_000, "40 MB times 4 come anew from the kernel in every step"
     assert kept[0] < plain[0] / 10
     assert kept[1] > 100e6

@@ -271,6 +271,7 @@ def test_checkpoints_come_as_often_and_stay_as_long_as_said(tmp_path):
     assert some == [f"step-{step:06d}" for step in (0, 2, 4, 5, 6)]  # 5 is the newest of the others
 
 
+@pytest.mark.slow  # small losses and scores: test_loop_arithmetic.py
 def test_best_by_and_select_choose_the_adapter(tmp_path):
     worse = {"learning_rate": 1.0, "optimizer": {"name": "sgd"}, "clip_norm": 0}
     best = run(tmp_path / "a", worse, {"best_by": "loss"}).read_result()

@@ -14,7 +14,6 @@ from graftlab.errors import ConfigError
 from graftlab.rundir.run import Run
 from graftlab.training import checkpoint
 from graftlab.training.parallel import launch, request
-from graftlab.training.parallel.processes import Processes
 from graftlab.weights import surgery
 
 ROWS = 7  # shares of 4 and 3: the second process makes a pass with nothing to learn from
@@ -161,49 +160,3 @@ def test_blocks_that_the_model_does_not_have_are_named_with_those_it_has(tmp_pat
 
     said = together(tmp_path / "store", work)
     assert all("Blok" in text and "Block" in text for text in said)
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"FSDP_VERSION": "1"}, "fsdp_version: 2"),
-        ({"FSDP_VERSION": None}, "fsdp_version: 2"),
-        ({"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"}, "SIZE_BASED_WRAP"),
-        ({"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params"),
-    ],
-)
-def test_settings_of_fsdp_that_are_not_there_are_refused(settings, named):
-    with pytest.raises(ConfigError, match=named):
-        fsdp(Processes(), **settings)
-
-
-def test_settings_of_fsdp_without_effect_are_said(caplog):
-    fsdp(
-        Processes(),
-        FSDP_ACTIVATION_CHECKPOINTING="true",
-        FSDP_CPU_RAM_EFFICIENT_LOADING="false",
-        FSDP_OFFLOAD_PARAMS="false",
-    )
-    assert [record.args[0] for record in caplog.records] == ["fsdp_activation_checkpointing"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "quantized", "named"),
-    [
-        *(
-            ({"optimizer": {"name": name}}, False, name)
-            for name in ("adafactor", "rprop", "adamw_8bit")
-        ),
-        ({"precision": "fp16"}, False, "fp16"),
-        ({"compile": True}, False, r"training\.compile"),
-        ({}, True, r"backbone\.quantization"),
-        ({"precision": "bf16", "optimizer": {"name": "sgd"}}, False, None),
-    ],
-)
-def test_what_does_not_go_with_fsdp_is_refused(changes, quantized, named):
-    made = fsdp(Processes())
-    if named is None:
-        made.check(fields(**changes), False, quantized)
-        return
-    with pytest.raises(ConfigError, match=named):
-        made.check(fields(**changes), False, quantized)

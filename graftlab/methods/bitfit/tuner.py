@@ -114,9 +114,9 @@ class BitfitModel(BaseTuner):
     tuner_layer_cls = BitfitLayer
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  (as peft declares it)
 
-    def _create_and_replace(
+    def _create_and_replace(  # type: ignore[override]
         self,
-        peft_config: BitfitConfig,  # type: ignore[override]
+        peft_config: BitfitConfig,
         adapter_name: str,
         target: nn.Module,
         target_name: str,

@@ -108,7 +108,7 @@ class ElmForCausalLM(PreTrainedModel, GenerationMixin):
             for name, weight in lora_of(llm).items():
                 weight.data = own[name].float()
             del self.lora
-        self.llm = llm.to(place).eval()  # type: ignore[arg-type]
+        self.llm = llm.to(place).eval()
         if llm.generation_config is not None:
             self.generation_config = llm.generation_config
 
@@ -162,7 +162,7 @@ class ElmForCausalLM(PreTrainedModel, GenerationMixin):
         return self.llm(inputs_embeds=tokens_NLH, **inputs)
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         input_ids: Tensor | None = None,
         vectors: Tensor | None = None,

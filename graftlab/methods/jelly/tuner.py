@@ -25,9 +25,9 @@ class JellyModel(BaseTuner):
     tuner_layer_cls = JellyLinear
     target_module_mapping: Any = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
-    def _create_and_replace(
+    def _create_and_replace(  # type: ignore[override]
         self,
-        peft_config: JellyConfig,  # type: ignore[override]
+        peft_config: JellyConfig,
         adapter_name: str,
         target: nn.Module,
         target_name: str,

@@ -38,7 +38,7 @@ def attach(backbone: Backbone, config: adapters.LowRank, setting: Setting) -> At
         model = adapters.attach(
             backbone, adapters.make_config(LoraConfig, fields, config.peft), setting.seed
         )
-        vars(model.peft_config[adapters.ADAPTER])["init_lora_weights"] = "eva"
+        model.peft_config[adapters.ADAPTER].__dict__["init_lora_weights"] = "eva"
     else:
         fields["init_lora_weights"] = "eva"
         peft_config = adapters.make_config(LoraConfig, fields, config.peft)

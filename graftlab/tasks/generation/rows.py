@@ -12,7 +12,7 @@ from graftlab.data.labels import Unusable
 from graftlab.data.load import examined
 from graftlab.data.rows import Numbered, Rows
 from graftlab.errors import DataError, in_row
-from graftlab.tasks.classification import same_text
+from graftlab.tasks._texts import same_text
 from graftlab.tasks.generation import turns
 from graftlab.tasks.generation.examples import is_answered
 from graftlab.tasks.generation.fields import Config

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from graftlab.data.labels import Unusable
-from graftlab.tasks.classification import text_of
+from graftlab.tasks._texts import text_of
 
 
 class Template(NamedTuple):

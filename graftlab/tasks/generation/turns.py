@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftlab.data.labels import Unusable
-from graftlab.tasks.classification import text_of
+from graftlab.tasks._texts import text_of
 
 Message = dict[str, Any]
 """`role` and `content`; where it has them `tool_calls`, `tool_call_id` and `name`; `trained: False` where an

@@ -130,20 +130,7 @@ class Zero:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.groups = [[*zip(g["names"], g["params"], strict=True)] for g in made.param_groups]
         world = self.processes.share.world
-        settings = self.settings | {
-            "train_micro_batch_size_per_gpu": 1,  # they come as the run has them: see the next line
-            "managed_gradient_accumulation": False,
-            "train_batch_size": world,
-            "gradient_accumulation_steps": 1,
-            "gradient_clipping": config.clip_norm,
-            "torch_autocast": {
-                "enabled": config.precision == "bf16",
-                "dtype": "bfloat16",
-                "lower_precision_safe_modules": [],  # sums in float32
-            },
-            "steps_per_print": 2**31,
-            "zero_allow_untested_optimizer": True,
-        }
+        settings = zero_settings.of_run(self.settings, config, world)
         deepspeed.init_distributed(dist_init_required=False, verbose=False)
         if self.stage == 3:  # weight by weight: the whole model may be too large for one device
             deepspeed.zero.Init(module=model, config_dict_or_path=settings)

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError
 from graftlab.rundir import files
+
+if TYPE_CHECKING:
+    from graftlab.training.config import Config
 
 PREFIX = "ACCELERATE_DEEPSPEED_"
 OF_THE_RUN = ("optimizer", "scheduler", "fp16", "bf16", "amp", "torch_autocast", "data_types")
@@ -57,3 +60,25 @@ def read(variables: Mapping[str, str]) -> dict[str, Any]:
             )
     kept = {k: v for k, v in found.items() if k not in COUNTED and v != "auto"}
     return kept | {"zero_optimization": zero}
+
+
+def of_run(settings: Mapping[str, Any], config: "Config", world: int) -> dict[str, Any]:
+    """Return a launcher's settings with those that the run file says.
+
+    DeepSpeed counts micro-batches to know when a step ends. Here the loop says when: a step is one of them.
+    """
+    return {
+        **settings,
+        "train_micro_batch_size_per_gpu": 1,
+        "managed_gradient_accumulation": False,
+        "train_batch_size": world,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.clip_norm,
+        "torch_autocast": {
+            "enabled": config.precision == "bf16",
+            "dtype": "bfloat16",
+            "lower_precision_safe_modules": [],  # sums in float32
+        },
+        "steps_per_print": 2**31,
+        "zero_allow_untested_optimizer": True,
+    }

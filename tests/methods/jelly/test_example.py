@@ -40,6 +40,7 @@ def test_it_switches_and_leaves_an_adapter_that_peft_opens(tmp_path, monkeypatch
         assert torch.equal(loaded(**probe).logits, trained(**probe).logits)
 
 
+@pytest.mark.slow
 def test_started_again_it_ends_in_the_same_bytes(tmp_path, monkeypatch):
     name = examples.text_model(tmp_path / "model", "encoder")
     run(name, monkeypatch, tmp_path)

@@ -215,7 +215,7 @@ def moments(run, step):
     return {name: int(state["step"]) for name, state in states.items()}
 
 
-@pytest.mark.quick("exact-True", "tip-False")
+@pytest.mark.quick("exact-True")
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_the_moments_of_a_start_anew_and_those_of_b_unless_exact_keeps_its_gradient(
@@ -311,6 +311,7 @@ def test_the_learning_rate_goes_on_along_its_schedule_or_rises_to_it_again(
     assert list(logged(Run(tmp_path / "run"), "learning_rate").values()) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_rate_of_lora_plus_stays_with_b_where_a_parameter_is_replaced(tmp_path, monkeypatch):
     real, used = torch.optim.AdamW.step, {}
 
@@ -348,6 +349,7 @@ def test_accumulation_changes_neither_what_is_observed_nor_the_decision(tmp_path
         assert observed[size] == pytest.approx(observed[8], abs=1e-4)  # float32, in another order
 
 
+@pytest.mark.slow
 def test_the_logged_average_is_the_exponential_one(tmp_path):
     done = run(tmp_path, {"mode": "dynamic", "ema": 0.3, "latest": 9, "drop_ratio": 0.0})
     raw, average = (logged(done, f"jelly/{n}") for n in ("coherence", "coherence_average"))
@@ -357,6 +359,7 @@ def test_the_logged_average_is_the_exponential_one(tmp_path):
         assert average[step] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_switch_comes_between_the_step_that_decides_and_the_next(tmp_path):
     for number, (method, expected) in enumerate([
         (FIXED, 5),
@@ -429,6 +432,7 @@ def test_a_gradient_that_is_zero_or_not_finite_is_not_compared_with():
     assert hook.switch.trigger.steps == 6
 
 
+@pytest.mark.slow
 def test_a_run_that_never_switched_says_so(tmp_path, caplog):
     method = {"mode": "dynamic", "latest": 1.0, "minimum": 12}
     with caplog.at_level(logging.WARNING, logger="graftlab"):
@@ -466,6 +470,7 @@ def test_the_result_tells_what_the_switch_did(method, tmp_path):
     assert line == {"step": 5, **{f"jelly/{k}": v for k, v in facts.items() if k != "switched"}}
 
 
+@pytest.mark.slow
 def test_the_probe_is_the_loss_of_training_examples_as_anyone_would_compute_it(tmp_path):
     whole_split = {"batch_size": 40, "micro_batch_size": 0, **LEVEL}
     switched = run(tmp_path / "switched", FIXED, training=whole_split)
