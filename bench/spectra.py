@@ -1,24 +1,30 @@
 """Spectra of LoRA checkpoints on the shapes of Llama-3.2-1B, beside a full decomposition of both matrices.
 
-python bench/spectra.py [--layers 2] [--rounds 3] [--threads 1]
+python bench/spectra.py [--layers 16] [--rounds 1] [--threads 1]
 
 The base has random weights (q, k, v and o of each layer), the adapter rank 8 and five checkpoints. The peer
 does what the source's script does: numpy's full decomposition of the weight before and after, at each
-checkpoint, and the same numbers of it. The last contestant is an adapter with the shapes of a 7B model, all
-linear layers, rank 16, without its base. All 16 layers take the peer some 20 minutes a turn.
+checkpoint, and the same numbers of it. Both are whole processes, from start to exit, which take turns layer
+by layer: one waits while the other computes, and time counts for the one that does. So a machine that slows
+down slows both, and nothing is extrapolated. All 16 layers take some 20 minutes a round.
+
+The last contestant is an adapter with the shapes of a 7B model, all linear layers, rank 16, without its base.
 """
 
 import argparse
 import csv
 import json
+import os
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Goal, in_turns, write
+from harness import Figures, Goal, run_child, write
 
 CLAIM = (
     "Spectra of five LoRA checkpoints with the source's numbers, all others, and similarities over the top "
@@ -81,20 +87,31 @@ def prepare(folder: Path, layers: int) -> None:
     save(folder / "large", large, config | {"r": 16})
 
 
+def layer_done() -> None:
+    """Say that a layer is done, and wait for leave to go on."""
+    print("done", flush=True)
+    sys.stdin.readline()
+
+
 def peer(folder: Path) -> None:
-    """Do as the source does, and print the numbers by step and weight."""
+    """Do as the source does, and keep the numbers by step and weight."""
     from safetensors.numpy import load_file
 
     base, found = load_file(folder / "base" / "model.safetensors"), {}
-    for step in STEPS:
-        place = folder / "trained" / f"checkpoint-{step}" / "adapter_model.safetensors"
-        adapter = load_file(place)
-        for name, before in base.items():
-            key = f"base_model.model.{name.removesuffix('.weight')}.lora_"
+    trained = folder / "trained"
+    adapters = {
+        step: load_file(trained / f"checkpoint-{step}" / "adapter_model.safetensors")
+        for step in STEPS
+    }
+    for place, (name, before) in enumerate(sorted(base.items()), start=1):
+        key = f"base_model.model.{name.removesuffix('.weight')}.lora_"
+        for step, adapter in adapters.items():
             change = 2.0 * (adapter[f"{key}B.weight"].astype(float) @ adapter[f"{key}A.weight"])
             found[f"{step} {name}"] = dict(
                 zip(SHARED, numbers(before.astype(float), change), strict=True)
             )
+        if place % len(SHAPES) == 0:
+            layer_done()
     (folder / "peer.json").write_text(json.dumps(found))
 
 
@@ -135,7 +152,14 @@ def ours(folder: Path, what: str) -> None:
     from graftlab import explanation
     from graftlab.explanation.spool import Spool
 
-    how = replace(explanation.asked(null=False), kept=None)
+    names: list[str] = []
+
+    def said(name: str) -> None:
+        names.append(name)
+        if what == "trained" and len(names) % len(SHAPES) == 0:
+            layer_done()
+
+    how = replace(explanation.asked(null=False), kept=None, said=said)
     base = str(folder / "base") if what == "trained" else None
     with Spool() as spool:
         models = explanation.find([str(folder / what)], explanation.Options(base), spool)
@@ -143,29 +167,73 @@ def ours(folder: Path, what: str) -> None:
         explanation.carry_out(models, out, ["spectra"], how, figures=False)
 
 
+def layer_by_layer(commands: dict[str, list[str]], layers: int, threads: int) -> dict[str, Figures]:
+    """Run contestants as processes that take turns at every layer; return the figures of each.
+
+    `seconds` is the time in which it was its turn: from its start to its first layer's end, from there on
+    a layer at a time, and from its last one's to its exit.
+
+    Raises:
+        SystemExit: one of them failed.
+    """
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    children: dict[str, subprocess.Popen[str]] = {}
+    seconds = dict.fromkeys(commands, 0.0)
+    for turn in range(layers + 1):
+        for label in list(commands)[:: 1 if turn % 2 else -1]:
+            start = time.perf_counter()
+            if turn == 0:
+                children[label] = subprocess.Popen(
+                    commands[label], env=environment, text=True,
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                )  # fmt: skip
+            child = children[label]
+            assert child.stdin is not None
+            assert child.stdout is not None
+            if turn:
+                child.stdin.write("\n")
+                child.stdin.flush()
+            if turn < layers:
+                if child.stdout.readline() != "done\n":
+                    raise SystemExit(f"{label} ended in layer {turn + 1}")
+                print(f"layer {turn + 1}/{layers}: {label}", flush=True)
+            else:
+                child.stdout.read()
+            seconds[label] += time.perf_counter() - start
+    return {label: {"seconds": seconds[label], **_used(child)} for label, child in children.items()}
+
+
+def _used(child: "subprocess.Popen[str]") -> Figures:
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{child.args} ended with {child.returncode}")
+    peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return {"processors (s)": usage.ru_utime + usage.ru_stime, "peak memory (MiB)": peak}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--child", nargs=2, metavar=("WHAT", "FOLDER"))
     given = parser.parse_args()
     if given.child:
         what, folder = given.child
         peer(Path(folder)) if what == "peer" else ours(Path(folder), what)
-        print(json.dumps({}))
         return
+    turns: dict[str, list[Figures]] = {OURS: [], PEER: [], LARGE: []}
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), given.layers)
         command = [sys.executable, __file__, "--child"]
-        contestants = {
-            OURS: lambda _: [*command, "trained", folder],
-            PEER: lambda _: [*command, "peer", folder],
-            LARGE: lambda _: [*command, "large", folder],
-        }
-        turns = in_turns(contestants, given.rounds, given.threads)
-        apart = largest_difference(Path(folder))
+        both = {OURS: [*command, "trained", folder], PEER: [*command, "peer", folder]}
         base = (Path(folder) / "base" / "model.safetensors").stat().st_size / 2**20
+        for _ in range(given.rounds):
+            for label, figures in layer_by_layer(both, given.layers, given.threads).items():
+                turns[label].append(figures)
+            turns[LARGE].append(run_child([*command, "large", folder], given.threads))
+        apart = largest_difference(Path(folder))
     for turn in turns[OURS]:
         turn |= {"relative difference": apart["relative"], "angle difference": apart["radians"]}
         turn["memory beside the base (MiB)"] = turn["peak memory (MiB)"] - base
@@ -177,7 +245,8 @@ def main() -> None:
         Goal("seconds", LARGE, compare="value", at_most=30),
     ]
     settings = {"layers": given.layers, "threads": given.threads, "checkpoints": len(STEPS)}
-    write("spectra", CLAIM, turns, goals, settings)
+    name = "spectra" if given.threads == 1 else f"spectra_{given.threads}_threads"
+    write(name, CLAIM, turns, goals, settings)
 
 
 if __name__ == "__main__":

@@ -355,6 +355,8 @@ ABOUT = {
     "rows": "Of the weight as it lies in the model.",
     "columns": "Of the same; 1 of a bias.",
     "change_sv_0": "Singular values of its change.",
+    "angle_0": "Principal angles (radians) between the top left singular vectors now and before.",
+    "null_angle_0": "The same of a random change of the same rank and size.",
     "route": "How they were found: gram, factors, or full where a Gram matrix is too coarse.",
     "note": "Why numbers are missing, if they are.",
 }
@@ -362,7 +364,7 @@ ABOUT = {
 
 def _about_column(name: str) -> str:
     """Return what a column of spectra holds: of a quantity, its own first line."""
-    if name in ABOUT or name.startswith(("sv_", "change_sv_")):
+    if name in ABOUT or re.fullmatch(r"((change_)?sv|(null_)?angle)_\d", name):
         return ABOUT.get(name, "the same")
     if name.startswith("null_"):
         return "The same of a random change of the same rank and size."

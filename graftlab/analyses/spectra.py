@@ -4,6 +4,7 @@ Each number of a change, and of the weight beside the weight before, has `null_.
 random change of the same rank and size, drawn by a seed. What is near its null says nothing of training.
 """
 
+import functools
 import hashlib
 import inspect
 import json
@@ -16,7 +17,7 @@ import numpy as np
 
 from graftlab.analyses import matrix, module, number
 from graftlab.contracts.analysis import CHANGE, MOVE, WEIGHT, Asked, Quantity, Subject
-from graftlab.spectra import Before, Delta, Moved, Spectrum
+from graftlab.spectra import Before, Delta, Moved, subspace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,6 +80,7 @@ def row(asked: Asked) -> type[object]:
         *((c.name, c.kind | None) for c in numbers if c.name in SOURCE),
         *(("number", int | None), ("module", str), ("rows", int), ("columns", int)),
         *((f"change_sv_{k}", float | None) for k in range(VALUES)),
+        *((f"{name}_{k}", float | None) for name in _angles(asked) for k in range(VALUES)),
         *((c.name, c.kind | None) for c in numbers if c.name not in SOURCE),
         *(("route", str | None), ("note", str | None)),
     ]
@@ -93,6 +95,7 @@ def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[object]:
     names = {id(subject): set(subject.names()) for subject in subjects}
     for name in dict.fromkeys(name for subject in subjects for name in subject.names()):
         table.before.clear()
+        table.given = None
         for subject in subjects:
             if name in names[id(subject)]:
                 yield line(**table.line(subject, name))
@@ -106,13 +109,16 @@ class Table:
         self.asked, self.columns = asked, columns(asked)
         self.before: dict[str, Before] = {}
         """By its hash, the weight that is under way, as it was before."""
+        self.given: tuple[Tensor, Before] | None = None
+        """The last of them as a subject has given it: what the next one shares is not hashed again."""
 
     def line(self, subject: Subject, name: str) -> dict[str, object]:
         """Return one line, by column."""
         change = subject.change(name)
         right = None if change.right is None else matrix(change.right)
         delta, about = Delta(matrix(change.left), right), subject.about
-        empty = [f"{of}sv_{k}" for of in ("", "change_") for k in range(VALUES)]
+        several = ("sv", "change_sv", *_angles(self.asked))
+        empty = [f"{name}_{k}" for name in several for k in range(VALUES)]
         line: dict[str, object] = dict.fromkeys([*empty, *(column.name for column in self.columns)])
         line |= {
             "model": about.model, "checkpoint": about.checkpoint, "layer": name, "type": about.method,
@@ -124,21 +130,27 @@ class Table:
         before = self._held(subject.base(name))
         if before is not None and before.matrix.shape != delta.shape:
             line["note"], before = ELSEWHERE, None
-        if before is not None and not np.isfinite(before.matrix).all():
+        if before is not None and not before.finite:
             line["note"], before = f"{NOT_FINITE} before", None
+        if self.asked.vectors is not None:
+            moved = None if before is None else Moved(before, delta, self.asked)
+            self.asked.vectors(about, name, _arrays(delta, moved, self.asked.top))
         return line | self._known(delta, before)
 
     def _held(self, weight: "Tensor | None") -> Before | None:
         """Return the weight before, the same record for the same numbers; None of none, or of a vector."""
         if weight is None or weight.dim() < 2:
             return None
-        before = Before(matrix(weight), self.asked.kept)
-        return self.before.setdefault(before.digest, before)
+        if self.given is None or self.given[0] is not weight:
+            before = Before(matrix(weight), self.asked.kept)
+            self.given = weight, self.before.setdefault(before.digest, before)
+        return self.given[1]
 
     def _known(self, delta: Delta, before: Before | None) -> dict[str, object]:
         """Return the numbers, from what is kept if they have been computed before."""
         asked = self.asked
         names = [(column.name, hash_of(column.quantity)) for column in self.columns]
+        names += [(name, "") for name in _angles(asked)]
         settings = (asked.top, asked.full, asked.epsilon, asked.seed, names)
         told = json.dumps([delta.digest, before and before.digest, settings])
         key = "spectra-" + hashlib.sha256(told.encode()).hexdigest()
@@ -159,7 +171,7 @@ class Table:
         moved = None if before is None else Moved(before, delta, asked)
         null = delta.random(draws) if any(column.null for column in self.columns) else delta
         null_moved = None if before is None else Moved(before, null, asked)
-        found: dict[str, object] = _first("change_sv", delta.spectrum)
+        found: dict[str, object] = _numbered("change_sv", delta.spectrum.values)
         for column in self.columns:
             source = null if column.null else delta
             whole = null_moved if column.null else moved
@@ -168,12 +180,16 @@ class Table:
             elif whole is not None:
                 given = whole if column.of == MOVE else whole.weight
                 found[column.name] = column.quantity.value(given)
+        for name, whole in zip(_angles(asked), (moved, null_moved), strict=False):
+            if whole is not None:
+                found |= _numbered(name, subspace.angles(*whole.left_spaces()))
         if moved is not None:
-            found |= _first("sv", moved.weight)
+            found |= _numbered("sv", moved.weight.values)
         found["route"] = (delta.spectrum if moved is None else moved.weight).route
         return {name: "inf" if value == math.inf else value for name, value in found.items()}
 
 
+@functools.cache
 def hash_of(quantity: Quantity) -> str:
     """Return a hash of the file that computes a quantity: what was kept of other code is not taken."""
     module = inspect.getmodule(quantity.value)
@@ -181,5 +197,24 @@ def hash_of(quantity: Quantity) -> str:
     return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:16]
 
 
-def _first(prefix: str, spectrum: Spectrum) -> dict[str, object]:
-    return {f"{prefix}_{k}": float(value) for k, value in enumerate(spectrum.values[:VALUES])}
+def _arrays(delta: Delta, moved: Moved | None, top: int) -> "dict[str, Floats]":
+    """Return all singular values of a change, the weight and the weight before, and their top vectors."""
+    spectra = {"change": delta.spectrum}
+    if moved is not None:
+        spectra |= {"weight": moved.weight, "before": moved.before}
+    return {
+        f"{name}_{what}": values
+        for name, found in spectra.items()
+        for what, values in (
+            ("values", found.values), ("left", found.left(top)), ("right", found.right(top))
+        )
+    }  # fmt: skip
+
+
+def _angles(asked: Asked) -> tuple[str, ...]:
+    """Return what the columns of principal angles are called: those of the change, then its null's."""
+    return ("angle", "null_angle") if asked.null else ("angle",)
+
+
+def _numbered(prefix: str, values: "Floats") -> dict[str, object]:
+    return {f"{prefix}_{k}": float(value) for k, value in enumerate(values[:VALUES])}

@@ -1,5 +1,6 @@
 """Ask what training did to weights: tables and figures of each analysis."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from graftlab.explanation import Model, Table
 
 MOST_LINES = 30  # of a table on a terminal
+MOST_SAID = 3  # findings of a kind there; the page has more
 SHOWN = (
     *("model", "checkpoint", "layer", "weight", "rank", "relative_change", "change_stable_rank"),
     *("null_change_stable_rank", "mean_principal_angle", "intruder_dimensions", "note"),
@@ -70,6 +72,10 @@ def command(
             help="Gradients on so many of a run's validation examples; else on one sentence.",
         ),
     ] = 0,
+    keep_vectors: Annotated[
+        bool,
+        typer.Option("--keep-vectors", help="Also keep all singular values and the top vectors."),
+    ] = False,
     figures: Annotated[
         bool, typer.Option("--figures/--no-figures", help="Draw figures beside the tables.")
     ] = True,
@@ -83,11 +89,12 @@ def command(
 ) -> None:
     """Ask what training did to the weights of runs, adapters and models.
 
-    Each analysis is a table, as CSV and Parquet, and the figures that draw from it. Data are not needed.
-    What is killed goes on where it was.
+    Each analysis is a table, as CSV and Parquet, and the figures that draw from it; a page has them all, with
+    what stands out. Data are not needed. What is killed goes on where it was.
     """
     from graftlab import explanation
     from graftlab.explanation.spool import Spool
+    from graftlab.explanation.vectors import Vectors
 
     kinds, wanted = _names(kind), explanation.Options(base, _numbers(steps))
     explanation.check(kinds)
@@ -95,16 +102,23 @@ def command(
     with Spool() as spool:
         models = explanation.find(targets, wanted, spool)
         where = out or _place(models)
+        if keep_vectors:
+            kept = Vectors(where / "svd_analysis" / "vectors")
+            asked = dataclasses.replace(asked, vectors=kept.put)
         tables, drawn = explanation.carry_out(
             models, where, kinds, asked, _names(matrices), figures
         )
+        told = explanation.write(where, models, tables, drawn)
     if as_json:
         found = {table.name: table.as_json() for table in tables}
-        say_json({"analyses": found, "figures": [str(path) for path in drawn]})
+        shown = [str(path) for path in drawn]
+        say_json({"analyses": found, "figures": shown, "findings": told._asdict()})
         return
     for table in tables:
         _show(table)
-    say(f"Everything is in {where}")
+    for line in (told.summary, *told.beyond[:MOST_SAID], *told.between[:MOST_SAID]):
+        say(line)
+    say(f"Everything is in {where}; {where / 'analysis.html'} has it on one page")
 
 
 def _names(given: str | None) -> list[str]:

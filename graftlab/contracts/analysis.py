@@ -144,6 +144,9 @@ class Asked:
     kept: Kept | None = None
     said: Callable[[str], None] = lambda _: None
     """Called with the name of each weight that is done."""
+    vectors: "Callable[[About, str, Mapping[str, NDArray[np.float64]]], None] | None" = None
+    """Given the singular values and top vectors of each line of the spectra, by its model and weight; None
+    where nobody wants them."""
 
 
 class Analysis(Protocol):

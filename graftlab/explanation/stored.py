@@ -22,6 +22,7 @@ class Stored:
         located = pretrained.locate(model, revision)
         self.source, self.folder = located.source, located.folder
         self._tensors = Tensors(Folder(located.folder, located.source))
+        self._last: tuple[str, Tensor] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -52,7 +53,7 @@ class Stored:
         return None
 
     def read(self, name: str) -> "Tensor | None":
-        """Return a weight in float32; None where there is none of that name.
+        """Return a weight in float32; None where there is none of that name. The last is kept.
 
         Raises:
             ModelError: it is stored in few bits, or its file is damaged.
@@ -68,7 +69,10 @@ class Stored:
                 f"bfloat16 that it was made from.",
                 kind="quantized",
             )
-        return self._tensors.read({name: stored}, torch.float32, keep=False).tensors[name]
+        if self._last is None or self._last[0] != stored:
+            read = self._tensors.read({name: stored}, torch.float32, keep=False)
+            self._last = stored, read.tensors[name]
+        return self._last[1]
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Return a weight's shape; None where there is none of that name."""

@@ -2,7 +2,7 @@
 
 import fnmatch
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from graftlab.contracts import About, Asked, Change, Differentiable, Subject
 from graftlab.contracts.plot import RUN
 from graftlab.errors import ConfigError, unknown
 from graftlab.explanation.kept import OnDisk
+from graftlab.explanation.repeats import configurations
 from graftlab.explanation.targets import Model
 
 if TYPE_CHECKING:
@@ -117,13 +118,14 @@ def carry_out(
         analysis = registry.find("analyses", name)
         found[name] = (analysis, list(analysis.rows(subjects, how)))
     out.mkdir(parents=True, exist_ok=True)
-    what = ", ".join(model.name for model in models)
+    named = configurations(models)
+    what = ", ".join(dict.fromkeys(named.values()))
     tables = []
     for name, (analysis, rows) in found.items():
         place = out / (analysis.FILE or name)
         place.parent.mkdir(parents=True, exist_ok=True)
         written = analyses.write(rows, analysis.row(how), place.parent, place.name)
-        drawn = _figures(name, rows, what, place.parent) if figures else []
+        drawn = _figures(name, _merged(rows, named), what, place.parent) if figures else []
         tables.append(Table(name, rows, [*written, *drawn]))
     of_run = registry.having("plots", "DRAWS_FROM", RUN) if figures else {}
     runs = [model for model in models if model.run and of_run]
@@ -134,6 +136,17 @@ def _of_run(of_run: dict[str, Any], model: Model, out: Path, count: int) -> list
     folder = out if count == 1 else out / model.name
     folder.mkdir(parents=True, exist_ok=True)
     return plots.draw(of_run, model.run, model.name, folder)
+
+
+def _merged(rows: Sequence[Any], named: Mapping[str, str]) -> list[Any]:
+    """Return the rows with runs of one configuration under its name, so that they are drawn as one."""
+    return [
+        row._replace(**{
+            field: named.get(getattr(row, field), getattr(row, field))
+            for field in ("model", "other") if field in row._fields
+        })
+        for row in rows
+    ]  # fmt: skip
 
 
 def _figures(name: str, rows: Sequence[Any], what: str, folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """Size of each weight's change beside the weight itself, by layer and module; blank where there is none."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,11 +45,15 @@ def data(rows: Sequence[WeightLine]) -> Heat:
     numbers = sorted({row.number for row in rows if row.number is not None})
     layers: list[int | None] = [*numbers, *([None] if any(r.number is None for r in rows) else [])]
     modules = list(dict.fromkeys(row.module for row in rows))
+    times = Counter(
+        (row.model, row.layer) for row in known
+    )  # a weight of several seeds counts once
     squares_ML = np.full((len(modules), len(layers)), np.nan)
     for row in known:
         place = modules.index(row.module), layers.index(row.number)
         value = (row.relative_change if relative else row.change_frobenius_norm) or 0.0
-        squares_ML[place] = np.nansum([squares_ML[place], value**2 / len(last)])
+        share = value**2 / len(last) / times[row.model, row.layer]
+        squares_ML[place] = np.nansum([squares_ML[place], share])
     names = tuple("-" if layer is None else str(layer) for layer in layers)
     measure = "|change| / |weight|" if relative else "|change|"
     return Heat(names, tuple(modules), np.sqrt(squares_ML), measure)

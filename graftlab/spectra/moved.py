@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftlab.spectra.null import random_change
-from graftlab.spectra.spectrum import Spectrum, known, of, of_factors
+from graftlab.spectra.spectrum import Spectrum, gram, known, of, of_factors, of_gram, of_sum
 
 Floats = NDArray[np.float64]
+ROUNDING = 1e-9  # of a sum of squared cosines
 
 # Shapes: O and I rows and columns of the weight, R rank, K singular vectors that are compared.
 
@@ -80,6 +81,15 @@ class Before:
         """Hash of its numbers."""
         return digest(self.matrix)
 
+    @cached_property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.matrix).all())
+
+    @cached_property
+    def gram(self) -> Floats:
+        """(N, N) Its Gram matrix, as `spectrum.gram` has it: that of each changed weight begins with it."""
+        return gram(self.matrix)
+
     def spectrum(self, top: int) -> Spectrum:
         """Return its spectrum, found on disk where it has been computed with so many vectors before."""
         if self._computed is not None:
@@ -97,7 +107,7 @@ class Before:
     _computed: Spectrum | None = None
 
     def _compute(self) -> Spectrum:
-        self._computed = of(self.matrix)
+        self._computed = of_gram(self.matrix, self.gram.copy(order="F"))
         return self._computed
 
 
@@ -132,7 +142,11 @@ class Moved:
     @cached_property
     def weight(self) -> Spectrum:
         """Of W0 plus the change."""
-        return of(self.start.matrix + self.delta.whole())
+        left, right = self.delta.left, self.delta.right
+        if right is None or 4 * left.shape[1] > min(self.delta.shape):
+            return of(self.start.matrix + self.delta.whole())
+        scale = max(self.before.largest, self.change.largest)
+        return of_sum(self.start.matrix, self.start.gram, left, right, scale)
 
     def within(self, left_OK: Floats, right_IK: Floats) -> Floats:
         """Return left^T W0 right (K, K)."""
@@ -157,7 +171,15 @@ class Moved:
         Source: Shuttleworth et al. (2025), LoRA vs Full Fine-tuning, algorithm 1.
         """
         tuned_OK = self.weight.left(min(self.top, self.weight.size))
-        nearest_K = np.abs(self.before.onto_left(tuned_OK)).max(axis=0, initial=0.0)
+        cosines = self.before.left(min(self.top, self.before.size)).T @ tuned_OK
+        nearest_K = np.abs(cosines).max(axis=0, initial=0.0)
+        # Squared cosines sum up to 1 at most: where the first few leave less than epsilon, none of the others
+        # can be nearer, and where one is near, no other need be.
+        left_over = 1 - np.square(cosines).sum(axis=0)
+        open_K = (nearest_K < self.epsilon) & (left_over > self.epsilon**2 - ROUNDING)
+        if open_K.any():
+            every = self.before.onto_left(tuned_OK[:, open_K])
+            nearest_K[open_K] = np.abs(every).max(axis=0, initial=0.0)
         return np.asarray(nearest_K < self.epsilon)
 
 

@@ -1,9 +1,9 @@
 """The singular values of a matrix, and those of its singular vectors that are asked for.
 
 Of a whole matrix by its Gram matrix in float64, tridiagonal once: some seven times as fast as a full
-decomposition, with singular values exact to eps (s_1 / s_i)^2 relative. Where that does not suffice the
-matrix is decomposed in full, and `route` says so. Of a product of low rank by the QR decompositions of its
-factors: no matrix of the product's own size is made.
+decomposition, with singular values exact to eps (s_1 / s_i)^2 relative. Where that does not suffice the few
+small ones are found by themselves, or the matrix is decomposed in full, and `route` says so. Of a product of
+low rank by the QR decompositions of its factors: no matrix of the product's own size is made.
 """
 
 from abc import ABC, abstractmethod
@@ -12,14 +12,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from graftlab.spectra.smallest import smallest
+
 Floats = NDArray[np.float64]
 
 # Shapes: O and I rows and columns of the matrix, N the smaller of both, R rank, K singular vectors.
 
 GRAM, FACTORS, FULL, KNOWN = "gram", "factors", "full", "known"
-SMALLEST = 1e-5
-"""The smallest singular value over the largest below which a Gram matrix is not trusted: there its error is
-some 2e-6 of the value."""
+SMALLEST, LEAST = 1e-5, 1e-6
+"""A singular value over the largest, below which a Gram matrix is not trusted: there its error is some 2e-6
+of the value. A few such values are found by themselves; below the second their vectors are too coarse too."""
 
 
 class Spectrum(ABC):
@@ -68,18 +70,24 @@ class Spectrum(ABC):
 class _Whole(Spectrum):
     """Of a matrix that is given whole."""
 
-    def __init__(self, matrix: Floats) -> None:
+    def __init__(self, matrix: Floats, gram_NN: Floats, scale: float = 0.0) -> None:
+        """`gram_NN` is that of `gram` and is overwritten; `scale` the size of what it was added up of."""
         from graftlab.spectra.tridiagonal import Tridiagonal  # imports scipy
 
         super().__init__((matrix.shape[0], matrix.shape[1]))
         self._matrix = matrix
         self._wide = matrix.shape[0] < matrix.shape[1]
-        self._reduced = Tridiagonal(self._tall.T @ self._tall)
+        self._reduced = Tridiagonal(gram_NN)
         values = np.sqrt(np.maximum(self._reduced.eigenvalues(), 0.0))
         self.route = GRAM
-        if values[0] > 0 and values[-1] < SMALLEST * values[0]:
-            self.route = FULL
-            values = np.linalg.svd(matrix, compute_uv=False)
+        scale = max(float(values[0]), scale)
+        if coarse := int((values < SMALLEST * scale).sum()) if values[0] > 0 else 0:
+            found = smallest(self._tall, coarse)
+            if found is not None and found[-1] >= LEAST * scale:
+                values[-coarse:] = found
+            else:
+                self.route = FULL
+                values = np.linalg.svd(matrix, compute_uv=False)
         self.values = values
 
     @property
@@ -175,9 +183,39 @@ def first_share(parts: Floats, share: float) -> int | None:
     )
 
 
+def gram(matrix: Floats) -> Floats:
+    """Return (N, N) the Gram matrix W^T W, or W W^T of a wide one: its lower triangle, in Fortran's order."""
+    from scipy.linalg.blas import dsyrk
+
+    wide = matrix.shape[0] < matrix.shape[1]
+    return np.asarray(dsyrk(1.0, matrix.T, trans=int(wide), lower=1))
+
+
 def of(matrix: ArrayLike) -> Spectrum:
     """Return the spectrum of a matrix (O, I); it is computed in float64."""
-    return _Whole(np.asarray(matrix, dtype=np.float64))
+    whole = np.asarray(matrix, dtype=np.float64)
+    return _Whole(whole, gram(whole))
+
+
+def of_gram(matrix: Floats, gram_NN: Floats) -> Spectrum:
+    """Return the spectrum of a matrix whose Gram matrix is known; that is overwritten."""
+    return _Whole(matrix, gram_NN)
+
+
+def of_sum(matrix: Floats, gram_NN: Floats, left: Floats, right: Floats, scale: float) -> Spectrum:
+    """Return the spectrum of a matrix (O, I), whose Gram matrix is known, plus left (O, R) @ right (R, I).
+
+    G changes by X Y^T + Y X^T of rank 2R: a product of two matrices as large as the whole is spared. `scale`
+    is the size of the larger of both: what cancels out of it is rounding.
+    """
+    from scipy.linalg.blas import dsyr2k
+
+    if matrix.shape[0] < matrix.shape[1]:
+        x_NR, y_NR = matrix @ right.T + 0.5 * left @ (right @ right.T), left
+    else:
+        x_NR, y_NR = matrix.T @ left + 0.5 * right.T @ (left.T @ left), right.T
+    grown_NN = dsyr2k(1.0, x_NR, y_NR, beta=1.0, c=gram_NN, lower=1)
+    return _Whole(matrix + left @ right, np.asarray(grown_NN), scale)
 
 
 def of_factors(left: ArrayLike, right: ArrayLike) -> Spectrum:

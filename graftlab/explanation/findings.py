@@ -1,0 +1,225 @@
+"""What differs in the tables of analyses: each number beside its null, and between models, with intervals.
+
+A comparison takes the mean over units: the layers of one run, or runs that only their seed tells apart where
+there are several of a configuration. The interval is Student's, p is corrected by Holm over all comparisons
+of a call. Layers of one run are no repetition of it: what holds over them may fall with another seed.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from graftlab.explanation.sample import SENTENCE
+from graftlab.statistics import multiplicity, seeds
+
+LAYERS, SEEDS = "layers", "seeds"
+FEWEST = 3
+"""Units below which there is no interval worth the name."""
+LEVEL = 0.05
+NULL = "null_"
+BARE = ("relative_change", "norm")
+"""Numbers without a null that models are compared by."""
+
+Values = Mapping[str, tuple[float, float | None]]
+"""Unit -> the mean over its weights, and that of its null."""
+
+
+class Finding(NamedTuple):
+    """One comparison: of a model with its null, or of two models."""
+
+    analysis: str
+    column: str
+    family: str | None
+    """Of tasks, where models are grouped by it."""
+    model: str
+    other: str | None
+    """The model that it is compared with; None: its own null."""
+    value: float
+    null: float | None
+    other_value: float | None
+    other_null: float | None
+    difference: float
+    """value - null; between models (value - null) - (other_value - other_null), nulls where there are any."""
+    low: float
+    high: float
+    """The 95 % interval of the difference, over the units."""
+    over: str
+    """What the units are: layers or seeds."""
+    units: int
+    p: float
+    """Of a paired t-test against 0, by itself."""
+    corrected: float
+    """The same, corrected by Holm over all comparisons of the call."""
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the difference is told from 0."""
+        return self.corrected < LEVEL
+
+    @property
+    def size(self) -> float:
+        """The difference over the larger of what is compared: 0 none, 1 all of it."""
+        known = (self.value, self.null, self.other_value, self.other_null)
+        largest = max(abs(number) for number in known if number is not None)
+        return abs(self.difference) / largest if largest else 0.0
+
+
+def find(tables: Mapping[str, Sequence[object]], repeats: Mapping[str, str]) -> list[Finding]:
+    """Return every comparison that the tables allow, what is told apart first, then by size.
+
+    `repeats` names the configuration of each model; models of one are its repetitions.
+    """
+    found = [
+        finding
+        for analysis, rows in tables.items()
+        for family, own in _families(rows).items()
+        for column in _columns(own)
+        for finding in _compared(analysis, family, column, own, repeats)
+    ]
+    corrected = multiplicity.holm([finding.p for finding in found])
+    found = [f._replace(corrected=p) for f, p in zip(found, corrected, strict=True)]
+    return sorted(found, key=lambda f: (not f.beyond, -f.size))
+
+
+def _families(rows: Sequence[object]) -> dict[str | None, list[object]]:
+    """Return the rows to compare by family of tasks; a gradient of one sentence is noise."""
+    found: dict[str | None, list[object]] = {}
+    for row in at_last(rows):
+        if getattr(row, "sample", None) != SENTENCE:
+            found.setdefault(getattr(row, "task_type", None), []).append(row)
+    return found
+
+
+def at_last(rows: Iterable[object]) -> list[object]:
+    """Return the rows of each model's last checkpoint; of pairs those of two models, at most dimensions."""
+    kept = [row for row in rows if getattr(row, "model", None) != getattr(row, "other", None)]
+    last: dict[str, int] = {}
+    most: dict[str, int] = {}
+    for row in kept:
+        last[name(row)] = max(last.get(name(row), -1), _whole(row, "checkpoint"))
+        most[name(row)] = max(most.get(name(row), -1), _whole(row, "dimensions"))
+    return [
+        row
+        for row in kept
+        if _whole(row, "checkpoint") == last[name(row)]
+        and _whole(row, "dimensions") == most[name(row)]
+    ]
+
+
+def _whole(row: object, column: str) -> int:
+    value = getattr(row, column, None)
+    return -1 if value is None else int(value)
+
+
+def name(row: object) -> str:
+    """Return what a line is of: a model, or a pair."""
+    other = getattr(row, "other", None)
+    return f"{getattr(row, 'model', '')}" + (f" and {other}" if other is not None else "")
+
+
+def _columns(rows: Sequence[object]) -> list[str]:
+    fields: tuple[str, ...] = getattr(rows[0], "_fields", ())
+    return [field for field in fields if f"{NULL}{field}" in fields or field in BARE]
+
+
+def _compared(
+    analysis: str,
+    family: str | None,
+    column: str,
+    rows: Sequence[object],
+    repeats: Mapping[str, str],
+) -> Iterator[Finding]:
+    over, values = _units(rows, column, repeats)
+    about = (analysis, column, family)
+    for model, own in values.items():
+        if len(own) >= FEWEST and all(null is not None for _, null in own.values()):
+            yield _finding(about, over[model], (model, own), None)
+    for one, other in combinations(values, 2):
+        shared = [unit for unit in values[one] if unit in values[other]]
+        if len(shared) >= FEWEST and over[one] == over[other]:
+            pair = [(m, {unit: values[m][unit] for unit in shared}) for m in (one, other)]
+            yield _finding(about, over[one], pair[0], pair[1])
+
+
+def _units(
+    rows: Sequence[object], column: str, repeats: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, Values]]:
+    """Return of each configuration what its units are, and each unit's means."""
+    held: dict[str, dict[str, list[object]]] = {}
+    for row in rows:
+        held.setdefault(_configuration(row, repeats), {}).setdefault(name(row), []).append(row)
+    over: dict[str, str] = {}
+    values: dict[str, Values] = {}
+    for called, runs in held.items():
+        over[called] = SEEDS if len(runs) > 1 else LAYERS
+        if len(runs) > 1:  # the n-th seed of one configuration stands beside the n-th of another
+            parts: dict[str, list[object]] = {str(n): own for n, own in enumerate(runs.values())}
+        else:
+            parts = {}
+            for row in next(iter(runs.values())):
+                number = getattr(row, "number", None)
+                unit = getattr(row, "layer", "") if number is None else str(number)
+                parts.setdefault(unit, []).append(row)
+        means = {unit: _mean(own, column) for unit, own in parts.items()}
+        values[called] = {unit: mean for unit, mean in means.items() if mean is not None}
+    return over, values
+
+
+def _configuration(row: object, repeats: Mapping[str, str]) -> str:
+    model, other = getattr(row, "model", ""), getattr(row, "other", None)
+    one = repeats.get(model, model)
+    return one if other is None else f"{one} and {repeats.get(other, other)}"
+
+
+def _mean(rows: Sequence[object], column: str) -> tuple[float, float | None] | None:
+    """Return the mean over the lines that have both numbers; None where none has."""
+    bare = column in BARE
+    pairs = [(getattr(row, column), getattr(row, f"{NULL}{column}", None)) for row in rows]
+    pairs = [(a, b) for a, b in pairs if _known(a) and (bare or _known(b))]
+    if not pairs:
+        return None
+    value = math.fsum(a for a, _ in pairs) / len(pairs)
+    return value, None if bare else math.fsum(b for _, b in pairs) / len(pairs)
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _finding(
+    about: tuple[str, str, str | None],
+    over: str,
+    one: tuple[str, Values],
+    other: tuple[str, Values] | None,
+) -> Finding:
+    apart = _apart(one[1].values())
+    against = _apart(other[1].values()) if other else [0.0] * len(apart)
+    difference, low, high, p = interval(apart, against)
+    value, null = _means(one[1].values())
+    other_value, other_null = _means(other[1].values()) if other else (None, None)
+    return Finding(
+        *about, one[0], other[0] if other else None, value or 0.0, null, other_value, other_null,
+        difference, low, high, over, len(apart), p, p,
+    )  # fmt: skip
+
+
+def _apart(values: Iterable[tuple[float, float | None]]) -> list[float]:
+    return [value - (null or 0.0) for value, null in values]
+
+
+def _means(values: Iterable[tuple[float, float | None]]) -> tuple[float | None, float | None]:
+    numbers, nulls = zip(*values, strict=True)
+    known = [null for null in nulls if null is not None]
+    mean = math.fsum(numbers) / len(numbers)
+    return mean, math.fsum(known) / len(known) if known else None
+
+
+def interval(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return the mean difference of paired units, its 95 % interval, and p of a paired t-test; units that all
+    differ alike leave nothing open."""
+    estimate = seeds.paired(one, other)
+    ends, p = estimate.interval(), estimate.p
+    if ends is None or p is None:
+        return estimate.value, estimate.value, estimate.value, 0.0 if estimate.value else 1.0
+    return estimate.value, *ends, p
