@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 import math
+import sys
 import typing
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -189,12 +190,14 @@ class Table:
         return {name: "inf" if value == math.inf else value for name, value in found.items()}
 
 
-@functools.cache
 def hash_of(quantity: Quantity) -> str:
     """Return a hash of the file that computes a quantity: what was kept of other code is not taken."""
-    module = inspect.getmodule(quantity.value)
-    assert module is not None, quantity
-    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:16]
+    return _hash_of_file(quantity.value.__module__)
+
+
+@functools.cache
+def _hash_of_file(module: str) -> str:
+    return hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()[:16]
 
 
 def _arrays(delta: Delta, moved: Moved | None, top: int) -> "dict[str, Floats]":

@@ -8,7 +8,7 @@ of a call. Layers of one run are no repetition of it: what holds over them may f
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from graftlab.explanation.sample import SENTENCE
 from graftlab.statistics import multiplicity, seeds
@@ -20,6 +20,9 @@ LEVEL = 0.05
 NULL = "null_"
 BARE = ("relative_change", "norm")
 """Numbers without a null that models are compared by."""
+
+MEANT = "angle_"
+"""Columns that one of their mean stands for."""
 
 Values = Mapping[str, tuple[float, float | None]]
 """Unit -> the mean over its weights, and that of its null."""
@@ -120,7 +123,8 @@ def name(row: object) -> str:
 
 def _columns(rows: Sequence[object]) -> list[str]:
     fields: tuple[str, ...] = getattr(rows[0], "_fields", ())
-    return [field for field in fields if f"{NULL}{field}" in fields or field in BARE]
+    kept = [field for field in fields if not field.startswith(MEANT)]
+    return [field for field in kept if f"{NULL}{field}" in fields or field in BARE]
 
 
 def _compared(
@@ -174,16 +178,17 @@ def _configuration(row: object, repeats: Mapping[str, str]) -> str:
 
 def _mean(rows: Sequence[object], column: str) -> tuple[float, float | None] | None:
     """Return the mean over the lines that have both numbers; None where none has."""
-    bare = column in BARE
-    pairs = [(getattr(row, column), getattr(row, f"{NULL}{column}", None)) for row in rows]
-    pairs = [(a, b) for a, b in pairs if _known(a) and (bare or _known(b))]
+    values = [(getattr(row, column), getattr(row, f"{NULL}{column}", None)) for row in rows]
+    if column in BARE:
+        alone = [float(value) for value, _ in values if _known(value)]
+        return (math.fsum(alone) / len(alone), None) if alone else None
+    pairs = [(float(a), float(b)) for a, b in values if _known(a) and _known(b)]
     if not pairs:
         return None
-    value = math.fsum(a for a, _ in pairs) / len(pairs)
-    return value, None if bare else math.fsum(b for _, b in pairs) / len(pairs)
+    return math.fsum(a for a, _ in pairs) / len(pairs), math.fsum(b for _, b in pairs) / len(pairs)
 
 
-def _known(value: float | None) -> bool:
+def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 

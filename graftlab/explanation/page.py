@@ -52,7 +52,8 @@ class Part(NamedTuple):
     figures: Sequence[Figure]
     fields: Sequence[str]
     lines: Sequence[Sequence[object]]
-    count: int
+    total: int
+    """Lines that the table has."""
     file: str
 
 
@@ -119,6 +120,7 @@ def _means(
     for row in findings.at_last(rows):
         held.setdefault(findings.name(row), []).append(row)
     columns = [c for c in fields if c not in NO_MEAN and not c.startswith(NULL)]
+    columns = [c for c in columns if not re.search(r"_\d$", c)]  # one of ten: in the whole table
     means: dict[str, list[Cell]] = {}
     for column in columns:
         values = [(_mean(own, column), _mean(own, f"{NULL}{column}")) for own in held.values()]

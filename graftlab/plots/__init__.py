@@ -41,6 +41,8 @@ def svg(figure: "Figure") -> str:
 def write(figure: "Figure", folder: Path, name: str) -> Path:
     """Write a figure as NAME.png and NAME.svg, each whole or not at all, and return the PNG."""
     with _repeatable():
+        figure.draw_without_rendering()  # the layout, once for both
+        figure.set_layout_engine("none")
         for suffix, metadata in (("png", {}), ("svg", UNDATED)):
             partial = folder / f"{name}.{suffix}{files.PARTIAL}"
             figure.savefig(partial, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
