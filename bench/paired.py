@@ -1,20 +1,20 @@
 """The rows of a finished study against one of them: paired differences, with what they leave open.
 
 python bench/paired.py STUDY BASELINE [--out NAME]
+python bench/paired.py --pages
 
-With --out it records what it found and puts the table into the page of docs/methods that has its mark.
+With --out it records what it found and puts the table into the page of docs/methods that has its mark;
+--pages does so for all that is recorded.
 
-STUDY is a study's directory, BASELINE the beginning of a row's name. Accuracy on test, in points. A pair
-is two runs of one seed, so that batches are the same. Runs and examples are both samples: a difference
-d(s, i) of seed s on example i is taken as mean + seed + example + rest, crossed and independent, and the
-variance of its mean as MS_seed / n + MS_example / m - MS_rest / (n m) (Cornfield and Tukey, 1956;
-Owen, 2007, arXiv 0710.2622). Intervals take Student's t with n - 1 degrees of freedom, which is careful.
+STUDY is a study's directory, BASELINE a row's name. Accuracy on test, in points. A pair is two runs of one
+seed, so that batches are the same; runs and examples are both samples (`graftlab.statistics.components`).
+p-values are corrected for all comparisons with the baseline (Holm). Records from before the examples' part
+had to be seen to count have seeds - 1 degrees of freedom throughout, which is careful.
 """
 
 import argparse
 import csv
 import json
-import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from harness import RESULTS
 from numpy.typing import NDArray
-from scipy import stats
+
+from graftlab.statistics import components, multiplicity, power
+from graftlab.statistics.estimates import Estimate
 
 # Shapes: S seeds, E test examples.
-
-LEVEL, POWER = 0.95, 0.8
 
 
 def hits(runs: list[Path]) -> NDArray[np.float64]:
@@ -51,26 +51,12 @@ def losses(runs: list[Path]) -> dict[int, float]:
 
 
 def difference(first_SE: NDArray[np.float64], second_SE: NDArray[np.float64]) -> dict[str, float]:
-    """Return mean difference, its standard error and interval, and the smallest one that could be seen."""
-    d_SE = 100 * (first_SE - second_SE)
-    seeds, examples = d_SE.shape
-    mean = d_SE.mean()
-    by_seed, by_example = d_SE.mean(1), d_SE.mean(0)
-    rest = d_SE - by_seed[:, None] - by_example[None, :] + mean
-    rest_ms = (rest**2).sum() / max(1, (seeds - 1) * (examples - 1))
-    variance = (
-        by_seed.var(ddof=1) / seeds
-        + by_example.var(ddof=1) / examples
-        - rest_ms / (seeds * examples)
-    )
-    error = math.sqrt(max(variance, by_seed.var(ddof=1) / seeds))
-    t = stats.t.ppf(0.5 + LEVEL / 2, seeds - 1)
+    """Return mean difference in points, its standard error, and the degrees of freedom behind that."""
+    found = components.paired(100 * first_SE, 100 * second_SE)
     return {
-        "difference": float(mean),
-        "standard_error": error,
-        "low": float(mean - t * error),
-        "high": float(mean + t * error),
-        "smallest_visible": float((t + stats.t.ppf(POWER, seeds - 1)) * error),
+        "difference": found.value,
+        "standard_error": found.standard_error,
+        "degrees_of_freedom": found.degrees_of_freedom,
     }
 
 
@@ -118,39 +104,47 @@ def measure(study: Path, baseline: str) -> dict[str, Any]:
             "rows": sorted(records, key=lambda r: -r["accuracy"])}  # fmt: skip
 
 
-COLUMNS = (
-    "row",
-    "rate",
-    "accuracy",
-    "difference (95 %)",
-    "smallest visible",
-    "switch steps",
-    "loss at the switch",
-)
-
-
 def table(record: dict[str, Any]) -> str:
     """Return the record as a table in Markdown, without columns that no row has a value in."""
-    cells = [_cells(row) for row in record["rows"]]
-    kept = [i for i in range(len(COLUMNS)) if any(row[i] != "-" for row in cells)]
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *cells]
+    compared = [row for row in record["rows"] if "difference" in row]
+    count = len(compared)
+    columns = (
+        "row", "rate", "accuracy ± sd", "difference (95 %)", "p", f"p of all {count}",
+        "smallest visible", "switch steps", "loss at the switch",
+    )  # fmt: skip
+    together = multiplicity.holm([p for row in compared if (p := estimate(row).p) is not None])
+    corrected = dict(zip([row["method"] for row in compared], together, strict=True))
+    cells = [_cells(row, corrected.get(row["method"])) for row in record["rows"]]
+    kept = [i for i in range(len(columns)) if any(row[i] != "-" for row in cells)]
+    lines = [columns, ["---"] * len(columns), *cells]
     return (
-        f"{record['seeds']} seeds, {record['examples']} test examples; differences from "
-        f"`{record['baseline']}`.\n\n"
+        f"{record['seeds']} seeds, {record['examples']} test examples; accuracy is the mean over the seeds ± "
+        f"their standard deviation, differences are from `{record['baseline']}`, with p-values alone and "
+        f"corrected for all {count} (Holm).\n\n"
         + "".join(f"| {' | '.join(line[i] for i in kept)} |\n" for line in lines)
     )
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    gap = seen = loss = "-"
+def estimate(row: dict[str, Any]) -> Estimate:
+    """Return the difference of a recorded row."""
+    return Estimate(row["difference"], row["standard_error"] ** 2, row["degrees_of_freedom"])
+
+
+def _cells(row: dict[str, Any], corrected: float | None) -> list[str]:
+    gap = p = seen = loss = "-"
     if "difference" in row:
-        gap = f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
-        seen = f"{row['smallest_visible']:.2f}"
+        found = estimate(row)
+        low, high = found.interval() or (found.value, found.value)
+        gap = f"{found.value:+.2f} ({low:+.2f} to {high:+.2f})"
+        p, seen = f"{found.p:.3f}", f"{power.smallest_visible(found):.2f}"
     if "probe_loss_before" in row:
         loss = f"{row['probe_loss_before']:.3f} to {row['probe_loss_after']:.3f}"
     accuracy = f"{row['accuracy']:.2f} ± {row['deviation']:.2f}"
     steps = ", ".join(map(str, row["switch_steps"])) or "-"
-    return [f"`{row['method']}`", str(row["learning_rate"]), accuracy, gap, seen, steps, loss]
+    together = "-" if corrected is None else f"{corrected:.3f}"
+    return [
+        f"`{row['method']}`", str(row["learning_rate"]), accuracy, gap, p, together, seen, steps, loss
+    ]  # fmt: skip
 
 
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
@@ -170,19 +164,33 @@ def fill(page: str, name: str, record: dict[str, Any]) -> str:
     return f"{before}{found}\n\n{table(record)}\n{END}{rest.partition(END)[2]}"
 
 
-if __name__ == "__main__":
+def put(name: str, record: dict[str, Any]) -> None:
+    """Put the table of a study into the pages that have its mark."""
+    for path in PAGES.glob("*.md"):
+        filled = fill(path.read_text(encoding="utf-8"), name, record)
+        path.write_text(filled, encoding="utf-8")
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("study", type=Path)
-    parser.add_argument("baseline")
+    parser.add_argument("study", type=Path, nargs="?")
+    parser.add_argument("baseline", nargs="?")
     parser.add_argument("--out")
+    parser.add_argument("--pages", action="store_true")
     asked = parser.parse_args()
+    folder = RESULTS / "studies"
+    if asked.pages:
+        for path in sorted(folder.glob("*.json")):
+            put(path.stem, json.loads(path.read_text(encoding="utf-8")))
+        return
     result = measure(asked.study, asked.baseline)
     if asked.out:
-        folder = RESULTS / "studies"
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(result, indent=1) + "\n"
         (folder / f"{asked.out}.json").write_text(text, encoding="utf-8")
-        for path in PAGES.glob("*.md"):
-            filled = fill(path.read_text(encoding="utf-8"), asked.out, result)
-            path.write_text(filled, encoding="utf-8")
+        put(asked.out, result)
     print(table(result))
+
+
+if __name__ == "__main__":
+    main()

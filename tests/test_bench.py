@@ -213,29 +213,34 @@ def test_the_description_of_the_machine_names_neither_host_nor_folder():
     assert str(Path.home()) not in text
 
 
-def test_a_paired_difference_of_seeds_alone_is_students_interval():
-    from paired import difference
+def test_a_table_of_differences_has_students_intervals_and_p_values_corrected_for_all_rows():
+    import paired
 
-    first = np.repeat([[0.9], [0.8], [0.7], [0.9]], 50, axis=1)
-    second = np.repeat([[0.8], [0.8], [0.5], [0.6]], 50, axis=1)
-    found = difference(first, second)
-    expected = stats.ttest_rel(100 * first[:, 0], 100 * second[:, 0]).confidence_interval(0.95)
-    assert found["low"] == pytest.approx(expected.low)
-    assert found["high"] == pytest.approx(expected.high)
-    swapped = difference(second, first)
-    assert swapped["difference"] == pytest.approx(-found["difference"])
-    assert swapped["low"] == pytest.approx(-found["high"])
-
-
-def test_a_paired_interval_covers_the_truth_when_seeds_and_examples_both_vary():
-    from paired import difference
-
-    random, covered = np.random.default_rng(0), 0
-    for _ in range(400):
-        d = 0.05 + random.normal(0, 0.02, (5, 1)) + random.normal(0, 0.3, (1, 200))
-        found = difference(d + random.normal(0, 0.3, (5, 200)), np.zeros((5, 200)))
-        covered += found["low"] <= 5.0 <= found["high"]
-    assert covered >= 0.93 * 400  # careful: more than 95 % is no fault
+    draws = np.random.default_rng(0)
+    base, *others = (np.repeat(draws.random((4, 1)), 50, axis=1) for _ in range(4))
+    rows = [
+        {
+            "method": f"m{n}",
+            "learning_rate": "1",
+            "accuracy": 1.0,
+            "deviation": 0.1,
+            "switch_steps": [],
+        }
+        | paired.difference(own, base)
+        for n, own in enumerate(others)
+    ]
+    lines = paired.table({"seeds": 4, "examples": 50, "baseline": "b", "rows": rows}).splitlines()[
+        4:
+    ]
+    found = [stats.ttest_rel(100 * own[:, 0], 100 * base[:, 0]) for own in others]
+    ends = [one.confidence_interval() for one in found]
+    assert [
+        f"({low:+.2f} to {high:+.2f})" in line
+        for line, (low, high) in zip(lines, ends, strict=True)
+    ]
+    # Holm's largest and smallest: the smallest p-value times three, the largest once at least
+    smallest = int(np.argmin([one.pvalue for one in found]))
+    assert f"| {min(1, 3 * found[smallest].pvalue):.3f} |" in lines[smallest]
 
 
 STUDIES = sorted((ROOT / "bench" / "results" / "studies").glob("*.json"))
@@ -251,3 +256,10 @@ def test_a_study_s_table_stands_in_a_page_as_it_was_measured(path):
     assert shown, f"no page has the mark {paired.mark(path.stem)}"
     for text in shown:
         assert paired.fill(text, path.stem, record) == text
+
+
+def test_the_rankings_of_the_page_are_those_of_the_recorded_runs():
+    import ranking
+
+    page = ranking.PAGE.read_text(encoding="utf-8")
+    assert ranking.fill(page, "trec") == page, "run python bench/ranking.py"

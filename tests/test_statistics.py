@@ -45,10 +45,19 @@ def test_paired_seeds_are_judged_as_r_judges_students_sleep():
 
 
 def test_unpaired_seeds_are_judged_as_r_judges_students_sleep():
+    """`t.test(extra ~ group, sleep, var.equal = TRUE)`: the spreads are alike."""
     found = seeds.unpaired(FIRST, SECOND)
-    assert found.interval() == pytest.approx((-3.3654832, 0.2054832), abs=5e-8)
-    assert found.p == pytest.approx(0.07939, abs=5e-6)
-    assert found.degrees_of_freedom == pytest.approx(17.776, abs=5e-4)
+    assert found.interval() == pytest.approx((-3.363874, 0.203874), abs=5e-7)
+    assert found.p == pytest.approx(0.07919, abs=5e-6)
+    assert found.degrees_of_freedom == 18
+
+
+@pytest.mark.parametrize(("scale", "cut"), [(9, 10), (1, 7), (1 / 9, 10)])
+def test_unpaired_seeds_of_unlike_spreads_or_numbers_are_judged_by_welchs_t(scale, cut):
+    second = [scale * value for value in SECOND[:cut]]
+    found, wanted = seeds.unpaired(FIRST, second), stats.ttest_ind(FIRST, second, equal_var=False)
+    assert found.interval() == pytest.approx(tuple(wanted.confidence_interval()))
+    assert found.degrees_of_freedom == pytest.approx(wanted.df)
 
 
 def test_another_level_is_scipys_interval():
@@ -112,7 +121,7 @@ def test_the_examples_part_is_that_of_cornfield_and_tukey(draws):
 
 def test_degrees_of_freedom_of_two_variances_are_satterthwaites():
     """Of two samples of unequal size they are Welch's, which scipy computes."""
-    one, two = FIRST, SECOND[:4]
+    one, two = FIRST, [9 * value for value in SECOND[:4]]
     parts = [np.var(own, ddof=1) / len(own) for own in (one, two)]
     found = Estimate(0.0, parts[0], len(one) - 1, parts[1], len(two) - 1)
     wanted = stats.ttest_ind(one, two, equal_var=False).df

@@ -109,7 +109,36 @@ class Outcome(TypedDict):
     seconds: Seconds
 
 
-class Result(Outcome):
+class Last(TypedDict):
+    """The model after the last step, where the best checkpoint is another and is what counts."""
+
+    step: int
+    metrics: dict[str, dict[str, ScoreRecord]]
+    """By split, then by name."""
+
+
+class Costs(TypedDict):
+    """What an adapter costs; times of runs that shared their machine say nothing."""
+
+    adapter_bytes: int
+    training_flops: float
+    """Of all steps: matrix products of the passes forward and back, from the first step's examples."""
+    inference_seconds: float
+    """A forward pass over 1,000 examples, the adapter beside its backbone."""
+    merged_inference_seconds: float | None
+    """The same, merged; None where the method cannot be."""
+
+
+class Compared(TypedDict, total=False):
+    """What a run of a study has beside its scores."""
+
+    last: Last
+    """Where the best checkpoint is not the last step."""
+    costs: Costs
+    """On one process."""
+
+
+class Result(Outcome, Compared):
     """result.json: all that is known of a finished run."""
 
     peak_memory_bytes: int | None

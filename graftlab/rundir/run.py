@@ -90,6 +90,10 @@ class Run:
     def predictions(self, split: str) -> Path:
         return self.path / "predictions" / f"{split}.jsonl"
 
+    def last_predictions(self, split: str) -> Path:
+        """Return where those of the last step are, where the best checkpoint's count."""
+        return self.path / "predictions" / "last" / f"{split}.jsonl"
+
     @property
     def started(self) -> bool:
         return self.config.is_file()

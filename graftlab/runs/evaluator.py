@@ -4,11 +4,11 @@ import functools
 import hashlib
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.contracts import Prediction, Task, Writer, as_writer
 from graftlab.rundir.records import ScoreRecord
-from graftlab.rundir.run import Run
 from graftlab.runs import evaluation, prediction
 from graftlab.training import resume
 from graftlab.training.parallel.processes import Processes
@@ -61,8 +61,8 @@ class Evaluator:
 
         return self.processes.on_main(scores)
 
-    def record(self, model: "nn.Module", split: str, run: Run) -> dict[str, ScoreRecord]:
-        """Write the predictions of a split, texts among them, into the run; return its scores."""
+    def record(self, model: "nn.Module", split: str, path: Path) -> dict[str, ScoreRecord]:
+        """Write the predictions of a split, texts among them, to a file; return its scores."""
         writer = prediction.writer_of(self.task, split)
         rows = self._known(model, split) or self._predict(model, split, writer)
         inputs = functools.partial(self.task.inputs, split)
@@ -70,7 +70,7 @@ class Evaluator:
         def write() -> dict[str, ScoreRecord]:
             names = evaluation.metrics_at_end(self.task, split)
             explained = evaluation.explained(rows, names, inputs)
-            prediction.write(run.predictions(split), explained)
+            prediction.write(path, explained)
             scores = evaluation.score(rows, names, inputs)
             loss = evaluation.mean_loss(rows)
             finite = loss is not None and math.isfinite(loss)

@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 from graftlab import config
@@ -13,21 +12,24 @@ from graftlab.contracts import Attached, Note, Task, read_notes, written
 from graftlab.errors import ConfigError
 from graftlab.rundir import files, provenance
 from graftlab.rundir.lines import Lines, Mark, NoLines
-from graftlab.rundir.records import Result
+from graftlab.rundir.records import Compared, Last, Result
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
 from graftlab.runs import (
     attachment,
     chosen_layer,
     class_report,
+    costs,
     evaluation,
     found_labels,
     identity,
+    last_step,
     material,
     outcome,
 )
 from graftlab.runs.evaluator import Evaluator
 from graftlab.runs.material import Material
+from graftlab.runs.options import SPLITS, Options
 from graftlab.seeds import seed_everything
 from graftlab.training import allocation, checkpoint
 from graftlab.training import config as training
@@ -39,23 +41,6 @@ from graftlab.training.signals import Signals
 from graftlab.training.trackers import Trackers
 
 log = logging.getLogger("graftlab")
-SPLITS = ("validation", "test")  # that are scored at the end
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a run is carried out, as against what it computes."""
-
-    quiet: bool = False
-    """No progress on the terminal; run.log is written all the same."""
-    allow_inexact: bool = False
-    """Go on without files of a checkpoint, or from its weights alone, and mark the run."""
-    override: tuple[str, ...] = ()
-    """Keys of config.yaml that may differ from what the checkpoint was made with."""
-    splits: tuple[str, ...] = SPLITS
-    """Those that are scored at the end: a search that must not see test leaves it out."""
-
-
 # Figures of `data.record` that stand in the first line of metrics.jsonl, under the names of JELLY's trainer.
 TRAIN_SIZES = ("validation/original_train_data_size", "validation/sliced_train_data_size")
 
@@ -111,8 +96,12 @@ class Execution:
             loop = self._loop(attached, loaded, stack)
             self._begin(loop, saved, loaded.record)
             loop.run()
-            self._select(loop)
-            self._finish(loop, loaded, began)
+            last: Last | None = None
+            if last_step.is_replaced(loop):
+                if self.options.compared:
+                    last = last_step.score(self.evaluator, loop, self.run, self.options.splits)
+                loop.restore_best()
+            self._finish(loop, loaded, began, last)
 
     def _saved(self) -> checkpoint.Checkpoint | None:
         """Return the checkpoint to go on from, or None to start.
@@ -254,13 +243,7 @@ class Execution:
         known = loop.position.not_exact  # each once, over all resumes
         known += [note for note in self.not_exact if note not in known]
 
-    def _select(self, loop: Loop) -> None:
-        """Give the model the weights of the best checkpoint, if that is what was asked for."""
-        step = loop.position.best_step
-        if self.file.training.select == "best" and step not in (0, loop.position.step):
-            loop.restore_best()
-
-    def _finish(self, loop: Loop, loaded: Material, began: float) -> None:
+    def _finish(self, loop: Loop, loaded: Material, began: float, last: Last | None) -> None:
         """Write the adapter, the predictions and, last of all, the result."""
         from graftlab.training import devices
 
@@ -269,7 +252,7 @@ class Execution:
         with processes.lockstep(), processes.sharding.whole(model):
             processes.on_main(lambda: outcome.write_adapter(self.run, self.file, model, task))
         metrics = {
-            split: self.evaluator.record(model, split, self.run)
+            split: self.evaluator.record(model, split, self.run.predictions(split))
             for split in self.options.splits
             if task.size(split)
         }
@@ -284,8 +267,12 @@ class Execution:
             notes = class_report.warnings(classes)
             for note in notes:
                 log.warning("%s", note)
+            beside: Compared = {} if last is None else {"last": last}
+            if self.options.compared and processes.alone and not processes.sharding.lockstep:
+                beside["costs"] = costs.measure(loop, self.file, self.run, self.accelerator)
             result: Result = {
                 **known,
+                **beside,
                 "peak_memory_bytes": max(held),
                 "data": sizes,
                 "metrics": metrics,

@@ -11,7 +11,8 @@ from graftlab.rundir import files, limits
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
 from graftlab.runs import material, place, status, trials
-from graftlab.runs.execution import Execution, Options
+from graftlab.runs.execution import Execution
+from graftlab.runs.options import Options
 from graftlab.runs.place import directory
 from graftlab.training.parallel import launch
 from graftlab.training.parallel.processes import Processes

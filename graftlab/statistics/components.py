@@ -7,8 +7,9 @@ squares MS of S seeds and N examples the variance of the mean over both is
 
 The first part is that of Student's t over seeds; the second is what the choice of examples adds (Cornfield &
 Tukey, 1956; Owen, 2007, arXiv 0710.2622). It is an estimate that may be negative, and counts only where it is
-seen: where F = MS_example / MS_rest is beyond its 95 % point. Of a method beside itself it is nought, and its
-noise would take the interval off its level at few seeds; `bench/false_alarms.py` measures that.
+seen: where F = MS_example / MS_rest is beyond the 95 % point of chance. Of a method beside itself it is
+nothing, and its noise in the degrees of freedom would take small p-values off their level at few seeds, those
+that a correction for many pairs rests on; `bench/false_alarms.py` measures both.
 """
 
 from typing import NamedTuple
@@ -17,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftlab.statistics.estimates import Estimate, variance
+from graftlab.statistics.seeds import freedom
 
 # Shapes: S seeds, N examples or groups of them, of equal weight.
 
 Floats = NDArray[np.float64]
 SEEN = 0.95
-"""The level beyond which the examples' part counts."""
+"""The quantile of F beyond which the examples' part counts; by .75 p-values of .005 come twice as often."""
 
 
 class MeanSquares(NamedTuple):
@@ -67,9 +69,8 @@ def unpaired(first_SN: Floats, second_SN: Floats) -> Estimate:
     examples = first_SN.shape[1]
     one, two = mean_squares(first_SN), mean_squares(second_SN)
     sides = ((one, first_SN), (two, second_SN))
-    by_seed = [found.seed / own.size for found, own in sides]
+    by_seed = (one.seed / first_SN.size, two.seed / second_SN.size)
     rests = [found.rest / own.size for found, own in sides]
-    spread = sum(part**2 / (len(own) - 1) for part, (_, own) in zip(by_seed, sides, strict=True))
     rest_spread = sum(
         part**2 / ((len(own) - 1) * (examples - 1))
         for part, (_, own) in zip(rests, sides, strict=True)
@@ -80,7 +81,7 @@ def unpaired(first_SN: Floats, second_SN: Floats) -> Estimate:
     return Estimate(
         float(gap_N.mean()),
         sum(by_seed),
-        sum(by_seed) ** 2 / spread if spread else 0.0,
+        freedom(by_seed, (len(first_SN), len(second_SN))),
         _examples_part(of_examples, sum(rests), examples - 1, rest_freedom),
         examples - 1,
     )

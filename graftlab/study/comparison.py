@@ -5,23 +5,21 @@ it failed or its metric is not defined, is left out of the mean and counted. Ran
 pairs: rows that cannot be told apart share them.
 """
 
-import math
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graftlab.contracts import read_notes
-from graftlab.rundir.records import Result, ScoreRecord
+from graftlab.rundir.records import Result
 from graftlab.rundir.run import Run
-from graftlab.runs.evaluation import higher_is_better
-from graftlab.statistics import aggregates, ranks
+from graftlab.statistics import ranks
 from graftlab.study import grids
 from graftlab.study.design import Choose, Plan
 from graftlab.study.differences import differences
 from graftlab.study.findings import Difference
 from graftlab.study.labels import Cell
-from graftlab.study.records import Comparison, Done, Row, Summary
+from graftlab.study.records import Comparison, Done, Row
+from graftlab.study.rows import last_scores, row_of
 
 PAIRED_BY = {
     "steps": "optimizer steps",
@@ -41,12 +39,12 @@ def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
         cells.setdefault(run.planned.cell, []).append(run)
     choose = plan.study.choose
     chosen = choices(cells, choose, plan.seeds) if choose else set(cells)
-    rows = [_row(cell, runs) for cell, runs in cells.items() if cell in chosen]
+    rows = [row_of(cell, runs) for cell, runs in cells.items() if cell in chosen]
     grid: list[Row] = []
     if choose:
         seeds = chosen_at(choose, plan.seeds)
         for cell, runs in cells.items():
-            row = _row(cell, [run for run in runs if run.planned.seed in seeds])
+            row = row_of(cell, [run for run in runs if run.planned.seed in seeds])
             row.chosen = cell in chosen
             grid.append(row)
         rows += _without_choice(cells, chosen)
@@ -86,7 +84,7 @@ def choices(
     """
     best: dict[tuple[str, ...], tuple[float, Cell]] = {}
     for cell, runs in cells.items():
-        row = _row(cell, [run for run in runs if run.planned.seed in chosen_at(choose, seeds)])
+        row = row_of(cell, [run for run in runs if run.planned.seed in chosen_at(choose, seeds)])
         values = row.validation.values
         if row.validation.mean is None or row.holes or None in values.values():
             continue
@@ -101,7 +99,7 @@ def _without_choice(cells: Mapping[Cell, Sequence[Done]], chosen: set[Cell]) -> 
     settled = {cell[:3] for cell in chosen}
     rows = []
     for key in dict.fromkeys(cell[:3] for cell in cells if cell[:3] not in settled):
-        row = _row(Cell(*key, ()), [])
+        row = row_of(Cell(*key, ()), [])
         row.holes = {
             run.planned.seed: run.cause or "no value on validation at every seed"
             for cell, runs in cells.items()
@@ -110,79 +108,6 @@ def _without_choice(cells: Mapping[Cell, Sequence[Done]], chosen: set[Cell]) -> 
         }
         rows.append(row)
     return rows
-
-
-def _row(cell: Cell, runs: Sequence[Done]) -> Row:
-    results = {run.planned.seed: found for run in runs if (found := run.result)}
-    metric, higher = _metric(results.values())
-    scores = {
-        split: {seed: _score(result, split, metric) for seed, result in results.items()}
-        for split in ("test", "validation")
-    }
-    some = next(iter(results.values()), None)
-    peaks = [result["peak_memory_bytes"] for result in results.values()]
-    return Row(
-        *cell[:3],
-        dict(cell.setting),
-        metric,
-        higher,
-        summarize(scores["test"], higher),
-        summarize(scores["validation"], higher),
-        some and some["parameters"]["trainable"],
-        some and some["parameters"]["total"],
-        None
-        if any(run.shared for run in runs)
-        else _mean([result["seconds"]["training"] for result in results.values()]),
-        max((peak for peak in peaks if peak is not None), default=None),
-        {run.planned.seed: run.folder.name for run in runs},
-        {
-            run.planned.seed: run.cause or "not run"
-            for run in runs
-            if run.planned.seed not in results
-        },
-    )
-
-
-def _metric(results: Iterable[Result]) -> tuple[str | None, bool]:
-    """Return the task's first metric, and whether more of it is better."""
-    for result in results:
-        for scores in result["metrics"].values():
-            for name in scores:
-                return name, higher_is_better(name, [*scores])
-    return None, True
-
-
-def _score(result: Result, split: str, metric: str | None) -> ScoreRecord | None:
-    return result["metrics"].get(split, {}).get(metric or "")
-
-
-def summarize(scores: Mapping[int, ScoreRecord | None], higher: bool = True) -> Summary:
-    """Return the summary of one score for each seed, of which `higher` is better or not."""
-    values = {seed: score and score["value"] for seed, score in scores.items()}
-    known = [value for value in values.values() if value is not None]
-    errors = [
-        error
-        for score in scores.values()
-        if score and (error := score.get("standard_error")) is not None
-    ]
-    return Summary(
-        _mean(known),
-        statistics.stdev(known) if len(known) > 1 else None,
-        _mean(errors),
-        values,
-        aggregates.interquartile_mean(known) if known else None,
-        _collapsed(values, higher),
-    )
-
-
-def _collapsed(values: Mapping[int, float | None], higher: bool) -> tuple[int, ...]:
-    seeds = [seed for seed, value in values.items() if value is not None]
-    known = [value for value in values.values() if value is not None]
-    return tuple(seeds[place] for place in aggregates.collapsed(known, higher))
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
 
 
 def _groups(rows: Iterable[Row]) -> list[list[Row]]:
@@ -287,5 +212,7 @@ def _record(run: Done, reported: bool) -> dict[str, Any]:
         "selected_step": result["selected_step"],
         "training_seconds": result["seconds"]["training"],
         "peak_memory_bytes": result["peak_memory_bytes"],
+        **{f"last/{name}": value for name, value in last_scores(result).items()},
+        **result.get("costs", {}),
         **{f"facts/{name}": value for name, value in result.get("facts", {}).items()},
     }

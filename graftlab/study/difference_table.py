@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 WORDS = {
     "seeds and examples, paired": "t over seeds, and examples where they add to it",
-    "seeds and examples, seeds not paired": "Welch's t over seeds, and examples where they add to it",
+    "seeds and examples, seeds not paired": "t over two sets of seeds, and examples where they add to it",
     "seeds, paired": "t over paired seeds",
-    "seeds, not paired": "Welch's t over seeds",
+    "seeds, not paired": "t over two sets of seeds",
     "examples of one seed": "t over examples, which says nothing about other seeds",
 }
 

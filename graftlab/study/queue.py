@@ -132,7 +132,7 @@ class _Work:
             document = None
             self._say(number, planned, "going on")
         quiet = self.quiet or len(self.slots) > 1
-        orders = Orders(quiet, self.allow_code, slot=slot)
+        orders = Orders(quiet, self.allow_code, slot=slot, compared=True)
         ended = in_a_process(folder, document, orders, self.stop)
         for message in ended.warnings:
             if message not in self.said:

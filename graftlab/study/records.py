@@ -100,17 +100,18 @@ class Row:
     rank_worst: int | None = None
     """The number of rows less those that are seen to be worse: from `rank` to here all is possible."""
     last: Summary | None = None
-    """The last checkpoint's score on the split that is ranked, beside that of the best one."""
+    """The score after the last step, on the split that is ranked; None where a run has not scored it."""
     adapter_bytes: int | None = None
     """Size of the adapter's files, the largest over the seeds."""
     training_flops: float | None = None
     """Floating-point operations of training, the mean over the seeds."""
     inference_seconds: float | None = None
-    """For 1,000 examples, the adapter beside its backbone."""
+    """For 1,000 examples, the adapter beside its backbone; None where runs shared the machine."""
     merged_inference_seconds: float | None = None
     """The same with the adapter merged; None where the method cannot merge."""
     forgetting: Summary | None = None
-    """How much worse the adapted model does on what the backbone could: positive is forgotten."""
+    """How much worse the adapted model does on what the backbone could, positive is forgotten; None: it was
+    not measured, which the report says."""
     chosen: bool = False
     not_paired: list[str] = field(default_factory=list)
 

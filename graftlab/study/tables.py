@@ -42,10 +42,18 @@ def _flat(row: Row) -> dict[str, Any]:
         "seeds": len([value for value in row.score.values.values() if value is not None]),
         **_columns("test", row.test),
         **_columns("validation", row.validation),
+        "last_mean": row.last and row.last.mean,
+        "last_deviation": row.last and row.last.deviation,
+        "interquartile_mean": row.score.interquartile_mean,
+        "collapsed_seeds": " ".join(map(str, row.score.collapsed)) or None,
         "trainable": row.trainable,
         "total": row.total,
         "training_seconds": row.seconds,
         "peak_memory_bytes": row.peak_memory_bytes,
+        "adapter_bytes": row.adapter_bytes,
+        "training_flops": row.training_flops,
+        "inference_seconds": row.inference_seconds,
+        "merged_inference_seconds": row.merged_inference_seconds,
         "not_paired": "; ".join(row.not_paired) or None,
         "holes": "; ".join(f"seed {seed}: {cause}" for seed, cause in row.holes.items()) or None,
     }
@@ -72,6 +80,11 @@ def show(comparison: Comparison) -> None:
             screen.print(_grid(f"{task}, {backbone}: chosen by {comparison.chosen_by}", rows))
     lines = difference_table.sentences(comparison.differences)
     lines += _edges(comparison)
+    lines += [
+        f"collapsed: {row.label} on {row.task} at seed {seed}: far below its other seeds"
+        for row in comparison.rows
+        for seed in row.score.collapsed
+    ]
     lines += [
         f"not paired: {row.method} on {row.task}{_setting(row)}: {'; '.join(row.not_paired)}"
         for row in comparison.rows
@@ -132,7 +145,8 @@ def _ranking(title: str, rows: list[Row]) -> Any:
     keys = list(dict.fromkeys(key for row in rows for key in row.setting))
     for key in keys:
         table.add_column(key.rpartition(".")[2], no_wrap=True)
-    for name in (f"{rows[0].ranked_by} {metric}", "se", "trainable", "time", "memory"):
+    score = f"{rows[0].ranked_by} {metric} ± sd"
+    for name in (score, "last", "se", "trainable", "file", "time", "memory", "1,000 examples"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in by_place(rows):
         cells = [
@@ -140,13 +154,24 @@ def _ranking(title: str, rows: list[Row]) -> Any:
             row.method + ("" if not row.not_paired else " *"),
             *(row.setting.get(key, "") for key in keys),
             interval(row.score),
+            "" if row.last is None or row.last.mean is None else f"{row.last.mean:.4f}",
             "" if row.score.standard_error is None else f"{row.score.standard_error:.4f}",
             "" if row.trainable is None else f"{row.trainable:,}",
+            "" if row.adapter_bytes is None else f"{row.adapter_bytes / 2**10:,.0f} KiB",
             "" if row.seconds is None else f"{row.seconds:.1f} s",
             "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**20:.0f} MiB",
+            _inference(row),
         ]
         table.add_row(*cells)
     return table
+
+
+def _inference(row: Row) -> str:
+    """Return the seconds of inference, and those of the merged model behind a stroke."""
+    if row.inference_seconds is None:
+        return ""
+    merged = row.merged_inference_seconds
+    return f"{row.inference_seconds:.2f}" + ("" if merged is None else f" / {merged:.2f}") + " s"
 
 
 def _grid(title: str, rows: list[Row]) -> Any:

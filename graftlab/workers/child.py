@@ -22,7 +22,7 @@ from graftlab.config import Document
 from graftlab.data import foreign_code
 from graftlab.errors import GraftlabError, Stopped
 from graftlab.rundir import limits
-from graftlab.runs import execution
+from graftlab.runs.options import SPLITS
 from graftlab.training.signals import EXIT_CODES
 from graftlab.workers.slots import Slot
 
@@ -58,10 +58,12 @@ class Orders(NamedTuple):
     """No progress on the terminal."""
     allow_code: bool = False
     """Whether functions of other packages may make rows."""
-    splits: tuple[str, ...] = execution.SPLITS
+    splits: tuple[str, ...] = SPLITS
     """The splits that are scored at the end."""
     slot: Slot = Slot(0, None)
     """What of the machine it may use."""
+    compared: bool = False
+    """Whether what a comparison shows beside scores is measured."""
 
 
 class Stop:
@@ -172,7 +174,9 @@ def _work(folder: Path, document: Document | None, orders: Orders, pipe: Connect
     log.handlers[:] = [collect]
     cause: str | None = None
     try:
-        options = session.Options(quiet=orders.quiet, splits=orders.splits)
+        options = session.Options(
+            quiet=orders.quiet, splits=orders.splits, compared=orders.compared
+        )
         with foreign_code.allowed(orders.allow_code):
             if document is None:
                 session.resume(folder, options)

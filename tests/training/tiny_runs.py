@@ -6,6 +6,7 @@ from typing import Any
 
 from graftlab import config, runfile
 from graftlab.config import merge
+from graftlab.rundir.run import Run
 from graftlab.runs import session
 
 WORDS = {"good": ("fine", "glad", "warm", "kind"), "bad": ("poor", "sad", "cold", "harsh")}
@@ -50,6 +51,12 @@ def run_file(folder: Path, changes: dict[str, Any] | None = None) -> runfile.Run
     path = folder / "run.yaml"
     path.write_text(config.dump(merge(values, changes or {})), encoding="utf-8")
     return runfile.resolve(config.read(path))
+
+
+def carry_out(folder: Path, changes: dict[str, Any], options: session.Options | None = None) -> Run:
+    """Return a finished run of the run file with sections laid over it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return session.run(run_file(folder, changes), options=options or quiet())
 
 
 def quiet() -> session.Options:
