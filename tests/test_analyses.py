@@ -203,6 +203,9 @@ def test_the_command_writes_every_table_and_figure_and_says_where(runs):
     for name in registry.having("plots", "DRAWS_FROM", "spectra"):
         (figure,) = (run / "analysis" / "svd_analysis").rglob(f"{name}.svg")
         assert figure.with_suffix(".png").is_file()
+    page = (run / "analysis" / "analysis.html").read_text()
+    assert page.count("<svg") == len(list((run / "analysis").rglob("*.svg")))
+    assert found["findings"]["summary"] in (run / "analysis" / "findings.md").read_text()
     shown = CliRunner().invoke(cli.app, ["analyze", str(run), "--kind", "spectra", "--steps", "2"])
     assert read[0]["layer"] in shown.output
     wrong = CliRunner().invoke(cli.app, ["analyse", str(run), "--kind", "spectr"])
