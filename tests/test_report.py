@@ -11,9 +11,11 @@ from html.parser import HTMLParser
 
 import made_studies
 import pytest
+from test_browser import PORT, TOKEN, ask
 from typer.testing import CliRunner
 
 from graftlab import cli, config, report, study
+from graftlab.browser import server
 from graftlab.errors import CheckpointError, ConfigError
 from graftlab.report import answer, chart, disagreement, documents, study_charts, study_page, tables
 from graftlab.report.chart import Axis, Series
@@ -315,6 +317,16 @@ def test_the_command_writes_the_page_or_prints_tables(made, tmp_path):
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert invoke(made[1], "--format", "csv").output == report.as_text(made[1], "csv")
     assert invoke(made[1], "--format", "card", "--inputs").exit_code == 2
+
+
+def test_serve_shows_the_report_of_a_study_and_of_a_run_under_the_pages_own_policy(made):
+    own = server.app(made[1].parent, TOKEN, PORT)
+    for at in ("made", "made/runs/lora-seed0"):
+        status, headers, text = ask(own, f"/report?at={at}")
+        assert status == 200
+        assert headers["content-security-policy"].startswith(report.policy())
+        assert text == report.html(made[1].parent / at, {})
+    assert ask(own, "/report?at=made/runs")[0] == 404
 
 
 @pytest.mark.slow

@@ -21,10 +21,8 @@ def _report(one: ClassReport, name: str, split: str) -> Markup:
     task = one.get("task")
     macro, error = one["macro"]["f1"], one["calibration"]["expected_error"]
     whose = f"{name}, {task}" if task else name
-    weighted = one["weighted"]["f1"]
-    summary = (
-        f"{whose}: macro F1 {macro:.4f}, weighted {weighted:.4f}, calibration error {error:.4f}"
-    )
+    averages = f"macro F1 {macro:.4f}, weighted {one['weighted']['f1']:.4f}"
+    summary = f"{whose}, {split}: {averages}, calibration error {error:.4f}"
     title = (
         f"{split.capitalize()}, {one['examples']} examples. The calibration error is the mean distance of "
         f"confidence and accuracy over 15 bins of confidence."

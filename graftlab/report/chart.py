@@ -15,6 +15,7 @@ COLOURS = 10
 MOST_POINTS = 200  # of a line: a point for less than two pixels shows nothing more
 MOST_TIPS = 24  # points of a line that say their numbers
 TICKS = 5
+WHOLE = 10_000_000  # whole numbers below it have all their digits
 SPREAD = 10.0  # of the ends of a logarithmic axis that has powers of ten
 
 
@@ -82,6 +83,8 @@ def chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> Markup:
 
 def number(value: float) -> str:
     """Return a value as charts and their tips say it."""
+    if float(value).is_integer() and abs(value) < WHOLE:
+        return f"{value:,.0f}"
     return f"{value:.4g}"
 
 

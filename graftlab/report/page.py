@@ -62,7 +62,9 @@ def prose(text: str, kind: str = "") -> Markup:
 
 
 def points(lines: Sequence[str], kind: str = "") -> Markup:
-    """Return a list of sentences."""
+    """Return a list of sentences; nothing where there are none."""
+    if not lines:
+        return Markup("")
     items = Markup("").join(Markup("<li>{}</li>").format(line) for line in lines)
     return Markup('<ul class="{}">{}</ul>').format(kind, items)
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from graftlab import config
 from graftlab.config.reread import reread
 from graftlab.errors import CheckpointError, ConfigError
 from graftlab.rundir.records import Json
@@ -18,6 +17,11 @@ APART = ("data", "backbone", "seed", "resumes", "origin", "found")
 """What of a run's environment belongs to the run and not to the machine."""
 INSTALLED = ("torch", "transformers", "peft")
 """What decides about bytes beside graftlab."""
+DATA = (
+    *("data.fingerprint", "data.source", "data.revision", "data.sizes."),
+    *("backbone.source", "backbone.revision", "backbone.sha256"),
+)
+"""What of the environment says which rows and which weights were used."""
 CODE = ("packages.graftlab", "graftlab.commit")
 MOST_RUNS = 500
 """Runs whose settings are listed; a page has to open, and runs.csv has them all."""
@@ -58,10 +62,7 @@ def made(folders: Mapping[str, Path]) -> Made:
     machine = _counted(flat.values(), lambda key: key.partition(".")[0] not in APART)
     data = _counted(
         flat.values(),
-        lambda key: (
-            key in ("data.fingerprint", "data.source", "backbone.source", "backbone.revision")
-            or key.startswith(("data.sizes.", "backbone.sha256."))
-        ),
+        lambda key: key.startswith(DATA),
     )
     return Made(
         shared, {name: _own(values, shared) for name, values in resolved.items()},
@@ -79,7 +80,7 @@ def _is_sound(run: Run) -> bool:
         run.check()
         run.read_metrics()
         if run.started:
-            config.read_yaml(run.config)
+            reread(run.config)
         if run.environment.is_file():
             run.read_environment()
     except (CheckpointError, ConfigError):
