@@ -27,7 +27,7 @@ def row(label, values, metric="accuracy", higher=True, place=None, runs=None):
     )  # fmt: skip
 
 
-def predicted(label, seed, right, wrong_label=None):
+def predicted(label, seed, right, wrong_label=None, sources=None):
     """Write the predictions of a run that is right where `right` says so; return its accuracy."""
     path = Path("runs") / f"{label}-{seed}" / "predictions" / "test.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +36,8 @@ def predicted(label, seed, right, wrong_label=None):
          "prediction": n % 3 if hit else 3}
         for n, hit in enumerate(right)
     ]  # fmt: skip
+    for n, line in enumerate(lines if sources else ()):
+        line["source"] = n // (len(lines) // sources)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return sum(right) / len(right)
 
@@ -123,6 +125,23 @@ def test_runs_that_were_asked_other_examples_are_judged_by_seeds(hits):
     (found,) = differences([[*rows, row("b", values)]], Path("runs"))
     assert found.procedure == "seeds, paired"
     assert "other examples" in found.reason
+
+
+def test_examples_of_one_source_are_one_sample():
+    """All examples of a source are right or wrong together: 20 answers, each ten times over."""
+    draws = np.random.default_rng(0)
+    right = {name: np.repeat(draws.random(20) < 0.6, 10) for name in "ab"}
+    found = {}
+    for sources in (None, 20):
+        rows = [
+            row(n, {0: predicted(n, 0, own.tolist(), sources=sources)}) for n, own in right.items()
+        ]
+        (found[sources],) = differences([rows], Path("runs"))
+    once = [own[::10].astype(float) for own in right.values()]
+    wanted = stats.ttest_rel(*once).confidence_interval()
+    assert (found[20].low, found[20].high) == pytest.approx(tuple(wanted))
+    assert (found[20].sources, found[None].sources) == (20, None)
+    assert found[20].standard_error > 1.5 * found[None].standard_error
 
 
 # Correction

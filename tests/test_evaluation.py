@@ -239,15 +239,15 @@ def test_validation_is_predicted_once_by_the_same_weights_and_anew_by_others(tmp
     evaluator = Evaluator(task, 4, devices.accelerator("fp32"), Signals(), Processes())
     validated = evaluator.validate(model)
     batches = list(task.batches)
-    scores = evaluator.record(model, "validation", run)
+    scores = evaluator.record(model, "validation", run.predictions("validation"))
     assert task.batches == batches
     assert scores["accuracy"]["value"] == validated["accuracy"]
     assert prediction.read(run.predictions("validation"))[5]["loss"] == 2.5
     with torch.no_grad():
         model.state_dict()[name].add_(1)
-    evaluator.record(model, "validation", run)
+    evaluator.record(model, "validation", run.predictions("validation"))
     assert task.batches == [*batches, *batches]
     expected = 5.0 if name == "weight" else 2.5
     assert prediction.read(run.predictions("validation"))[5]["loss"] == expected
-    evaluator.record(model, "test", run)
+    evaluator.record(model, "test", run.predictions("test"))
     assert len(task.batches) == 3 * len(batches)

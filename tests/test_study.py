@@ -304,6 +304,22 @@ def test_methods_with_settings_of_their_own_are_chosen_and_shown(capsys):
     assert "0.03162, 4: 0.0316 <" in capsys.readouterr().out
 
 
+def test_splits_are_drawn_with_the_seed_where_that_is_asked_for_and_are_the_same_for_all_methods():
+    runs = read(TWO + "split_with_seed: true").runs
+    assert [(run.seed, run.file.task.config.split_seed) for run in runs] == [(0, 0), (1, 1)] * 2
+    assert {run.file.task.config.split_seed for run in read(TWO).runs} == {0}
+
+
+def test_a_task_without_splits_to_draw_is_refused_where_the_key_stands():
+    text = TWO.replace(
+        "kind: classification, files: {train: train.csv, test: test.csv}", "kind: elm"
+    )
+    with pytest.raises(ConfigError) as caught:
+        read(text + "split_with_seed: true\n")
+    lines = {problem.place.line for problem in caught.value.problems}
+    assert text.count("\n") + 1 in lines
+
+
 # What the table says
 
 
@@ -378,6 +394,12 @@ def test_runs_that_differ_in_more_than_the_method_are_flagged():
         "bitfit": [],
         "full": [],
     }
+
+
+def test_data_that_differs_by_seed_alone_is_paired_all_the_same():
+    own = lambda run: {"test": 0.5, "validation": 0.5, "fingerprint": f"split {run.seed}"}  # noqa: E731
+    found = compared(read(TWO + "split_with_seed: true"), own)
+    assert [row.not_paired for row in found.rows] == [[], []]
 
 
 def test_a_seed_that_failed_is_a_hole_and_the_row_is_not_paired():

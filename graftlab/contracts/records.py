@@ -143,7 +143,8 @@ class Task(Protocol):
     def predict(self, model: "nn.Module", batch: Batch) -> list[Prediction]:
         """Return per example: `label` (None where unknown), `prediction`, `probabilities`
         (classes and choices), `loss` (None where the label is unknown), `count` where that loss is a
-        sum over several (trained tokens), and `task`, its name, where the task is made of several. The
+        sum over several (trained tokens), `task`, its name, where the task is made of several, and
+        `source`, a number or a text, where several examples are about one thing: they are no sample. The
         model is in eval mode."""
         ...
 

@@ -25,6 +25,8 @@ class Units(NamedTuple):
     examples: int
     key: str
     """A hash of the examples' numbers and labels: equal where runs were asked the same."""
+    sources: int | None
+    """How many sources the examples share, where each has one: groups hold them whole."""
     right: tuple[bool, ...] | None
     """By example, where predictions are classes."""
 
@@ -48,11 +50,14 @@ def of_run(run: Run, split: str, metric: str) -> Units | str:
     def score(kept: Sequence[int]) -> float | None:
         return paired.value([rows[place] for place in kept], metric)
 
-    parts = units.groups(len(rows), mix(0, "jackknife"))
+    known = [row.get("source") for row in rows]
+    sources = None if None in known else known
+    parts = units.groups(len(rows), mix(0, "jackknife"), sources)
     found = units.pseudo_values(score, parts)
     if found is None or not np.isfinite(found).all():
         return "the score is undefined without some of the examples"
-    return Units(found, len(rows), _key(rows), _right(rows, metric))
+    count = None if sources is None else len({*sources})
+    return Units(found, len(rows), _key(rows), count, _right(rows, metric))
 
 
 def _key(rows: Sequence[Prediction]) -> str:

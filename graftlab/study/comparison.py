@@ -155,15 +155,18 @@ def _pair(
         found = [seed for seed in seeds if row.score.values.get(seed) is not None]
         if len(found) < len(seeds):
             row.not_paired.append(f"{len(found)} of {len(seeds)} seeds")
+    every = [fact for own in facts.values() for fact in own]
     for key, name in PAIRED_BY.items():
-        counted = Counter(str(fact[key]) for own in facts.values() for fact in own)
-        if len(counted) < 2:
-            continue
-        usual = counted.most_common(1)[0][0]
+        usual = {
+            seed: Counter(fact[key] for fact in every if fact["seed"] == seed).most_common(1)[0][0]
+            for seed in {fact["seed"] for fact in every}
+        }
         for row in rows:
-            other = sorted({str(fact[key]) for fact in facts[id(row)] if str(fact[key]) != usual})
-            if other:
-                row.not_paired.append(f"{name}: {', '.join(other)}, others {usual}")
+            unlike = [fact for fact in facts[id(row)] if fact[key] != usual[fact["seed"]]]
+            if unlike:
+                own, others = {fact[key] for fact in unlike}, {usual[f["seed"]] for f in unlike}
+                said = f"{', '.join(sorted(own))}, others {', '.join(sorted(others))}"
+                row.not_paired.append(f"{name}: {said}")
 
 
 def _runs(row: Row, cells: Mapping[Cell, Sequence[Done]]) -> Sequence[Done]:
@@ -171,12 +174,13 @@ def _runs(row: Row, cells: Mapping[Cell, Sequence[Done]]) -> Sequence[Done]:
     return cells.get(cell, ())
 
 
-def _facts(run: Done, result: Result) -> dict[str, object]:
+def _facts(run: Done, result: Result) -> dict[str, str]:
     environment = Run(run.folder).read_environment()
     return {
-        "steps": result["steps"],
-        "batch_size": run.planned.file.training.batch_size,
-        "fingerprint": environment["data"].get("fingerprint"),
+        "seed": str(run.planned.seed),
+        "steps": str(result["steps"]),
+        "batch_size": str(run.planned.file.training.batch_size),
+        "fingerprint": str(environment["data"].get("fingerprint")),
     }
 
 

@@ -47,6 +47,9 @@ class Study(Section):
     """Models, or sections laid over the base's backbone."""
     seeds: tuple[int, ...] = ()
     """Each combination runs once with each; left out: the base's own."""
+    split_with_seed: bool = False
+    """Draw what the task carves and samples with each run's seed (`task.split_seed`), the same for all
+    methods: differences are then for other splits too, not for this one alone."""
     vary: Vary = Field(default_factory=dict)
     """A run file's key, such as `training.learning_rate`, and its values, or the `centre` of a grid of them;
     all combinations run. An entry of `methods` with the key `method` may have a `vary` of its own."""
@@ -133,13 +136,22 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
             cell = Cell(task, backbone, method, shown)
             for seed in seeds:
                 name = labels.run_name(cell, seed, lists, {run.name for run in runs})
-                own = lay_over(laid, Parsed({"seed": seed, "name": name}, {}))
+                own = lay_over(laid, _of_seed(study, seed, name, document))
                 run = Document(document.path, own.values, own.places)
                 if (file := _resolve(run, problems)) is not None:
                     runs.append(Planned(name, cell, seed, run, file))
     problems.raise_if_any()
     name = study.name or document.path.stem
     return Plan(name, document.path, study, seeds, tuple(runs), allow_code)
+
+
+def _of_seed(study: Study, seed: int, name: str, document: Document) -> Parsed:
+    """Return what each run has of its own."""
+    own = Parsed({"seed": seed, "name": name}, {})
+    if not study.split_with_seed:
+        return own
+    place = document.place("split_with_seed")
+    return variation.with_value(own, "task.split_seed", seed, place)
 
 
 def _settings(study: Study, method: _Entry, document: Document) -> Iterator[Parsed]:

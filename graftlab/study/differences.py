@@ -126,7 +126,7 @@ def _difference(first: _Sample, second: _Sample) -> Difference:
         procedure=judged.procedure,
         seeds=num_seeds,
         examples=judged.examples,
-        sources=None,
+        sources=_sources(first) if judged.examples else None,
         smallest_visible=power.smallest_visible(estimate) if estimate else None,
         seeds_wanted=power.seeds_wanted(by_seeds.value, by_seeds, num_seeds) if by_seeds else None,
         reason=judged.reason if ends or not estimate else NO_VARIANCE,
@@ -197,6 +197,10 @@ def _crossed(
     if len(keys) > 1:
         return "the runs were asked other examples"
     return np.array(lines[0]), np.array(lines[1]), examples
+
+
+def _sources(sample: _Sample) -> int | None:
+    return next((one.sources for one in sample.units.values() if isinstance(one, Units)), None)
 
 
 def _beside(one: Difference, first: _Sample, second: _Sample, pairs: int) -> Beside:

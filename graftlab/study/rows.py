@@ -14,7 +14,7 @@ from graftlab.study.records import Done, Row, Summary
 def row_of(cell: Cell, runs: Sequence[Done]) -> Row:
     """Return what the runs of a cell have come to, a hole for each that has no result."""
     results = {run.planned.seed: found for run in runs if (found := run.result)}
-    metric, higher = _metric(results.values())
+    metric, higher = first_metric(results.values())
     scores = {
         split: {seed: _score(result, split, metric) for seed, result in results.items()}
         for split in ("test", "validation")
@@ -70,7 +70,7 @@ def _merged_seconds(costs: Sequence[Costs]) -> float | None:
     return _mean([s for own in costs if (s := own["merged_inference_seconds"]) is not None])
 
 
-def _metric(results: Iterable[Result]) -> tuple[str | None, bool]:
+def first_metric(results: Iterable[Result]) -> tuple[str | None, bool]:
     """Return the task's first metric, and whether more of it is better."""
     for result in results:
         for scores in result["metrics"].values():

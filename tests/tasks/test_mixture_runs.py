@@ -12,7 +12,7 @@ from graftlab.errors import ConfigError
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runs import session
-from graftlab.study.comparison import _metric
+from graftlab.study.rows import first_metric
 from graftlab.testing.resume import OPTIONS, in_child, killed_after, outcome
 
 RUN = """
@@ -100,7 +100,7 @@ def test_each_task_has_its_loss_its_metrics_and_its_part_of_the_gradient(whole):
         (scores["mood/accuracy"]["value"] + scores["size/accuracy"]["value"]) / 2
     )
     assert result["selected_by"] == "mean"
-    assert _metric([result]) == ("mean", True)
+    assert first_metric([result]) == ("mean", True)
     rows = [json.loads(line) for line in whole.predictions("test").read_text().splitlines()]
     assert {row["task"] for row in rows} == {"mood", "size"}
     assert files.read_json(whole.environment)["data"]["draws"] == {"mood": 14, "size": 28}

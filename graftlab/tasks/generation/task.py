@@ -75,6 +75,7 @@ class GenerationTask:
         used = [s.rows[i] for s in self._splits.values() for i in s.kept]
         self._labels = [row["label"] for row in used]
         self._kinds = [row.get("task_type") for row in used]
+        self._sources = [n if isinstance(n := row.get("vector"), int) else None for row in used]
         self._writer = Writer(builder, config.generation, backbone, self._max_length, vectors)
         self._around = ("", "") if config.chats else around(config.filled.completion)
         marks = builder.renderer.unknown_marks() if builder.renderer else []
@@ -223,6 +224,7 @@ class GenerationTask:
                     "count": len(losses),
                     "correct": int(right.sum()),
                     **({"task_type": kind} if (kind := self._kinds[place]) else {}),
+                    **({"source": n} if (n := self._sources[place]) is not None else {}),
                 }
             )
         return found
