@@ -31,7 +31,13 @@ NAVIGATION = {
         "/docs/selection",
     ),
     "After a run": ("/docs/inference", "/docs/analysis", "/docs/merging", "/docs/sharing"),
-    "Machines": ("/docs/plan", "/docs/several-processes", "/docs/faults", "/docs/benchmarks"),
+    "Machines": (
+        "/docs/plan",
+        "/docs/several-processes",
+        "/docs/cluster",
+        "/docs/faults",
+        "/docs/benchmarks",
+    ),
     "Strangers' files": ("/docs/security",),
     "Python": ("/docs/python", "/docs/add-a-method", "/docs/add-a-part"),
     "About": (

@@ -6,9 +6,10 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -32,9 +33,17 @@ def user() -> str | None:
         pytest.skip("the server does not run as root, and there is no user postgres")
 
 
+class Server(NamedTuple):
+    """A server that can be stopped and started again."""
+
+    url: str
+    control: Callable[[str], None]
+    """Given `stop` or `start`."""
+
+
 @contextmanager
-def server() -> Iterator[str]:
-    """Yield the URL of a database that is gone afterwards."""
+def server() -> Iterator[Server]:
+    """Yield a server that is gone afterwards."""
     if not PROGRAMS:
         pytest.skip(WHY)
     pytest.importorskip("psycopg", reason="no driver of PostgreSQL is installed")
@@ -52,11 +61,15 @@ def server() -> Iterator[str]:
              "--pwfile", secret, "--no-sync"], **made,
         )  # fmt: skip
         options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        control = [programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log"]
-        subprocess.run([*control, "-o", options, "start"], **made)
+        program = [programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options]
+
+        def control(what: str) -> None:
+            subprocess.run([*program, "-m", "immediate", what], **made)
+
+        control("start")
         try:
-            yield f"postgresql+psycopg://graftlab:s3cret@127.0.0.1:{port}/postgres"
+            yield Server(f"postgresql+psycopg://graftlab:s3cret@127.0.0.1:{port}/postgres", control)
         finally:
-            subprocess.run([*control, "-m", "immediate", "stop"], **made)
+            control("stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,6 +19,7 @@ from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.search import engine, space, storage, winner
 from graftlab.search.space import Range
+from graftlab.workers import Crew
 
 BASE = """
 base:
@@ -202,7 +203,7 @@ def test_a_trial_is_looked_at_after_its_warm_up_and_then_every_so_often():
 
 @pytest.mark.slow
 def test_workers_together_begin_no_trial_too_many():
-    found = search.carry_out(read(SPACE + "trials: 3\n"), Path("out"), workers=2, quiet=True)
+    found = search.carry_out(read(SPACE + "trials: 3\n"), Path("out"), crew=Crew(2), quiet=True)
     assert [trial.state.name for trial in found.trials] == ["COMPLETE"] * 3
 
 
@@ -286,8 +287,8 @@ def test_a_limit_ends_a_trial_before_it_trains():
 @pytest.mark.slow
 def test_the_winner_and_the_default_run_at_fresh_seeds_with_test_scores():
     plan = read(GRID + "winner: {seeds: [5]}\n")
-    found = search.carry_out(plan, Path("out"), workers=2, quiet=True)
-    compared = search.confirm(found, workers=2, quiet=True)
+    found = search.carry_out(plan, Path("out"), crew=Crew(2), quiet=True)
+    compared = search.confirm(found, crew=Crew(2), quiet=True)
     assert {row.method for row in compared.rows} == {"best (lora)", "default (lora)"}
     assert all(list(row.test.values) == [5] for row in compared.rows)
 

@@ -52,14 +52,14 @@ def at_work():
 
 @pytest.mark.slow
 def test_a_killed_workers_trial_goes_on_elsewhere_and_nothing_is_lost_or_doubled(here):
-    with postgres.server() as url:
-        first = worker(url)
+    with postgres.server() as database:
+        first = worker(database.url)
         deadline = time.monotonic() + 120
         while not at_work():
             assert time.monotonic() < deadline
             assert first.poll() is None, first.communicate()[0]
             time.sleep(0.02)
-        second = worker(url)
+        second = worker(database.url)
         os.killpg(first.pid, signal.SIGKILL)
         said = first.communicate()[0] + second.communicate(timeout=300)[0]
         assert second.returncode == 0, said
@@ -79,3 +79,22 @@ def test_a_killed_workers_trial_goes_on_elsewhere_and_nothing_is_lost_or_doubled
         if p.is_file()
     )
     assert "s3cret" not in everywhere
+
+
+@pytest.mark.slow
+def test_a_database_that_is_gone_for_a_while_is_waited_for(here):
+    with postgres.server() as database:
+        first = worker(database.url)
+        deadline = time.monotonic() + 120
+        while not at_work():
+            assert time.monotonic() < deadline
+            assert first.poll() is None, first.communicate()[0]
+            time.sleep(0.02)
+        database.control("stop")
+        time.sleep(10)
+        assert first.poll() is None, first.communicate()[0]
+        database.control("start")
+        said = first.communicate(timeout=300)[0]
+        assert first.returncode == 0, said
+    with Path("out/trials.csv").open(newline="") as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["complete"] * 6

@@ -18,8 +18,8 @@ from graftlab.report import answer, study_page
 from graftlab.report.study_page import Studied
 from graftlab.rundir import files, spreadsheet
 from graftlab.rundir.run import Run
-from graftlab.study import queue, records, tables
-from graftlab.workers import child
+from graftlab.study import records, tables
+from graftlab.workers import Crew, child
 
 BASE = """
 base:
@@ -455,7 +455,7 @@ def test_a_method_of_which_no_setting_could_be_chosen_stays_in_the_table():
 def test_choosing_by_the_first_seed_runs_only_what_is_chosen_at_the_others(monkeypatch):
     plan, begun = read(GRID.replace("by: validation", "by: validation, seeds: first")), []
 
-    def carry_out(folder, document, orders, stop):
+    def carry_out(folder, document, orders, stop, watch):
         """Stands for the process of a run, which another test makes for true."""
         planned = next(run for run in plan.runs if run.document is document)
         best = rate(planned) == "0.01"
@@ -463,7 +463,7 @@ def test_choosing_by_the_first_seed_runs_only_what_is_chosen_at_the_others(monke
         begun.append(planned.name)
         return child.Ended(None)
 
-    monkeypatch.setattr(queue, "in_a_process", carry_out)
+    monkeypatch.setattr(child, "carry_out", carry_out)
     done = study.carry_out(plan, Path("out"), quiet=True)
     assert sorted(begun) == sorted(
         [f"{m}-learning_rate={r}-seed0" for m in ("head", "lora") for r in ("0.001", "0.01")]
@@ -596,7 +596,7 @@ def _hold(path, begun, end):
 def test_two_at_a_time_come_to_the_same_scores_and_their_times_are_not_shown():
     plan = read(TWO)
     alone = study.compare(plan, study.carry_out(plan, Path("out"), quiet=True))
-    beside = study.compare(plan, study.carry_out(plan, Path("beside"), quiet=True, workers=2))
+    beside = study.compare(plan, study.carry_out(plan, Path("beside"), quiet=True, crew=Crew(2)))
     assert [row.test.values for row in beside.rows] == [row.test.values for row in alone.rows]
     assert {row.seconds for row in beside.rows} == {None}
     assert None not in {row.seconds for row in alone.rows}

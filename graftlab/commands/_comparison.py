@@ -26,9 +26,9 @@ def report(comparisons: "Iterable[tuple[Path, Comparison]]", as_json: bool) -> N
     said: list[dict[str, Any]] = []
     plots = registry.having("plots", "DRAWS_FROM", COMPARISON)
     for out, comparison in comparisons:
-        study.write(comparison, out)
         plain = study.as_json(comparison)
-        reports.write(comparison, out, plots)
+        with study.writing(out):
+            reports.write(comparison, out, plots)
         said.append({"study": str(out), **plain})
         if not as_json:
             study.show(comparison)

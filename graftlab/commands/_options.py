@@ -1,12 +1,17 @@
 """Options that commands share, and how they print."""
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from graftlab.terminal import say, say_json
+
+if TYPE_CHECKING:
+    from graftlab.workers import Crew
 
 WIDEST = 24  # of a first column
 
@@ -45,6 +50,71 @@ AllowCode = Annotated[
         help="Let code run that a file asks for: by task.source, by task.execute_code.",
     ),
 ]
+
+Heartbeat = Annotated[
+    float,
+    typer.Option(
+        "--heartbeat",
+        metavar="SECONDS",
+        help="Between signs of life: a process of another machine is given up after six that do not come.",
+    ),
+]
+
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="ray",
+        help="Have the runs carried out by a Ray cluster that is there already.",
+    ),
+]
+Needs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--needs",
+        metavar="KEY=NUMBER",
+        help="What one run takes of the cluster, as in CPU=4 or GPU=0.5; CPU=1 unless given.",
+    ),
+]
+BEAT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Crewing:
+    """Options that say who carries out runs, as they were given."""
+
+    workers: int | None
+    on: str | None
+    needs: Sequence[str]
+    heartbeat: float
+    share: bool = False
+
+    def crew(self) -> "Crew":
+        """Return the crew. `Raises:` ConfigError: an option is wrong, or does not go with another."""
+        from graftlab.errors import Argument, ConfigError, Place
+        from graftlab.workers import Crew
+
+        found: dict[str, float] = {}
+        for given in self.needs:
+            name, _, number = given.partition("=")
+            place = Place(argument=Argument("needs", given))
+            try:
+                found[name] = float(number)
+            except ValueError:
+                raise ConfigError(
+                    "write KEY=NUMBER, as in CPU=4.", place=place, kind="syntax"
+                ) from None
+            if not name or not 0 <= found[name] < float("inf"):
+                raise ConfigError("a number of 0 or more is wanted.", place=place, given=given)
+        return Crew(self.workers, self.share, self.on, found, self.heartbeat)
+
+    def words(self) -> list[str]:
+        """Return the options as a command has them."""
+        words = ["--workers", str(self.workers)] if self.workers else []
+        words += ["--share"] if self.share else []
+        words += ["--on", self.on] if self.on else []
+        words += [word for need in self.needs for word in ("--needs", shlex.quote(need))]
+        return words + (["--heartbeat", f"{self.heartbeat:g}"] if self.heartbeat != BEAT_S else [])
 
 
 def emit(value: object, as_json: bool, text: str) -> None:

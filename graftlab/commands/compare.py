@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from graftlab.commands._options import AllowCode, Json
+from graftlab.commands._options import BEAT_S, AllowCode, Crewing, Heartbeat, Json, Needs, On
 
 
 def command(
@@ -26,8 +26,19 @@ def command(
         typer.Option("--out", metavar="DIR", help="The study's directory; else paths.runs/name."),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", metavar="N", min=1, help="Runs that go on at the same time.")
-    ] = 1,
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="Runs that go on at the same time."),
+    ] = None,
+    on: On = None,
+    needs: Needs = None,
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share",
+            help="Share the runs with other processes of this command, on any machine that sees DIR.",
+        ),
+    ] = False,
+    heartbeat: Heartbeat = BEAT_S,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
@@ -35,18 +46,22 @@ def command(
 
     Every combination is a run of its own; a finished one is not repeated, so the same command goes on
     with a study that was stopped. One that fails leaves a hole in the table, and exit code 10.
+    With --share each run is carried out by one of the processes, and all end with the whole table.
     """
     from graftlab import study
     from graftlab.commands._comparison import report
     from graftlab.rundir import files
     from graftlab.study import whole_file
 
+    crewing = Crewing(workers, on, needs or (), heartbeat, share)
+    crew = crewing.crew()
     plan = study.read(file, overrides or (), allow_code)
     where = study.place(plan, out)
     given = [f"--set {shlex.quote(override)}" for override in overrides or ()]
     again = ["graftlab compare", shlex.quote(file), *given, "--out", shlex.quote(str(where))]
     again += ["--allow-code"] if allow_code else []
-    again += ["--workers", str(workers)] if workers > 1 else []
-    done = study.carry_out(plan, where, as_json, " ".join(again), workers=workers)
-    files.write_text(where / whole_file.FILE, whole_file.text(plan))
+    again += crewing.words()
+    done = study.carry_out(plan, where, as_json, " ".join(again), crew=crew)
+    with study.writing(where):
+        files.write_text(where / whole_file.FILE, whole_file.text(plan))
     report([(where, study.compare(plan, done))], as_json)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graftlab.commands._options import AllowCode, Json
+from graftlab.commands._options import BEAT_S, AllowCode, Crewing, Heartbeat, Json, Needs, On
 from graftlab.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -31,9 +31,11 @@ def command(
         typer.Option("--out", metavar="DIR", help="The search's directory; else paths.runs/name."),
     ] = None,
     workers: Annotated[
-        int,
+        int | None,
         typer.Option("--workers", metavar="N", min=1, help="Trials that go on at the same time."),
-    ] = 1,
+    ] = None,
+    on: On = None,
+    needs: Needs = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -42,6 +44,7 @@ def command(
             help="A database that several machines share; else $GRAFTLAB_STORAGE, else a journal in DIR.",
         ),
     ] = None,
+    heartbeat: Heartbeat = BEAT_S,
     widen: Annotated[
         bool, typer.Option("--widen", help="Go on with a search whose ranges have grown.")
     ] = False,
@@ -59,21 +62,22 @@ def command(
     from graftlab.search import storage as storages
     from graftlab.search import whole_file, winner
 
+    crewing = Crewing(workers, on, needs or (), heartbeat)
+    crew = crewing.crew()
     plan = search.read(file, overrides or (), allow_code)
     where = search.place(plan, out)
     given = [f"--set {shlex.quote(override)}" for override in overrides or ()]
-    again = " ".join(
-        ["graftlab tune", shlex.quote(file), *given, "--out", shlex.quote(str(where))]
-        + (["--workers", str(workers)] if workers > 1 else [])
-    )
+    again = ["graftlab tune", shlex.quote(file), *given, "--out", shlex.quote(str(where))]
+    again += [*(["--allow-code"] if allow_code else []), *crewing.words()]
+    how = " ".join(again)
     database = storages.url(storage)
-    found = search.carry_out(plan, where, database, workers, as_json, widen, again)
+    found = search.carry_out(plan, where, database, crew, as_json, widen, how)
     said = search.write(found)
     files.write_text(where / whole_file.FILE, whole_file.text(plan))
     figures = _draw(found)
     confirmed = None
     if said.best is not None and plan.search.winner.seeds:
-        confirmed = search.confirm(found, workers, as_json, again)
+        confirmed = search.confirm(found, crew, as_json, how)
     if as_json:
         shown: dict[str, Any] = winner.as_json(found, said) | {"figures": [str(f) for f in figures]}
         if confirmed is not None:

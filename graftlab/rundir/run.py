@@ -122,8 +122,10 @@ class Run:
         files.write_text(self.config, config)
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, shared: bool = False) -> Iterator[None]:
         """Hold the run for this process; the lock goes with the process, however it ends.
+
+        A shared one keeps out only those that want it for themselves.
 
         Raises:
             ConfigError: another process holds it.
@@ -144,7 +146,8 @@ class Run:
         with file:
             try:
                 # not flock: worker processes would inherit it, and hold it when this one is killed
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+                fcntl.lockf(file, kind | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
                 raise ConfigError(
                     f"{self.path} is in use by {self.held_by()}.",

@@ -127,6 +127,8 @@ class Execution:
     def _load(self, saved: checkpoint.Checkpoint | None) -> Material:
         """Return data, backbone and task; environment.json then says what they are."""
         loaded = material.load(self.file, check=self.signals.check)
+        if self.options.data is not None:
+            identity.compare_data(self.options.data, loaded.data.record)
         for record in (loaded.backbone.record, loaded.record):
             for note in read_notes(record.get("notes", ())):
                 log.warning("%s", note)

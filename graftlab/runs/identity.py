@@ -208,6 +208,16 @@ def compare_processes(
         )
 
 
+def compare_data(wanted: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Make sure that rows are those that another machine has read. `Raises:` DataError."""
+    if record.get("fingerprint") != wanted:
+        raise DataError(
+            f"the data here are not those that the head has read (fingerprint {record.get('fingerprint')}, "
+            f"there {wanted}): give all machines the same files, at the same places.",
+            kind="changed", given=record.get("fingerprint"), allowed=wanted,
+        )  # fmt: skip
+
+
 def _same_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     old, new = before["data"].get("fingerprint"), now["data"].get("fingerprint")
     if old != new:

@@ -1,6 +1,8 @@
 """How a run is carried out, as against what it computes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 SPLITS = ("validation", "test")  # that are scored at the end
 
@@ -19,3 +21,5 @@ class Options:
     """Those that are scored at the end: a search that must not see test leaves it out."""
     compared: bool = False
     """Measure what a comparison shows beside scores: the last checkpoint's, and what the adapter costs."""
+    data: Mapping[str, Any] | None = None
+    """The fingerprints that the rows must have, as another machine has read them; None for any."""

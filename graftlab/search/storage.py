@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.errors import ConfigError, DiskError
-from graftlab.rundir.run import Run
+from graftlab.workers.presence import BEAT_S, MISSED, Presence
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages import BaseStorage
+    from optuna.storages import BaseStorage, RDBStorage
     from optuna.trial import FrozenTrial
 
 log = logging.getLogger("graftlab")
 VARIABLE = "GRAFTLAB_STORAGE"
 """The environment's variable with a database's URL, where it is not given on the command line."""
-HEARTBEAT_S, GRACE_S = 20, 120
+GONE_S = 600.0
+"""So long a database that goes away is waited for."""
 WORKER, RETRY_OF, CAUSE = "worker", "retry_of", "cause"
 NO_WORKER_YET_S = 60.0  # a trial that was asked for so long ago without saying by whom is nobody's
 
@@ -35,8 +36,15 @@ def shown(given: str) -> str:
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", given)
 
 
-def open_storage(database: str | None, out: Path) -> "BaseStorage":
-    """Return the storage. `Raises:` ConfigError: optuna is missing; DiskError: it cannot be opened."""
+def open_storage(database: str | None, out: Path, beat_s: float = BEAT_S) -> "BaseStorage":
+    """Return the storage, in a database with a sign of life every `beat_s` seconds.
+
+    A database that goes away is waited for.
+
+    Raises:
+        ConfigError: optuna is missing.
+        DiskError: it cannot be opened.
+    """
     try:
         import optuna
     except ImportError:
@@ -50,14 +58,17 @@ def open_storage(database: str | None, out: Path) -> "BaseStorage":
 
         out.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(out / "trials.journal")))
+    beat = max(1, round(beat_s))
     try:
-        return optuna.storages.RDBStorage(
+        made = optuna.storages.RDBStorage(
             database,
-            heartbeat_interval=HEARTBEAT_S,
-            grace_period=GRACE_S,
+            heartbeat_interval=beat,
+            grace_period=MISSED * beat,
             engine_kwargs={"pool_pre_ping": True},
             heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
         )
+        _wait_for(made, shown(database))
+        return made
     except Exception as error:  # sqlalchemy's, a driver's and optuna's own have no common base
         said = str(error).replace(database, shown(database)).partition("\n")[0]
         raise DiskError(
@@ -67,31 +78,48 @@ def open_storage(database: str | None, out: Path) -> "BaseStorage":
         ) from None
 
 
-class Workers:
-    """Who works on a search: each process holds a lock that goes with it, however it ends."""
+def _wait_for(made: "RDBStorage", name: str) -> None:
+    """Have a database that is gone waited for, whenever a connection is wanted."""
+    from sqlalchemy import event
 
-    def __init__(self, out: Path) -> None:
-        self._folder = out / "workers"
-        self.name = f"{os.getpid()}-{time.time_ns()}"
-
-    @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Hold this process's lock."""
-        own = Run(self._folder / self.name)
-        with own.lock():
+    def connect(dialect: Any, _: object, given: Any, named: Any) -> object:
+        began = time.monotonic()
+        told = False
+        while True:
             try:
-                yield
-            finally:
-                (own.path / "lock").unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    own.path.rmdir()
+                return dialect.connect(*given, **named)
+            except dialect.loaded_dbapi.OperationalError:
+                if time.monotonic() - began > GONE_S:
+                    raise
+            if not told:
+                log.warning("the storage %s is gone; waiting for it to come back", name)
+                told = True
+            time.sleep(1.0)
 
-    def alive(self, name: str) -> bool:
-        """Say whether a worker still holds its lock. One's own is not looked at: that would give it up."""
-        return name == self.name or Run(self._folder / name).held_by() is not None
+    event.listen(made.engine, "do_connect", connect)
 
 
-def fail_the_dead(study: "optuna.Study", workers: Workers) -> None:
+@contextlib.contextmanager
+def not_gone() -> Iterator[None]:
+    """Say it in words where the storage goes away for good. `Raises:` DiskError."""
+    try:
+        yield
+    except Exception as error:
+        if is_gone(error):
+            raise DiskError(
+                "the storage of the trials is gone. The same command goes on when it is back; "
+                "runs under way have been saved.", kind="gone",
+            ) from error  # fmt: skip
+        raise
+
+
+def is_gone(error: Exception) -> bool:
+    """Say whether an error is that a database cannot be reached: sqlalchemy's, or optuna's about it."""
+    causes = (error, error.__cause__)
+    return any(type(one).__name__ in ("OperationalError", "StorageInternalError") for one in causes)
+
+
+def fail_the_dead(study: "optuna.Study", workers: Presence) -> None:
     """Fail the trials of workers that are gone, and ask for each again: the same values find the same run."""
     from optuna.trial import TrialState
 

@@ -5,34 +5,39 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from graftlab.data import foreign_code
-from graftlab.errors import CheckpointError, ConfigError, GraftlabError, SearchFailed
+from graftlab.errors import CheckpointError, SearchFailed
+from graftlab.rundir import files
 from graftlab.rundir.records import Json
 from graftlab.rundir.run import Run
 from graftlab.runs import material
-from graftlab.search import engine, identity, space, storage
+from graftlab.search import engine as optunas
+from graftlab.search import first, identity, space, storage
 from graftlab.search.design import Plan
+from graftlab.search.limits import too_large
 from graftlab.search.objective import Objective, objectives
 from graftlab.search.watch import Watch
 from graftlab.terminal import tell
-from graftlab.workers import Orders, Slot, Stop, preload, shares
-from graftlab.workers import carry_out as in_a_process
+from graftlab.workers import Crew, Engine, Orders, Slot, Stop, engine, preload
+from graftlab.workers.board import Board
+from graftlab.workers.presence import Presence
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, Trial
 
 log = logging.getLogger("graftlab")
+ALONE = Crew()
 SPENT = "spent_seconds"
-STOPPED, DEFAULT = "stopped", "default"
-MISSING = object()
+POLL_S = 1.0
 FAILURES_IN_A_ROW = 3
 """So many first trials that all fail end a search: what they have in common is not in the space."""
 
@@ -61,7 +66,7 @@ def carry_out(
     plan: Plan,
     out: Path,
     database: str | None = None,
-    workers: int = 1,
+    crew: Crew = ALONE,
     quiet: bool = False,
     widen: bool = False,
     again: str = "the same call",
@@ -69,54 +74,74 @@ def carry_out(
     """Carry out a search, or go on with it, until its trials or its hours are spent.
 
     `database` is the URL of a storage that several machines share; a journal beside the runs unless given.
-    `workers` trials go on at a time, each with its share of the cores and GPUs. With `widen` the space may
-    be larger than in an earlier call.
+    The `crew` says who carries trials out, and how many at a time. With `widen` the space may be larger
+    than in an earlier call.
 
     Raises:
         ConfigError: the directory holds another search.
         SearchFailed: every trial has failed.
+        DiskError: the storage cannot be opened, or is gone and does not come back.
         Stopped: a signal came; trials under way have been saved, and the same call goes on with them.
     """
     with foreign_code.allowed(plan.allow_code):
         material.check_code(plan.file)
         wanted = objectives(plan)
     identity.remember(plan, out, wanted, widen)
-    held = storage.open_storage(database, out)
-    work = _Work(plan, out, wanted, held, quiet or workers > 1)
-    slots = shares(workers)
+    place = engine(crew, out)
+    held = storage.open_storage(database, out, crew.beat_s)
+    presence = Presence(out / "workers", crew.beat_s)
     preload()
-    with work.workers.at_work(), work.stop.caught(), ThreadPoolExecutor(len(slots)) as threads:
-        waiting = [threads.submit(work.work, slot) for slot in slots]
-        for done in waiting:
-            done.result()
+    with presence.at_work():
+        work = _Work(plan, _Joined(out, held, place, presence), wanted, quiet)
+        work.carry_out()
     found = work.found()
     work.stop.check(f"what has ended is not repeated; go on with: {again}")
     _check_any(found)
     return found
 
 
+class _Joined(NamedTuple):
+    """What a process works with that has joined a search."""
+
+    out: Path
+    storage: "BaseStorage"
+    engine: Engine
+    presence: Presence
+
+
 class _Work:
     """A search under way in this process."""
 
     def __init__(
-        self, plan: Plan, out: Path, wanted: Sequence[Objective], held: Any, quiet: bool
+        self, plan: Plan, joined: _Joined, wanted: Sequence[Objective], quiet: bool
     ) -> None:
-        self.plan, self.out, self.objectives, self.storage = plan, out, tuple(wanted), held
-        self.quiet, self.stop, self.workers = quiet, Stop(), storage.Workers(out)
-        self.choosing = threading.Lock()
+        self.plan, self.objectives = plan, tuple(wanted)
+        self.out, self.storage, self.engine, self.presence = joined
+        self.quiet, self.stop, self.board = quiet, Stop(), Board(self.engine.slots)
+        self.one_chooses = threading.Lock()
         self.allow_code = plan.allow_code
         self.began = time.monotonic()
-        study = self._study()
+        with self._choosing():
+            study = self._study()
+            first.ask(plan, study)
         self.spent_before = float(study.user_attrs.get(SPENT, 0.0))
-        if plan.search.sampler.name == "grid" and not study.get_trials(deepcopy=False):
-            try:
-                for cell in space.cells(plan.search.space):
-                    study.enqueue_trial(cell)
-            except ValueError as error:
-                raise ConfigError(f"sampler: grid: {error}.") from None
-        elif not study.get_trials(deepcopy=False) and (default := self._default()):
-            study.enqueue_trial(default, user_attrs={DEFAULT: True})
-        self._ask_again_for_what_was_stopped(study)
+
+    @contextmanager
+    def _choosing(self) -> Iterator[None]:
+        """Wait until no other worker, of any process, chooses a trial."""
+        with self.one_chooses, files.alone(self.presence.folder / "choosing"):
+            yield
+
+    def carry_out(self) -> None:
+        """Carry out trials in all slots until there are no more."""
+        slots = self.engine.slots
+        with (
+            self.stop.caught(),
+            self.board.shown(self.quiet),
+            ThreadPoolExecutor(len(slots)) as threads,
+        ):
+            for ended in [threads.submit(self._work, slot) for slot in slots]:
+                ended.result()
 
     def _study(self) -> "optuna.Study":
         import optuna
@@ -128,54 +153,33 @@ class _Work:
             storage=self.storage,
             study_name=self.plan.name,
             directions=directions,
-            pruner=engine.pruner(self.plan.search.pruner),
+            pruner=optunas.pruner(self.plan.search.pruner),
             load_if_exists=True,
         )
 
-    def _default(self) -> dict[str, Json] | None:
-        """Return the base's own values as a trial's, where the space holds them: it is tried first."""
-        values: dict[str, Json] = {}
-        for key, given in space.ordered(self.plan.search.space):
-            if not space.applies(given, values):
-                continue
-            own: Any = self.plan.file.resolved
-            for part in key.split("."):
-                own = own.get(part, MISSING) if isinstance(own, dict) else MISSING
-            if not given.holds(own):
-                return None
-            values[key] = own
-        return {key: space.label(value) for key, value in values.items()}
-
-    def _ask_again_for_what_was_stopped(self, study: "optuna.Study") -> None:
-        from optuna.trial import TrialState
-
-        known = study.get_trials(deepcopy=False)
-        retried = {trial.user_attrs.get(storage.RETRY_OF) for trial in known}
-        for trial in known:
-            stopped = trial.state == TrialState.FAIL and trial.user_attrs.get(STOPPED)
-            if stopped and trial.number not in retried and storage.RETRY_OF not in trial.user_attrs:
-                storage.ask_again(study, trial)
-
-    def work(self, slot: Slot) -> None:
+    def _work(self, slot: Slot) -> None:
         """Carry out trials in one slot until there are no more."""
-        study = self._study()
-        while self.stop.received is None:
-            with (
-                ExitStack() as choosing
-            ):  # until the trial counts as running, so that none is too many
-                choosing.enter_context(self.choosing)
-                storage.fail_the_dead(study, self.workers)
-                if not self._more(study):
-                    return
-                known = len(study.get_trials(deepcopy=False))
-                study.sampler = engine.sampler(
-                    self.plan.search.sampler, self.plan.search.seed, known
-                )
-                self._one(study, slot, choosing.close)
+        search = self.plan.search
+        with storage.not_gone():
+            study = self._study()
+            while self.stop.received is None:
+                with ExitStack() as choosing:  # until the trial counts as running: none is too many
+                    choosing.enter_context(self._choosing())
+                    storage.fail_the_dead(study, self.presence)
+                    more = self._more(study)
+                    if more == "no":
+                        return
+                    if more == "wait":
+                        choosing.close()
+                        time.sleep(POLL_S)
+                        continue
+                    known = len(study.get_trials(deepcopy=False))
+                    study.sampler = optunas.sampler(search.sampler, search.seed, known)
+                    self._one(study, slot, choosing.close)
 
     def _one(self, study: "optuna.Study", slot: Slot, begun: Callable[[], None]) -> None:
         def objective(trial: "Trial") -> Any:
-            trial.set_user_attr(storage.WORKER, self.workers.name)
+            trial.set_user_attr(storage.WORKER, self.presence.name)
             begun()
             return self._try(trial, slot)
 
@@ -185,24 +189,27 @@ class _Work:
             spent = self.spent_before + time.monotonic() - self.began
             study.set_user_attr(SPENT, spent)
 
-    def _more(self, study: "optuna.Study") -> bool:
-        """Say whether another trial is to begin."""
+    def _more(self, study: "optuna.Study") -> Literal["yes", "wait", "no"]:
+        """Say whether another trial is to begin; what is under way may fail, and is waited for."""
         from optuna.trial import TrialState
 
         search, trials = self.plan.search, study.get_trials(deepcopy=False)
         states = [trial.state for trial in trials]
         ended = sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states)
         running, waiting = states.count(TrialState.RUNNING), states.count(TrialState.WAITING)
-        failed = [t for t in trials if t.state == TrialState.FAIL and not t.user_attrs.get(STOPPED)]
+        failed = [
+            t for t in trials if t.state == TrialState.FAIL and not t.user_attrs.get(first.STOPPED)
+        ]
         if search.hours is not None:
             spent = self.spent_before + time.monotonic() - self.began
             if spent >= search.hours * 3600:
-                return False
+                return "no"
         if not ended and not running and len(failed) >= FAILURES_IN_A_ROW:
-            return False
-        if search.sampler.name == "grid":
-            return waiting > 0
-        return search.trials is None or ended + running < search.trials
+            return "no"
+        grid = search.sampler.name == "grid"
+        if waiting if grid else search.trials is None or ended + running < search.trials:
+            return "yes"
+        return "wait" if running else "no"
 
     def _try(self, trial: "Trial", slot: Slot) -> Any:
         """Return the objectives of one trial's run.
@@ -217,15 +224,17 @@ class _Work:
         run = Run(self.out / "runs" / _folder(values))
         trial.set_user_attr("run", run.path.name)
         document = self.plan.document(values, run.path.name)
-        if (reason := self._too_large(document)) is not None:
+        if (reason := too_large(self.plan.search, document)) is not None:
             trial.set_user_attr(storage.CAUSE, reason)
             raise TrialPruned
         watch = Watch(self.plan.search, self.objectives, trial, run)
         if not run.finished:
             self._say(trial, values)
-            quiet = Orders(self.quiet, self.allow_code, ("validation",), slot)
+            several = len(self.engine.slots) > 1
+            orders = Orders(self.quiet or several, self.allow_code, ("validation",), slot)
             began = None if run.started else document
-            ended = in_a_process(run.path, began, quiet, self.stop, watch)
+            with self.board.on(slot, f"trial {trial.number}", run.path):
+                ended = self.engine.carry_out(run.path, began, orders, self.stop, watch)
             watch.tell()
             if watch.pruned:
                 raise TrialPruned
@@ -242,31 +251,16 @@ class _Work:
 
     def _failed(self, trial: "Trial", cause: str) -> NoReturn:
         if self.stop.received is not None:
-            trial.set_user_attr(STOPPED, True)
+            trial.set_user_attr(first.STOPPED, True)
         else:
             log.warning("trial %d has failed: %s", trial.number, cause)
             trial.set_user_attr(storage.CAUSE, cause)
         raise TrialFailed(cause)
 
-    def _too_large(self, document: Any) -> str | None:
-        """Return which limit a trial's run would break, before it is begun."""
-        limits = self.plan.search.at_most
-        if not limits:
-            return None
-        from graftlab import runfile
-        from graftlab.planning import forecast
-
-        try:
-            made = forecast.plan(runfile.resolve(document))
-        except GraftlabError as error:
-            return str(error)
-        known = {"trainable": made["parameters"]["trainable"], "memory": made["memory"]["peak"]}
-        broken = [name for name, most in limits.items() if known[name] > most]
-        return f"{broken[0]} would be {known[broken[0]]:g}" if broken else None
-
     def _say(self, trial: "Trial", values: dict[str, Json]) -> None:
         shown = ", ".join(f"{key}={_short(value)}" for key, value in values.items())
-        tell(f"[trial {trial.number}] {shown}")
+        if not self.quiet:
+            tell(f"[trial {trial.number}] {shown}")
 
     def found(self) -> Found:
         """Return the search as it stands."""

@@ -1,10 +1,12 @@
 """A trial's run watched while it trains: its scores go to optuna, which may say to end it."""
 
+import logging
+import signal
 from typing import TYPE_CHECKING
 
 from graftlab.rundir.records import Json
 from graftlab.rundir.run import Run
-from graftlab.search import engine
+from graftlab.search import engine, storage
 from graftlab.search.design import Search
 from graftlab.search.objective import Objective
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from optuna.trial import Trial
+
+log = logging.getLogger("graftlab")
 
 
 class Watch:
@@ -24,11 +28,16 @@ class Watch:
         self._search, self._objectives = search, objectives
         self._told: set[int] = set()
 
-    def __call__(self) -> bool:
-        """Tell of what is new, and say whether the trial is to end."""
-        if self.tell() and engine.may_prune(self._search, len(self._told)):
-            self.pruned = self._trial.should_prune()
-        return self.pruned
+    def __call__(self) -> signal.Signals | None:
+        """Tell of what is new; return what ends the trial's run, if it is to end."""
+        try:
+            if self.tell() and engine.may_prune(self._search, len(self._told)):
+                self.pruned = self._trial.should_prune()
+        except Exception as error:
+            if not storage.is_gone(error):
+                raise
+            log.warning("the storage could not be told of a score; that is tried again")
+        return signal.SIGTERM if self.pruned else None
 
     def tell(self) -> bool:
         """Report scores that have not been reported; say whether there were any."""
@@ -38,8 +47,8 @@ class Watch:
         for row in _rows(self._run):
             value, step = row.get(key), row.get("step")
             if isinstance(value, int | float) and isinstance(step, int) and step not in self._told:
-                self._told.add(step)
                 self._trial.report(float(value), step)
+                self._told.add(step)
         return len(self._told) > known
 
 

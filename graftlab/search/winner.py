@@ -10,11 +10,13 @@ from graftlab.errors import ConfigError
 from graftlab.rundir import files
 from graftlab.rundir.records import Json
 from graftlab.search import storage
-from graftlab.search.trials import DEFAULT, Found
+from graftlab.search.first import DEFAULT
+from graftlab.search.trials import ALONE, Found
 from graftlab.statistics.budget import expected_best
 from graftlab.study import Cell, Comparison, Planned
 from graftlab.study import Plan as StudyPlan
 from graftlab.study import Study as StudyFile
+from graftlab.workers import Crew
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -156,7 +158,7 @@ def best_file(found: Found, said: Summary) -> str:
 
 
 def confirm(
-    found: Found, workers: int = 1, quiet: bool = False, again: str = "the same call"
+    found: Found, crew: Crew = ALONE, quiet: bool = False, again: str = "the same call"
 ) -> Comparison:
     """Return the best trial beside the base as it is, at seeds that no trial has seen, with test scores.
 
@@ -181,7 +183,7 @@ def confirm(
         f"{found.plan.name}-confirmed", found.plan.path, StudyFile(base={}), tuple(seeds), runs,
         found.plan.allow_code,
     )  # fmt: skip
-    done = study.carry_out(plan, found.out / "confirmed", quiet, again, workers=workers)
+    done = study.carry_out(plan, found.out / "confirmed", quiet, again, crew=crew)
     return study.compare(plan, done)
 
 

@@ -3,11 +3,11 @@
 from graftlab.study.comparison import compare
 from graftlab.study.design import Choose, Plan, Planned, Study, read
 from graftlab.study.labels import Cell
-from graftlab.study.queue import carry_out, place
+from graftlab.study.queue import carry_out, place, writing
 from graftlab.study.records import Comparison, Done, Row, Summary
 from graftlab.study.tables import as_json, show, write
 
 __all__ = [
     "Cell", "Choose", "Comparison", "Done", "Plan", "Planned", "Row", "Study", "Summary",
-    "as_json", "carry_out", "compare", "place", "read", "show", "write",
+    "as_json", "carry_out", "compare", "place", "read", "show", "write", "writing",
 ]  # fmt: skip

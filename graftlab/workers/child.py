@@ -10,18 +10,22 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from graftlab.config import Document
 from graftlab.data import foreign_code
 from graftlab.errors import GraftlabError, Stopped
 from graftlab.rundir import limits
+from graftlab.rundir.run import Run
 from graftlab.runs.options import SPLITS
 from graftlab.training.signals import EXIT_CODES
 from graftlab.workers.slots import Slot
@@ -39,6 +43,10 @@ PRELOADED = (
     "graftlab.runs.execution",
 )
 WATCH_EVERY_S = 1.0
+BEAT_EVERY = 10  # looks at a run, after which the time of its lock is set
+FORMER_S = 120.0
+"""A lock of another machine whose time was not set for so long is passed over."""
+TOLD_S = 5.0
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 FORKS = multiprocessing.get_context("forkserver")
 
@@ -64,6 +72,16 @@ class Orders(NamedTuple):
     """What of the machine it may use."""
     compared: bool = False
     """Whether what a comparison shows beside scores is measured."""
+    data: Mapping[str, Any] | None = None
+    """The fingerprints that the rows of a new run must have; None for any."""
+
+
+Watch = Callable[[], signal.Signals | None]
+"""Called every second while a run goes on; what it returns, the run is sent, once."""
+
+
+def unwatched() -> None:
+    """Send nothing."""
 
 
 class Stop:
@@ -114,12 +132,17 @@ def carry_out(
     document: Document | None,
     orders: Orders,
     stop: Stop,
-    watch: Callable[[], bool] = lambda: False,
+    watch: Watch = unwatched,
 ) -> Ended:
     """Run `document` into `folder`, or go on with what is there if it is None, in another process.
 
-    `watch` is called every second while it goes on; where it says True, the run is asked to save and end.
+    SIGTERM of the `watch` asks the run to save and end.
     """
+    run = Run(folder)
+    if _await_former(run, stop):  # and what it has left is gone on with
+        if run.finished:
+            return Ended(None)
+        document = None if run.started else document
     here, there = FORKS.Pipe(duplex=False)
     process = FORKS.Process(target=_work, args=(folder, document, orders, there))
     process.start()
@@ -129,19 +152,57 @@ def carry_out(
     if stop.received is not None:  # it came in between
         os.kill(process.pid, stop.received)
     asked = False
+    looks = 0
     try:
         while not here.poll(WATCH_EVERY_S):
-            if not asked and watch():
+            looks += 1
+            if looks % BEAT_EVERY == 0:
+                with contextlib.suppress(OSError):  # it holds none yet, or the disk is away
+                    os.utime(folder / "lock")
+            if not asked and (wanted := watch()) is not None:
                 asked = True
-                os.kill(process.pid, signal.SIGTERM)
+                os.kill(process.pid, wanted)
         ended = Ended(*here.recv())
     except EOFError:
         process.join()
         ended = Ended(_killed(process.exitcode or 0, folder))
-    process.join()
-    stop.children.discard(process.pid)
-    here.close()
+    except BaseException:
+        process.terminate()  # it saves
+        raise
+    finally:
+        process.join()
+        stop.children.discard(process.pid)
+        here.close()
     return ended
+
+
+def _await_former(run: Run, stop: Stop) -> bool:
+    """Wait until nobody works on a run any more, and say whether somebody did.
+
+    Where a worker was killed, its run saves and ends by itself.
+    """
+    began = time.monotonic()
+    waited = told = False
+    while stop.received is None and (holder := run.held_by()) is not None:
+        seconds, waited = time.monotonic() - began, True
+        elsewhere = not holder.endswith(f" on {socket.gethostname()}")
+        if elsewhere and _silent_s(run.path) > FORMER_S:
+            (run.path / "lock").unlink(missing_ok=True)
+            break
+        if seconds > TOLD_S and not told:
+            told = True
+            log.warning("%s is in use by %s; waiting for it to end", run.path, holder)
+        time.sleep(0.1)
+    return waited
+
+
+def _silent_s(folder: Path) -> float:
+    """Return how long ago the time of a run's lock was set, by the file system's own clock."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as now, (folder / "lock").open() as lock:
+            return os.fstat(now.fileno()).st_mtime - os.fstat(lock.fileno()).st_mtime
+    except OSError:
+        return 0.0
 
 
 def _killed(code: int, folder: Path) -> str:
@@ -175,7 +236,7 @@ def _work(folder: Path, document: Document | None, orders: Orders, pipe: Connect
     cause: str | None = None
     try:
         options = session.Options(
-            quiet=orders.quiet, splits=orders.splits, compared=orders.compared
+            orders.quiet, splits=orders.splits, compared=orders.compared, data=orders.data
         )
         with foreign_code.allowed(orders.allow_code):
             if document is None:
@@ -193,8 +254,8 @@ def _work(folder: Path, document: Document | None, orders: Orders, pipe: Connect
 
 def _keep_to(slot: Slot) -> None:
     """Use no more of the machine than the slot has."""
-    if slot.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot.gpu)
+    if slot.gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpus
     if slot.threads is not None:
         import torch
 

@@ -1,9 +1,6 @@
 """A machine shared out among runs that go on at the same time: threads, and GPUs where there are any."""
 
 import os
-import queue
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from graftlab.errors import Argument, ConfigError, Place
@@ -15,8 +12,8 @@ class Slot(NamedTuple):
     number: int
     threads: int | None
     """Of computation; None leaves it to torch, for one run that has the machine to itself."""
-    gpu: int | None = None
-    """The only GPU that it sees; None for all there are."""
+    gpus: str | None = None
+    """The GPUs that it sees, as CUDA_VISIBLE_DEVICES names them; None for all there are."""
 
 
 def shares(workers: int) -> list[Slot]:
@@ -32,28 +29,12 @@ def shares(workers: int) -> list[Slot]:
         return [Slot(0, None)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads, gpus = max(1, (cores or 1) // workers), _gpus()
-    return [Slot(number, threads, number % gpus if gpus else None) for number in range(workers)]
+    return [
+        Slot(number, threads, str(number % gpus) if gpus else None) for number in range(workers)
+    ]
 
 
 def _gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-class Pool:
-    """Slots that are lent to threads."""
-
-    def __init__(self, slots: list[Slot]) -> None:
-        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-        for slot in slots:
-            self._free.put(slot)
-
-    @contextmanager
-    def lent(self) -> Iterator[Slot]:
-        """Wait for a free slot and hold it."""
-        slot = self._free.get()
-        try:
-            yield slot
-        finally:
-            self._free.put(slot)
