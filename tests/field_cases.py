@@ -215,13 +215,23 @@ TASKS["mixture"] = {
 
 READER = {
     **TEXTS,
+    "backbone": {**TEXTS["backbone"], "max_length": 256},
     "task": {"kind": "elm", "data_dir": "vectors", "generation": {"max_new_tokens": 4}},
     "method": {"name": "elm", "hidden": 8},
 }
 ELSEWHERE = "for other tasks"  # what fields of other sources of rows are
 TASKS["elm"] = {key: Case(*DATA[key][:1], refused=ELSEWHERE) for key in DATA if key != "columns.label"} | {
     **{key: TASKS["generation"][key] for key in TASKS["generation"] if key.startswith("generation.")},
-    "name": Case("mr", refused="task.name"),
+    **{
+        key: Case(DATA[key].value, {"task.files.train": "train.jsonl"}, refused="data_dir and files")
+        for key in ("files.train", "files.validation", "files.test")
+    },
+    **{
+        key: Case(DATA[key].value, {"task.hub.path": "acme/set"}, refused=ELSEWHERE)
+        for key in ("hub.path", "hub.name", "hub.revision", "hub.train", "hub.validation", "hub.test")
+    },
+    "options": Case({"count": 7}, refused="come from elsewhere"),
+    "name": Case("mr", refused=ELSEWHERE),
     "kind": Case("classification", refused="unknown key"),
     "data_dir": Case("others"),
     "metrics": Case(["exact_match"]),
@@ -238,8 +248,8 @@ TASKS["elm"] = {key: Case(*DATA[key][:1], refused=ELSEWHERE) for key in DATA if 
     "prompts": Case("rows"),
     "prompt_format": Case("chat", refused="has no chat template"),
     "num_tokens": Case(2),
-    "max_length": Case(130, {"task.max_left_out": 0.9}),
-    "max_left_out": Case(0.9, {"task.max_length": 130}),
+    "max_length": Case(120, {"task.max_left_out": 0.9}),
+    "max_left_out": Case(0.9, {"task.max_length": 120}),
 }  # fmt: skip
 
 SOURCES = {  # of a pretrained model

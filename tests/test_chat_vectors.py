@@ -21,6 +21,7 @@ from graftlab.inference import conversation
 from graftlab.inference.conversation import Conversation
 from graftlab.inference.subject import About
 from graftlab.rundir.run import Run
+from graftlab.testing import examples
 
 TOKENS = 2  # of a vector
 Reader = tuple[Run, Any]
@@ -173,6 +174,15 @@ def test_the_command_takes_a_row_of_a_file_or_a_text(
     )
     vector = opened(folder / "embedder").encode(["a b c"], 1)[0]
     assert json.loads(done.stdout)["answer"] == by_hand(adapted, vector, ["hi"])
+
+
+def test_a_language_model_without_a_chat_template_is_refused_before_it_is_loaded(
+    folder: Path, tmp_path: Path
+) -> None:
+    llm = examples.text_model(tmp_path, "decoder")
+    task = {"prompt_format": "chat"}
+    with pytest.raises(ConfigError, check=fault("no_template", "task.prompt_format")):
+        finish_reader(folder, "silent", backbone={"kind": "decoder", "model": llm}, task=task)
 
 
 def test_what_a_conversation_is_about_is_said_once_and_by_runs_that_read_vectors(

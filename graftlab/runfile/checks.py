@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graftlab.config import Document, Problems, Section
 from graftlab.config.parser import Location
@@ -21,7 +21,7 @@ from graftlab.errors import (
 )
 from graftlab.runfile import measures
 from graftlab.runfile.records import Part, RunFile
-from graftlab.weights import chat_template, pretrained
+from graftlab.weights import pretrained
 
 if TYPE_CHECKING:
     from graftlab.training.config import Config as Training
@@ -155,28 +155,6 @@ def check_method(
         method.config, backbone.name, model_type, training.gradient_checkpointing
     )
     add(problems, document, "method", found)
-
-
-def check_chat_template(
-    task: Part[TaskKind], backbone: Part[BackboneKind], document: Document, problems: Problems
-) -> None:
-    """Refuse chats on a model whose tokenizer lies here and has no chat template."""
-    model = getattr(backbone.config, "model", None)
-    tasks: dict[Location, Any] = {("task",): task.config}
-    for number, part in enumerate(task.parts.values()):
-        tasks["task", "tasks", number] = part.config
-    for where, config in tasks.items():
-        asked = getattr(config, "chats", False) and config.chat_template_file is None
-        if asked and isinstance(model, str) and chat_template.is_brought_by(model) is False:
-            section = ".".join(map(str, where))
-            key = "chat_template" if config.chat_template else "template"
-            problems.say(
-                document.place(*where, key),
-                f"{section}.{key}: the tokenizer of {model} has no chat template. Give one as "
-                f"{section}.chat_template_file, take an instruction-tuned backbone, or use "
-                f"{section}.prompt and {section}.completion.",
-                kind="no_template",
-            )
 
 
 def check_packing(

@@ -21,7 +21,7 @@ from graftlab.errors import (
     unknown,
 )
 from graftlab.rundir.run import Run
-from graftlab.runfile import checks, parts
+from graftlab.runfile import chats, checks, parts
 from graftlab.runfile.records import Part, Root, RunFile
 from graftlab.weights import pretrained
 
@@ -147,7 +147,7 @@ def _check(found: _Sections, document: Document, problems: Problems, finished: b
     if method and backbone and loop is not None and not finished:
         checks.check_method(method, backbone, loop, document, problems)
     if task and backbone and not finished:
-        checks.check_chat_template(task, backbone, document, problems)
+        chats.check(task, backbone, document, problems)
     if task and method:
         checks.check_packing(task, method, document, problems)
         checks.check_vectors(task, method, document, problems)

@@ -12,7 +12,7 @@ from graftlab.data.labels import Unusable
 from graftlab.data.rows import Numbered
 from graftlab.data.vectors import layout, scan
 from graftlab.data.vectors.store import Vectors
-from graftlab.errors import Argument, ConfigError, DataError, Place, in_row
+from graftlab.errors import Argument, ConfigError, DataError, Place, Words, in_row
 from graftlab.tasks.elm import prompts, tree
 from graftlab.tasks.elm.fields import Config
 from graftlab.tasks.elm.rows import ALIASES, place_of, said, text
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 
 VECTOR, TEXT, MESSAGES = "vector", "text", "messages"
 """Columns of a new row: its vector, or the text that is to become one; and a conversation about it."""
+
+
+ASK: Words = ("Add one, or ask of all inputs: ", Argument("task"), " or ", Argument("query"), ".")
+
+
+class Unasked(Unusable):
+    """It is not said what is asked about an input."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,9 @@ def read(
             _check_alike(row, found[:1])
             found.append(row)
         except Unusable as reason:
-            raise DataError(f"{reason}.", place=in_row(where, index), kind="unusable") from None
+            remedies = (ASK,) if isinstance(reason, Unasked) else ()
+            place = in_row(where, index)
+            raise DataError(f"{reason}.", *remedies, place=place, kind="unusable") from None
     if not found:
         raise DataError(f"{where} has no rows.", kind="empty")
     return found
@@ -166,7 +175,7 @@ def _asked(row: Mapping[str, object], config: Config, asked: Asked) -> dict[str,
         prompt = prompts.named(kind).prompt(text(row, "domain"))
         return {"fields": {"prompt": prompt}, "task_type": kind}
     if query is None:
-        raise Unusable("it has neither task_type nor query, and none is asked of all inputs")
+        raise Unasked("it has neither task_type nor query")
     return {"fields": {"prompt": query}, "task_type": None}
 
 
