@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from graftlab import cli, config, runfile, study
 from graftlab.errors import ConfigError, Stopped, StudyIncomplete
+from graftlab.planning import budget
 from graftlab.report import answer, study_page
 from graftlab.report.study_page import Studied
 from graftlab.rundir import files, spreadsheet
@@ -302,6 +303,40 @@ def test_methods_with_settings_of_their_own_are_chosen_and_shown(capsys):
     }
     tables.show(found)
     assert "0.03162, 4: 0.0316 <" in capsys.readouterr().out
+
+
+LIKE = BASE + "methods: [{name: lora, rank: 2}, {name: lora, rank: 2, alpha: 3}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        (LIKE + "]\nbudget: {equal: trainable}\n", None),
+        (LIKE + ", {name: lora, rank: 4}]\nbudget: {equal: trainable}\n", "lora rank=4 alpha"),
+        (LIKE + ", {name: lora, rank: 4}]\nbudget: {equal: trainable, within: 9}\n", None),
+        (LIKE + ", {name: lora, rank: 4}]\nbudget: {equal: steps}\n", None),
+        (
+            LIKE + ", {method: {name: head}, training: {max_steps: 3}}]\nbudget: {equal: steps}\n",
+            "head 3",
+        ),
+    ],
+)
+def test_a_budget_is_checked_before_the_first_run(text, refused):
+    Path("study.yaml").write_text(text, encoding="utf-8")
+    plan = study.read("study.yaml")
+    asked = plan.study.budget
+    files = plan.files_by_group()[0]
+    if refused is None:
+        budget.check(files, asked.equal, asked.within, plan.budget_place)
+        return
+    with pytest.raises(ConfigError) as caught:
+        budget.check(files, asked.equal, asked.within, plan.budget_place)
+    assert refused.split()[0] in str(caught.value)
+    assert caught.value.problems[0].place.line == text.count("\n")
+    found = CliRunner().invoke(cli.app, ["compare", "study.yaml", "--out", "out"])
+    assert found.exit_code == ConfigError.exit_code
+    assert not Path("out").exists()
 
 
 def test_splits_are_drawn_with_the_seed_where_that_is_asked_for_and_are_the_same_for_all_methods():

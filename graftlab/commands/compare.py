@@ -50,12 +50,17 @@ def command(
     """
     from graftlab import study
     from graftlab.commands._comparison import report
+    from graftlab.planning import budget
     from graftlab.rundir import files
     from graftlab.study import whole_file
 
     crewing = Crewing(workers, on, needs or (), heartbeat, share)
     crew = crewing.crew()
     plan = study.read(file, overrides or (), allow_code)
+    if plan.study.budget is not None:
+        asked = plan.study.budget
+        for group in plan.files_by_group():
+            budget.check(group, asked.equal, asked.within, plan.budget_place)
     where = study.place(plan, out)
     given = [f"--set {shlex.quote(override)}" for override in overrides or ()]
     again = ["graftlab compare", shlex.quote(file), *given, "--out", shlex.quote(str(where))]

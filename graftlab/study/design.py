@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -31,6 +31,15 @@ class Choose(Section):
     """Choose by the mean over all seeds; or by the first alone, and run only what is chosen at the others."""
 
 
+class Budget(Section):
+    """What all methods have to share, within a tolerance: checked before the first run."""
+
+    equal: Literal["trainable", "steps"]
+    """Trained parameters, or optimizer steps."""
+    within: float = Field(0.02, ge=0)
+    """How much more the largest may have than the smallest, as a share."""
+
+
 class Study(Section):
     """The keys of a study file, beside `extends`."""
 
@@ -53,6 +62,8 @@ class Study(Section):
     vary: Vary = Field(default_factory=dict)
     """A run file's key, such as `training.learning_rate`, and its values, or the `centre` of a grid of them;
     all combinations run. An entry of `methods` with the key `method` may have a `vary` of its own."""
+    budget: Budget | None = None
+    """Refuse methods that are not of one size, on each task and backbone."""
     choose: Choose | None = None
     """Report each method at one setting of `vary` only, chosen on validation."""
 
@@ -81,6 +92,20 @@ class Plan:
     runs: tuple[Planned, ...]
     allow_code: bool = False
     """Whether functions of other packages that its files name may make rows."""
+    budget_place: Place = field(default_factory=Place)
+    """Where `budget` stands."""
+
+    def files_by_group(self) -> list[dict[str, RunFile]]:
+        """Return the run files that are compared with each other, by what they are called: those of one task
+        and backbone, at the first seed."""
+        groups: dict[tuple[str, str], dict[str, RunFile]] = {}
+        for run in self.runs:
+            if run.seed == self.seeds[0]:
+                own = groups.setdefault(run.cell[:2], {})
+                own[" ".join([run.cell.method, *(f"{k}={v}" for k, v in run.cell.setting)])] = (
+                    run.file
+                )
+        return list(groups.values())
 
 
 class _Entry(NamedTuple):
@@ -142,7 +167,8 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
                     runs.append(Planned(name, cell, seed, run, file))
     problems.raise_if_any()
     name = study.name or document.path.stem
-    return Plan(name, document.path, study, seeds, tuple(runs), allow_code)
+    place = document.place("budget")
+    return Plan(name, document.path, study, seeds, tuple(runs), allow_code, place)
 
 
 def _of_seed(study: Study, seed: int, name: str, document: Document) -> Parsed:
