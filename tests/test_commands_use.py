@@ -80,6 +80,7 @@ def test_a_finished_run_says_so_and_how_to_train_longer(folder, run):
     assert json.loads(invoke("resume", run.path, "--json").stdout)["steps"] == 4
 
 
+@pytest.mark.slow
 def test_new_starts_another_beside_it(folder, run):
     first, second = (said("run", folder / "lora.yaml", "--new", "--json")[0] for _ in range(2))
     assert [first["run"], second["run"]] == [f"{run.path}-2", f"{run.path}-3"]

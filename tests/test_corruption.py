@@ -206,6 +206,7 @@ def test_damage_to_a_finished_run_is_named_or_harmless(finished, command, monkey
     assert not wrong, "\n".join(map(str, wrong))
 
 
+@pytest.mark.slow
 def test_damage_is_named_in_a_conversation(tmp_path):
     run = finish_writer(tmp_path, "chat", template="chat").path
     place = Place(run, {"chat": ["chat", run, "--max-new-tokens", "2"]})
@@ -265,6 +266,7 @@ def test_a_run_with_a_damaged_file_is_gone_on_with_to_the_same_bytes_or_marked_o
     assert not wrong, "\n".join(map(str, wrong))
 
 
+@pytest.mark.quick("show")
 @pytest.mark.parametrize("command", ["step", "show"])
 def test_damage_to_an_unfinished_run_is_named_or_harmless(unfinished, command):
     wrong = judged(
@@ -286,6 +288,7 @@ def test_lines_that_have_changed_mark_the_run_and_leave_its_weights(unfinished, 
     assert left(unfinished.run)["adapter/adapter_model.safetensors"] == weights
 
 
+@pytest.mark.slow
 def test_a_damaged_run_of_a_study_is_a_hole_with_its_cause(tmp_path, monkeypatch):
     finished_runs.make_data(tmp_path / "data")
     files = {s: str(tmp_path / "data" / f"{s}.csv") for s in finished_runs.SPLITS}
@@ -325,6 +328,7 @@ def poison(path: Path, value: float) -> str:
     return name
 
 
+@pytest.mark.quick("*-nan")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("command", ["predict", "evaluate", "merge", "export", "push"])
 def test_a_number_that_is_none_is_refused_with_its_tensors_name(
@@ -337,6 +341,7 @@ def test_a_number_that_is_none_is_refused_with_its_tensors_name(
     assert (ended.exit_code, name in ended.output) == (ModelError.exit_code, True)
 
 
+@pytest.mark.slow
 def test_no_run_ends_with_a_number_that_is_none(tmp_path, monkeypatch):
     real = Stepper.step
 

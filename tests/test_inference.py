@@ -206,6 +206,7 @@ def test_pairs_and_scores(tmp_path):
     assert loaded.evaluate("test")[0] == trained
 
 
+@pytest.mark.slow
 def test_images_are_named_by_their_files(tmp_path):
     for split in ("train", "validation", "test"):
         for index, name in enumerate(("dark", "light") * 4):
@@ -225,6 +226,7 @@ def test_images_are_named_by_their_files(tmp_path):
     assert loaded.evaluate("test")[0] == prediction.read(run.predictions("test"))
 
 
+@pytest.mark.slow
 def test_a_run_in_bf16_predicts_in_bf16(folder):
     training = {"training": {"precision": "bf16"}}
     run = finish(folder, {"name": "lora"}, name="lower", **training)

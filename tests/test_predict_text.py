@@ -184,6 +184,7 @@ def test_conversations_and_questions_to_a_chat_model(folder, tmp_path):
         adapted.predict([{"messages": [{"who": "me"}]}])
 
 
+@pytest.mark.slow
 def test_a_folder_as_it_is_on_the_hub_is_an_adapter_for_peft_and_a_run(run, adapted, tmp_path):
     from peft import PeftModel
 

@@ -599,6 +599,7 @@ def test_a_signal_saves_the_run_at_work_and_the_same_command_goes_on(number):
     assert "going on from step" in Run(done[0].folder).log.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_the_system_kills_is_a_hole_that_says_so():
     plan, stop = read(BASE + "methods: [head]", *LONG), child.Stop()
     metrics = Path("out/metrics.jsonl")

@@ -310,6 +310,7 @@ def test_gradient_checkpointing_is_on_in_the_model(tmp_path, monkeypatch):
     assert checkpointed.metrics.read_bytes() == plain.metrics.read_bytes()
 
 
+@pytest.mark.slow
 def test_compile_gives_the_model_to_torch(tmp_path, monkeypatch):
     import torch
 

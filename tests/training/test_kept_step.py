@@ -82,6 +82,7 @@ def test_the_commands_take_the_step_and_keep_its_predictions_apart(run):
     assert refused.exit_code == ConfigError.exit_code
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_opens_at_its_kept_steps(tmp_path):
     file = tiny_runs.run_file(tmp_path)
     path = tmp_path / "killed"
@@ -91,6 +92,7 @@ def test_a_run_that_was_killed_opens_at_its_kept_steps(tmp_path):
     assert inference.load(path, step=6).predict("fine glad")
 
 
+@pytest.mark.quick("adalora")
 def test_a_damaged_checkpoint_is_refused(run, tmp_path):
     copy = Run(tmp_path / "copy")
     shutil.copytree(run.path, copy.path)

@@ -58,6 +58,7 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_a_gap(tmp_path, what, 
     assert (step, len(examples)) == (5, 8)
 
 
+@pytest.mark.slow
 def test_a_gap_is_not_averaged_into_the_steps_around_it(tmp_path):
     plain = run(tmp_path / "plain", {"training": {"learning_rate": 1e-12}})
     slow = {"training": {"learning_rate": 1e-12, "logging_every": 3}}
@@ -91,6 +92,7 @@ def test_a_run_in_which_no_step_was_taken_fails_however_short_it_is(tmp_path):
         session.resume(made.path)
 
 
+@pytest.mark.slow
 def test_one_step_that_was_taken_is_a_run(tmp_path):
     done = run(tmp_path, SHORT, spoil="logits", values=dict.fromkeys((1, 2, 4), "nan"))
     assert done.read_result()["skipped_steps"] == 3
@@ -157,6 +159,7 @@ def test_one_example_that_does_not_fit_ends_with_three_ways_out(tmp_path):
         assert text in str(caught.value)
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_in_the_optimizer_is_said_as_such(tmp_path, monkeypatch):
     def step(self):
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -166,6 +169,7 @@ def test_memory_that_runs_out_in_the_optimizer_is_said_as_such(tmp_path, monkeyp
         run(tmp_path)
 
 
+@pytest.mark.slow
 def test_another_error_of_the_model_is_not_taken_for_memory(tmp_path):
     with pytest.raises(RuntimeError, match="shapes"):
         run(tmp_path, room=0, error="shapes cannot be multiplied")
@@ -209,6 +213,7 @@ def test_what_only_the_data_can_tell_is_refused_before_the_first_step(tmp_path, 
     assert not list(tmp_path.rglob("step-*"))
 
 
+@pytest.mark.slow
 def test_lines_are_json_without_nan(tmp_path):
     text = run(tmp_path, spoil="gradients", values={5: "nan"}).metrics.read_text()
     assert "NaN" not in text

@@ -51,6 +51,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_is_begun_anew_by_the_same
     assert "Traceback" in (failed.path / place.REPLACED_LOG).read_text()
 
 
+@pytest.mark.slow
 def test_what_is_begun_anew_is_the_run_that_it_would_have_been(tmp_path):
     fail(tmp_path)
     again = session.run(tiny_runs.run_file(tmp_path), options=QUIET)
@@ -109,6 +110,7 @@ def test_where_no_key_differs_there_is_nothing_to_override(stopped, tmp_path):
     assert "override" not in {name for name, _ in arguments(problem)}
 
 
+@pytest.mark.slow
 def test_with_override_the_run_goes_on_with_the_key_as_the_file_has_it_now(stopped, tmp_path):
     options = session.Options(quiet=True, override=("training.learning_rate",))
     done = session.run(changed(tmp_path, learning_rate=0.02), options=options)

@@ -146,7 +146,12 @@ def test_deepspeed_is_told_what_the_run_file_says_and_keeps_its_own_settings():
     sizes = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
     assert [told[key] for key in sizes] == [1, 1, 4]
     assert told["gradient_clipping"] == 0.25
-    assert told["torch_autocast"]["enabled"] is True
+    assert told["torch_autocast"] == {
+        "enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": [],
+    }  # fmt: skip
+    assert told["managed_gradient_accumulation"] is False
+    assert told["zero_allow_untested_optimizer"] is True
+    assert told["steps_per_print"] > 10**9
     plain = zero_settings.of_run(own, fields(clip_norm=0.0), world=1)
     assert (plain["gradient_clipping"], plain["torch_autocast"]["enabled"]) == (0.0, False)
 

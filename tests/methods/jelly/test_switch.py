@@ -438,7 +438,7 @@ def test_a_run_that_never_switched_says_so(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="graftlab"):
         done = run(tmp_path, method)
     assert result(done)["facts"] == {"switched": False}
-    assert sum("JELLY never switched" in message for message in caplog.messages) == 1
+    assert sum("never switched" in message for message in caplog.messages) == 1
     forms = [c.tolist() for n, c in load_file(done.adapter / "adapter_model.safetensors").items()
              if "jelly_form" in n]  # fmt: skip
     assert forms == [[1, -1, -1]] * 7
