@@ -1,6 +1,7 @@
 """Two workers of one search on PostgreSQL, one of which is killed. Slow: both import what runs need."""
 
 import csv
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 import postgres
 import pytest
 
-from graftlab.search import storage
+from graftlab import search
+from graftlab.search import identity, storage
 
 SEARCH = """
 base:
@@ -98,3 +100,23 @@ def test_a_database_that_is_gone_for_a_while_is_waited_for(here):
         assert first.returncode == 0, said
     with Path("out/trials.csv").open(newline="") as file:
         assert [row["state"] for row in csv.DictReader(file)] == ["complete"] * 6
+
+
+def join(url):
+    """Do what a worker does first."""
+    identity.remember(search.read("search.yaml"), Path("out"), (), False)
+    storage.open_storage(url, Path("out"))
+
+
+@pytest.mark.slow
+def test_workers_that_begin_at_once_all_find_one_search_and_the_tables_of_an_empty_database(here):
+    import optuna  # noqa: F401  (before they are forked, so that they come to the database together)
+
+    context = multiprocessing.get_context("fork")
+    with postgres.server() as database:
+        workers = [context.Process(target=join, args=(database.url,)) for _ in range(8)]
+        for one in workers:
+            one.start()
+        for one in workers:
+            one.join()
+    assert [one.exitcode for one in workers] == [0] * 8

@@ -10,11 +10,31 @@ from graftlab.rundir import files
 from graftlab.search.design import Plan
 from graftlab.search.objective import Objective
 
-RECORD = "search.json"
+RECORD, WORKERS = "search.json", "workers"
 
 
 def remember(plan: Plan, out: Path, wanted: Sequence[Objective], widen: bool) -> None:
-    """Write what is searched for, or refuse to mix two searches. `Raises:` ConfigError."""
+    """Write what is searched for, or refuse to mix two searches; workers may begin at once.
+
+    Raises:
+        ConfigError: the directory holds something else, or another search.
+    """
+    if not (out / WORKERS).is_dir():
+        _refuse_other(out)
+    with files.alone(out / WORKERS / "choosing"):
+        _remember(plan, out, wanted, widen)
+
+
+def _refuse_other(out: Path) -> None:
+    """Refuse a folder that holds something and no search. `Raises:` ConfigError."""
+    there = {path.name for path in out.iterdir()} if out.exists() else set()
+    if RECORD not in there and there - {WORKERS}:
+        raise ConfigError(
+            f"{out} is there already and holds no search.", kind="taken", given=str(out)
+        )
+
+
+def _remember(plan: Plan, out: Path, wanted: Sequence[Objective], widen: bool) -> None:
     now = {
         "name": plan.name,
         "base": {
@@ -37,11 +57,8 @@ def remember(plan: Plan, out: Path, wanted: Sequence[Objective], widen: bool) ->
                 f"changed search a name or a directory of its own.",
                 kind="conflict",
             )
-    elif out.exists() and any(out.iterdir()):
-        raise ConfigError(
-            f"{out} is there already and holds no search.", kind="taken", given=str(out)
-        )
-    out.mkdir(parents=True, exist_ok=True)
+    else:
+        _refuse_other(out)
     files.write_json(path, now)
 
 

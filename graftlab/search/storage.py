@@ -3,8 +3,10 @@
 import contextlib
 import logging
 import os
+import random
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("graftlab")
 VARIABLE = "GRAFTLAB_STORAGE"
 """The environment's variable with a database's URL, where it is not given on the command line."""
+OPENED_AGAIN = 10
 GONE_S = 600.0
 """So long a database that goes away is waited for."""
 WORKER, RETRY_OF, CAUSE = "worker", "retry_of", "cause"
@@ -58,17 +61,8 @@ def open_storage(database: str | None, out: Path, beat_s: float = BEAT_S) -> "Ba
 
         out.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(out / "trials.journal")))
-    beat = max(1, round(beat_s))
     try:
-        made = optuna.storages.RDBStorage(
-            database,
-            heartbeat_interval=beat,
-            grace_period=MISSED * beat,
-            engine_kwargs={"pool_pre_ping": True},
-            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-        )
-        _wait_for(made, shown(database))
-        return made
+        return _database(database, max(1, round(beat_s)))
     except Exception as error:  # sqlalchemy's, a driver's and optuna's own have no common base
         said = str(error).replace(database, shown(database)).partition("\n")[0]
         raise DiskError(
@@ -76,6 +70,34 @@ def open_storage(database: str | None, out: Path, beat_s: float = BEAT_S) -> "Ba
             f"the database runs and that its driver is installed (for PostgreSQL: pip install "
             f"'psycopg[binary]', and a URL of postgresql+psycopg://)."
         ) from None
+
+
+def _database(database: str, beat_s: int) -> "BaseStorage":
+    """Return a database; where several workers make its tables at once, all but one find them there."""
+    from optuna import storages
+    from optuna.exceptions import ExperimentalWarning
+
+    def made() -> "RDBStorage":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return storages.RDBStorage(
+                database,
+                heartbeat_interval=beat_s,
+                grace_period=MISSED * beat_s,
+                engine_kwargs={"pool_pre_ping": True},
+                heartbeat_stale_trial_callback=storages.RetryHeartbeatStaleTrialCallback(),
+            )
+
+    for left in range(OPENED_AGAIN, -1, -1):
+        try:
+            found = made()
+            break
+        except Exception as error:
+            if left == 0 or type(error).__name__ not in ("IntegrityError", "ProgrammingError"):
+                raise
+            time.sleep(random.random())
+    _wait_for(found, shown(database))
+    return found
 
 
 def _wait_for(made: "RDBStorage", name: str) -> None:

@@ -89,7 +89,7 @@ def carry_out(
     identity.remember(plan, out, wanted, widen)
     place = engine(crew, out)
     held = storage.open_storage(database, out, crew.beat_s)
-    presence = Presence(out / "workers", crew.beat_s)
+    presence = Presence(out / identity.WORKERS, crew.beat_s)
     preload()
     with presence.at_work():
         work = _Work(plan, _Joined(out, held, place, presence), wanted, quiet)
