@@ -75,7 +75,7 @@ class Page:
     def text(self, selector="body"):
         return self.ask("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
 
-    def until(self, condition, seconds=30.0):
+    def until(self, condition, seconds=300.0):
         """Wait until a condition of the page holds, and return what it is."""
         ends = time.monotonic() + seconds
         while not (found := condition(self)):

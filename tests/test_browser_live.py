@@ -33,7 +33,7 @@ def served(tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     yield tmp_path / "runs", json.loads(process.stdout.readline())["url"]
     process.terminate()
-    process.wait(timeout=20)
+    process.wait(timeout=60)
 
 
 @pytest.fixture(params=[1280, 390], ids=["desktop", "phone"])
@@ -76,24 +76,22 @@ def test_a_run_is_watched_stopped_and_gone_on_with_from_its_page(page, served, t
     run = subprocess.Popen([*command, "--out", str(folder / "long")], stderr=subprocess.DEVNULL)
     try:
         page.open(address)
-        page.until(lambda page: "running" in page.text("#rows"), 60)
+        page.until(lambda page: "running" in page.text("#rows"))
         page.open(address.partition("?")[0] + "run?at=long")
-        page.until(
-            lambda page: page.ask("return document.querySelector('#curves svg') !== null"), 60
-        )
+        page.until(lambda page: page.ask("return document.querySelector('#curves svg') !== null"))
         before = page.ask("return document.querySelector('#curves').innerHTML")
         page.until(
             lambda page: page.ask("return document.querySelector('#curves').innerHTML") != before
         )
         page.until(lambda _: (folder / "long" / "checkpoints" / "latest").exists())
         page.click("#stop")
-        page.until(lambda page: page.text("#status") == "stopped", 60)
-        assert run.wait(timeout=60) == 143
+        page.until(lambda page: page.text("#status") == "stopped")
+        assert run.wait(timeout=300) == 143
         page.click("#resume")
-        page.until(lambda page: page.text("#status") == "running", 60)
-        page.until(lambda page: "goes on" in page.text("#log") or "resum" in page.text("#log"), 60)
+        page.until(lambda page: page.text("#status") == "running")
+        page.until(lambda page: "goes on" in page.text("#log") or "resum" in page.text("#log"))
         sound(page, address)
         page.click("#stop")
-        page.until(lambda page: page.text("#status") == "stopped", 60)
+        page.until(lambda page: page.text("#status") == "stopped")
     finally:
         run.kill()

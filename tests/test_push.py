@@ -349,7 +349,7 @@ def test_the_card_tells_base_data_and_scores_in_the_hubs_own_words(run, hub):
     scores = {(r.dataset_split, r.metric_type): r.metric_value for r in data.eval_results}
     assert scores == {(s, m): v for s in ("validation", "test")
                       for m, v in (("accuracy", 0.75), ("loss", 0.5))}  # fmt: skip
-    assert "| test | accuracy | 0.7500 | 0.1250 | 12 |" in card.text
+    assert "| test | accuracy | 0.7500 | 0.1250 | 0.5050 to 0.9950 | 12 |" in card.text
     assert "one \\| class" in card.text
     assert (
         'AutoModelForSequenceClassification.from_pretrained("acme/base", num_labels=2)' in card.text
