@@ -1,6 +1,6 @@
 """What a training step of ELM takes beside a bare forward and backward pass of its frozen language model.
 
-python bench/elm_step.py [--rounds 5] [--steps 3] [--size "30 x 576, as SmolLM2 135M"]
+python bench/elm_step.py [--rounds 5] [--steps 2] [--size "30 x 576, as SmolLM2 135M"]
 
 One thread; both have the same random weights and batch, and take turns after every step. What is compared is
 processor time, paired, and the highest sum of what torch has allocated since the step's beginning, as in
@@ -18,7 +18,7 @@ from typing import Any
 from harness import RESULTS, Goal, Journal, in_turns, write
 from jelly_step import most_allocated, without
 
-BATCH, LENGTH, ANSWER, WIDTH, HIDDEN = 4, 96, 32, 384, 1024
+BATCH, LENGTH, ANSWER, WIDTH, HIDDEN = 8, 96, 32, 384, 1024
 SIZES = {
     "30 x 576, as SmolLM2 135M": (30, 576, 9, 3, 1536, 49152),
     "4 x 256": (4, 256, 4, 2, 768, 8192),
@@ -29,7 +29,7 @@ CLAIM = (
     "A training step of ELM takes at most 1.05 times a bare forward and backward pass of the frozen language "
     "model on `inputs_embeds` of the same batch, in at most 1.03 times the memory: the LLM has no gradient "
     "and no optimizer state. Both see the language head for the 32 tokens of the answer alone. Batches of "
-    "4 x 96 tokens, vectors of 384 numbers, an adapter of 1,024 hidden values, float32; processor time, "
+    "8 x 96 tokens, vectors of 384 numbers, an adapter of 1,024 hidden values, float32; processor time, "
     "medians of paired steps; memory beside weights and optimizer."
 )
 
@@ -120,7 +120,7 @@ def steps(size: str, count: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--size", action="append", choices=SIZES)
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()

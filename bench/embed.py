@@ -1,6 +1,6 @@
 """`graftlab embed` beside SentenceTransformer.encode, both of the same texts by the same model.
 
-python bench/embed.py [--rounds 5] [--texts 2000] [--model minilm]
+python bench/embed.py [--rounds 5] [--texts 1000] [--model minilm]
 
 What is compared is wall time from the loaded model to the vectors in a file: ours writes them block by block
 and makes each durable, so that a kill costs a block; the peer encodes all texts at once, the longest first,
@@ -61,7 +61,7 @@ def turn(contestant: str, model: str, count: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--texts", type=int, default=2000)
+    parser.add_argument("--texts", type=int, default=1000)
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
