@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from graftlab.contracts.arrays import Floats, Integers
 
 BATCH = 32  # examples that go through the encoder at once
-FORMAT = 1  # of what a selection computes: a new number forgets the selections of old
+FORMAT = 2  # of what a selection computes: a new number forgets the selections of old
 
 
 def settings(file: RunFile) -> Config:

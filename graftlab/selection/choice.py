@@ -1,5 +1,6 @@
 """From scores of layers to one layer, and how sure that is."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -7,7 +8,10 @@ from graftlab.errors import DataError
 from graftlab.selection.request import Config
 
 if TYPE_CHECKING:
-    from graftlab.contracts.arrays import Floats
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from graftlab.contracts.arrays import Floats, Integers
 
 
 # Shapes: L layers, B rows: the scores, then their bootstrap samples.
@@ -32,12 +36,15 @@ class Choice(NamedTuple):
     """The layer that the mix would choose without a depth bias."""
     silent: tuple[str, ...] = ()
     """Scores that count and have no vote: over the layers they differ by no more than their error."""
+    best: int | None = None
+    """The layer with the highest mixed score, where the rule is to take the latest near it."""
 
 
 def choose(
     layers: Sequence[int], scores: "Mapping[str, Floats]", num_layers: int, config: Config
 ) -> Choice:
-    """Return the layer with the highest mixed score; of equals the first.
+    """Return the layer with the highest mixed score, of equals the first; or by the rule `latest` the last
+    that is behind it by no more than a standard error of that difference; without any vote, the last.
 
     `scores` are (B, L), NaN where undefined; depth is counted over all `num_layers` of the model.
 
@@ -55,40 +62,70 @@ def choose(
             f"undefined. See layer_scores.csv.",
             kind="undefined",
         )
-    silent = tuple(
-        name
-        for name in counting
-        if config.normalise != "none" and not tells_apart(scores[name][:, defined_L])
-    )
-    mixed_BL = np.full(next(iter(scores.values())).shape, np.nan)
-    mixed_BL[:, defined_L] = 0.0
-    for name, weight in counting.items():
-        if name not in silent:
-            share = weight / sum(counting.values())
-            mixed_BL[:, defined_L] += share * normalise(
-                scores[name][:, defined_L], config.normalise
-            )
+    mixed_BL, silent = _mixed(scores, defined_L, config)
     depth_L = np.asarray(layers) / max(num_layers - 1, 1)
     if config.depth_bias_form == "additive":
         combined_BL = mixed_BL - config.depth_bias * depth_L
     else:
         combined_BL = mixed_BL * (1 - config.depth_bias * depth_L)
-    best_B = np.nanargmax(combined_BL, axis=1)
-    found, counts = np.unique(best_B[1:], return_counts=True)
-    wins = {layers[i]: float(n) / (len(best_B) - 1) for i, n in zip(found, counts, strict=True)}
+    rule = "last" if len(silent) == len(counting) else config.rule
+    taken_B = _taken(combined_BL, rule)
     return Choice(
-        layers[int(best_B[0])],
+        layers[int(taken_B[0])],
         combined_BL,
-        dict(sorted(wins.items(), key=lambda item: -item[1])),
+        {} if rule == "last" else _wins(taken_B[1:], layers),
         left_out,
         {
             name: layers[int(np.nanargmax(found_BL[0]))]
             for name, found_BL in scores.items()
             if np.isfinite(found_BL[0]).any()
         },
-        layers[int(np.nanargmax(mixed_BL[0]))],
+        layers[int(_taken(mixed_BL, rule)[0])],
         silent,
+        layers[int(np.nanargmax(combined_BL[0]))] if rule == "latest" else None,
     )
+
+
+def _mixed(
+    scores: "Mapping[str, Floats]", defined_L: "NDArray[np.bool_]", config: Config
+) -> "tuple[Floats, tuple[str, ...]]":
+    """Return (B, L) the scores that count as one, NaN where one is undefined; and those without a vote."""
+    import numpy as np
+
+    counting = {name: weight for name, weight in config.weights.items() if weight}
+    mixed_BL = np.where(defined_L, 0.0, np.full(next(iter(scores.values())).shape, np.nan))
+    silent = []
+    for name, weight in counting.items():
+        own_BL = scores[name][:, defined_L]
+        if config.normalise != "none" and not tells_apart(own_BL):
+            silent.append(name)
+        else:
+            share = weight / sum(counting.values())
+            mixed_BL[:, defined_L] += share * normalise(own_BL, config.normalise)
+    return mixed_BL, tuple(silent)
+
+
+def _wins(taken: "Integers", layers: Sequence[int]) -> dict[int, float]:
+    """Return the share of bootstrap samples that choose each layer, the largest first."""
+    found = Counter(layers[int(index)] for index in taken)
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return {layer: count / len(taken) for layer, count in ordered}
+
+
+def _taken(scores_BL: "Floats", rule: str) -> "Integers":
+    """Return (B,) which layer each row chooses; by the rule `last` the last that is defined."""
+    import numpy as np
+
+    best_B: Integers = np.nanargmax(scores_BL, axis=1)
+    if rule == "last":
+        return np.full_like(best_B, np.flatnonzero(np.isfinite(scores_BL[0]))[-1])
+    if rule == "best" or len(scores_BL) < 3:
+        return best_B
+    behind_L = scores_BL[:, [best_B[0]]] - scores_BL
+    error_L = np.std(behind_L[1:], axis=0, ddof=1)
+    near_BL = np.nanmax(scores_BL, axis=1, keepdims=True) - scores_BL <= error_L
+    last_B: Integers = near_BL.shape[1] - 1 - near_BL[:, ::-1].argmax(axis=1)
+    return np.maximum(last_B, best_B)
 
 
 def tells_apart(scores_BL: "Floats") -> bool:
@@ -104,7 +141,8 @@ def tells_apart(scores_BL: "Floats") -> bool:
 
 
 def normalise(scores_BL: "Floats", how: str) -> "Floats":
-    """Return each row brought to 0..1 over its layers: by its range, or by ranks; equal scores to 0."""
+    """Return the scores brought to 0..1 over the layers: by the first row's range, so that bootstrap samples
+    stay as wide as they are; or each row by its ranks. Equal scores become 0."""
     import numpy as np
 
     if how == "none":
@@ -113,8 +151,9 @@ def normalise(scores_BL: "Floats", how: str) -> "Floats":
         from scipy.stats import rankdata
 
         scores_BL = rankdata(scores_BL, axis=1)
-    low_B1 = scores_BL.min(axis=1, keepdims=True)
-    range_B1 = scores_BL.max(axis=1, keepdims=True) - low_B1
+    by_BL = scores_BL if how == "rank" else scores_BL[:1]
+    low_B1 = by_BL.min(axis=1, keepdims=True)
+    range_B1 = by_BL.max(axis=1, keepdims=True) - low_B1
     scaled: Floats = (scores_BL - low_B1) / np.where(range_B1 > 0, range_B1, 1.0)
     return scaled
 
@@ -133,9 +172,16 @@ def interval(values_B: "Floats") -> tuple[float, float] | None:
 def statement(choice: Choice, num_layers: int, num_choices: int, config: Config) -> str:
     """Return in plain words which layer was chosen and how sure that is."""
     said = [f"Layer {choice.layer} of 0 to {num_layers - 1} is chosen"]
+    if choice.best not in (None, choice.layer):
+        said[0] += f", the last that is within a standard error of the best, layer {choice.best}"
     if num_choices == 1:
         return said[0] + "; there was no other to choose from."
-    if choice.wins:
+    voting = [
+        name for name, weight in config.weights.items() if weight and name not in choice.silent
+    ]
+    if not voting:
+        said[0] += ", the last, as in the paper: no score that counts tells the layers apart"
+    elif choice.wins:
         share = choice.wins.get(choice.layer, 0.0)
         sure = "sure" if share >= SURE else "likely, not sure" if share >= LIKELY else "open"
         said[0] += (
@@ -145,14 +191,11 @@ def statement(choice: Choice, num_layers: int, num_choices: int, config: Config)
         said[0] += "".join(f", layer {layer} in {won:.0%}" for layer, won in others[:1])
     else:
         said[0] += "; how sure that is was not asked (method.selection.resamples is 0)"
-    voting = [
-        name for name, weight in config.weights.items() if weight and name not in choice.silent
-    ]
     alone = {name: choice.alone[name] for name in voting}
     if len({*alone.values()}) > 1:
         each = ", ".join(f"{name} {layer}" for name, layer in alone.items())
         said.append(f"The scores that count disagree; each alone would choose: {each}")
-    if choice.silent:
+    if choice.silent and voting:
         names = ", ".join(choice.silent)
         said.append(f"Over the layers {names} differ by no more than their error, and have no vote")
     if choice.unbiased != choice.layer:

@@ -10,7 +10,7 @@ from graftlab.errors import unknown
 
 
 class Config(Section):
-    """How a layer is chosen. The defaults are the source's, where nothing else is said."""
+    """How a layer is chosen. The recipe `pifi/source` has the settings of the source."""
 
     samples: int = Field(400, ge=2)
     """Training examples that are looked at, the same number of each class as far as there are so many."""
@@ -27,15 +27,16 @@ class Config(Section):
     """Longest text in the large model's tokens; the rest is cut and counted."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What the large model's layers compute in; scores are float64 whatever it is."""
-    weights: dict[str, float] = Field(
-        default_factory=lambda: {"probe": 0.4, "fisher": 0.3, "silhouette": 0.3}
-    )
-    """How much each score counts: the source's alpha, beta and gamma. The others are only reported."""
+    weights: dict[str, float] = Field(default_factory=lambda: {"linear": 1.0})
+    """How much each score counts; the others are only reported."""
     normalise: Literal["minmax", "rank", "none"] = "minmax"
-    """Bring each score to 0..1 over the layers before they are mixed; `none` is the source, where the
-    probe outweighs the others."""
-    depth_bias: float = Field(0.3, ge=0, le=1)
-    """How much the deepest layer loses against the first; layers between in proportion."""
+    """Bring each score to 0..1 over the layers before they are mixed; one that differs over them by no more
+    than its error has no vote then. `none` is the source, where the probe outweighs the others."""
+    rule: Literal["best", "latest"] = "best"
+    """Take the layer with the highest mixed score; or the last one that is behind it by no more than one
+    standard error, over the bootstrap samples, of that difference."""
+    depth_bias: float = Field(0.0, ge=0, le=1)
+    """How much the deepest layer loses against the first; layers between in proportion. The source: 0.3."""
     depth_bias_form: Literal["additive", "multiplicative"] = "additive"
     """Take it from the score, or multiply with 1 minus it: the source, which raises scores below zero."""
     folds: int = Field(5, ge=2)
@@ -70,7 +71,9 @@ class Config(Section):
         return tuple(sorted(set(layers)))
 
     @model_validator(mode="after")
-    def _top_of_components(self) -> "Config":
+    def _nothing_is_idle(self) -> "Config":
+        if self.depth_bias_form != "additive" and not self.depth_bias:
+            raise Conflict("depth_bias_form", "depth_bias_form has no effect at depth_bias 0")
         if self.top_components > self.components:
             raise Conflict(
                 "top_components",

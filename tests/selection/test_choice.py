@@ -9,7 +9,14 @@ from graftlab.errors import ConfigError, DataError
 from graftlab.selection import Config, examples
 from graftlab.selection.choice import choose, interval, normalise, statement
 
-SOURCE = {"normalise": "none", "depth_bias_form": "multiplicative"}
+MIX = {"probe": 0.4, "fisher": 0.3, "silhouette": 0.3}
+SOURCE = {
+    "weights": MIX,
+    "normalise": "none",
+    "rule": "best",
+    "depth_bias": 0.3,
+    "depth_bias_form": "multiplicative",
+}
 
 
 def scores(**rows):
@@ -29,14 +36,15 @@ def test_without_normalising_the_mix_is_the_sources():
 
 def test_the_sources_bias_raises_a_score_below_zero_and_ours_does_not():
     below = scores(silhouette=[-0.2, -0.2])
-    one = Config(weights={"silhouette": 1.0}, **SOURCE)
+    one = Config(**{**SOURCE, "weights": {"silhouette": 1.0}})
     assert choose([0, 1], below, 2, one).layer == 1
     additive = one.model_copy(update={"depth_bias_form": "additive"})
     assert choose([0, 1], below, 2, additive).layer == 0
 
 
 def test_depth_is_counted_over_the_whole_model():
-    found = choose([3, 5], scores(probe=[0.5, 0.5]), 11, Config(weights={"probe": 2.0}))
+    config = Config(weights={"probe": 2.0}, depth_bias=0.3)
+    found = choose([3, 5], scores(probe=[0.5, 0.5]), 11, config)
     np.testing.assert_allclose(found.combined[0], [-0.3 * 0.3, -0.3 * 0.5])
 
 
@@ -63,9 +71,44 @@ def noisy(values, error, count=200):
 def test_a_score_that_differs_over_the_layers_by_its_error_has_no_vote(how, error, layer, silent):
     """Its difference of 0.1 has a standard error of sqrt(2) times that of one score."""
     rows = {"probe": noisy([0.9, 0.5, 0.4], 0.01), "fisher": noisy([0.1, 0.1, 0.2], error)}
-    config = Config(weights={"probe": 0.4, "fisher": 0.6}, normalise=how, depth_bias=0.0)
+    weights = {"probe": 0.4, "fisher": 0.6}
+    config = Config(weights=weights, rule="best", normalise=how, depth_bias=0.0)
     found = choose([0, 1, 2], rows, 3, config)
     assert (found.layer, found.silent) == (layer, silent)
+
+
+@pytest.mark.parametrize(("error", "layer"), [(0.005, 0), (0.02, 1), (0.5, 2)])
+@pytest.mark.parametrize("how", ["minmax", "none"])
+def test_the_latest_layer_within_an_error_of_the_best_is_taken_where_that_is_the_rule(
+    how, error, layer
+):
+    """Layers 1 and 2 are 0.02 and 0.4 behind; a difference has sqrt(2) times the error of one score."""
+    rows = {"linear": noisy([0.9, 0.88, 0.5], error)}
+    config = Config(weights={"linear": 1.0}, rule="latest", normalise=how, depth_bias=0.0)
+    found = choose([0, 1, 2], rows, 3, config)
+    assert found.layer == layer
+    assert found.best in (0, None)
+    if not found.silent:
+        assert choose([0, 1, 2], rows, 3, config.model_copy(update={"rule": "best"})).layer == 0
+
+
+def test_where_no_score_has_a_vote_it_is_the_last_layer_and_nothing_is_sure():
+    rows = {"probe": noisy([0.5, 0.52, 0.51, np.nan], 0.1)}
+    config = Config(weights={"probe": 1.0})
+    found = choose([0, 2, 4, 6], rows, 7, config)
+    assert (found.layer, found.unbiased, found.silent, found.wins) == (4, 4, ("probe",), {})
+    assert "likely" not in statement(found, 7, 4, config)
+
+
+def test_without_bootstrap_samples_the_latest_near_the_best_is_the_best():
+    config = Config(weights={"linear": 1.0}, rule="latest", depth_bias=0.0)
+    assert choose([0, 1, 2], scores(linear=[0.9, 0.8999, 0.1]), 3, config).layer == 0
+
+
+def test_bootstrap_samples_are_scaled_by_the_scores_themselves():
+    """Each by its own range, the best of every sample would be exactly 1, and without an error."""
+    rows = np.array([[0.0, 1.0, 2.0], [0.0, 2.0, 4.0]])
+    np.testing.assert_allclose(normalise(rows, "minmax"), [[0, 0.5, 1], [0, 1, 2]])
 
 
 def test_unscaled_scores_all_vote_as_in_the_source_and_without_resamples_too():
@@ -79,7 +122,7 @@ def test_unscaled_scores_all_vote_as_in_the_source_and_without_resamples_too():
 
 
 def test_shifting_and_stretching_a_score_does_not_change_the_choice():
-    config = Config(depth_bias=0.0)
+    config = Config(weights=MIX, depth_bias=0.0)
     moved = {name: 100 * row - 7 for name, row in THREE.items()}
     for how in ("minmax", "rank"):
         same = config.model_copy(update={"normalise": how})
@@ -100,7 +143,7 @@ def test_a_layer_where_a_counted_score_is_undefined_is_left_out_and_told():
 
 def test_wins_are_the_shares_of_resamples_in_which_a_layer_is_best():
     rows = scores(probe=[[0.9, 0.1], [0.9, 0.2], [0.3, 0.8], [0.6, 0.5], [0.7, 0.5]])
-    config = Config(weights={"probe": 1.0}, depth_bias=0.0)
+    config = Config(weights={"probe": 1.0}, rule="best", depth_bias=0.0, normalise="none")
     found = choose([0, 4], rows, 5, config)
     assert found.wins == {0: 0.75, 4: 0.25}
     said = statement(found, 5, 2, config)

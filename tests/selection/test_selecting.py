@@ -353,7 +353,7 @@ def test_a_score_that_is_undefined_at_a_layer_is_flagged_and_the_layer_left_out(
     found = select(path, tmp_path / "out")
     assert found["left_out"] == [3]
     assert found["undefined"] == dict.fromkeys(found["undefined"], 1)
-    assert len(found["undefined"]) == 6
+    assert len(found["undefined"]) == 7
     last = found["layers"][3]
     assert (last["score"], last["scores"]["probe"]["value"]) == (None, None)
     assert last["scores"]["probe"]["undefined"] == "states are not finite"

@@ -11,7 +11,15 @@ from graftlab.selection.choice import choose
 from graftlab.selection.results import values
 from graftlab.weights import layers
 
-SMALL = {"samples": 30, "components": 6, "top_components": 2, "folds": 3, "resamples": 3}
+SMALL = {
+    "samples": 30,
+    "components": 6,
+    "top_components": 2,
+    "folds": 3,
+    "resamples": 3,
+    "depth_bias": 0.3,
+    "normalise": "none",  # of so small a model no score tells the layers apart, and none would have a vote
+}
 CASES = {
     "samples": 33,
     "components": 4,
@@ -21,7 +29,8 @@ CASES = {
     "max_length": 3,
     "dtype": "bfloat16",
     "weights": {"mdl": 1.0},
-    "normalise": "none",
+    "normalise": "rank",
+    "rule": "latest",
     "depth_bias": 0.9,
     "depth_bias_form": "multiplicative",
     "folds": 4,
