@@ -1,11 +1,13 @@
 """A study: what it asks for, what it does again and what not, and what its table says."""
 
 import json
+import math
 import os
 import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from graftlab.report import answer, study_page
 from graftlab.report.study_page import Studied
 from graftlab.rundir import files, spreadsheet
 from graftlab.rundir.run import Run
-from graftlab.study import records, tables
+from graftlab.study import beyond, records, tables
 from graftlab.workers import Crew, child
 
 BASE = """
@@ -507,6 +509,54 @@ def test_choosing_by_the_first_seed_runs_only_what_is_chosen_at_the_others(monke
     found = study.compare(plan, done)
     assert [list(row.test.values) for row in found.rows] == [[0, 1]] * 2
     assert [list(row.validation.values) for row in found.grid] == [[0]] * 4
+
+
+@pytest.mark.parametrize(
+    ("widen", "seeds", "tried"),
+    [
+        (0, "first", [0.001, 0.01]),
+        (1, "first", [0.001, 0.01, 0.1]),
+        (5, "first", [0.001, 0.01, 0.1, 1.0]),
+        (5, "all", [0.001, 0.01, 0.1, 1.0]),
+    ],
+)
+def test_a_grid_is_made_wider_while_the_best_stands_at_its_end(monkeypatch, widen, seeds, tried):
+    """The best rate is 0.1, one step beyond the grid; the one behind it shows that."""
+    plan = read(GRID.replace("by: validation", f"by: validation, seeds: {seeds}, widen: {widen}"))
+    begun = []
+
+    def carry_out(folder, document, orders, stop, watch):
+        """Stands for the process of a run, which another test makes for true."""
+        file = runfile.resolve(document)
+        score = 1 - abs(math.log10(file.training.learning_rate) + 1) / 9
+        run = SimpleNamespace(name=document.values["name"], file=file)
+        assert run.name == folder.name
+        finish(folder.parent, run, validation=score, test=score)
+        begun.append((file.method.name, file.training.learning_rate, file.seed))
+        return child.Ended(None)
+
+    monkeypatch.setattr(child, "carry_out", carry_out)
+    done = study.carry_out(plan, Path("out"), quiet=True)
+    assert {rate for _, rate, _ in begun} == {*tried}
+    assert len({*begun}) == len(begun)
+    found = study.compare(plan, done)
+    best = f"{min(tried[-1], 0.1):g}"
+    assert [row.setting["training.learning_rate"] for row in found.rows] == [best] * 2
+    assert [list(row.test.values) for row in found.rows] == [[0, 1]] * 2
+    edges = {"training.learning_rate": "largest"} if widen < 2 else {}
+    assert [own.edges for own in found.tunings] == [edges] * 2
+    again = len(begun)
+    study.carry_out(plan, Path("out"), quiet=True)
+    assert len(begun) == again
+
+
+@pytest.mark.parametrize(
+    ("values", "edge", "wanted"),
+    [([1, 2, 4], "largest", 8), ([0.01, 0.1], "smallest", 0.001), ([0, 0.1], "largest", 0.2),
+     ([0, 0.1], "smallest", -0.1)],
+)  # fmt: skip
+def test_the_value_beyond_an_end_is_as_far_from_it_as_its_neighbour(values, edge, wanted):
+    assert beyond.further(values, edge) == pytest.approx(wanted)
 
 
 # What is written

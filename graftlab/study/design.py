@@ -27,6 +27,8 @@ class Choose(Section):
 
     by: Literal["validation"] = "validation"
     """The split whose metric chooses; what is chosen is then reported on test."""
+    widen: int = Field(0, ge=0)
+    """How many values may be added to a grid of numbers, one by one, while the best stands at its end."""
     seeds: Literal["all", "first"] = "all"
     """Choose by the mean over all seeds; or by the first alone, and run only what is chosen at the others."""
 

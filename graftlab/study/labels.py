@@ -36,7 +36,7 @@ def labels(entries: Sequence[Mapping[str, Any]], key: str, base: Parsed) -> list
     for own, mine in zip(flat, names, strict=True):
         same = [other for other, its in zip(flat, names, strict=True) if its == mine]
         differ = {at: v for at, v in own.items() if any(other.get(at) != v for other in same)}
-        said = [f"{at.removeprefix(f'{key}.')}={_shown(value)}" for at, value in differ.items()]
+        said = [f"{at.removeprefix(f'{key}.')}={shown(value)}" for at, value in differ.items()]
         found.append(" ".join([mine, *said]))
     return found
 
@@ -50,10 +50,11 @@ def _flatten(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, 
 
 
 def shown_setting(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((key, _shown(value)) for key, value in _flatten(values))
+    return tuple((key, shown(value)) for key, value in _flatten(values))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as tables and folders have it."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -14,8 +14,9 @@ from graftlab.data import foreign_code
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runs import material, overview, status
+from graftlab.study.beyond import at_seed, beyond
 from graftlab.study.comparison import choices, chosen_at
-from graftlab.study.design import Plan, Planned
+from graftlab.study.design import Choose, Plan, Planned
 from graftlab.study.folders import Folders
 from graftlab.study.labels import Cell
 from graftlab.study.records import SHARED, Done
@@ -98,20 +99,37 @@ def writing(out: Path) -> AbstractContextManager[None]:
 def _carry_out(plan: Plan, out: Path, work: "_Work") -> list[Done]:
     work.folders.look()
     choose = plan.study.choose
-    if choose is None or choose.seeds == "all":
+    if choose is None:
         _announce(out, plan.runs)
         return work.do(plan.runs)
     first = chosen_at(choose, plan.seeds)
-    at_first = [run for run in plan.runs if run.seed in first]
-    _announce(out, at_first)
-    done = work.do(at_first)
+    begun = [run for run in plan.runs if run.seed in first]
+    _announce(out, begun)
+    done = work.do(begun)
+    while more := beyond(plan, done):
+        begun += more
+        _announce(out, begun)
+        done += work.do(more)
+    rest = _at_other_seeds(plan, choose, done)
+    if rest:
+        _announce(out, [*begun, *rest])
+        done += work.do(rest)
+    return done
+
+
+def _at_other_seeds(plan: Plan, choose: Choose, done: Sequence[Done]) -> list[Planned]:
+    """Return the chosen settings at the seeds that took no part in the choice."""
     cells: dict[Cell, list[Done]] = {}
     for run in done:
         cells.setdefault(run.planned.cell, []).append(run)
-    chosen = choices(cells, choose, plan.seeds)
-    rest = [run for run in plan.runs if run.seed not in first and run.cell in chosen]
-    _announce(out, [*at_first, *rest])
-    return done + work.do(rest)
+    chosen, first = choices(cells, choose, plan.seeds), chosen_at(choose, plan.seeds)
+    seeds = [seed for seed in plan.seeds if seed not in first]
+    asked = {run.cell for run in plan.runs}
+    added = [cells[cell][0].planned for cell in cells if cell in chosen and cell not in asked]
+    return [
+        *(run for run in plan.runs if run.seed in seeds and run.cell in chosen),
+        *(at_seed(run, seed) for run in added for seed in seeds),
+    ]
 
 
 def _announce(out: Path, runs: Sequence[Planned]) -> None:
