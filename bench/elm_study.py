@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--name", default="elm-study", help="Of the folder in bench/results.")
     parser.add_argument("--figure", type=Path, help="Where the learning curves are drawn.")
     given = parser.parse_args()
-    [found] = (given.run / "evaluation").glob("controls-*test")
+    [found] = (given.run / "evaluation").glob("controls-*")
     out = RESULTS / given.name
     out.mkdir(exist_ok=True)
     shutil.copy(found / "controls.csv", out)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from graftlab.testing import scores
+from graftlab.runfile import measures
+from graftlab.testing import metrics, scores
 from graftlab.testing.backbones import *  # noqa: F403
 from graftlab.testing.metrics import *  # noqa: F403
 from graftlab.testing.scores import *  # noqa: F403
@@ -12,3 +13,10 @@ from graftlab.testing.tasks import *  # noqa: F403
 pytest.mark.quick("fisher", "pc_label_correlation", "silhouette")(
     scores.test_the_informative_layer_is_found_the_more_surely_the_more_it_knows
 )
+
+# The others open MiniLM by packages that take seconds to import; their own tests have a small encoder.
+OPENS_A_MODEL = ("bert_score", "sentence_transformers")
+LIGHT = [n for n in measures.names() if measures.measure(n).module.PACKAGE not in OPENS_A_MODEL]
+for name, promise in vars(metrics).items():
+    if name.startswith("test_"):
+        pytest.mark.quick(*LIGHT)(promise)

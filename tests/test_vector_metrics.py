@@ -76,10 +76,10 @@ def test_samples_of_an_example_count_by_their_mean(model: embedder.Embedder) -> 
 def test_vectors_that_do_not_say_what_they_were_made_with_are_refused(
     model: embedder.Embedder,
 ) -> None:
-    with pytest.raises(ConfigError, match="made with"):
+    with pytest.raises(ConfigError):
         semantic_consistency.score(rows(model, made_with=None), PLAIN)
     without = [{**row, "inputs": {"text": "a"}} for row in rows(model)]
-    with pytest.raises(ConfigError, match="vectors"):
+    with pytest.raises(ConfigError):
         reciprocal_rank.score(without, PLAIN)
 
 

@@ -169,7 +169,7 @@ def test_texts_that_are_not_those_of_the_vectors_are_refused(
     folder = written(tmp_path)
     with (folder / "test" / tree.TEXTS).open("a", encoding="utf-8") as file:
         file.write('{"text": "one more"}\n')
-    with pytest.raises(DataError, match="texts"):
+    with pytest.raises(DataError):
         controls(folder, owner)
 
 
