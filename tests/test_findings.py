@@ -82,6 +82,16 @@ def test_two_models_differ_by_what_is_left_when_each_has_its_null_taken_off():
     assert len(sentences.tell(found).between) == 1
 
 
+def test_two_models_are_compared_over_the_weights_that_both_have_changed():
+    """What one of them has beside these, in the same layers, is another weight and no difference."""
+    both, more = lines("one", 0.5), lines("two", 0.5, seed=1)
+    more += [row._replace(layer=f"{row.layer}.more", size=row.size + 9) for row in more]
+    found = findings.find({"spectra": [*both, *more]}, {})
+    (pair,) = [f for f in found if f.other and f.column == "size"]
+    assert not pair.beyond
+    assert pair.other_value == pytest.approx(1.5, abs=0.02)
+
+
 def test_where_nothing_is_beyond_its_null_that_is_what_is_said():
     told = sentences.tell(findings.find({"spectra": lines("one", 0.0)}, {}))
     assert (told.beyond, told.between) == ((), ())

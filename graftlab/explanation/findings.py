@@ -6,7 +6,7 @@ of a call. Layers of one run are no repetition of it: what holds over them may f
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple, TypeGuard
 
@@ -86,10 +86,11 @@ def find(tables: Mapping[str, Sequence[object]], repeats: Mapping[str, str]) -> 
 
 
 def _families(rows: Sequence[object]) -> dict[str | None, list[object]]:
-    """Return the rows to compare by family of tasks; a gradient of one sentence is noise."""
+    """Return the rows to compare by family of tasks: a gradient of one sentence is noise, and the only
+    singular value of a vector says nothing of ranks and directions."""
     found: dict[str | None, list[object]] = {}
     for row in at_last(rows):
-        if getattr(row, "sample", None) != SENTENCE:
+        if getattr(row, "sample", None) != SENTENCE and getattr(row, "columns", None) != 1:
             found.setdefault(getattr(row, "task_type", None), []).append(row)
     return found
 
@@ -134,40 +135,54 @@ def _compared(
     rows: Sequence[object],
     repeats: Mapping[str, str],
 ) -> Iterator[Finding]:
-    over, values = _units(rows, column, repeats)
-    about = (analysis, column, family)
-    for model, own in values.items():
+    about, held = (analysis, column, family), _runs(rows, repeats)
+    for model, runs in held.items():
+        over, own = _units(runs, column)
         if len(own) >= FEWEST and all(null is not None for _, null in own.values()):
-            yield _finding(about, over[model], (model, own), None)
-    for one, other in combinations(values, 2):
-        shared = [unit for unit in values[one] if unit in values[other]]
-        if len(shared) >= FEWEST and over[one] == over[other]:
-            pair = [(m, {unit: values[m][unit] for unit in shared}) for m in (one, other)]
-            yield _finding(about, over[one], pair[0], pair[1])
+            yield _finding(about, over, (model, own), None)
+    for one, other in combinations(held, 2):
+        both = _weights(held[one]) & _weights(held[other])
+        (over, first), (as_well, second) = (_units(held[m], column, both) for m in (one, other))
+        shared = [unit for unit in first if unit in second]
+        if len(shared) >= FEWEST and over == as_well:
+            pair = [(m, {u: v[u] for u in shared}) for m, v in ((one, first), (other, second))]
+            yield _finding(about, over, pair[0], pair[1])
 
 
-def _units(
-    rows: Sequence[object], column: str, repeats: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, Values]]:
-    """Return of each configuration what its units are, and each unit's means."""
+Runs = Mapping[str, Sequence[object]]
+"""Of one configuration: the rows of each of its runs."""
+
+
+def _runs(rows: Sequence[object], repeats: Mapping[str, str]) -> dict[str, Runs]:
     held: dict[str, dict[str, list[object]]] = {}
     for row in rows:
         held.setdefault(_configuration(row, repeats), {}).setdefault(name(row), []).append(row)
-    over: dict[str, str] = {}
-    values: dict[str, Values] = {}
-    for called, runs in held.items():
-        over[called] = SEEDS if len(runs) > 1 else LAYERS
-        if len(runs) > 1:  # the n-th seed of one configuration stands beside the n-th of another
-            parts: dict[str, list[object]] = {str(n): own for n, own in enumerate(runs.values())}
-        else:
-            parts = {}
-            for row in next(iter(runs.values())):
-                number = getattr(row, "number", None)
-                unit = getattr(row, "layer", "") if number is None else str(number)
-                parts.setdefault(unit, []).append(row)
-        means = {unit: _mean(own, column) for unit, own in parts.items()}
-        values[called] = {unit: mean for unit, mean in means.items() if mean is not None}
-    return over, values
+    return {**held}
+
+
+def _weight(row: object) -> str:
+    return str(getattr(row, "layer", None) or getattr(row, "param", None))
+
+
+def _weights(runs: Runs) -> set[str]:
+    return {_weight(row) for own in runs.values() for row in own}
+
+
+def _units(
+    runs: Runs, column: str, weights: Container[str] | None = None
+) -> tuple[str, dict[str, tuple[float, float | None]]]:
+    """Return what the units of a configuration are, and the means of each over its weights, or some."""
+    parts: dict[str, list[object]] = {}
+    for place, own in enumerate(runs.values()):
+        for row in own:
+            number = getattr(row, "number", None)
+            layer = _weight(row) if number is None else str(number)
+            if weights is None or _weight(row) in weights:
+                # the n-th seed of one configuration stands beside the n-th of another
+                parts.setdefault(str(place) if len(runs) > 1 else layer, []).append(row)
+    means = {unit: _mean(own, column) for unit, own in parts.items()}
+    known = {unit: mean for unit, mean in means.items() if mean is not None}
+    return SEEDS if len(runs) > 1 else LAYERS, known
 
 
 def _configuration(row: object, repeats: Mapping[str, str]) -> str:

@@ -33,6 +33,7 @@ def data(rows: Sequence[_models.Line]) -> Decay:
 
 
 def _decay(rows: Sequence[_models.Line], prefix: str) -> _models.Band:
+    rows = [row for row in rows if getattr(row, "columns", None) != 1]  # a vector has one value
     found = [_models.column(rows, f"{prefix}_{k}") for k in range(VALUES)]
     kept = [(k, v[v > 0]) for k, v in enumerate(found) if (v > 0).any()]
     return _models.Band(
