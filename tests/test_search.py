@@ -10,7 +10,9 @@ import time
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+from vector_runs import write_split
 
 import graftlab
 from graftlab import config, runfile, search
@@ -72,6 +74,29 @@ def test_every_shipped_search_can_be_read(name):
     plan = search.read(name)
     assert plan.search.winner.seeds
     assert plan.file.seed not in plan.search.winner.seeds
+
+
+def test_the_shipped_search_of_elm_asks_for_nothing_but_data():
+    pytest.importorskip("bert_score", reason="bert-score is not installed")
+    for split in ("train", "validation", "test"):
+        vectors = np.random.default_rng(0).normal(size=(64, 2560)).astype(np.float32)
+        rows = [
+            {
+                "task_type": "summary",
+                "embedding_file_idx": i,
+                "query": f"{i}?",
+                "response": f"it is {i}",
+            }
+            for i in range(64)
+        ]
+        write_split(Path("data") / split, vectors, rows)
+    plan = search.read("elm/search", ["base.task.data_dir=data"])
+    assert (plan.search.trials, plan.search.hours, plan.search.objective) == (
+        50,
+        24,
+        ("elm_objective",),
+    )
+    assert plan.file.resolved["training"]["epochs"] == 2
 
 
 @pytest.mark.parametrize(
