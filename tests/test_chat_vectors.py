@@ -142,6 +142,7 @@ def test_no_word_of_a_user_makes_another_place_of_a_vector(adapted: Any, file: P
     assert isinstance(answer, str)
 
 
+@pytest.mark.slow
 def test_without_a_chat_template_each_question_is_about_the_vector_alone(
     folder: Path, file: Path
 ) -> None:
@@ -155,6 +156,7 @@ def test_without_a_chat_template_each_question_is_about_the_vector_alone(
     assert first == expected["completion"]
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_row_of_a_file_or_a_text(
     run: Run, adapted: Any, file: Path, folder: Path
 ) -> None:
@@ -185,6 +187,7 @@ def test_a_language_model_without_a_chat_template_is_refused_before_it_is_loaded
         finish_reader(folder, "silent", backbone={"kind": "decoder", "model": llm}, task=task)
 
 
+@pytest.mark.slow
 def test_what_a_conversation_is_about_is_said_once_and_by_runs_that_read_vectors(
     run: Run, file: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def test_what_a_row_asks_goes_before_what_is_asked_of_all(adapted: Any, folder: 
     assert adapted.predict([carried])[0]["completion"] is not None
 
 
+@pytest.mark.slow
 def test_a_run_on_its_rows_own_words_is_asked_in_words(folder: Path) -> None:
     adapted = graftlab.load(finish_reader(folder, "words", task={"prompts": "rows"}).path)
     vector = vectors_of(folder)[0]
@@ -131,6 +132,7 @@ def test_a_run_on_its_rows_own_words_is_asked_in_words(folder: Path) -> None:
         adapted.predict([{"vector": vector, "task_type": "summary"}])
 
 
+@pytest.mark.slow
 def test_the_command_writes_each_answer_beside_its_row(
     run: Any, adapted: Any, folder: Path, test_rows: Path, tmp_path: Path
 ) -> None:
@@ -235,6 +237,7 @@ def test_questions_that_are_none_are_refused(run: Any, folder: Path, tmp_path: P
     refused(run, tmp_path / "rows.jsonl", DataError, "unusable")
 
 
+@pytest.mark.slow
 def test_options_for_vectors_are_for_runs_that_read_them(tmp_path: Path) -> None:
     run = finish(tmp_path, {"name": "lora"})
     for more in ({"query": "a"}, {"embedder": "b"}, {"other_embedder": True}):
@@ -260,6 +263,7 @@ def test_another_embedding_model_is_refused_by_its_hash_unless_it_is_wanted(
     assert adapted.predict("a b c", task="summary", reading=taken)
 
 
+@pytest.mark.slow
 def test_a_model_whose_weights_have_changed_where_it_was_is_refused(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -272,6 +276,7 @@ def test_a_model_whose_weights_have_changed_where_it_was_is_refused(
         adapted.predict("a b c", task="summary")
 
 
+@pytest.mark.slow
 def test_texts_of_a_run_whose_vectors_tell_nothing_want_a_model(
     folder: Path, tmp_path: Path
 ) -> None:

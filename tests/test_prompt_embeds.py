@@ -114,6 +114,7 @@ def client(requests: Path, url: str) -> list[str]:
     return said
 
 
+@pytest.mark.slow
 def test_the_documented_call_of_a_server_writes_what_predict_does(
     folder: Path, served: Server, tmp_path: Path
 ) -> None:
@@ -131,6 +132,7 @@ def test_the_documented_call_of_a_server_writes_what_predict_does(
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "requests.jsonl"]
 
 
+@pytest.mark.slow
 def test_the_lora_of_a_language_model_goes_with_the_requests(
     folder: Path, served: Server, tmp_path: Path
 ) -> None:
@@ -151,6 +153,7 @@ def test_the_lora_of_a_language_model_goes_with_the_requests(
     assert moved > 1e-4, "LoRA has learned something"
 
 
+@pytest.mark.slow
 def test_what_is_no_form_of_a_run_is_refused_and_leaves_nothing(
     folder: Path, tmp_path: Path
 ) -> None:
