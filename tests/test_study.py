@@ -15,6 +15,7 @@ from faults import fault
 from typer.testing import CliRunner
 
 from graftlab import cli, config, runfile, study
+from graftlab.commands import _comparison
 from graftlab.errors import ConfigError, Stopped, StudyIncomplete
 from graftlab.planning import budget
 from graftlab.report import answer, study_page
@@ -565,6 +566,19 @@ def test_the_value_beyond_an_end_is_as_far_from_it_as_its_neighbour(values, edge
 def test_text_that_a_spreadsheet_would_run_is_defused():
     rows = [{"=a": "=HYPERLINK(1)", "b": -1.5, "c": "-x"}]
     assert spreadsheet.text(rows) == "'=a,b,c\n'=HYPERLINK(1),-1.5,'-x\n"
+
+
+def test_the_command_leaves_records_tables_and_page_beside_each_other():
+    plan = read(TWO)
+    for planned in plan.runs:
+        finish(Path("out/runs"), planned, test=0.5 + 0.1 * planned.seed, validation=0.5)
+    done = [records.Done(run, Path("out/runs") / run.name) for run in plan.runs]
+    _comparison.report([(Path("out"), study.compare(plan, done))], as_json=False)
+    written = {path.name for path in Path("out").iterdir()}
+    tables_of_all = {"comparison.json", "comparison.csv", "differences.csv", "runs.csv"}
+    assert {*tables_of_all, "comparison.html"} <= written
+    kept = json.loads(Path("out/comparison.json").read_text())
+    assert [pair["seeds"] for pair in kept["differences"]] == [2]
 
 
 def test_json_and_csv_hold_every_run():

@@ -28,6 +28,7 @@ def report(comparisons: "Iterable[tuple[Path, Comparison]]", as_json: bool) -> N
     for out, comparison in comparisons:
         plain = study.as_json(comparison)
         with study.writing(out):
+            study.write(comparison, out)
             reports.write(comparison, out, plots)
         said.append({"study": str(out), **plain})
         if not as_json:
