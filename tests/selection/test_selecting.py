@@ -186,7 +186,7 @@ from graftlab import config, runfile
 from graftlab.runs import chosen_layer, material
 from graftlab.selection import hidden_states, survey
 file = runfile.resolve(config.read(sys.argv[1]))
-score, save = survey._Scoring.row, hidden_states.Stream._save
+score, save = survey.Scoring.row, hidden_states.Stream._save
 def row(self, number, *states):
     if number == 2:
         import time; time.sleep(600)
@@ -195,7 +195,7 @@ def saved(self, index, *states):
     save(self, index, *states)
     if index == 2:
         print("at layer 2", flush=True)  # its states are saved, its scores are not
-survey._Scoring.row, hidden_states.Stream._save = row, saved
+survey.Scoring.row, hidden_states.Stream._save = row, saved
 from pathlib import Path
 chosen_layer.select(file, material.load(file), Path(sys.argv[2]))
 """
