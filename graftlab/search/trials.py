@@ -197,9 +197,7 @@ class _Work:
         states = [trial.state for trial in trials]
         ended = sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states)
         running, waiting = states.count(TrialState.RUNNING), states.count(TrialState.WAITING)
-        failed = [
-            t for t in trials if t.state == TrialState.FAIL and not t.user_attrs.get(first.STOPPED)
-        ]
+        failed = [t for t in trials if t.user_attrs.get(storage.CAUSE)]  # not those killed
         if search.hours is not None:
             spent = self.spent_before + time.monotonic() - self.began
             if spent >= search.hours * 3600:
