@@ -197,6 +197,7 @@ def judged(place: Place, command: str, same) -> list[tuple[object, ...]]:
     return wrong
 
 
+@pytest.mark.quick("predict")
 @pytest.mark.parametrize("command", FINISHED)
 def test_damage_to_a_finished_run_is_named_or_harmless(finished, command, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # a push ends there, after it has read all

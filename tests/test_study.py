@@ -673,6 +673,7 @@ def test_a_run_that_the_system_kills_is_a_hole_that_says_so():
     assert "by SIGKILL" in ended.cause
 
 
+@pytest.mark.slow
 def test_two_processes_never_carry_out_one_study_at_once():
     plan = read(TWO)
     context = child.FORKS

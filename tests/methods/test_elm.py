@@ -515,7 +515,7 @@ def test_a_method_and_rows_that_do_not_go_together_are_refused_before_anything_i
     assert error.value.problems[0].kind == "conflict"
 
 
-@pytest.mark.quick("None")
+@pytest.mark.slow
 @pytest.mark.parametrize("longest", [None, 40])
 def test_a_plan_foresees_what_trains_and_rehearses_its_steps(
     longest: int | None, tmp_path: Path

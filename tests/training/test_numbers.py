@@ -113,7 +113,7 @@ WHOLE = {
 }
 
 
-@pytest.mark.quick("0")
+@pytest.mark.slow  # small loops: test_plain_memory.py
 @pytest.mark.parametrize("workers", [0, 2])
 def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(tmp_path, workers):
     changes = {**WHOLE, "training": {"micro_batch_size": 0, "workers": workers}}
