@@ -12,7 +12,7 @@ from finished_runs import LABELS, finish
 from typer.testing import CliRunner
 
 from graftlab import cli, inference
-from graftlab.commands import predict
+from graftlab.commands import _sources
 from graftlab.errors import CheckpointError, Stopped
 from graftlab.runs import session
 
@@ -242,9 +242,9 @@ def test_a_reader_that_goes_away_ends_it_quietly_in_any_locale(run, tmp_path):
 def test_a_text_is_what_was_typed_in_a_locale_without_utf8(monkeypatch):
     typed = "naïve 😀"
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii", "surrogateescape"))
-    assert predict._as_typed(typed.encode().decode("ascii", "surrogateescape")) == typed
+    assert _sources._as_typed(typed.encode().decode("ascii", "surrogateescape")) == typed
     latin = b"na\xefve".decode("ascii", "surrogateescape")
-    assert predict._as_typed(latin) == latin
+    assert _sources._as_typed(latin) == latin
 
 
 # evaluate
