@@ -73,7 +73,8 @@ def complete_recipes():
         for name, path in config.recipes().items()
         if name.rpartition("/")[2].split("-")[0] != "base"
     }
-    return [name for name, k in keys.items() if k & {"backbone", "extends"} and "base" not in k]
+    runs = {name: k for name, k in keys.items() if not k & {"base", "methods"}}
+    return [name for name, k in runs.items() if k & {"backbone", "extends"}]
 
 
 def given(name, folder):
