@@ -23,6 +23,7 @@ from graftlab.report.study_page import Studied
 from graftlab.rundir import files, spreadsheet
 from graftlab.rundir.run import Run
 from graftlab.study import beyond, records, tables
+from graftlab.study.folders import Folders
 from graftlab.workers import Crew, child
 
 BASE = """
@@ -551,6 +552,37 @@ def test_a_grid_is_made_wider_while_the_best_stands_at_its_end(monkeypatch, wide
     assert len(begun) == again
 
 
+def widened(text, best):
+    """Return a study that is made wider once, with what was added; `best` says which run of it is."""
+    plan = read(text)
+    done = []
+    for planned in plan.runs:
+        score = 0.9 if best(planned) else 0.1
+        finish(Path("made"), planned, validation=score, test=score)
+        done.append(records.Done(planned, Path("made") / planned.name))
+    return plan, done, beyond.beyond(plan, done)
+
+
+def test_what_widens_a_grid_draws_its_split_with_its_own_seed():
+    text = GRID.replace("by: validation", "by: validation, widen: 1") + "split_with_seed: true\n"
+    plan, done, added = widened(text, lambda run: rate(run) == "0.01")
+    splits = {run.seed: run.file.task.config.split_seed for run in added}
+    other = beyond.at_seed(plan, added[0], 1, beyond.names(plan, done))
+    assert (splits, other.file.task.config.split_seed) == ({0: 0, 1: 1}, 1)
+
+
+def test_names_that_are_cut_do_not_make_an_added_run_one_that_was_there():
+    data = "./" * 60 + "train.csv"
+    text = GRID.replace("vary: {", f"vary: {{task.files.train: [{data}], ")
+    text = text.replace("by: validation", "by: validation, widen: 1")
+    plan, _, added = widened(text, lambda run: rate(run) == "0.01")
+    named = [run.name for run in (*plan.runs, *added)]
+    assert added
+    assert len({*named}) == len(named)
+    seen = Folders(Path("made"))
+    assert len({seen.identity(run) for run in (*plan.runs, *added)}) == len(named)
+
+
 @pytest.mark.parametrize(
     ("values", "edge", "wanted"),
     [([1, 2, 4], "largest", 8), ([0.01, 0.1], "smallest", 0.001), ([0, 0.1], "largest", 0.2),
@@ -558,6 +590,15 @@ def test_a_grid_is_made_wider_while_the_best_stands_at_its_end(monkeypatch, wide
 )  # fmt: skip
 def test_the_value_beyond_an_end_is_as_far_from_it_as_its_neighbour(values, edge, wanted):
     assert beyond.further(values, edge) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("values", "edge", "wanted"),
+    [([4, 6, 8], "largest", 11), ([4, 6, 8], "smallest", 2), ([1, 2], "smallest", 0.5),
+     ([10001, 10002], "largest", 10004), ([3, 9, 27], "largest", 81), ([0, 2], "smallest", -2)],
+)  # fmt: skip
+def test_a_whole_number_beyond_an_end_is_whole_and_never_nearer(values, edge, wanted):
+    assert beyond.further(values, edge, whole=True) == wanted
 
 
 # What is written

@@ -1,14 +1,15 @@
 """A grid made wider: one value further where the best stands at an end of those that were tried."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 from graftlab import runfile
-from graftlab.config import Document, Parsed
+from graftlab.config import Document, Parsed, lay_over
 from graftlab.errors import GraftlabError
-from graftlab.study import grids
+from graftlab.study import grids, labels
 from graftlab.study.comparison import choices, chosen_at
-from graftlab.study.design import Plan, Planned
+from graftlab.study.design import Plan, Planned, of_seed
 from graftlab.study.labels import Cell, shown
 from graftlab.study.records import Done
 from graftlab.study.variation import rounded, with_value
@@ -26,6 +27,7 @@ def beyond(plan: Plan, done: Sequence[Done]) -> list[Planned]:
     for run in done:
         cells.setdefault(run.planned.cell, []).append(run)
     asked, seeds = {run.cell for run in plan.runs}, chosen_at(choose, plan.seeds)
+    taken = names(plan, done)
     found: list[Planned] = []
     for cell in cells:
         if cell not in choices(cells, choose, plan.seeds):
@@ -36,48 +38,57 @@ def beyond(plan: Plan, done: Sequence[Done]) -> list[Planned]:
             own = {dict(other.setting)[key] for other in family if other in asked}
             if len({setting[key] for setting in tried} - own) < choose.widen:
                 numbers = {n for setting in tried if (n := grids.number(setting[key])) is not None}
-                value = further(sorted(numbers), edge)
                 at = [run.planned for run in cells[cell] if run.planned.seed in seeds]
-                found += [more for run in at if (more := _with(run, key, value)) is not None]
+                value = further(sorted(numbers), edge, all(_is_whole(run, key) for run in at))
+                made = [_with(plan, run, key, value, taken) for run in at]
+                found += [more for more in made if more is not None]
     return found
 
 
-def further(values: Sequence[float], edge: str) -> float:
+def names(plan: Plan, done: Sequence[Done]) -> set[str]:
+    """Return what the runs are called that the plan asks for, and those that were added."""
+    return {run.name for run in plan.runs} | {run.planned.name for run in done}
+
+
+def further(values: Sequence[float], edge: str, whole: bool = False) -> float:
     """Return the value behind an end, as far from it as its neighbour: by the same factor where all are
-    above 0, else by the same distance."""
+    above 0, else by the same distance. A `whole` number is the next one away from the end."""
     last, before = (values[0], values[1]) if edge == "smallest" else (values[-1], values[-2])
-    return rounded(last * last / before if values[0] > 0 else 2 * last - before)
+    value = last * last / before if values[0] > 0 else 2 * last - before
+    away = math.floor(value) if edge == "smallest" else math.ceil(value)
+    if whole and (away or value <= 0):  # no factor leads to 0, which often means never
+        return away
+    return rounded(value)
 
 
-def at_seed(planned: Planned, seed: int) -> Planned:
-    """Return a run that was added, at another seed."""
-    name = planned.name.removesuffix(f"-seed{planned.seed}") + f"-seed{seed}"
-    made = _laid(planned, {"seed": seed, "name": name})
-    return Planned(name, planned.cell, seed, made, runfile.resolve(made))
+def at_seed(plan: Plan, planned: Planned, seed: int, taken: set[str]) -> Planned:
+    """Return a run that was added, at another seed; its name joins those that are `taken`."""
+    return _made(plan, planned.cell, seed, planned.document, taken)
 
 
-def _with(planned: Planned, key: str, value: float) -> Planned | None:
+def _with(plan: Plan, planned: Planned, key: str, value: float, taken: set[str]) -> Planned | None:
     """Return a run with another value of a key that varies; None, and a warning, where it is not allowed."""
-    last = key.rpartition(".")[2]
-    given = int(value) if value == int(value) and _is_whole(planned, key) else value
-    before = dict(planned.cell.setting)[key]
-    setting = tuple((k, shown(given) if k == key else v) for k, v in planned.cell.setting)
-    name = planned.name.replace(f"{last}={before}", f"{last}={shown(given)}")
+    cell, document = planned.cell, planned.document
+    setting = tuple((k, shown(value) if k == key else v) for k, v in cell.setting)
+    laid = Parsed(document.values, {**document.places})
+    laid = with_value(laid, key, value, document.place(*key.split(".")))
+    made = Document(document.path, laid.values, laid.places)
     try:
-        made = _laid(planned, {"name": name, key: given})
-        file = runfile.resolve(made)
+        return _made(plan, cell._replace(setting=setting), planned.seed, made, taken)
     except GraftlabError as error:
-        log.warning("the grid of %s is not made wider: %s", planned.cell.method, error)
+        log.warning("the grid of %s is not made wider: %s", cell.method, error)
         return None
-    return Planned(name, planned.cell._replace(setting=setting), planned.seed, made, file)
 
 
-def _laid(planned: Planned, values: dict[str, object]) -> Document:
-    document = planned.document
-    laid = Parsed(dict(document.values), dict(document.places))
-    for key, value in values.items():
-        laid = with_value(laid, key, value, document.place(*key.split(".")))
-    return Document(document.path, laid.values, laid.places)
+def _made(plan: Plan, cell: Cell, seed: int, document: Document, taken: set[str]) -> Planned:
+    lists = [sorted({run.cell[at] for run in plan.runs}) for at in range(3)]
+    name = labels.run_name(cell, seed, lists, taken)
+    own = of_seed(plan.study, seed, name, document)
+    laid = lay_over(Parsed(document.values, {**document.places}), own)
+    made = Document(document.path, laid.values, laid.places)
+    found = Planned(name, cell, seed, made, runfile.resolve(made))
+    taken.add(name)
+    return found
 
 
 def _is_whole(planned: Planned, key: str) -> bool:

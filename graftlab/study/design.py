@@ -163,7 +163,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
             cell = Cell(task, backbone, method, shown)
             for seed in seeds:
                 name = labels.run_name(cell, seed, lists, {run.name for run in runs})
-                own = lay_over(laid, _of_seed(study, seed, name, document))
+                own = lay_over(laid, of_seed(study, seed, name, document))
                 run = Document(document.path, own.values, own.places)
                 if (file := _resolve(run, problems)) is not None:
                     runs.append(Planned(name, cell, seed, run, file))
@@ -173,7 +173,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
     return Plan(name, document.path, study, seeds, tuple(runs), allow_code, place)
 
 
-def _of_seed(study: Study, seed: int, name: str, document: Document) -> Parsed:
+def of_seed(study: Study, seed: int, name: str, document: Document) -> Parsed:
     """Return what each run has of its own."""
     own = Parsed({"seed": seed, "name": name}, {})
     if not study.split_with_seed:

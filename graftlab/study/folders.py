@@ -12,6 +12,7 @@ from graftlab.runs import found_labels
 from graftlab.runs import place as where_runs_go
 from graftlab.runs.identity import HARMLESS
 from graftlab.study.design import Planned
+from graftlab.study.labels import Cell
 
 log = logging.getLogger("graftlab")
 
@@ -23,7 +24,7 @@ class Folders:
         self._above = above
         self._there: dict[str, Path] = {}
         self._taken: set[Path] = set()
-        self._identities: dict[str, str] = {}
+        self._identities: dict[tuple[str, Cell], str] = {}
 
     def look(self) -> None:
         """See which runs are there already."""
@@ -31,9 +32,10 @@ class Folders:
 
     def identity(self, planned: Planned) -> str:
         """Return what a run computes, as text."""
-        if planned.name not in self._identities:
-            self._identities[planned.name] = identity(planned.file.resolved)
-        return self._identities[planned.name]
+        known = planned.name, planned.cell
+        if known not in self._identities:
+            self._identities[known] = identity(planned.file.resolved)
+        return self._identities[known]
 
     def of(self, planned: Planned, again: bool = False) -> Path | None:
         """Return the folder of a run; None where it has not begun.

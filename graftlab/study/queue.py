@@ -14,7 +14,7 @@ from graftlab.data import foreign_code
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runs import material, overview, status
-from graftlab.study.beyond import at_seed, beyond
+from graftlab.study.beyond import at_seed, beyond, names
 from graftlab.study.comparison import choices, chosen_at
 from graftlab.study.design import Choose, Plan, Planned
 from graftlab.study.folders import Folders
@@ -126,9 +126,10 @@ def _at_other_seeds(plan: Plan, choose: Choose, done: Sequence[Done]) -> list[Pl
     seeds = [seed for seed in plan.seeds if seed not in first]
     asked = {run.cell for run in plan.runs}
     added = [cells[cell][0].planned for cell in cells if cell in chosen and cell not in asked]
+    taken = names(plan, done)
     return [
         *(run for run in plan.runs if run.seed in seeds and run.cell in chosen),
-        *(at_seed(run, seed) for run in added for seed in seeds),
+        *(at_seed(plan, run, seed, taken) for run in added for seed in seeds),
     ]
 
 
