@@ -90,6 +90,20 @@ def test_signs_of_life_come_as_often_as_was_said():
     assert not lock.parent.exists()
 
 
+def test_whoever_holds_a_runs_lock_gives_signs_of_life_by_it(monkeypatch):
+    monkeypatch.setattr("graftlab.rundir.holder.BEAT_S", 0.02)
+    lock = Path("run") / "lock"
+    with Run(lock.parent).lock():
+        os.utime(lock, (0, 0))
+        deadline = time.monotonic() + 10
+        while lock.stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    os.utime(lock, (0, 0))
+    time.sleep(0.1)
+    assert lock.stat().st_mtime == 0  # nobody holds it
+
+
 def claims(presence):
     return Claims(Path("claims"), presence)
 

@@ -1,14 +1,19 @@
 """Which process holds a run's lock: asked without taking it, so that a run may begin meanwhile."""
 
+import contextlib
 import os
 import re
 import struct
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 HELD = re.compile(r"process ([1-9]\d*) on (\S+)")
 LONGEST = 1_000  # bytes of what a lock's file says
+BEAT_S = 10.0
+"""So often the time of a lock that is held is set: other machines see by it that its holder lives."""
 
 
 class Holder(NamedTuple):
@@ -37,6 +42,25 @@ def holder(lock: Path) -> Holder | None:
             return None
         said = HELD.fullmatch(file.read(LONGEST).decode("utf-8", "replace").strip())
     return Holder(int(said[1]), said[2]) if said else Holder(0, "")
+
+
+@contextlib.contextmanager
+def signs_of_life(lock: int) -> Iterator[None]:
+    """Set the time of a lock's file, given by its descriptor, again and again."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT_S):
+            with contextlib.suppress(OSError):  # a disk that is away for a moment
+                os.utime(lock)
+
+    beats = threading.Thread(target=beat, name="signs of life", daemon=True)
+    beats.start()
+    try:
+        yield
+    finally:
+        over.set()
+        beats.join()
 
 
 def _flock(kind: int) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from graftlab.errors import NEW, OUT, CheckpointError, ConfigError, DiskError, ModelError, Words
 from graftlab.rundir import files, manifest
-from graftlab.rundir.holder import Holder, holder
+from graftlab.rundir.holder import Holder, holder, signs_of_life
 from graftlab.rundir.lines import read_lines
 from graftlab.rundir.records import Result
 
@@ -125,7 +125,8 @@ class Run:
     def lock(self, shared: bool = False) -> Iterator[None]:
         """Hold the run for this process; the lock goes with the process, however it ends.
 
-        A shared one keeps out only those that want it for themselves.
+        A shared one keeps out only those that want it for themselves. Where locks do not reach other
+        machines, the time of its file says that this process lives.
 
         Raises:
             ConfigError: another process holds it.
@@ -158,7 +159,8 @@ class Run:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
-            yield
+            with signs_of_life(file.fileno()):
+                yield
 
     def held_by(self) -> str | None:
         """Return which process works on the run, if one does."""

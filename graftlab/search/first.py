@@ -15,21 +15,35 @@ MISSING = object()
 
 
 def ask(plan: Plan, study: "optuna.Study") -> None:
-    """Ask for the first trials of a search, or for those again that were stopped.
+    """Ask for the first trials of a search, for those again that were stopped, for cells that are new.
 
     Raises:
         ConfigError: a grid has no end of cells.
     """
-    if study.get_trials(deepcopy=False):
-        _again(study)
-    elif plan.search.sampler.name == "grid":
-        try:
-            for cell in space.cells(plan.search.space):
-                study.enqueue_trial(cell)
-        except ValueError as error:
-            raise ConfigError(f"sampler: grid: {error}.") from None
-    elif default := _default(plan):
+    known = study.get_trials(deepcopy=False)
+    _again(study)
+    if plan.search.sampler.name == "grid":
+        _grid(plan, study)
+    elif not known and (default := _default(plan)):
         study.enqueue_trial(default, user_attrs={DEFAULT: True})
+
+
+def _grid(plan: Plan, study: "optuna.Study") -> None:
+    known = [
+        _same({**trial.system_attrs.get("fixed_params", {}), **trial.params})
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    try:
+        for cell in space.cells(plan.search.space):
+            if _same(cell) not in known:
+                study.enqueue_trial(cell)
+    except ValueError as error:
+        raise ConfigError(f"sampler: grid: {error}.") from None
+
+
+def _same(cell: dict[str, Json]) -> dict[str, Json]:
+    """Return a cell by which it is known again: steps counted from another end differ by rounding."""
+    return {k: f"{value:.12g}" if isinstance(value, float) else value for k, value in cell.items()}
 
 
 def _default(plan: Plan) -> dict[str, Json] | None:
@@ -51,8 +65,13 @@ def _again(study: "optuna.Study") -> None:
     from optuna.trial import TrialState
 
     known = study.get_trials(deepcopy=False)
-    retried = {trial.user_attrs.get(storage.RETRY_OF) for trial in known}
-    for trial in known:
-        stopped = trial.state == TrialState.FAIL and trial.user_attrs.get(STOPPED)
-        if stopped and trial.number not in retried and storage.RETRY_OF not in trial.user_attrs:
+    root = {trial.number: storage.root(trial) for trial in known}
+    settled = {
+        root[trial.number]
+        for trial in known
+        if trial.state != TrialState.FAIL or trial.user_attrs.get(storage.CAUSE)
+    }
+    stopped = {root[trial.number]: trial for trial in known if trial.user_attrs.get(STOPPED)}
+    for first, trial in stopped.items():
+        if first not in settled:
             storage.ask_again(study, trial)

@@ -172,5 +172,14 @@ def _fail(study: "optuna.Study", trial: "FrozenTrial") -> bool:
 def ask_again(study: "optuna.Study", trial: "FrozenTrial") -> None:
     """Have the values of a trial tried again, before any others."""
     log.info("trial %d is asked for again: its worker is gone", trial.number)
-    first = trial.user_attrs.get(RETRY_OF, trial.number)
-    study.enqueue_trial(trial.params, user_attrs={RETRY_OF: first})
+    study.enqueue_trial(trial.params, user_attrs={RETRY_OF: root(trial)})
+
+
+def root(trial: "FrozenTrial") -> int:
+    """Return the number of the trial whose values this one has tried again, or its own."""
+    return int(trial.user_attrs.get(RETRY_OF, trial.number))
+
+
+def num_drawn(study: "optuna.Study") -> int:
+    """Return how many trials there are, each counted once, however often it was tried again."""
+    return sum(RETRY_OF not in trial.user_attrs for trial in study.get_trials(deepcopy=False))

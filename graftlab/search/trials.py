@@ -173,7 +173,7 @@ class _Work:
                         choosing.close()
                         time.sleep(POLL_S)
                         continue
-                    known = len(study.get_trials(deepcopy=False))
+                    known = storage.num_drawn(study)
                     study.sampler = optunas.sampler(search.sampler, search.seed, known)
                     self._one(study, slot, choosing.close)
 

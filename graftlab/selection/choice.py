@@ -94,15 +94,15 @@ def _mixed(
 
     counting = {name: weight for name, weight in config.weights.items() if weight}
     mixed_BL = np.where(defined_L, 0.0, np.full(next(iter(scores.values())).shape, np.nan))
-    silent = []
-    for name, weight in counting.items():
-        own_BL = scores[name][:, defined_L]
-        if config.normalise != "none" and not tells_apart(own_BL):
-            silent.append(name)
-        else:
-            share = weight / sum(counting.values())
-            mixed_BL[:, defined_L] += share * normalise(own_BL, config.normalise)
-    return mixed_BL, tuple(silent)
+    own_BL = {name: scores[name][:, defined_L] for name in counting}
+    silent = tuple(
+        name for name in counting if config.normalise != "none" and not tells_apart(own_BL[name])
+    )
+    voting = {name: weight for name, weight in counting.items() if name not in silent}
+    for name, weight in voting.items():
+        share = weight / sum(voting.values())
+        mixed_BL[:, defined_L] += share * normalise(own_BL[name], config.normalise)
+    return mixed_BL, silent
 
 
 def _wins(taken: "Integers", layers: Sequence[int]) -> dict[int, float]:
@@ -129,15 +129,18 @@ def _taken(scores_BL: "Floats", rule: str) -> "Integers":
 
 
 def tells_apart(scores_BL: "Floats") -> bool:
-    """Return whether a score differs over the layers by more than its error: the best layer's from the worst
-    one's by more than a 95 % interval of that difference reaches. Without bootstrap samples none is known.
+    """Return whether a score differs over the layers by more than its error: its range by more than 95 % of
+    the ranges that the bootstrap samples have around their own means, layer by layer. The best and the worst
+    layer are picked by the scores themselves, so the interval of a pair that was given beforehand would be
+    too narrow. Without bootstrap samples no error is known.
     """
     import numpy as np
 
-    apart_B = scores_BL[:, scores_BL[0].argmax()] - scores_BL[:, scores_BL[0].argmin()]
-    if len(apart_B) < 3:
+    if len(scores_BL) < 3:
         return True
-    return bool(apart_B[0] > NORMAL_95 * np.std(apart_B[1:], ddof=1))
+    errors_BL = scores_BL[1:] - scores_BL[1:].mean(axis=0)
+    by_chance = np.quantile(np.ptp(errors_BL, axis=1), 0.95)
+    return bool(np.ptp(scores_BL[0]) > by_chance)
 
 
 def normalise(scores_BL: "Floats", how: str) -> "Floats":

@@ -43,7 +43,6 @@ PRELOADED = (
     "graftlab.runs.execution",
 )
 WATCH_EVERY_S = 1.0
-BEAT_EVERY = 10  # looks at a run, after which the time of its lock is set
 FORMER_S = 120.0
 """A lock of another machine whose time was not set for so long is passed over."""
 TOLD_S = 5.0
@@ -152,13 +151,8 @@ def carry_out(
     if stop.received is not None:  # it came in between
         os.kill(process.pid, stop.received)
     asked = False
-    looks = 0
     try:
         while not here.poll(WATCH_EVERY_S):
-            looks += 1
-            if looks % BEAT_EVERY == 0:
-                with contextlib.suppress(OSError):  # it holds none yet, or the disk is away
-                    os.utime(folder / "lock")
             if not asked and (wanted := watch()) is not None:
                 asked = True
                 os.kill(process.pid, wanted)

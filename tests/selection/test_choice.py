@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from graftlab.errors import ConfigError, DataError
 from graftlab.selection import Config, examples
-from graftlab.selection.choice import choose, interval, normalise, statement
+from graftlab.selection.choice import choose, interval, normalise, statement, tells_apart
 
 MIX = {"probe": 0.4, "fisher": 0.3, "silhouette": 0.3}
 SOURCE = {
@@ -69,12 +69,29 @@ def noisy(values, error, count=200):
 @pytest.mark.parametrize("how", ["minmax", "rank"])
 @pytest.mark.parametrize(("error", "layer", "silent"), [(0.01, 2, ()), (0.2, 0, ("fisher",))])
 def test_a_score_that_differs_over_the_layers_by_its_error_has_no_vote(how, error, layer, silent):
-    """Its difference of 0.1 has a standard error of sqrt(2) times that of one score."""
+    """Of three equal layers 95 % differ by less than 3.3 errors of one (studentized range): 0.033 or 0.66."""
     rows = {"probe": noisy([0.9, 0.5, 0.4], 0.01), "fisher": noisy([0.1, 0.1, 0.2], error)}
     weights = {"probe": 0.4, "fisher": 0.6}
     config = Config(weights=weights, rule="best", normalise=how, depth_bias=0.0)
     found = choose([0, 1, 2], rows, 3, config)
     assert (found.layer, found.silent) == (layer, silent)
+
+
+@pytest.mark.parametrize("num_layers", [4, 12, 32])
+def test_a_score_that_is_chance_alone_gets_a_vote_in_one_case_of_twenty(num_layers):
+    draws = np.random.default_rng(0)
+    chance = (noisy(draws.normal(size=num_layers), 1.0) for _ in range(400))
+    found = sum(tells_apart(rows) for rows in chance)
+    assert abs(found / 400 - 0.05) < 0.033  # three standard errors of such a share
+
+
+def test_the_scores_that_vote_share_the_weight_of_those_that_do_not():
+    """So that the depth bias weighs as much against them as against all."""
+    rows = {"probe": noisy([0.9, 0.5, 0.4], 0.01), "fisher": noisy([0.1, 0.1, 0.2], 0.5)}
+    config = Config(weights={"probe": 0.4, "fisher": 0.6}, rule="best", depth_bias=0.3)
+    found = choose([0, 1, 2], rows, 3, config)
+    assert found.silent == ("fisher",)
+    np.testing.assert_allclose(found.combined[0], [1.0, 0.2 - 0.15, 0.0 - 0.3], atol=1e-12)
 
 
 @pytest.mark.parametrize(("error", "layer"), [(0.005, 0), (0.02, 1), (0.5, 2)])
