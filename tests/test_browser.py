@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -254,6 +256,52 @@ def test_a_resume_that_fails_says_why_on_the_runs_page(folder):
     while resumed.starting(Run(folder / "bad")):
         time.sleep(0.1)
     assert "nothing" in resumed.complaint(Run(folder / "bad"))
+
+
+def gone_on_with(run, path, monkeypatch, script):
+    """Return what has been gone on with by a command that does no more than this script, and has ended."""
+    command = path / "command"
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(control.sys, "executable", str(command))
+    resumed = control.Resumed()
+    resumed.resume(run)
+    while resumed.starting(run):
+        time.sleep(0.01)
+    return resumed
+
+
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [
+        ("echo graftlab: saved >&2; exit 143", None),
+        ("echo graftlab: saved >&2; exit 130", None),
+        ("kill -TERM $$", None),
+        ("echo graftlab: damaged >&2; exit 7", "graftlab: damaged"),
+    ],
+)
+def test_a_run_that_was_stopped_after_a_resume_is_no_complaint(
+    folder, tmp_path, monkeypatch, script, complaint
+):
+    run = Run(folder / "bad")
+    assert gone_on_with(run, tmp_path, monkeypatch, script).complaint(run) == complaint
+
+
+def test_there_is_no_complaint_of_a_run_that_is_at_work_by_now(folder, tmp_path, monkeypatch):
+    run = Run(folder / "bad")
+    resumed = gone_on_with(run, tmp_path, monkeypatch, "echo graftlab: in use >&2; exit 2")
+    ready, held = os.pipe()
+    if (child := os.fork()) == 0:  # a lock of this process would not be seen by it
+        with run.lock():
+            os.write(held, b"held")
+            time.sleep(600)
+    os.read(ready, 4)
+    try:
+        assert resumed.complaint(run) is None
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert resumed.complaint(run) == "graftlab: in use"
 
 
 def test_a_port_that_is_taken_is_refused():

@@ -1,6 +1,7 @@
 """A search: spaces by closed forms, trials that really train, and kills that change no byte."""
 
 import csv
+import io
 import math
 import os
 import signal
@@ -16,10 +17,12 @@ from vector_runs import write_split
 
 import graftlab
 from graftlab import config, runfile, search
+from graftlab.commands import tune
 from graftlab.errors import ConfigError, SearchFailed
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.search import engine, space, storage, winner
+from graftlab.search.objective import Objective
 from graftlab.search.space import Range
 from graftlab.workers import Crew
 
@@ -200,6 +203,54 @@ def test_a_database_is_shown_without_its_password():
         storage.open_storage("nodriver://me:s3cret@host/db", Path("out"))
     assert "s3cret" not in str(caught.value)
     assert caught.value.exit_code != 1
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "words"),
+    [
+        (None, None, []),
+        (None, "sqlite:///a.db", ["--storage", '"$GRAFTLAB_STORAGE"']),
+        ("sqlite:///a b.db", "sqlite:///c.db", ["--storage", "'sqlite:///a b.db'"]),
+        ("postgresql://me:s3cret@host/db", None, ["--storage", "'postgresql://me:***@host/db'"]),
+        ("postgresql://host/db?password=s3cret", None, ["--storage", "'postgresql://host/db?***'"]),
+    ],
+)
+def test_the_command_that_goes_on_names_the_storage(given, variable, words, monkeypatch):
+    if variable:
+        monkeypatch.setenv(storage.VARIABLE, variable)
+    assert tune.storage_words(given) == words
+
+
+def found_of(names, values, **attributes):
+    """Return a search of one trial that has ended, as if it had been carried out."""
+    import optuna
+
+    rank = optuna.distributions.CategoricalDistribution([1, 2])
+    trial = optuna.trial.create_trial(
+        params={"method.rank": 1},
+        distributions={"method.rank": rank},
+        values=values,
+        user_attrs=attributes,
+    )
+    plan = read(BASE + "space: {method.rank: [1, 2]}\n")
+    wanted = tuple(Objective(name, True) for name in names)
+    return search.Found(plan, Path("out"), wanted, (trial,), optuna.create_study())
+
+
+def test_what_a_spreadsheet_would_run_is_text_in_the_table_of_trials():
+    found = found_of(["accuracy"], [-0.5], **{storage.CAUSE: "=1+1"})
+    [row] = csv.DictReader(io.StringIO(winner.table(found)))
+    assert (row["cause"], row["method.rank"], row["accuracy"]) == ("'=1+1", "1", "-0.5")
+
+
+def test_seconds_as_an_objective_stand_beside_those_of_the_trial():
+    found = found_of(["accuracy", "seconds"], [0.5, 12.0])
+    [row] = csv.DictReader(io.StringIO(winner.table(found)))
+    assert row["seconds"] == "12.0"
+    assert set(row) == {
+        *("trial", "state", "method.rank", "accuracy", "seconds", "seconds of the trial"),
+        *("run", "cause"),
+    }
 
 
 @pytest.mark.parametrize(

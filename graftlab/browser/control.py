@@ -11,9 +11,12 @@ from typing import IO, NamedTuple
 
 from graftlab.errors import ConfigError
 from graftlab.rundir.run import Run
+from graftlab.training.signals import EXIT_CODES
 
 SPOKEN = "graftlab: "
 """What an error of the command line begins with."""
+STOPPED = {*EXIT_CODES.values(), *(-number for number in EXIT_CODES)}
+"""Exit codes of a process that was asked to stop; negative where that came before it listened."""
 LONGEST = 2_000  # characters of what a command has said
 
 
@@ -76,9 +79,11 @@ class Resumed:
         return child is not None and child.process.poll() is None
 
     def complaint(self, run: Run) -> str | None:
-        """Return what the command said that could not go on with a run; None where it could, or is at it."""
+        """Return what a command said that could not go on with a run; None where it could, or was stopped."""
         child = self._children.get(run.path)
-        if child is None or child.process.poll() in (None, 0) or run.finished:
+        if child is None or child.process.poll() in (None, 0, *STOPPED):
+            return None
+        if run.finished or run.holder() is not None:
             return None
         child.said.seek(0)
         text = child.said.read().decode("utf-8", "replace")

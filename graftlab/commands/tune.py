@@ -68,7 +68,7 @@ def command(
     where = search.place(plan, out)
     given = [f"--set {shlex.quote(override)}" for override in overrides or ()]
     again = ["graftlab tune", shlex.quote(file), *given, "--out", shlex.quote(str(where))]
-    again += [*(["--allow-code"] if allow_code else []), *crewing.words()]
+    again += [*(["--allow-code"] if allow_code else []), *crewing.words(), *storage_words(storage)]
     how = " ".join(again)
     database = storages.url(storage)
     found = search.carry_out(plan, where, database, crew, as_json, widen, how)
@@ -95,6 +95,19 @@ def command(
         f"Everything is in {where}: trials.csv, summary.json, figures"
         + (", best.yaml" if said.best else "")
     )
+
+
+def storage_words(given: str | None) -> list[str]:
+    """Return the option that finds the same storage again; a URL's password, and its query, are not in it."""
+    import os
+
+    from graftlab.search import storage
+
+    if not given:
+        known = os.environ.get(storage.VARIABLE)
+        return ["--storage", f'"${storage.VARIABLE}"'] if known else []
+    url, query, _ = given.partition("?")
+    return ["--storage", shlex.quote(storage.shown(url) + (f"{query}***" if query else ""))]
 
 
 def _draw(found: "Found") -> list[Path]:

@@ -1,12 +1,14 @@
 """What a study was to find out and what it has found, in plain words; and what it has not measured."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from graftlab.report.study_tables import Group, groups, own
-from graftlab.study.findings import Difference
+from graftlab.study.findings import Difference, Procedure
 from graftlab.study.records import Comparison, Row
 
 MOST_NAMES = 6
+OF_RUNS: Procedure = "examples of one seed"
 LEVEL = "at 5 %, corrected for all pairs"
 
 
@@ -32,42 +34,93 @@ def answer(comparison: Comparison) -> str:
     )
 
 
+class _Rest(NamedTuple):
+    """The rows beside the best one, by what is known of their difference from it."""
+
+    beaten: list[Row]
+    rivals: list[Row]
+    """Judged, and not seen to be worse."""
+    unjudged: list[Row]
+    without_score: list[Row]
+    reasons: list[str]
+    """Why some are not judged."""
+    of_one_seed: bool
+    """Whether the judgements are of runs, and say nothing about other seeds."""
+
+    @classmethod
+    def of(cls, group: Group, pairs: Sequence[Difference]) -> "_Rest":
+        best, label = group[0], group[0].label
+        its = {
+            one.second if one.first == label else one.first: one
+            for one in pairs
+            if label in (one.first, one.second)
+        }
+        scored = [row for row in group if row is not best and row.score.mean is not None]
+        judged = [row for row in scored if row.label in its and its[row.label].p is not None]
+        unjudged = [row for row in scored if row not in judged]
+        return cls(
+            beaten=[row for row in judged if its[row.label].better == label],
+            rivals=[row for row in judged if its[row.label].better != label],
+            unjudged=unjudged,
+            without_score=[row for row in group if row.score.mean is None],
+            reasons=[its[row.label].reason or "" for row in unjudged if row.label in its],
+            of_one_seed=any(its[row.label].procedure == OF_RUNS for row in judged),
+        )
+
+
 def _of(group: Group, pairs: Sequence[Difference]) -> str:
     """Return what is known of one task and backbone."""
-    known = [row for row in group if row.score.mean is not None]
-    if not known:
+    best = group[0]
+    if best.score.mean is None:
         return "no run has a score yet."
-    best = known[0]
-    score = f"{best.label} has the best mean, {best.score.mean:.4f} {group.split} {group.metric}"
-    if len(known) == 1:
-        return f"{score}; there is nothing to compare it with."
-    seen = [one for one in pairs if one.better is not None]
+    rest, score = _Rest.of(group, pairs), f"{best.score.mean:.4f} {group.split} {group.metric}"
+    said, left = f"{best.label} has the best mean, {score}", _left(rest)
+    if rest.of_one_seed:
+        num_runs = 1 + len(rest.beaten) + len(rest.rivals)
+        runs = f"these {'two' if num_runs == 2 else num_runs} runs of one seed"
+        said = f"of {runs}, that of {best.label} has the best score, {score}"
+    if len(group) == 1 + len(rest.without_score):
+        return f"{said}; there is nothing to compare it with.{left}"
     judged = [one for one in pairs if one.p is not None]
     if not judged:
-        return f"{score}, but nothing tells how far chance may have moved it: {_why(pairs)}."
-    if not seen:
-        return f"no difference can be seen between any of them {LEVEL}; {score}.{_visible(pairs)}"
-    rivals = [row for row in known[1:] if not _beats(best, row, pairs)]
-    beaten = [row for row in known[1:] if _beats(best, row, pairs)]
-    if not rivals:
-        return f"{score}, and is seen to be better than every other {LEVEL}."
-    said = f"{score}. It cannot be told apart from {listed(row.label for row in rivals)}"
-    if beaten:
-        said += f", and is seen to be better than {listed(row.label for row in beaten)}"
-    return f"{said} {LEVEL}.{_visible(pairs)}"
+        return f"{said}, but nothing tells how far chance may have moved it: {_why(rest.reasons)}.{left}"
+    left = _unjudged(rest) + left
+    if not any(one.better for one in judged):
+        them = "them" if len(judged) == len(pairs) else "those that can be judged"
+        return f"no difference can be seen between any of {them} {LEVEL}; {said}.{_visible(pairs)}{left}"
+    if len(rest.beaten) == len(group) - 1:
+        return f"{said}, and is seen to be better than every other {LEVEL}.{left}"
+    better = f", and is seen to be better than {_names(rest, rest.beaten)}" if rest.beaten else ""
+    if not rest.rivals:
+        return f"{said}{better}{f' {LEVEL}' if better else ''}.{left}"
+    rivals = _names(rest, rest.rivals)
+    return f"{said}. It cannot be told apart from {rivals}{better} {LEVEL}.{_visible(pairs)}{left}"
 
 
-def _beats(row: Row, other: Row, pairs: Sequence[Difference]) -> bool:
-    return any(
-        one.better == row.label and {one.first, one.second} == {row.label, other.label}
-        for one in pairs
+def _names(rest: _Rest, rows: Sequence[Row]) -> str:
+    """Return rows as a sentence has them; of one seed their runs."""
+    runs = ("that of " if len(rows) == 1 else "those of ") if rest.of_one_seed else ""
+    return runs + listed(row.label for row in rows)
+
+
+def _unjudged(rest: _Rest) -> str:
+    if not rest.unjudged:
+        return ""
+    names = listed(row.label for row in rest.unjudged)
+    return f" How far chance may have moved its difference from {names} is not known: {_why(rest.reasons)}."
+
+
+def _left(rest: _Rest) -> str:
+    """Return what has no score, and what one seed leaves open."""
+    names = listed(row.label for row in rest.without_score)
+    said = (
+        f" {names} {'has' if len(rest.without_score) == 1 else 'have'} no score." if names else ""
     )
+    return said + " Other seeds may order the methods otherwise." * rest.of_one_seed
 
 
-def _why(pairs: Sequence[Difference]) -> str:
-    return (
-        listed(dict.fromkeys(one.reason for one in pairs if one.reason)) or "one value is no sample"
-    )
+def _why(reasons: Iterable[str]) -> str:
+    return listed(dict.fromkeys(filter(None, reasons))) or "one value is no sample"
 
 
 def _visible(pairs: Sequence[Difference]) -> str:

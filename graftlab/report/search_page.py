@@ -84,6 +84,7 @@ def of(out: Path) -> Page:
 def trials(found: Searched) -> Table:
     """Return every trial; of several objectives those that have ended come in the order of the first."""
     columns = ("trial", "state", *found.fields, *found.objectives, "seconds", "cause")
+    columns = tuple(dict.fromkeys(columns))  # seconds may be an objective
     best = str(found.best["trial"]) if found.best else None
     rows = tuple(
         tuple(

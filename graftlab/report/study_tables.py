@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from markupsafe import Markup
 
 from graftlab.report.chart import COLOURS
-from graftlab.report.tables import NOTHING, Cell, Table, cell
+from graftlab.report.tables import NOTHING, Cell, Table, cell, headed
 from graftlab.study.findings import Difference, Tuning
 from graftlab.study.records import Comparison, Row, Summary
 
 MOST_ROWS = 40  # of a matrix: with more it is a list, in differences.csv
 PLOT = 160.0  # units of a drawing beside a row
-PER_CENT = 100
+OF_A_GROUP = ("task", "backbone", "metric", "split", "score")
+"""Columns of the rankings of all groups as one table."""
 
 
 class Group(tuple[Row, ...]):
@@ -52,19 +53,23 @@ def ranking(comparison: Comparison, group: Group, name: str) -> Table:
     ends = [end for one in pairs for end in (one.low, one.high) if end is not None]
     scale = _scale([*ends, 0.0])
     span = _scale([v for row in group for v in row.score.values.values() if v is not None])
-    settings = list(dict.fromkeys(key for row in group for key in row.setting))
-    columns = {
+    front = {
         "rank": [_rank(row) for row in group],
         "method": [Cell(row.method, tip="; ".join(row.not_paired)) for row in group],
-        **{key.rpartition(".")[2]: [Cell(row.setting.get(key, "")) for row in group] for key in settings},
+    }
+    back = {
         f"{group.split} {group.metric}": [_score(row.score) for row in group],
         "seeds": [_seeds(row.score, place, span) for place, row in enumerate(group)],
         "less the best": [_against(row, best, pairs, scale) for row in group],
         **_costs(group),
         "holds": [Cell("; ".join(_reservations(row)), mark="warn") for row in group],
-    }  # fmt: skip
+    }
+    varied = [key for row in comparison.rows for key in row.setting]
+    names = headed(varied, {*front, *back, *OF_A_GROUP})
+    tried = {names[key]: [Cell(row.setting.get(key, "")) for row in group] for key in names}
+    columns = {**front, **tried, **back}
     kept = {key: cells for key, cells in columns.items() if any(one.text for one in cells)}
-    text = {"method", "holds", *(key.rpartition(".")[2] for key in settings)}
+    text = {"method", "holds", *tried}
     return Table(
         name,
         f"{group.title}: {group.split} {group.metric}, mean over the seeds ± their standard deviation, "
@@ -194,13 +199,13 @@ def _reservations(row: Row) -> list[str]:
 
 
 def by_task(comparison: Comparison) -> Table | None:
-    """Return the methods over all tasks and backbones; None where there is one of them."""
+    """Return every method and setting over all tasks and backbones; None where there is one of them."""
     every = groups(comparison)
     if len(every) < 2:
         return None
-    labels = list(dict.fromkeys(row.method for group in every for row in group))
+    labels = list(dict.fromkeys(row.label for group in every for row in group))
     found: Mapping[tuple[str, str], Row] = {
-        (group.title, row.method): row for group in every for row in reversed(group)
+        (group.title, row.label): row for group in every for row in group
     }
     rows = []
     for label in labels:

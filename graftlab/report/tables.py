@@ -1,7 +1,8 @@
 """A table once, and as HTML, Markdown, LaTeX (booktabs) and CSV: the same cells, escaped for each."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -56,6 +57,15 @@ def cell(value: object, digits: int = 4) -> Cell:
         return Cell(str(value))
     text = f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
     return Cell(text, float(value))
+
+
+def headed(keys: Iterable[str], taken: Collection[str]) -> dict[str, str]:
+    """Return each key's column: its last part, or all of it where another column is called that."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    times = Counter(last.values())
+    return {
+        key: key if short in taken or times[short] > 1 else short for key, short in last.items()
+    }
 
 
 def html(table: Table) -> Markup:
@@ -139,14 +149,17 @@ def csv(table: Table) -> str:
     for row in table.rows:
         line: dict[str, object] = {}
         for name, one in zip(table.columns, row, strict=True):
-            line[name] = one.text if one.value is None else _whole(one.value)
+            line[name] = _whole(one)
             line |= {f"{name} {key}": value for key, value in one.more.items()}
         lines.append(line)
     return spreadsheet.text(lines, () if lines else table.columns)
 
 
-def _whole(value: float) -> float | int:
-    return int(value) if value.is_integer() else value
+def _whole(one: Cell) -> str | float | int:
+    """Return a cell's number, or its text; of what is missing nothing, since a dash begins a formula."""
+    if one.value is None:
+        return "" if one.text == NOTHING else one.text
+    return int(one.value) if one.value.is_integer() else one.value
 
 
 def stacked(tables: Sequence[Table], name: str, title: str) -> Table:

@@ -1,13 +1,11 @@
 """What a search has found: its tables, the best run file, and the best beside the default at fresh seeds."""
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab import config, runfile, study
 from graftlab.errors import ConfigError
-from graftlab.rundir import files
+from graftlab.rundir import files, spreadsheet
 from graftlab.rundir.records import Json
 from graftlab.search import storage
 from graftlab.search.first import DEFAULT
@@ -102,20 +100,21 @@ def write(found: Found) -> Summary:
 
 def table(found: Found) -> str:
     """Return a line for each trial: how it ended, its values, its objectives, its run, why it failed."""
-    keys = list(found.plan.search.space)
     names = [one.name for one in found.objectives]
-    stream = io.StringIO()
-    out = csv.writer(stream, lineterminator="\n")
-    out.writerow(["trial", "state", *keys, *names, "seconds", "run", "cause"])
+    took = "seconds of the trial" if "seconds" in names else "seconds"
+    columns = ["trial", "state", *found.plan.search.space, *names, took, "run", "cause"]
+    rows: list[dict[str, object]] = []
     for trial in found.trials:
-        drawn, scores = values(found, trial), trial.values or [None] * len(names)
-        seconds = None if trial.duration is None else round(trial.duration.total_seconds(), 3)
-        attributes = trial.user_attrs
-        out.writerow([
-            trial.number, trial.state.name.lower(), *(drawn.get(key) for key in keys), *scores,
-            seconds, attributes.get("run"), attributes.get(storage.CAUSE),
-        ])  # fmt: skip
-    return stream.getvalue()
+        rows.append({
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            **values(found, trial),
+            **dict(zip(names, trial.values or (), strict=False)),
+            took: None if trial.duration is None else round(trial.duration.total_seconds(), 3),
+            "run": trial.user_attrs.get("run"),
+            "cause": trial.user_attrs.get(storage.CAUSE),
+        })  # fmt: skip
+    return spreadsheet.text(rows, columns)
 
 
 def as_json(found: Found, said: Summary) -> dict[str, Json]:
