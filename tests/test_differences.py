@@ -110,6 +110,37 @@ def test_one_seed_has_an_interval_over_examples_and_says_so(hits):
     assert list(found.beside.mcnemar_p) == [0]
 
 
+def test_one_seed_calls_no_row_better_and_is_no_pair_to_correct_for(hits):
+    several = [row(n, dict(enumerate(v))) for n, v in (("c", [0.9, 0.8]), ("d", [0.5, 0.6]))]
+    rows = [with_predictions("a", hits(0.95, [0])), with_predictions("b", hits(0.4, [0]))]
+    found, other = differences([rows, several], Path("runs"))
+    assert found.p < 1e-6
+    assert (found.p_holm, found.better, found.smallest_visible) == (None, None, None)
+    assert found.low > 0
+    assert (other.pairs, other.p_holm) == (1, other.p)
+
+
+def test_one_seed_beside_another_one_says_both(hits):
+    rows = [with_predictions("a", hits(0.9, [0])), with_predictions("b", hits(0.4, [1]))]
+    (found,) = differences([rows], Path("runs"))
+    assert found.procedure == "examples of one seed"
+    assert "the rows have other seeds" in found.reason
+    assert "nothing about other seeds" in found.reason
+
+
+def test_seeds_that_draw_their_own_splits_are_judged_by_the_corrected_resampled_t(hits):
+    """Rows of a file that is sorted by class have the same labels at every seed, and are others still."""
+    rows = [with_predictions(name, hits(0.8)) for name in "ab"]
+    overlaps = {f"{name}-{seed}": 0.2 / 0.8 for name in "ab" for seed in SEEDS}
+    (found,) = differences([rows], Path("runs"), overlaps)
+    gaps = [rows[0].score.values[seed] - rows[1].score.values[seed] for seed in SEEDS]
+    error = math.sqrt(np.var(gaps, ddof=1) * (1 / 5 + 1 / 4))
+    assert found.standard_error == pytest.approx(error)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(np.mean(gaps)) / error, 4))
+    assert (found.procedure, found.examples) == ("seeds with their splits, paired", None)
+    assert "its own splits" in found.reason
+
+
 def test_the_interval_of_one_seed_is_the_t_of_the_groups(hits):
     rows = [with_predictions(name, hits(0.7, [0])) for name in "ab"]
     (found,) = differences([rows], Path("runs"))
@@ -161,6 +192,21 @@ def test_all_pairs_of_the_study_are_corrected_together():
         wanted = multitest.multipletests([one.p for one in found], method=method)[1]
         assert [getattr(one, field) for one in found] == pytest.approx(list(wanted))
     assert all((one.better is not None) == (one.p_holm < 0.05) for one in found)
+
+
+def test_what_is_visible_is_corrected_for_all_pairs_too():
+    power_of = pytest.importorskip("statsmodels.stats.power").TTestPower()
+    draws = np.random.default_rng(1)
+    rows = [
+        row(name, dict(enumerate(draws.normal(3 * at, 1, 5)))) for at, name in enumerate("abcd")
+    ]
+    shift = power_of.solve_power(nobs=5, alpha=0.05 / 6, power=0.8)
+    for one in differences([rows], None):
+        deviation = one.standard_error * math.sqrt(5)
+        assert one.smallest_visible == pytest.approx(deviation * shift, rel=1e-3)
+        enough = [power_of.power(abs(one.difference) / deviation, one.seeds_wanted - less, 0.05 / 6)
+                  for less in (0, 1)]  # fmt: skip
+        assert enough[0] >= 0.8 > enough[1]
 
 
 @pytest.mark.parametrize("higher", [True, False])

@@ -60,6 +60,22 @@ def test_unpaired_seeds_of_unlike_spreads_or_numbers_are_judged_by_welchs_t(scal
     assert found.degrees_of_freedom == pytest.approx(wanted.df)
 
 
+@pytest.mark.parametrize("judge", [seeds.paired, seeds.unpaired])
+def test_seeds_that_resample_the_same_rows_are_judged_by_nadeaus_and_bengios_t(judge):
+    """Equation 10 of Nadeau & Bengio (2003): a fifth of the rows is scored, four fifths are trained on."""
+    found, alone = judge(FIRST, SECOND, 0.2 / 0.8), judge(FIRST, SECOND)
+    wider = math.sqrt((1 / 10 + 1 / 4) * 10)
+    assert found.standard_error == pytest.approx(wider * alone.standard_error)
+    statistic = alone.value / alone.standard_error / wider
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(statistic), alone.degrees_of_freedom))
+
+
+def test_more_seeds_that_resample_the_same_rows_help_only_so_far():
+    found = power.with_seeds(Estimate(0.0, 4 * (1 / 5 + 1 / 4), 4, overlap=1 / 4), 5, 20)
+    assert (found.seed_variance, found.seed_freedom) == (pytest.approx(4 * (1 / 20 + 1 / 4)), 19)
+    assert power.seeds_wanted(1.0, seeds.paired(FIRST, SECOND, 0.25), 10) is None
+
+
 def test_another_level_is_scipys_interval():
     ends = stats.ttest_rel(FIRST, SECOND).confidence_interval(0.8)
     assert seeds.paired(FIRST, SECOND).interval(0.8) == pytest.approx(tuple(ends))

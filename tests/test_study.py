@@ -441,6 +441,25 @@ def test_data_that_differs_by_seed_alone_is_paired_all_the_same():
     assert [row.not_paired for row in found.rows] == [[], []]
 
 
+@pytest.mark.parametrize(("carved", "how"), [("test", "seeds with their splits, paired"),
+                                             ("validation", "seeds, paired")])  # fmt: skip
+def test_seeds_that_carve_their_own_test_split_are_judged_as_such(carved, how):
+    plan = read(TWO + "split_with_seed: true\n")
+    done = []
+    for place, planned in enumerate(plan.runs):
+        finish(Path("made"), planned, validation=0.5, test=0.5 + place**2 / 100)
+        note = {"kind": f"{carved}_carved", "rows": 20}
+        data = {"sizes": {"test": 20}, "original_sizes": {"train": 80}, "notes": [note]}
+        run = Run(Path("made") / planned.name)
+        files.write_json(run.environment, {"backbone": {}, "data": data})
+        done.append(records.Done(planned, run.path))
+    (found,) = study.compare(plan, done).differences
+    assert found.procedure == how
+    gaps = np.diff([[0.5, 0.54], [0.51, 0.59]], axis=1)[:, 0]
+    factor = 1 / 2 + (20 / 80 if carved == "test" else 0)
+    assert found.standard_error == pytest.approx(math.sqrt(np.var(gaps, ddof=1) * factor))
+
+
 def test_a_seed_that_failed_is_a_hole_and_the_row_is_not_paired():
     figures = {"test": 0.5, "validation": 0.5}
     found = compared(read(TWO), lambda run: None if run.name == "head-seed1" else dict(figures))

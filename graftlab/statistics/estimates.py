@@ -26,12 +26,14 @@ class Estimate(NamedTuple):
 
     value: float
     seed_variance: float
-    """What falls as 1 / seeds."""
+    """What falls as 1 / seeds + `overlap`."""
     seed_freedom: float
     """Degrees of freedom behind `seed_variance`; 0 where seeds are not samples."""
     example_variance: float = 0.0
     """What stays however many seeds there are: falls as 1 / examples."""
     example_freedom: float = 0.0
+    overlap: float = 0.0
+    """Rows scored per row trained on, where each seed draws both from the same rows."""
 
     @property
     def standard_error(self) -> float:

@@ -42,7 +42,7 @@ def smallest_visible(
 
 def with_seeds(estimate: Estimate, seeds: int, asked: int) -> Estimate:
     """Return what an estimate of `seeds` seeds a method would be with `asked` of them."""
-    scale = seeds / asked
+    scale = (1 / asked + estimate.overlap) / (1 / seeds + estimate.overlap)
     share = estimate.seed_freedom / (seeds - 1)  # 1 where paired, up to 2 where not
     return estimate._replace(
         seed_variance=estimate.seed_variance * scale, seed_freedom=share * (asked - 1)

@@ -13,7 +13,7 @@ from graftlab.contracts import read_notes
 from graftlab.rundir.records import Result
 from graftlab.rundir.run import Run
 from graftlab.statistics import ranks
-from graftlab.study import grids
+from graftlab.study import grids, own_splits
 from graftlab.study.design import Choose, Plan
 from graftlab.study.differences import differences
 from graftlab.study.findings import Difference
@@ -54,7 +54,9 @@ def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
         for row in group:
             row.ranked_by, row.label = split, _label(row, choose is not None)
         _pair(group, plan.seeds, cells)
-    found = differences(groups, done[0].folder.parent if done else None)
+    folder = done[0].folder.parent if done else None
+    drawn = own_splits.overlaps(rows, folder) if folder and plan.study.split_with_seed else {}
+    found = differences(groups, folder, drawn)
     for group in groups:
         _rank(group, found)
     records = tuple(_record(run, run.planned.cell in chosen) for run in done)

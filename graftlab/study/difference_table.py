@@ -15,7 +15,9 @@ WORDS = {
     "seeds and examples, seeds not paired": "t over two sets of seeds, and examples where they add to it",
     "seeds, paired": "t over paired seeds",
     "seeds, not paired": "t over two sets of seeds",
-    "examples of one seed": "t over examples, which says nothing about other seeds",
+    "seeds with their splits, paired": "corrected t over paired seeds, splits overlap (Nadeau & Bengio)",
+    "seeds with their splits, not paired": "corrected t over two sets of seeds, splits overlap",
+    "examples of one seed": "t over examples, which says nothing about other seeds: no row is called better",
 }
 
 
@@ -109,10 +111,11 @@ def p_value(p: float | None) -> str:
 def sentences(found: Sequence[Difference]) -> list[str]:
     """Return in words what the differences of a study come to, and how they were judged."""
     known = [one for one in found if one.p is not None]
+    corrected = [one for one in known if one.p_holm is not None]
     lines = []
-    if known:
-        seen = [one for one in known if one.better is not None]
-        pairs = f"{len(known)} pair{'s' * (len(known) > 1)}"
+    if corrected:
+        seen = [one for one in corrected if one.better is not None]
+        pairs = f"{len(corrected)} pair{'s' * (len(corrected) > 1)}"
         lines.append(
             f"{len(seen)} of {pairs} of methods differ at 5 %, corrected for all {pairs} (Holm)"
             + ("." if seen else ": no difference can be seen.")
@@ -121,8 +124,8 @@ def sentences(found: Sequence[Difference]) -> list[str]:
     lines += [f"intervals: {WORDS[how]} ({count} of {len(found)})" for how, count in judged.items()]
     if any(one.smallest_visible is not None for one in known):
         lines.append(
-            "visible: a true difference that such a pair finds in 4 of 5 studies; seeds: how many would find "
-            "the difference as it stands as often"
+            "visible: a true difference that such a pair finds in 4 of 5 studies, corrected for all pairs; "
+            "seeds: how many would find the difference as it stands as often"
         )
     reasons = Counter(one.reason for one in found if one.reason)
     lines += [f"{count} of {len(found)} differences: {why}" for why, count in reasons.items()]

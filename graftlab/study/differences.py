@@ -1,7 +1,7 @@
 """Differences of all pairs of rows: an interval, a p-value corrected for their number, and who is better."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from graftlab.study.records import Row
 NO_VARIANCE = (
     "the difference is the same at every seed and example: there is nothing to judge it by"
 )
+OWN_SPLITS = "each seed draws its own splits from the same rows"
 NO_BESIDE = Beside(None, None, {}, None, None, None)
 
 
@@ -34,6 +35,8 @@ class _Sample:
     """By seed."""
     units: dict[int, Units | str]
     """By seed; why there are none."""
+    overlap: float | None
+    """As `differences` has it, the largest of the row's runs."""
 
 
 @dataclass(frozen=True)
@@ -47,26 +50,49 @@ class _Judged:
     examples: int | None
     reason: str | None
 
+    @property
+    def claims(self) -> bool:
+        """Whether it can say of methods, not of two runs alone, that they differ."""
+        known = self.estimate is not None and self.estimate.p is not None
+        return known and self.procedure != "examples of one seed"
 
-def differences(groups: Sequence[Sequence[Row]], runs: Path | None) -> tuple[Difference, ...]:
+
+def differences(
+    groups: Sequence[Sequence[Row]], runs: Path | None, overlaps: Mapping[str, float] | None = None
+) -> tuple[Difference, ...]:
     """Return the differences of all pairs within each group, corrected for all of them together.
 
-    `runs` is the folder of the runs, whose predictions are read; None: there are none.
+    `runs` is the folder of the runs, whose predictions are read; None: there are none. `overlaps` has, by
+    their folders, the runs that drew with their seed what they were scored on, and how many rows these are
+    for each that was there to train on.
     """
-    found: list[Difference] = []
-    samples: list[tuple[_Sample, _Sample]] = []
+    pairs: list[tuple[_Sample, _Sample]] = []
     for rows in groups:
-        group = [_sample(row, runs) for row in rows]
-        for pair in itertools.combinations(group, 2):
-            found.append(_difference(*pair))
-            samples.append(pair)
-    known = [place for place, one in enumerate(found) if one.p is not None]
-    p_values = [p for one in found if (p := one.p) is not None]
+        pairs += itertools.combinations([_sample(row, runs, overlaps or {}) for row in rows], 2)
+    every = [_judge(*pair) for pair in pairs]
+    count = sum(judged.claims for judged in every)
+    level = 1 - (1 - LEVEL) / max(1, count)
+    found = [
+        replace(
+            _difference(*pair, judged, level),
+            pairs=count,
+            beside=_beside(*pair, level),
+        )
+        for pair, judged in zip(pairs, every, strict=True)
+    ]
+    return tuple(_corrected(found, pairs, [place for place, one in enumerate(every) if one.claims]))
+
+
+def _corrected(
+    found: list[Difference], pairs: Sequence[tuple[_Sample, _Sample]], claims: Sequence[int]
+) -> list[Difference]:
+    """Return the differences, with p-values for all that claim something together, and who is better."""
+    p_values = [p for place in claims if (p := found[place].p) is not None]
     corrected = zip(
-        known, multiplicity.holm(p_values), multiplicity.benjamini_hochberg(p_values), strict=True
+        claims, multiplicity.holm(p_values), multiplicity.benjamini_hochberg(p_values), strict=True
     )
     for place, holm, false_share in corrected:
-        one, higher = found[place], samples[place][0].row.higher_is_better
+        one, higher = found[place], pairs[place][0].row.higher_is_better
         assert one.difference is not None
         first_is_better = (one.difference > 0) == higher
         better = one.first if first_is_better else one.second
@@ -76,16 +102,17 @@ def differences(groups: Sequence[Sequence[Row]], runs: Path | None) -> tuple[Dif
             p_benjamini_hochberg=false_share,
             better=better if holm < 1 - LEVEL and one.difference else None,
         )
-    return tuple(
-        replace(one, pairs=len(known), beside=_beside(one, *pair, max(1, len(known))))
-        for one, pair in zip(found, samples, strict=True)
-    )
+    return found
 
 
-def _sample(row: Row, runs: Path | None) -> _Sample:
+def _sample(row: Row, runs: Path | None, overlaps: Mapping[str, float]) -> _Sample:
     values = {seed: value for seed, value in row.score.values.items() if value is not None}
+    own = [overlaps[row.runs[seed]] for seed in values if row.runs[seed] in overlaps]
     return _Sample(
-        row, values, {seed: _units(runs, row, seed) for seed in values} if row.metric else {}
+        row,
+        values,
+        {seed: _units(runs, row, seed) for seed in values} if row.metric else {},
+        max(own, default=None),
     )
 
 
@@ -98,13 +125,11 @@ def _units(runs: Path | None, row: Row, seed: int) -> Units | str:
         return str(error)
 
 
-def _difference(first: _Sample, second: _Sample) -> Difference:
-    one = first.row
-    judged = _judge(first, second)
-    estimate = judged.estimate
+def _difference(first: _Sample, second: _Sample, judged: _Judged, level: float) -> Difference:
+    one, estimate = first.row, judged.estimate
     ends = estimate.interval() if estimate else None
     num_seeds = len(judged.seeds) or min(len(first.values), len(second.values))
-    by_seeds = estimate if estimate and num_seeds > 1 else None
+    claim = estimate if judged.claims else None
     return Difference(
         task=one.task,
         backbone=one.backbone,
@@ -127,8 +152,8 @@ def _difference(first: _Sample, second: _Sample) -> Difference:
         seeds=num_seeds,
         examples=judged.examples,
         sources=_sources(first) if judged.examples else None,
-        smallest_visible=power.smallest_visible(estimate) if estimate else None,
-        seeds_wanted=power.seeds_wanted(by_seeds.value, by_seeds, num_seeds) if by_seeds else None,
+        smallest_visible=power.smallest_visible(claim, level) if claim else None,
+        seeds_wanted=power.seeds_wanted(claim.value, claim, num_seeds, level) if claim else None,
         reason=judged.reason if ends or not estimate else NO_VARIANCE,
         beside=NO_BESIDE,
     )
@@ -148,20 +173,17 @@ def _judge(first: _Sample, second: _Sample) -> _Judged:
     reason = None if same_seeds else "the rows have other seeds"
     known = _crossed(first, second)
     if len(first.values) == 1 == len(second.values):
+        before = f"{reason}; " if reason else ""
         if isinstance(known, str):
-            return _Judged(None, None, seeds, None, f"one seed, and {known}")
+            return _Judged(None, None, seeds, None, f"{before}one seed, and {known}")
         one, two, examples = known
         found = components.of_examples(one[0], two[0])
-        said = "one seed: the interval says nothing about other seeds"
+        said = f"{before}one seed: the interval says nothing about other seeds"
         return _Judged(_put(found, first, second), "examples of one seed", seeds, examples, said)
     if min(len(first.values), len(second.values)) < 2:
         return _Judged(None, None, (), None, "a row has one seed, the other several")
     if isinstance(known, str):
-        pair = list(first.values.values()), [second.values[seed] for seed in seeds]
-        if same_seeds:
-            return _Judged(over_seeds.paired(*pair), "seeds, paired", seeds, None, known)
-        alone = over_seeds.unpaired(pair[0], list(second.values.values()))
-        return _Judged(alone, "seeds, not paired", (), None, f"{reason}; {known}")
+        return _by_seeds(first, second, known)
     one, two, examples = known
     if same_seeds:
         found = components.paired(one, two)
@@ -170,6 +192,27 @@ def _judge(first: _Sample, second: _Sample) -> _Judged:
         found = components.unpaired(one, two)
         how = "seeds and examples, seeds not paired"
     return _Judged(_put(found, first, second), how, seeds, examples, reason)
+
+
+def _by_seeds(first: _Sample, second: _Sample, why: str) -> _Judged:
+    """Return the estimate of the scores alone; `why` are the examples no sample?"""
+    overlap = _overlap(first, second)
+    if first.values.keys() == second.values.keys():
+        seeds = tuple(first.values)
+        pair = list(first.values.values()), [second.values[seed] for seed in seeds]
+        how: Procedure = "seeds, paired" if overlap is None else "seeds with their splits, paired"
+        return _Judged(over_seeds.paired(*pair, overlap or 0.0), how, seeds, None, why)
+    sides = list(first.values.values()), list(second.values.values())
+    found = over_seeds.unpaired(*sides, overlap or 0.0)
+    how = "seeds, not paired" if overlap is None else "seeds with their splits, not paired"
+    return _Judged(found, how, (), None, f"the rows have other seeds; {why}")
+
+
+def _overlap(first: _Sample, second: _Sample) -> float | None:
+    """Return the rows scored per row trained on where seeds differ in these; None where they do not."""
+    known = [one.overlap for one in (first, second) if one.overlap is not None]
+    several = len({*first.values, *second.values}) > 1
+    return max(known, default=None) if several else None
 
 
 def _put(found: Estimate, first: _Sample, second: _Sample) -> Estimate:
@@ -183,6 +226,8 @@ def _crossed(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int] | str:
     """Return the units of both rows, a line a seed in one order, and how many examples; or why there are
     none."""
+    if _overlap(first, second) is not None:
+        return OWN_SPLITS
     order = [*first.values] if first.values.keys() == second.values.keys() else None
     lines: list[list[NDArray[np.float64]]] = []
     keys, examples = set(), 0
@@ -203,7 +248,7 @@ def _sources(sample: _Sample) -> int | None:
     return next((one.sources for one in sample.units.values() if isinstance(one, Units)), None)
 
 
-def _beside(one: Difference, first: _Sample, second: _Sample, pairs: int) -> Beside:
+def _beside(first: _Sample, second: _Sample, confidence: float) -> Beside:
     """Return what other procedures say; more is better is what they are told."""
     sign = 1.0 if first.row.higher_is_better else -1.0
     seeds = list(first.values)
@@ -213,7 +258,6 @@ def _beside(one: Difference, first: _Sample, second: _Sample, pairs: int) -> Bes
     if min(len(ours), len(theirs)) < 2:
         return replace(NO_BESIDE, mcnemar_p=_mcnemar(first, second))
     exchanged = (permutation.paired if paired else permutation.unpaired)(ours, theirs)
-    confidence = 1 - (1 - one.level) / pairs
     orders = (
         almost_stochastic_order(ours, theirs, confidence),
         almost_stochastic_order(theirs, ours, confidence),

@@ -8,10 +8,13 @@ Procedure = Literal[
     "seeds and examples, seeds not paired",
     "seeds, paired",
     "seeds, not paired",
+    "seeds with their splits, paired",
+    "seeds with their splits, not paired",
     "examples of one seed",
 ]
 """What counts as a sample. With examples, the interval is for others of their kind too; with seeds alone it
-is for these test examples; of one seed it says nothing about other seeds."""
+is for these test examples, with their splits for others drawn from the same rows; of one seed it says nothing
+about other seeds, and no row is called better."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Difference:
     level: float
     p: float | None
     p_holm: float | None
-    """Corrected for all pairs of the study (Holm, 1979): the chance of any false alarm."""
+    """Corrected for all pairs of the study (Holm, 1979): the chance of any false alarm. None of one seed."""
     p_benjamini_hochberg: float | None
     """The share of false alarms among what is called a difference."""
     pairs: int
@@ -69,9 +72,11 @@ class Difference:
     sources: int | None
     """How many sources the examples come from, where several share one: these are then the sample."""
     smallest_visible: float | None
-    """A true difference that such a pair finds four times in five."""
+    """A true difference that such a pair finds four times in five, corrected for all pairs as Bonferroni's
+    inequality does, which is Holm's first step. None of one seed."""
     seeds_wanted: int | None
-    """With which the difference as it stands would be found four times in five; None: never, or unknown."""
+    """With which the difference as it stands would be found four times in five, corrected as the above; None:
+    never, or unknown."""
     reason: str | None
     """Why there is no interval, or why it is of less than seeds and examples."""
     beside: Beside
