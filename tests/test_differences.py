@@ -198,7 +198,7 @@ def test_what_is_visible_is_corrected_for_all_pairs_too():
     power_of = pytest.importorskip("statsmodels.stats.power").TTestPower()
     draws = np.random.default_rng(1)
     rows = [
-        row(name, dict(enumerate(draws.normal(3 * at, 1, 5)))) for at, name in enumerate("abcd")
+        row(name, dict(enumerate(draws.normal(at / 2, 1, 5)))) for at, name in enumerate("abcd")
     ]
     shift = power_of.solve_power(nobs=5, alpha=0.05 / 6, power=0.8)
     for one in differences([rows], None):
@@ -266,6 +266,19 @@ def test_a_damaged_file_of_predictions_is_a_reason_and_no_crash(hits):
     (found,) = differences([rows], Path("runs"))
     assert found.procedure == "seeds, paired"
     assert "not JSON" in found.reason
+
+
+def test_a_metric_that_cannot_be_computed_any_more_leaves_the_seeds_to_judge(hits):
+    rows = [with_predictions(name, hits(0.8)) for name in "ab"]
+    for path in Path("runs").glob("*/predictions/test.jsonl"):
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        said = [line | {"label": "good", "prediction": "bad"} for line in lines]
+        path.write_text("".join(json.dumps(line) + "\n" for line in said), encoding="utf-8")
+    for one in rows:
+        one.metric = r'bertscore(model="\u002fnowhere")'
+    (found,) = differences([rows], Path("runs"))
+    assert found.procedure == "seeds, paired"
+    assert "cannot be computed here" in found.reason
 
 
 # Tables and tuning

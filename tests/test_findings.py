@@ -132,14 +132,19 @@ def test_runs_that_only_their_seed_tells_apart_are_one_configuration(tmp_path):
     def model(name, **changed):
         run = tmp_path / name
         run.mkdir()
-        files.write_json(run / "config.yaml", {"name": name, "seed": 0, "rank": 4} | changed)
+        files.write_json(
+            run / "config.yaml",
+            {"name": name, "seed": 0, "rank": 4, "task": {"split_seed": 0}} | changed,
+        )
         return Model(name, (), run)
 
     models = [
         model("r4-seed0"), model("r4-seed1", seed=1), model("r8-seed0", rank=8), Model("other", ()),
+        model("r4-seed2", seed=2, task={"split_seed": 2}),
     ]  # fmt: skip
     assert configurations(models) == {
-        "r4-seed0": "r4", "r4-seed1": "r4", "r8-seed0": "r8-seed0", "other": "other",
+        "r4-seed0": "r4", "r4-seed1": "r4", "r4-seed2": "r4", "r8-seed0": "r8-seed0",
+        "other": "other",
     }  # fmt: skip
 
 

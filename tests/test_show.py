@@ -48,6 +48,30 @@ def test_the_interval_of_the_other_way_round_is_its_mirror():
     assert there == pytest.approx((-back[1], -back[0]))
 
 
+def test_examples_of_one_source_are_left_out_together():
+    """20 answers, each ten times over: the interval is that of the 20."""
+    draw = random.Random(4)
+    right = [[draw.random() < 0.6 for _ in range(20)] for _ in range(2)]
+    pair = [rows([good for good in own for _ in range(10)]) for own in right]
+    for own in pair:
+        for row in own:
+            row["source"] = row["index"] // 10
+    gap = (sum(right[1]) - sum(right[0])) / 20
+    wanted = stats.ttest_rel(
+        *([float(good) for good in own] for own in reversed(right))
+    ).confidence_interval()
+    assert paired.interval(pair, "accuracy", gap) == pytest.approx(tuple(wanted))
+
+
+def test_a_metric_that_cannot_be_computed_any_more_is_a_reason():
+    """Its package or its encoder is not here; the scores of finished runs stay."""
+    said = [{"index": n, "label": "good", "prediction": text} for n, text in enumerate("abc")]
+    pair = said, said
+    found = paired.gap("test", r'bertscore(model="\u002fnowhere")', (0.5, 0.75), pair)
+    assert (found.difference, found.interval) == (0.25, None)
+    assert "here" in found.reason
+
+
 @pytest.mark.slow
 def test_a_model_beside_its_equal_is_seldom_called_different():
     """Of 300 pairs without a difference about one in twenty; 25 is four standard deviations more."""

@@ -9,6 +9,8 @@ from graftlab.rundir import provenance
 from graftlab.rundir.run import Run
 from graftlab.runs import identity
 
+SEEDS = ("seed", "task.split_seed")
+
 
 def configurations(models: Sequence[Model]) -> dict[str, str]:
     """Return of each model what its configuration is called: the models of one are its repetitions.
@@ -35,9 +37,9 @@ def configurations(models: Sequence[Model]) -> dict[str, str]:
 
 
 def _alike(one: dict[str, object], other: dict[str, object]) -> bool:
-    """Say whether two configs differ in their seed, and in what changes nothing."""
+    """Say whether two configs differ in their seed, that of their splits, and in what changes nothing."""
     changed = [change.key for change in provenance.differences(one, other)]
-    return all(key == "seed" or identity.is_harmless(key) for key in changed)
+    return all(key in SEEDS or identity.is_harmless(key) for key in changed)
 
 
 def without_seed(name: str) -> str:

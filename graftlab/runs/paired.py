@@ -5,12 +5,14 @@ computed anew (delete-a-group jackknife; Efron & Tibshirani, An Introduction to 
 is of the examples alone: two seeds of one method may differ by more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graftlab.contracts import Prediction
+from graftlab.errors import ModelError
 from graftlab.runfile.measures import measure
 from graftlab.runs import evaluation
 from graftlab.seeds import mix
@@ -77,20 +79,47 @@ def unlike(first: Sequence[Prediction], second: Sequence[Prediction]) -> str | N
 
 def interval(pair: Pair, metric: str, difference: float) -> tuple[float, float] | str:
     """Return the ends of the interval, or why there is none."""
-    size = len(pair[0])
-    if size < 2:
-        return "there is one example"
 
     def gap_of(kept: Sequence[int]) -> float | None:
         one, two = (value([rows[row] for row in kept], metric) for rows in pair)
         return None if one is None or two is None else two - one
 
-    found = units.pseudo_values(gap_of, units.groups(size, mix(0, "jackknife")))
-    if found is None:
-        return "the score is undefined without some of the examples"
+    found = jackknife(gap_of, pair[0])
+    if isinstance(found, str):
+        return found
     estimate = components.of_examples(found, np.zeros(len(found)))
     ends = estimate._replace(value=difference).interval(LEVEL)
     return "each group of examples says the same" if ends is None else ends
+
+
+def jackknife(
+    score: Callable[[Sequence[int]], float | None], rows: Sequence[Prediction]
+) -> NDArray[np.float64] | str:
+    """Return units whose mean stands for the score of all rows, or why there are none.
+
+    `score` returns that of some rows, by their places.
+    """
+    if len(rows) < 2:
+        return "there are fewer than two examples"
+    parts = units.groups(len(rows), mix(0, "jackknife"), sources(rows))
+    if len(parts) < 2:
+        return "all examples share one source"
+    try:
+        found = units.pseudo_values(score, parts)
+    except (
+        ModuleNotFoundError,
+        ModelError,
+    ) as error:  # what the metric wants was there when it ran
+        return f"the metric cannot be computed here: {error}"
+    if found is None or not np.isfinite(found).all():
+        return "the score is undefined without some of the examples"
+    return found
+
+
+def sources(rows: Sequence[Prediction]) -> list[Hashable] | None:
+    """Return which source each example has; None unless all have one."""
+    known = [row.get("source") for row in rows]
+    return None if None in known else known
 
 
 def value(rows: Sequence[Prediction], metric: str) -> float | None:

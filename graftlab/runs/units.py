@@ -13,8 +13,6 @@ from graftlab.errors import DataError
 from graftlab.rundir.run import Run
 from graftlab.runfile.measures import measure
 from graftlab.runs import evaluation, paired, prediction
-from graftlab.seeds import mix
-from graftlab.statistics import units
 
 
 class Units(NamedTuple):
@@ -44,18 +42,13 @@ def of_run(run: Run, split: str, metric: str) -> Units | str:
         rows = prediction.read(run.predictions(split))
     except DataError as error:
         return str(error)
-    if len(rows) < 2:
-        return "there are fewer than two examples"
 
     def score(kept: Sequence[int]) -> float | None:
         return paired.value([rows[place] for place in kept], metric)
 
-    known = [row.get("source") for row in rows]
-    sources = None if None in known else known
-    parts = units.groups(len(rows), mix(0, "jackknife"), sources)
-    found = units.pseudo_values(score, parts)
-    if found is None or not np.isfinite(found).all():
-        return "the score is undefined without some of the examples"
+    found, sources = paired.jackknife(score, rows), paired.sources(rows)
+    if isinstance(found, str):
+        return found
     count = None if sources is None else len({*sources})
     return Units(found, len(rows), _key(rows), count, _right(rows, metric))
 
