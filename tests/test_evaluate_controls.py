@@ -155,6 +155,17 @@ def test_other_settings_begin_anew(run: Run) -> None:
 
 
 @pytest.mark.slow
+def test_other_texts_are_asked_again_and_nothing_else(run: Run) -> None:
+    controls(run)
+    texts = run.path.parent / "vectors" / "test" / tree.TEXTS
+    before = texts.read_text(encoding="utf-8")
+    texts.write_text(before.replace("text 1", "text one"), encoding="utf-8")
+    assert controls(run)["again"] == [way for way in WAYS if way != "text"]
+    texts.write_text(before, encoding="utf-8")
+    assert controls(run)["again"] == [way for way in WAYS if way != "text"]
+
+
+@pytest.mark.slow
 def test_validation_has_a_table_of_its_own(run: Run) -> None:
     found = controls(run, "--split", "validation")
     assert Path(found["folder"]).name == "controls-validation"

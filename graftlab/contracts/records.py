@@ -202,6 +202,8 @@ class Controls(NamedTuple):
     """Of each example its source: those of one source are no independent samples."""
     kinds: Sequence[str]
     """Of each example its task type."""
+    made_of: Mapping[str, str] = {}
+    """By name, a hash of what a task shows beside the split's own rows."""
 
 
 def as_mixture(task: Task) -> Mixture | None:

@@ -65,7 +65,7 @@ def compare(
     named = f"{other.config.name or other.name}-{split}" if other else split
     folder = adapted.run.path / "evaluation" / adapted.named(f"controls-{named}")
     size = batch_size or adapted.batch_size
-    kept = _Kept(folder, _made_of(adapted, file, data, size))
+    kept = _Kept(folder, _made_of(adapted, file, data, size), asked.made_of)
     found = {
         name: kept.of(name) or kept.put(name, _predicted(adapted, task, split, size))
         for name, task in tasks.items()
@@ -107,14 +107,20 @@ def _predicted(adapted: Adapted, task: Task, split: str, size: int) -> list[Pred
 class _Kept:
     """Predictions by control, kept as long as all that they are made of stays the same."""
 
-    def __init__(self, folder: Path, made_of: Mapping[str, object]) -> None:
+    def __init__(self, folder: Path, made_of: Mapping[str, object], own: Mapping[str, str]) -> None:
+        """`made_of` is what all predictions are made of, `own` a hash of more by a control's name."""
         self._folder, self.there = folder, list[str]()
         (folder / "predictions").mkdir(parents=True, exist_ok=True)
-        text, path = json.dumps(made_of, sort_keys=True, default=str), folder / MADE
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            for old in (folder / "predictions").glob("*.jsonl"):
+        path = folder / MADE
+        now = json.loads(json.dumps({**made_of, "own": dict(own)}, default=str))
+        before = files.read_json(path) if path.is_file() else {}
+        known = before.get("own", {})
+        same = {**before, "own": 0} == {**now, "own": 0}
+        for old in (folder / "predictions").glob("*.jsonl"):
+            if not same or known.get(old.stem) != own.get(old.stem):
                 old.unlink()
-            files.write_text(path, text)
+        if before != now:
+            files.write_json(path, now)
 
     def of(self, name: str) -> list[Prediction] | None:
         """Return a control's predictions, where they are there."""

@@ -10,6 +10,8 @@ these controls, on the same rows with the same answers, it shows whether the vec
     text       the text itself in the vector's place: what the LLM makes of all there is to know
 """
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -86,14 +88,17 @@ def of(data: Data, split: str, backbone: Backbone, config: Config, seed: int) ->
     tasks["zero"] = bound(asked, Changed(own, _zero))
     tasks["prompt"] = bound(alone, None)
     told = _told(rows, config)
+    made_of = {}
     if isinstance(told, str):
         tasks["text"] = told
     else:
         before = {"prompt": f"{{text}}\n{words}", "cut": ("text",)}
         whole = alone.model_copy(update={**before, "max_length": backbone.max_length})
         tasks["text"] = bound(whole, None, told)
+        shown = json.dumps([row["fields"]["text"] for row in told])
+        made_of["text"] = hashlib.sha256(shown.encode()).hexdigest()
     sources = [f"{row['file']}:{row['vector']}" for row in rows]
-    return Controls(tasks, sources, [row["task_type"] for row in rows])
+    return Controls(tasks, sources, [row["task_type"] for row in rows], made_of)
 
 
 def _written(texts: Texts, split: str) -> Texts:
