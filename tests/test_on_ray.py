@@ -36,8 +36,8 @@ def here(tmp_path, monkeypatch):
 
 
 def head(**other):
-    files.write_json(Path(on_ray.MARK), {"mark": "m"})
     known = {"mark": "m", "made_with": on_ray.made_with(), "cwd": ".", "out": str(Path.cwd())}
+    on_ray.mark(Head(**known, beat_s=20.0))
     return Head(**{**known, "beat_s": 20.0, **other})
 
 
@@ -56,6 +56,12 @@ def test_a_node_that_is_not_as_the_head_is_refused(wrong, kind):
     with pytest.raises(ConfigError) as caught:
         on_ray.check(head(**wrong))
     assert [problem.kind for problem in caught.value.problems] == [kind]
+
+
+def test_a_second_head_in_the_same_folder_does_not_break_the_first():
+    first = head()
+    on_ray.mark(first._replace(mark="another's"))
+    on_ray.check(first)
 
 
 def test_rows_that_are_not_the_heads_are_refused():

@@ -1,17 +1,28 @@
 """A search that was stopped goes on as it would have gone, trial by trial."""
 
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from graftlab import search
-from graftlab.search import engine, first, storage
+from graftlab.errors import SearchFailed
+from graftlab.rundir.run import Run
+from graftlab.search import engine, first, limits, objective, storage
+from graftlab.search.watch import Watch
+
+# Over a study in memory: what is asked for is optuna's, and nothing trains.
 
 SEARCH = """
 base:
   backbone: {kind: tiny, width: 8, layers: 1, max_length: 16}
   task: {kind: classification, files: {train: train.csv, test: test.csv}}
   method: {name: lora}
+  training: {max_steps: 2, batch_size: 4}
 space: {method.rank: {int: [1, 8]}}
 """
 GRID = SEARCH.replace("[1, 8]", "[1, 3]") + "sampler: {name: grid}\n"
@@ -21,7 +32,8 @@ GRID = SEARCH.replace("[1, 8]", "[1, 3]") + "sampler: {name: grid}\n"
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("train", "test"):
-        (tmp_path / f"{name}.csv").write_text("text,label\ngood,1\nbad,0\n", encoding="utf-8")
+        rows = "".join(f"{'good' if n % 2 else 'bad'} {name} {n},{n % 2}\n" for n in range(30))
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
 
 
 @pytest.fixture
@@ -103,3 +115,53 @@ def test_a_random_search_that_was_stopped_draws_what_it_would_have_drawn(tmp_pat
         return values
 
     assert drawn([2, 2, 4]) == drawn([])
+
+
+@pytest.mark.parametrize("wanted", ["[accuracy]", "[accuracy, seconds]"])
+def test_a_trial_that_others_took_for_dead_ends_without_saving(tmp_path, study, wanted):
+    plan = read(tmp_path, f"{SEARCH}objective: {wanted}\n")
+    trial = study.ask()
+    watch = Watch(plan.search, objective.objectives(plan), trial, Run(tmp_path / "run"))
+    assert (watch(), watch.taken) == (None, False)
+    study.tell(trial.number, state=TrialState.FAIL)  # as another worker does
+    assert (watch(), watch.taken) == (signal.SIGKILL, True)
+
+
+@pytest.mark.slow
+def test_a_trial_beyond_a_limit_is_pruned_and_counted_by_the_limit(tmp_path, study, caplog):
+    plan = read(tmp_path, SEARCH + "at_most: {trainable: 10}\n")
+    trial = study.ask()
+    with pytest.raises(optuna.TrialPruned):
+        limits.check(plan.search, trial, plan.document({"method.rank": 4}, "run"))
+    study.tell(trial, state=TrialState.PRUNED)
+    limits.tell(study.get_trials())
+    assert [record.args for record in caplog.records] == [(1, "trainable")]
+
+
+def test_what_cannot_be_planned_fails_and_is_not_pruned(tmp_path):
+    text = SEARCH.replace("batch_size: 4", "batch_size: 999")  # of 27 examples
+    plan = read(tmp_path, text + "at_most: {trainable: 1e9}\ntrials: 20\n")
+    with pytest.raises(SearchFailed, match="3 times"):
+        search.carry_out(plan, Path("out"), quiet=True)
+
+
+@pytest.mark.slow
+def test_a_worker_whose_trial_was_taken_for_dead_goes_on_with_others(tmp_path):
+    text = SEARCH.replace("max_steps: 2", "max_steps: 1000") + "trials: 1\n"
+    plan = read(tmp_path, text)
+
+    def take():
+        while not list(Path("out/runs").glob("*/metrics.jsonl")):
+            time.sleep(0.1)
+        held = storage.open_storage(None, Path("out"))
+        other = optuna.load_study(study_name=plan.name, storage=held)
+        other.tell(0, state=TrialState.FAIL)
+        storage.ask_again(other, other.trials[0])
+
+    with ThreadPoolExecutor(1) as threads:
+        taken = threads.submit(take)
+        found = search.carry_out(plan, Path("out"), quiet=True)
+        taken.result()
+    assert [trial.state.name for trial in found.trials] == ["FAIL", "COMPLETE"]
+    assert storage.CAUSE not in found.trials[0].user_attrs
+    assert found.trials[1].user_attrs[storage.RETRY_OF] == 0

@@ -1,22 +1,47 @@
 """Limits of a search that are known before a trial trains."""
 
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from graftlab import runfile
 from graftlab.config import Document
-from graftlab.errors import GraftlabError
+from graftlab.search import storage
 from graftlab.search.design import Search
 
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial, Trial
 
-def too_large(search: Search, document: Document) -> str | None:
-    """Return which limit a trial's run would break, or why that is not known; None where it breaks none."""
+log = logging.getLogger("graftlab")
+BROKEN = "broken_limit"
+
+
+def check(search: Search, trial: "Trial", document: Document) -> None:
+    """Prune a trial whose run would break a limit, and say beside it which.
+
+    Raises:
+        TrialPruned: it would break one.
+        GraftlabError: the run cannot be planned, and would fail.
+    """
     limits = search.at_most
     if not limits:
-        return None
+        return
+    from optuna import TrialPruned
+
     from graftlab.planning import forecast
 
-    try:
-        made = forecast.plan(runfile.resolve(document))
-    except GraftlabError as error:
-        return str(error)
+    made = forecast.plan(runfile.resolve(document))
     known = {"trainable": made["parameters"]["trainable"], "memory": made["memory"]["peak"]}
-    broken = [name for name, most in limits.items() if known[name] > most]
-    return f"{broken[0]} would be {known[broken[0]]:g}" if broken else None
+    for name, most in limits.items():
+        if known[name] > most:
+            trial.set_user_attr(BROKEN, name)
+            trial.set_user_attr(storage.CAUSE, f"{name} would be {known[name]:g}")
+            raise TrialPruned
+
+
+def tell(trials: Iterable["FrozenTrial"]) -> None:
+    """Say how many trials each limit has ended before they trained."""
+    found = Counter(trial.user_attrs[BROKEN] for trial in trials if BROKEN in trial.user_attrs)
+    for name, count in found.items():
+        log.warning("%d trials did not train: more %s than at_most allows", count, name)

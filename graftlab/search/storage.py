@@ -17,7 +17,7 @@ from graftlab.workers.presence import BEAT_S, MISSED, Presence
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage, RDBStorage
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, Trial
 
 log = logging.getLogger("graftlab")
 VARIABLE = "GRAFTLAB_STORAGE"
@@ -167,6 +167,14 @@ def _fail(study: "optuna.Study", trial: "FrozenTrial") -> bool:
         if "Finished" in type(error).__name__ or isinstance(error, RuntimeError):
             return False
         raise
+
+
+def taken(trial: "Trial") -> bool:
+    """Say whether a trial that this process carries out has been ended by another, which took it for dead."""
+    from optuna.trial import TrialState
+
+    held: Any = trial.study._storage
+    return bool(held.get_trial(trial._trial_id).state != TrialState.RUNNING)
 
 
 def ask_again(study: "optuna.Study", trial: "FrozenTrial") -> None:

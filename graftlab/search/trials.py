@@ -5,6 +5,7 @@ import json
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -13,15 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from graftlab.data import foreign_code
-from graftlab.errors import CheckpointError, SearchFailed
+from graftlab.errors import CheckpointError, GraftlabError, SearchFailed
 from graftlab.rundir import files
 from graftlab.rundir.records import Json
 from graftlab.rundir.run import Run
 from graftlab.runs import material
 from graftlab.search import engine as optunas
-from graftlab.search import first, identity, space, storage
+from graftlab.search import first, identity, limits, space, storage
 from graftlab.search.design import Plan
-from graftlab.search.limits import too_large
 from graftlab.search.objective import Objective, objectives
 from graftlab.search.watch import Watch
 from graftlab.terminal import tell
@@ -87,15 +87,15 @@ def carry_out(
         material.check_code(plan.file)
         wanted = objectives(plan)
     identity.remember(plan, out, wanted, widen)
-    place = engine(crew, out)
     held = storage.open_storage(database, out, crew.beat_s)
     presence = Presence(out / identity.WORKERS, crew.beat_s)
     preload()
     with presence.at_work():
-        work = _Work(plan, _Joined(out, held, place, presence), wanted, quiet)
+        work = _Work(plan, _Joined(out, held, engine(crew, out), presence), wanted, quiet)
         work.carry_out()
     found = work.found()
     work.stop.check(f"what has ended is not repeated; go on with: {again}")
+    limits.tell(found.trials)
     _check_any(found)
     return found
 
@@ -178,16 +178,25 @@ class _Work:
                     self._one(study, slot, choosing.close)
 
     def _one(self, study: "optuna.Study", slot: Slot, begun: Callable[[], None]) -> None:
+        """Carry out one trial; one that was taken for dead meanwhile is left to whoever has it."""
+        taken = False
+
         def objective(trial: "Trial") -> Any:
+            nonlocal taken
             trial.set_user_attr(storage.WORKER, self.presence.name)
             begun()
-            return self._try(trial, slot)
+            try:
+                return self._try(trial, slot)
+            finally:
+                taken = storage.taken(trial)
 
         try:
             study.optimize(objective, n_trials=1, catch=(TrialFailed,))
+        except Exception:
+            if not taken:  # optuna refuses to end a trial twice
+                raise
         finally:
-            spent = self.spent_before + time.monotonic() - self.began
-            study.set_user_attr(SPENT, spent)
+            study.set_user_attr(SPENT, self.spent_before + time.monotonic() - self.began)
 
     def _more(self, study: "optuna.Study") -> Literal["yes", "wait", "no"]:
         """Say whether another trial is to begin; what is under way may fail, and is waited for."""
@@ -222,9 +231,10 @@ class _Work:
         run = Run(self.out / "runs" / _folder(values))
         trial.set_user_attr("run", run.path.name)
         document = self.plan.document(values, run.path.name)
-        if (reason := too_large(self.plan.search, document)) is not None:
-            trial.set_user_attr(storage.CAUSE, reason)
-            raise TrialPruned
+        try:
+            limits.check(self.plan.search, trial, document)
+        except GraftlabError as error:
+            self._failed(trial, str(error))
         watch = Watch(self.plan.search, self.objectives, trial, run)
         if not run.finished:
             self._say(trial, values)
@@ -233,6 +243,8 @@ class _Work:
             began = None if run.started else document
             with self.board.on(slot, f"trial {trial.number}", run.path):
                 ended = self.engine.carry_out(run.path, began, orders, self.stop, watch)
+            if watch.taken:
+                raise TrialFailed("another worker has it")
             watch.tell()
             if watch.pruned:
                 raise TrialPruned
@@ -281,10 +293,7 @@ def _check_any(found: Found) -> None:
     from optuna.trial import TrialState
 
     states = {trial.state for trial in found.trials}
-    if states and TrialState.COMPLETE not in states and TrialState.FAIL in states:
-        causes: dict[str, int] = {}
-        for trial in found.trials:
-            if cause := trial.user_attrs.get(storage.CAUSE):
-                causes[cause] = causes.get(cause, 0) + 1
+    if TrialState.COMPLETE not in states and TrialState.FAIL in states:
+        causes = Counter(filter(None, (t.user_attrs.get(storage.CAUSE) for t in found.trials)))
         listed = "; ".join(f"{count} times: {cause}" for cause, count in causes.items())
         raise SearchFailed(f"no trial has ended by itself. {listed}")

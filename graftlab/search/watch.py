@@ -24,13 +24,23 @@ class Watch:
     def __init__(
         self, search: Search, objectives: "Sequence[Objective]", trial: "Trial", run: Run
     ) -> None:
-        self.pruned, self._trial, self._run = False, trial, run
+        self.pruned = self.taken = False
+        self._trial, self._run = trial, run
         self._search, self._objectives = search, objectives
         self._told: set[int] = set()
 
     def __call__(self) -> signal.Signals | None:
-        """Tell of what is new; return what ends the trial's run, if it is to end."""
+        """Tell of what is new; return what ends the trial's run, if it is to end.
+
+        One that another worker has gone on with ends at once: what it would save, the other writes.
+        """
         try:
+            if storage.taken(self._trial):
+                self.taken = True
+                log.warning(
+                    "trial %d was taken for dead, and is left to others", self._trial.number
+                )
+                return signal.SIGKILL
             if self.tell() and engine.may_prune(self._search, len(self._told)):
                 self.pruned = self._trial.should_prune()
         except Exception as error:

@@ -4,6 +4,7 @@ A node that is lost takes its tasks with it. Ray starts them again elsewhere, an
 from the last checkpoint: run directories lie on a path that all nodes see.
 """
 
+import atexit
 import functools
 import logging
 import os
@@ -41,8 +42,7 @@ RETRIES = 3
 REACH_S = 10.0
 MOST = 256
 """Tasks that wait in Ray's queue at most: each has a thread here."""
-MARK = "cluster.json"
-"""The file by which a node knows that it sees the head's folder."""
+WORKERS = "workers"
 
 
 class Head(NamedTuple):
@@ -74,11 +74,10 @@ class Cluster:
         self._ray = _ray()
         self._needs = {"CPU": 1.0, **crew.needs}
         connect(self._ray)
-        out.mkdir(parents=True, exist_ok=True)
         head = Head(
             uuid.uuid4().hex, made_with(), str(Path.cwd()), str(out.absolute()), crew.beat_s
         )
-        files.write_json(out / MARK, {"mark": head.mark})
+        mark(head)
         self._head, self._reading = head, threading.Lock()
         self._prints: dict[str, object] = {}
         many = crew.workers or min(wanted or self._room(), MOST)
@@ -223,6 +222,17 @@ def task(job: Job) -> Ended:
         return Ended(f"{type(error).__name__}: on the node {platform.node()}: {error}")
 
 
+def mark(head: Head) -> None:
+    """Leave the file by which a node knows that it sees the head's folder; each head has its own."""
+    _mark(head).parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(_mark(head), "")
+    atexit.register(_mark(head).unlink, missing_ok=True)
+
+
+def _mark(head: Head) -> Path:
+    return Path(head.out) / WORKERS / f"head-{head.mark}"
+
+
 def check(head: Head) -> None:
     """Refuse a node that is not as the head. `Raises:` ConfigError."""
     differ = provenance.differences(head.made_with, made_with())
@@ -231,8 +241,7 @@ def check(head: Head) -> None:
             f"it has other code than the head: {', '.join(map(str, differ))}. Install the same there.",
             kind="other_code", given=[str(one) for one in differ],
         )  # fmt: skip
-    mark = Path(head.out) / MARK
-    if not mark.is_file() or files.read_json(mark)["mark"] != head.mark:
+    if not _mark(head).is_file():
         raise ConfigError(
             f"{head.out} is not the head's folder there.",
             ("Give ", OUT, " a path that all nodes see."), kind="not_shared", given=head.out,
@@ -248,7 +257,7 @@ def _carry_out(job: Job) -> Ended:
     head, run, stop = job.head, Run(Path(job.folder)), Stop()
     os.chdir(head.cwd)  # which paths of a run file are relative to
     child.preload()
-    presence = Presence(Path(head.out) / "workers", head.beat_s)
+    presence = Presence(Path(head.out) / WORKERS, head.beat_s)
     with presence.at_work(), stop.caught():
         claims = Claims(Path(head.out) / "claims", presence)
         while (
