@@ -95,6 +95,16 @@ def test_a_grid_that_grew_gets_its_new_cells_alone(tmp_path, study):
     assert sorted(asked) == [1, 3, 4, 5]  # the first was stopped, the second has ended
 
 
+def test_a_cell_that_was_killed_before_it_was_drawn_is_asked_for_again(tmp_path, study):
+    first.ask(read(tmp_path, GRID), study)
+    killed = study.ask()
+    study.tell(killed, state=TrialState.FAIL)
+    storage.ask_again(study, study.trials[killed.number])
+    assert sorted(
+        trial.system_attrs["fixed_params"]["method.rank"] for trial in waiting(study)
+    ) == [1, 2, 3]
+
+
 def test_a_random_search_that_was_stopped_draws_what_it_would_have_drawn(tmp_path):
     plan = read(tmp_path, SEARCH + "sampler: {name: random}\n")
 

@@ -29,10 +29,7 @@ def ask(plan: Plan, study: "optuna.Study") -> None:
 
 
 def _grid(plan: Plan, study: "optuna.Study") -> None:
-    known = [
-        _same({**trial.system_attrs.get("fixed_params", {}), **trial.params})
-        for trial in study.get_trials(deepcopy=False)
-    ]
+    known = [_same(storage.values(trial)) for trial in study.get_trials(deepcopy=False)]
     try:
         for cell in space.cells(plan.search.space):
             if _same(cell) not in known:

@@ -180,7 +180,12 @@ def taken(trial: "Trial") -> bool:
 def ask_again(study: "optuna.Study", trial: "FrozenTrial") -> None:
     """Have the values of a trial tried again, before any others."""
     log.info("trial %d is asked for again: its worker is gone", trial.number)
-    study.enqueue_trial(trial.params, user_attrs={RETRY_OF: root(trial)})
+    study.enqueue_trial(values(trial), user_attrs={RETRY_OF: root(trial)})
+
+
+def values(trial: "FrozenTrial") -> dict[str, Any]:
+    """Return what was asked for and what was drawn: a trial may be killed between the two."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def root(trial: "FrozenTrial") -> int:
