@@ -21,9 +21,10 @@ from graftlab.commands import tune
 from graftlab.errors import ConfigError, SearchFailed
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
-from graftlab.search import engine, space, storage, winner
+from graftlab.search import engine, space, storage, whole_file, winner
 from graftlab.search.objective import Objective
 from graftlab.search.space import Range
+from graftlab.study.folders import identity
 from graftlab.workers import Crew
 
 BASE = """
@@ -410,3 +411,22 @@ def test_a_search_that_is_killed_goes_on_within_its_trial_and_ends_with_the_same
         for name in ("adapter/adapter_model.safetensors", "metrics.jsonl"):
             whole, again = (Path(out) / "runs" / run / name for out in ("whole", "out"))
             assert not again.parent.is_dir() or again.read_bytes() == whole.read_bytes(), name
+
+
+def test_the_search_file_beside_a_page_means_the_same_files_wherever_it_is_read(monkeypatch):
+    Path("given").mkdir()
+    Path("other").mkdir()
+    for name in ("train.csv", "test.csv", "more.csv"):
+        Path("given", name).write_bytes(Path(name.replace("more", "train")).read_bytes())
+    text = BASE + "space: {task.files.train: [train.csv, more.csv], method.rank: {int: [1, 4]}}\n"
+    text = text.replace("4]}", "4], when: {task.files.train: more.csv}}")
+    Path("given/search.yaml").write_text(text, encoding="utf-8")
+    plan = search.read("given/search.yaml")
+    Path("other/again.yaml").write_text(whole_file.text(plan), encoding="utf-8")
+    monkeypatch.chdir("other")
+    again = search.read("again.yaml")
+    assert identity(again.file.resolved) == identity(plan.file.resolved)
+    given = Path("../given").resolve()
+    kept = again.search.space
+    assert kept["task.files.train"].choice == (f"{given}/train.csv", f"{given}/more.csv")
+    assert kept["method.rank"].when == {"task.files.train": f"{given}/more.csv"}

@@ -22,7 +22,7 @@ from graftlab.report import answer, study_page
 from graftlab.report.study_page import Studied
 from graftlab.rundir import files, spreadsheet
 from graftlab.rundir.run import Run
-from graftlab.study import beyond, records, tables
+from graftlab.study import beyond, records, tables, whole_file
 from graftlab.study.folders import Folders
 from graftlab.workers import Crew, child
 
@@ -176,6 +176,35 @@ def test_a_base_given_on_the_command_line_takes_keys_too(tmp_path):
     )
     plan = read(TWO, "base=other.yaml", "base.training.batch_size=7", "methods=[head]")
     assert {run.file.training.batch_size for run in plan.runs} == {7}
+
+
+def test_the_study_file_beside_a_page_means_the_same_files_wherever_it_is_read(monkeypatch):
+    """The base in a folder, entries beside the study, an override from the shell: each has its own."""
+    for place in ("given/base", "given/study", "shell/logs"):
+        Path(place).mkdir(parents=True)
+    for at in ("given/base/train.csv", "given/study/train.csv", "given/study/more.csv"):
+        Path(at).write_bytes(Path("train.csv").read_bytes())
+        Path(at).with_name("test.csv").write_bytes(Path("test.csv").read_bytes())
+    own = BASE.replace("base:\n", "").replace("\n  ", "\n")
+    Path("given/base/base.yaml").write_text(own, encoding="utf-8")
+    text = """
+base: ../base/base.yaml
+tasks:
+  - {kind: classification, files: {train: train.csv}}
+  - {kind: classification, max_length: 9}
+  - {task: {files: {train: more.csv}}, training: {batch_size: 2}}
+methods: [head, {method: {name: lora}, vary: {task.files.test: [test.csv]}}]
+"""
+    Path("given/study/study.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir("shell")
+    plan = study.read("../given/study/study.yaml", ["base.paths.runs=logs"])
+    Path("logs/study.yaml").write_text(whole_file.text(plan), encoding="utf-8")
+    monkeypatch.chdir("logs")
+    again = study.read("study.yaml")
+    for one, other in zip(again.runs, plan.runs, strict=True):
+        assert one.file.resolved | {"name": ""} == other.file.resolved | {"name": ""}
+    files_of = [run.file.resolved["task"]["files"]["train"] for run in again.runs[::2]]
+    assert [Path(path).parent.name for path in files_of] == ["study", "base", "study"]
 
 
 def test_a_base_that_lies_in_the_shells_folder_alone_is_not_meant(tmp_path):

@@ -96,6 +96,8 @@ class Plan:
     """Whether functions of other packages that its files name may make rows."""
     budget_place: Place = field(default_factory=Place)
     """Where `budget` stands."""
+    base: Parsed = field(default_factory=lambda: Parsed({}, {}))
+    """What the base says and where, as far as a file was read."""
 
     def files_by_group(self) -> list[dict[str, RunFile]]:
         """Return the run files that are compared with each other, by what they are called: those of one task
@@ -104,9 +106,8 @@ class Plan:
         for run in self.runs:
             if run.seed == self.seeds[0]:
                 own = groups.setdefault(run.cell[:2], {})
-                own[" ".join([run.cell.method, *(f"{k}={v}" for k, v in run.cell.setting)])] = (
-                    run.file
-                )
+                setting = (f"{key}={value}" for key, value in run.cell.setting)
+                own[" ".join([run.cell.method, *setting])] = run.file
         return list(groups.values())
 
 
@@ -168,9 +169,8 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
                 if (file := _resolve(run, problems)) is not None:
                     runs.append(Planned(name, cell, seed, run, file))
     problems.raise_if_any()
-    name = study.name or document.path.stem
-    place = document.place("budget")
-    return Plan(name, document.path, study, seeds, tuple(runs), allow_code, place)
+    name, place = study.name or document.path.stem, document.place("budget")
+    return Plan(name, document.path, study, seeds, tuple(runs), allow_code, place, base)
 
 
 def of_seed(study: Study, seed: int, name: str, document: Document) -> Parsed:
