@@ -85,22 +85,22 @@ def _of(group: Group, pairs: Sequence[Difference]) -> str:
     if not judged:
         return f"{said}, but nothing tells how far chance may have moved it: {_why(rest.reasons)}.{left}"
     left = _unjudged(rest) + left
+    if rest.of_one_seed:
+        return f"{said}.{left}"
     if not any(one.better for one in judged):
         them = "them" if len(judged) == len(pairs) else "those that can be judged"
         return f"no difference can be seen between any of {them} {LEVEL}; {said}.{_visible(pairs)}{left}"
     if len(rest.beaten) == len(group) - 1:
         return f"{said}, and is seen to be better than every other {LEVEL}.{left}"
-    better = f", and is seen to be better than {_names(rest, rest.beaten)}" if rest.beaten else ""
+    better = (
+        f", and is seen to be better than {listed(row.label for row in rest.beaten)}"
+        if rest.beaten
+        else ""
+    )
     if not rest.rivals:
         return f"{said}{better}{f' {LEVEL}' if better else ''}.{left}"
-    rivals = _names(rest, rest.rivals)
+    rivals = listed(row.label for row in rest.rivals)
     return f"{said}. It cannot be told apart from {rivals}{better} {LEVEL}.{_visible(pairs)}{left}"
-
-
-def _names(rest: _Rest, rows: Sequence[Row]) -> str:
-    """Return rows as a sentence has them; of one seed their runs."""
-    runs = ("that of " if len(rows) == 1 else "those of ") if rest.of_one_seed else ""
-    return runs + listed(row.label for row in rows)
 
 
 def _unjudged(rest: _Rest) -> str:
