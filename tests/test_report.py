@@ -81,7 +81,7 @@ def test_the_answer_names_what_is_seen_to_be_better(made):
 def test_of_equal_methods_the_answer_is_that_no_difference_can_be_seen(tmp_path):
     found = made_studies.compared(tmp_path, METHODS, 5, {"head": 0.7, "lora": 0.7})
     assert all(one.better is None for one in found.differences)
-    assert answer.answer(found).startswith("no difference can be seen")
+    assert answer.answer(found).startswith("No difference")
 
 
 def test_every_difference_of_the_page_is_that_of_the_comparison(made):

@@ -1,5 +1,6 @@
 """What a study was to find out and what it has found, in plain words; and what it has not measured."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -27,11 +28,10 @@ def answer(comparison: Comparison) -> str:
     every = groups(comparison)
     if not every:
         return "There is no run to compare."
-    several = len(every) > 1
-    return " ".join(
-        (f"On {group.title}: " if several else "") + _of(group, own(group, comparison.differences))
-        for group in every
-    )
+    found = [_of(group, own(group, comparison.differences)) for group in every]
+    if len(found) == 1:
+        return re.sub("^no ", "No ", found[0])  # a method's name stays as it is
+    return " ".join(f"On {group.title}: {said}" for group, said in zip(every, found, strict=True))
 
 
 class _Rest(NamedTuple):

@@ -171,7 +171,8 @@ def _costs(group: Group) -> dict[str, list[Cell]]:
     """Return the columns of what a row costs; those of which nothing is known are empty."""
 
     def size(count: float | None) -> Cell:
-        return Cell() if count is None else Cell(f"{count / 2**20:.1f} MiB", float(count))
+        unit, scale = ("KiB", 2**10) if (count or 0) < 2**20 else ("MiB", 2**20)
+        return Cell() if count is None else Cell(f"{count / scale:.1f} {unit}", float(count))
 
     def seconds(value: float | None) -> Cell:
         return Cell() if value is None else Cell(f"{value:.1f} s", value)
