@@ -66,7 +66,7 @@ def test_all_forms_of_a_vector_are_answered_as_the_run_has_answered(
     adapted: Any, folder: Path, test_rows: Path, tmp_path: Path
 ) -> None:
     """A run's own rows, which name their vectors; rows that carry them; files and tables of vectors."""
-    task, _ = adapted.predictions("test")
+    task, *_ = adapted.predictions("test")
     expected = [row["prediction"] for row in task.complete(adapted.model, "test", [0, 1, 2])]
     drawn = vectors_of(folder)
     assert len(set(map(str, expected))) > 1

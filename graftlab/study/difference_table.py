@@ -80,12 +80,12 @@ def table(best: str, found: Sequence[Difference]) -> "Table":
 
     one = found[0]
     made = Table(title=f"less {best}: {one.split} {one.metric}")
-    made.add_column("method")
+    made.add_column("method", overflow="fold", min_width=6)
     for name in (
         "difference",
         f"{one.level:.0%} interval",
         "p",
-        "p of all pairs",
+        "Holm",
         "visible",
         "seeds",
     ):

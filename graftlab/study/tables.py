@@ -75,6 +75,8 @@ def show(comparison: Comparison) -> None:
         screen.print(_ranking(f"{task}, {backbone}", rows))
         if own := [d for d in comparison.differences if (d.task, d.backbone) == (task, backbone)]:
             screen.print(difference_table.table(by_place(rows)[0].label, own))
+        if any(row.last or row.adapter_bytes or row.inference_seconds for row in rows):
+            screen.print(_beside(rows))
     if comparison.grid:
         for task, backbone, rows in _by_task(comparison.grid):
             screen.print(_grid(f"{task}, {backbone}: chosen by {comparison.chosen_by}", rows))
@@ -140,13 +142,13 @@ def _ranking(title: str, rows: list[Row]) -> Any:
 
     metric = next((row.metric for row in rows if row.metric), "metric")
     table = Table(title=title)
-    table.add_column("")
-    table.add_column("method")
+    table.add_column("", no_wrap=True)
+    table.add_column("method", overflow="fold", min_width=6)
     keys = list(dict.fromkeys(key for row in rows for key in row.setting))
     for key in keys:
         table.add_column(key.rpartition(".")[2], no_wrap=True)
     score = f"{rows[0].ranked_by} {metric} ± sd"
-    for name in (score, "last", "se", "trainable", "file", "time", "memory", "1,000 examples"):
+    for name in (score, "se", "trainable", "time", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in by_place(rows):
         cells = [
@@ -154,15 +156,30 @@ def _ranking(title: str, rows: list[Row]) -> Any:
             row.method + ("" if not row.not_paired else " *"),
             *(row.setting.get(key, "") for key in keys),
             interval(row.score),
-            "" if row.last is None or row.last.mean is None else f"{row.last.mean:.4f}",
             "" if row.score.standard_error is None else f"{row.score.standard_error:.4f}",
             "" if row.trainable is None else f"{row.trainable:,}",
-            "" if row.adapter_bytes is None else f"{row.adapter_bytes / 2**10:,.0f} KiB",
             "" if row.seconds is None else f"{row.seconds:.1f} s",
             "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**20:.0f} MiB",
-            _inference(row),
         ]
         table.add_row(*cells)
+    return table
+
+
+def _beside(rows: list[Row]) -> Any:
+    """Return what else is known of each row, in a table that a terminal of 80 columns has room for."""
+    from rich.table import Table
+
+    table = Table(title="last step, and what an adapter costs in use")
+    table.add_column("method")
+    for name in ("last", "file", "1,000 examples"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in by_place(rows):
+        table.add_row(
+            row.label,
+            "" if row.last is None or row.last.mean is None else f"{row.last.mean:.4f}",
+            "" if row.adapter_bytes is None else f"{row.adapter_bytes / 2**10:,.0f} KiB",
+            _inference(row),
+        )
     return table
 
 

@@ -85,11 +85,11 @@ def _case(name: str) -> tuple[measures.Measure, list[dict[str, object]]]:
         pytest.importorskip(metric.module.PACKAGE)
     try:
         rows = (metric.module.example or EXAMPLES[metric.module.READS])()
+        if metric.module.READS_INPUTS:
+            rows = [{"inputs": {"text": f"{row['label']} it is"}, **row} for row in rows]
         metric.score(rows[:1])
     except ModelError as error:
         pytest.skip(f"the model that it asks is not there: {error}")
-    if metric.module.READS_INPUTS:
-        rows = [{"inputs": {"text": f"{row['label']} it is"}, **row} for row in rows]
     return metric, rows
 
 
