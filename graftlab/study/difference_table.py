@@ -91,7 +91,7 @@ def table(best: str, found: Sequence[Difference]) -> "Table":
     ):
         made.add_column(name, justify="right", no_wrap=True)
     for one in against(best, found):
-        ends = "" if one.low is None else f"{one.low:+.4f} to {one.high:+.4f}"
+        ends = "" if one.low is None else f"{one.low:+.4f}, {one.high:+.4f}"
         made.add_row(
             one.first,
             "-" if one.difference is None else f"{one.difference:+.4f}",
