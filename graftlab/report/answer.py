@@ -156,7 +156,6 @@ def not_measured(comparison: Comparison) -> list[str]:
     for task in dict.fromkeys(row.task for row in rows if row.ranked_by == "validation"):
         found.append(f"A test split of {task}: there is none, and validation chose the step too.")
     without: dict[str, Sequence[object]] = {
-        "Forgetting": [row.forgetting for row in rows],
         "The time that answers take": [row.inference_seconds for row in rows],
         "Floating-point operations of training": [row.training_flops for row in rows],
         "The last checkpoint beside the best": [row.last for row in rows],
@@ -182,6 +181,7 @@ def not_measured(comparison: Comparison) -> list[str]:
         found.append(
             f"What lies beyond the grid: the chosen setting stands at its edge for {listed(edges)}."
         )
+    found.append("Forgetting: what the backbone could do before, and cannot any more.")
     found.append(
         "Other data, other backbones and other hyperparameters than those that are listed here."
     )

@@ -78,14 +78,6 @@ def costs(group: Group) -> list[Markup]:
             drawn.append(
                 chart(_against(known, group), Axis(label, log=True), Axis(group.metric), title)
             )
-    known = [
-        (row, row.forgetting.mean)
-        for row in group
-        if row.forgetting and row.forgetting.mean is not None and row.score.mean is not None
-    ]
-    if len(known) > 1:
-        axes = Axis("forgotten (less is better)"), Axis(group.metric)
-        drawn.append(chart(_against(known, group), *axes, f"{group.metric} and forgetting"))
     return drawn
 
 

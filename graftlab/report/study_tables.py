@@ -188,7 +188,6 @@ def _costs(group: Group) -> dict[str, list[Cell]]:
         "TFLOP": [tera(row.training_flops) for row in group],
         "1,000 answers": [seconds(row.inference_seconds) for row in group],
         "merged": [seconds(row.merged_inference_seconds) for row in group],
-        "forgotten": [Cell() if row.forgetting is None else _score(row.forgetting) for row in group],
         "last step": [Cell() if row.last is None else _score(row.last) for row in group],
     }  # fmt: skip
 

@@ -109,9 +109,6 @@ class Row:
     """For 1,000 examples, the adapter beside its backbone; None where runs shared the machine."""
     merged_inference_seconds: float | None = None
     """The same with the adapter merged; None where the method cannot merge."""
-    forgetting: Summary | None = None
-    """How much worse the adapted model does on what the backbone could, positive is forgotten; None: it was
-    not measured, which the report says."""
     chosen: bool = False
     not_paired: list[str] = field(default_factory=list)
 
