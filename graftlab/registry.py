@@ -118,7 +118,7 @@ def find(kind: Literal["tasks"], name: str) -> TaskKind: ...
 def find(kind: str, name: str) -> Any: ...
 def find(kind: str, name: str) -> Any:
     """Import the module that implements `name`, and return it as what its kind provides: what the module
-    leaves out is there too (`graftlab.contracts.parts`). A command is its module.
+    leaves out is there too (`graftlab.contracts`). A command is its module.
 
     Raises:
         ConfigError: there is no such module, or it lacks something.

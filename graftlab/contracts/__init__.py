@@ -10,15 +10,13 @@ from graftlab.contracts.analysis import (
     Subject,
 )
 from graftlab.contracts.hook import AddsLosses, Hook, MicroBatch, Training, adding
+from graftlab.contracts.method import LayerChoice, Method, Served
 from graftlab.contracts.note import Note, read_notes, written
 from graftlab.contracts.parts import (
     BackboneKind,
     HookKind,
-    LayerChoice,
     LayerScore,
-    Method,
     Metric,
-    Served,
     TaskKind,
     TaskPart,
 )

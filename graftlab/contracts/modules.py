@@ -9,7 +9,7 @@ from graftlab.errors import ConfigError
 
 @functools.cache
 def provided(contract: type, module: ModuleType) -> Any:
-    """Return the module's functions and values as a Protocol of `graftlab.contracts.parts`.
+    """Return the module's functions and values as a Protocol of `graftlab.contracts`.
 
     Raises:
         ConfigError: it lacks what no default stands for, or has what is read no longer.
@@ -29,6 +29,6 @@ def provided(contract: type, module: ModuleType) -> Any:
     if lacking := part.__abstractmethods__ | {name for name in names if not hasattr(part, name)}:
         raise ConfigError(
             f"{module.__name__} lacks {', '.join(sorted(lacking))}: see {contract.__name__} in "
-            f"graftlab.contracts.parts."
+            f"graftlab.contracts."
         )
     return part()
