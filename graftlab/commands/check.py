@@ -32,7 +32,8 @@ def command(
 
     run = runfile.resolve(config.read(file, overrides or ()))
     with config.placed(run.document):
-        notes = [*run.notes, *checks.unusual_rate(run), *material.examine(run)]
+        notes = [*run.notes, *checks.unusual_rate(run), *checks.slow_formats(run)]
+        notes += material.examine(run)
         if getattr(run.method.config, "peft", None):
             from graftlab.runs import trials
 

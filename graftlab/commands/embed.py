@@ -96,6 +96,8 @@ def command(
         model, revision, prompt, pooling, normalize, truncate_dim, max_length, precision.value
     )
     loaded = embedder.load(asked)
+    for note in () if as_json else loaded.notes:
+        say(f"note: {note}")
     folder = out or Path(source)
     written = {
         split: blocks.write(texts_, loaded, folder / split, batch_size, quiet=as_json)
@@ -110,8 +112,6 @@ def command(
         made_with = loaded.origin.as_json()
         say_json({"files": files, "width": loaded.width, "made_with": made_with, "notes": notes})
         return
-    for note in loaded.notes:
-        say(f"note: {note}")
     for one in written.values():
         before = "" if one.made else " (there already)"
         say(f"{one.path}: {one.num_vectors:,} vectors of {one.width} numbers{before}")

@@ -11,7 +11,7 @@ from graftlab.data.vectors.origin import Origin, differences
 from graftlab.errors import Argument, ConfigError, ModelError, Place, missing_extra
 from graftlab.rundir import files
 from graftlab.training import devices
-from graftlab.weights import hub, pretrained
+from graftlab.weights import formats, hub, pretrained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,7 +138,10 @@ def _load(request: Request, located: pretrained.Located) -> Embedder:
     _fit(model, request)
     origin = _origin(model, request, located, weights)
     normalize = request.normalize and not _normalizes(model, request)
-    return Embedder(model, origin, normalize, located.notes)
+    dtype = request.precision
+    slow = [Note.of("format_slow", key="precision", dtype=dtype, instead="float32")]
+    notes = [*located.notes, *(slow if formats.emulated(dtype) else [])]
+    return Embedder(model, origin, normalize, notes)
 
 
 def _says_pooling(folder: Path) -> bool:

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from graftlab.contracts import Note
@@ -85,8 +84,7 @@ def _device(known: Known) -> Iterator[Note]:
     training = known.file.training
     if known.device.type == "cpu":
         yield Note.of("no_gpu")
-        if training.precision == "bf16" and not _fast_bf16():
-            yield Note.of("bf16_slow")
+        yield from checks.slow_formats(known.file)
     elif known.peak and known.free is not None and known.device.type == "cuda":
         import torch
 
@@ -98,14 +96,6 @@ def _device(known: Known) -> Iterator[Note]:
         yield Note.of("workers_idle", workers=training.workers, cores=cores)
     if training.compile:
         yield Note.of("compiled")
-
-
-def _fast_bf16() -> bool:
-    try:
-        said = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return True  # nothing is known against it
-    return "bf16" in said
 
 
 def _numbers(known: Known) -> Iterator[Note]:

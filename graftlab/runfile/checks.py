@@ -21,7 +21,7 @@ from graftlab.errors import (
 )
 from graftlab.runfile import measures
 from graftlab.runfile.records import Part, RunFile
-from graftlab.weights import pretrained
+from graftlab.weights import formats, pretrained
 
 if TYPE_CHECKING:
     from graftlab.training.config import Config as Training
@@ -276,3 +276,20 @@ def unusual_rate(file: RunFile) -> Iterator[Note]:
     rate = file.training.learning_rate
     if not low <= rate <= high and file.training.optimizer.name != "sgd":  # whose rates are larger
         yield Note.of("rate_unusual", rate=rate, method=file.method.name, low=low, high=high)
+
+
+def slow_formats(file: RunFile) -> Iterator[Note]:
+    """Yield a note on each key by which this machine would compute in a format that it has no instructions
+    for."""
+    backbone = file.backbone.config
+    quantization = getattr(backbone, "quantization", None)
+    asked = {
+        "training.precision": ("bfloat16" if file.training.precision == "bf16" else "", "fp32"),
+        "backbone.dtype": (getattr(backbone, "dtype", ""), "float32"),
+    }
+    if getattr(quantization, "bits", None) == 4:  # of 8 bits products are of whole numbers
+        compute = getattr(quantization, "compute_dtype", "")
+        asked["backbone.quantization.compute_dtype"] = (compute, "float32")
+    for key, (dtype, instead) in asked.items():
+        if formats.emulated(dtype):
+            yield Note.of("format_slow", key=key, dtype=dtype, instead=instead)

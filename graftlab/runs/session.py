@@ -9,7 +9,7 @@ from graftlab import config, runfile
 from graftlab.errors import LOGGED, ConfigError, DiskError, GraftlabError
 from graftlab.rundir import files, limits
 from graftlab.rundir.run import Run
-from graftlab.runfile import RunFile
+from graftlab.runfile import RunFile, checks
 from graftlab.runs import material, place, status, trials
 from graftlab.runs.execution import Execution
 from graftlab.runs.options import Options
@@ -95,7 +95,7 @@ def _carry_out(
             if main and anew:
                 replaced = place.begin(run, file)
                 file = replace(file, notes=(*file.notes, *([replaced] if replaced else [])))
-            for note in file.notes:
+            for note in (*file.notes, *checks.slow_formats(file)):
                 log.warning("%s", note)
             Execution(run, file, options, signals, processes).carry_out()
         except GraftlabError as error:
