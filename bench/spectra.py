@@ -150,6 +150,7 @@ def ours(folder: Path, what: str) -> None:
     from dataclasses import replace
 
     from graftlab import explanation
+    from graftlab.contracts import Asked
     from graftlab.explanation.spool import Spool
 
     names: list[str] = []
@@ -159,7 +160,7 @@ def ours(folder: Path, what: str) -> None:
         if what == "trained" and len(names) % len(SHAPES) == 0:
             layer_done()
 
-    how = replace(explanation.asked(null=False), kept=None, said=said)
+    how = replace(explanation.asked(Asked(null=False)), kept=None, said=said)
     base = str(folder / "base") if what == "trained" else None
     with Spool() as spool:
         models = explanation.find([str(folder / what)], explanation.Options(base), spool)

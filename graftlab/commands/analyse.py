@@ -72,6 +72,20 @@ def command(
             help="Gradients on so many of a run's validation examples; else on one sentence.",
         ),
     ] = 0,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            "--texts",
+            metavar="FILE",
+            help="Texts whose activations are compared, one a line or a column text; else 64 of graftlab's.",
+        ),
+    ] = None,
+    num_texts: Annotated[
+        int,
+        typer.Option(
+            "--num-texts", metavar="N", min=4, help="Only so many of them, from the first."
+        ),
+    ] = 64,
     keep_vectors: Annotated[
         bool,
         typer.Option("--keep-vectors", help="Also keep all singular values and the top vectors."),
@@ -93,12 +107,17 @@ def command(
     what stands out. Data are not needed. What is killed goes on where it was.
     """
     from graftlab import explanation
+    from graftlab.contracts import Asked
+    from graftlab.explanation import texts as sample
     from graftlab.explanation.spool import Spool
     from graftlab.explanation.vectors import Vectors
 
     kinds, wanted = _names(kind), explanation.Options(base, _numbers(steps))
     explanation.check(kinds)
-    asked = explanation.asked(top, full, null, seed, examples)
+    read = sample.read(texts, num_texts)
+    asked = explanation.asked(
+        Asked(top=top, full=full, null=null, seed=seed, examples=examples, texts=read)
+    )
     with Spool() as spool:
         models = explanation.find(targets, wanted, spool)
         where = out or _place(models)

@@ -8,6 +8,7 @@ from graftlab.contracts.analysis import (
     Differentiable,
     Quantity,
     Subject,
+    Texts,
 )
 from graftlab.contracts.hook import AddsLosses, Hook, MicroBatch, Training, adding
 from graftlab.contracts.method import LayerChoice, Method, Served
@@ -50,6 +51,7 @@ __all__ = [
     "Backbone", "BackboneKind", "Batch", "Change", "Compared", "Controls", "Data", "Differentiable",
     "Excused", "Hook", "HookKind", "LayerChoice", "LayerScore", "Method", "Metric", "MicroBatch",
     "Mixture", "Note", "Plot", "Prediction", "Problem", "Promises", "Quantity", "Row", "Score",
-    "Searched", "Selected", "Served", "Setting", "Subject", "Task", "TaskKind", "TaskPart", "Training",
-    "Writer", "adding", "as_mixture", "as_writer", "inputs_of", "parts_of", "read_notes", "written",
+    "Searched", "Selected", "Served", "Setting", "Subject", "Task", "TaskKind", "TaskPart", "Texts",
+    "Training", "Writer", "adding", "as_mixture", "as_writer", "inputs_of", "parts_of", "read_notes",
+    "written",
 ]  # fmt: skip

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-# Shapes: O and I rows and columns of a weight, as it lies in the model; R rank.
+    from graftlab.contracts.arrays import Floats
+
+# Shapes: O and I rows and columns of a weight, as it lies in the model; R rank. N texts, D features.
 
 WEIGHT, CHANGE, MOVE = "weight", "change", "move"
 """What a quantity is a number of: the weight's spectrum, its change's, or both and the weight before."""
@@ -56,6 +58,14 @@ class Differentiable(NamedTuple):
     """What the loss is of: `sentence`, or `3 examples of validation`."""
 
 
+class Texts(NamedTuple):
+    """A sample of texts, the same for all models that are analysed together."""
+
+    values: "Sequence[str]" = ()
+    source: str = ""
+    """Where they are from, as a table says it."""
+
+
 class Subject(Protocol):
     """One model at one moment: nothing is computed, or read, before it is asked for."""
 
@@ -84,6 +94,11 @@ class Subject(Protocol):
     def differentiable(self, examples: int) -> Differentiable | str:
         """Return its model with a loss: of so many examples of its task's validation split, or with 0 of one
         sentence; or why there is none. It is loaded anew, and held only by whoever asks."""
+        ...
+
+    def activations(self, texts: Sequence[str], before: bool = False) -> "Sequence[Floats] | str":
+        """Return (N, D) what goes into its first block, then what comes out of each block, a row a text: the
+        mean over its tokens. With `before`, of the model as it was before training. Or why there are none."""
         ...
 
 
@@ -138,6 +153,8 @@ class Asked:
     """Largest cosine with every vector from before at which a direction is an intruder."""
     examples: int = 0
     """Examples of a run's own validation split on which gradients are taken; 0 for one sentence."""
+    texts: Texts = field(default_factory=Texts)
+    """What models read whose activations are compared."""
     seed: int = 0
     """Of random changes, and of what else is drawn."""
     quantities: Mapping[str, Quantity] = field(default_factory=dict)

@@ -11,16 +11,19 @@ from graftlab.adapters import PREFIX
 from graftlab.adapters import files as adapter_files
 from graftlab.contracts import About, Change, Differentiable
 from graftlab.errors import Argument, ConfigError, ModelError
+from graftlab.explanation import foreign
 from graftlab.explanation.stored import Stored, opened
-from graftlab.explanation.tuned_model import loaded
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from graftlab.contracts.arrays import Floats
 
 # Shapes: O and I rows and columns of a weight, R rank.
 
 A, B, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
 EMBEDDING_A, EMBEDDING_B = "lora_embedding_A", "lora_embedding_B"
+NO_BASE = "its base is not at hand"
 
 
 class AdapterFolder:
@@ -119,8 +122,15 @@ class AdapterFolder:
     def differentiable(self, examples: int) -> Differentiable | str:
         """Return the adapted model with its loss on one sentence."""
         if self._base is None:
-            return "its base is not at hand"
-        return loaded(str(self._base.folder), self._base.folder, examples, self._folder)
+            return NO_BASE
+        return foreign.loaded(str(self._base.folder), self._base.folder, examples, self._folder)
+
+    def activations(self, texts: Sequence[str], before: bool = False) -> "Sequence[Floats] | str":
+        """Return those of the adapted model, or of its base."""
+        if self._base is None:
+            return NO_BASE
+        base, adapter = self._base.folder, None if before else self._folder
+        return foreign.activations(str(base), base, texts, adapter)
 
     def _factors(self, name: str) -> "tuple[Tensor, Tensor]":
         """Return B (O, R), scaled, and A (R, I), as the weight lies in the model."""

@@ -8,7 +8,7 @@ from graftlab import inference, runfile
 from graftlab.adapters import PREFIX
 from graftlab.contracts import About, Change, Differentiable
 from graftlab.errors import ConfigError
-from graftlab.explanation import sample
+from graftlab.explanation import hidden, sample
 from graftlab.explanation.spool import Spool
 from graftlab.inference import Adapted
 from graftlab.rundir import run
@@ -18,6 +18,9 @@ from graftlab.weights import quantized, surgery
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+    from graftlab.contracts.arrays import Floats
 
 
 class RunState:
@@ -66,13 +69,25 @@ class RunState:
             sample.train_again(adapted.model)
         if examples:
             return sample.of_task(adapted, examples)
-        from transformers import PreTrainedTokenizerBase
-
-        processor = adapted.backbone.processor
-        if not isinstance(processor, PreTrainedTokenizerBase):
+        tokenizer = _tokenizer(adapted)
+        if tokenizer is None:
             return "one sentence is no input of this model; ask with examples"
         writes = adapted.problem.kind not in ("classes", "regression")
-        return sample.of_sentence(adapted.model, processor, writes)
+        return sample.of_sentence(adapted.model, tokenizer, writes)
+
+    def activations(self, texts: Sequence[str], before: bool = False) -> "Sequence[Floats] | str":
+        """Return those of the model as of its step, or of its backbone."""
+        adapted = inference.load(self._path, device="cpu", step=self._step)
+        tokenizer = _tokenizer(adapted)
+        if tokenizer is None:
+            return "texts are no input of this model"
+        if not before:
+            return hidden.of_texts(adapted.model, tokenizer, texts)
+        if adapted.file.method.module.PROMISES.turns_off:
+            with adapted.file.method.module.off(adapted.model):
+                return hidden.of_texts(adapted.model, tokenizer, texts)
+        untouched = material.backbone(adapted.file, adapted.problem).model
+        return hidden.of_texts(untouched, tokenizer, texts)
 
     def _key(self, what: str, name: str) -> str:
         step = "" if what == "base" else f"/{self._step}"
@@ -93,6 +108,13 @@ class RunState:
 def steps(path: Path) -> list[int]:
     """Return the steps of a run whose checkpoints are kept."""
     return checkpoint.steps(run.Run(path).checkpoints)
+
+
+def _tokenizer(adapted: Adapted) -> "PreTrainedTokenizerBase | None":
+    from transformers import PreTrainedTokenizerBase
+
+    processor = adapted.backbone.processor
+    return processor if isinstance(processor, PreTrainedTokenizerBase) else None
 
 
 class _Loaded:

@@ -31,6 +31,9 @@ NO_MEAN = (
     "numel",
 )
 
+TITLES = {"cka": "Activations (linear CKA)"}
+"""Of analyses whose name alone says too little."""
+
 Cell = tuple[float | None, float | None]
 
 
@@ -105,7 +108,7 @@ def _parts(out: Path, table: Table) -> list[Part]:
         ]
         fields: tuple[str, ...] = getattr(own[0], "_fields", ()) if own else ()
         models, means = _means(own, fields)
-        title = table.name.capitalize() + (f", {family}" if family else "")
+        title = TITLES.get(table.name, table.name.capitalize()) + (f", {family}" if family else "")
         lines = [[getattr(row, name) for name in fields] for row in own[:MOST_LINES]]
         file = os.path.relpath(table.files[0], out)
         parts.append(Part(title, about, models, means, figures, fields, lines, len(own), file))

@@ -8,6 +8,7 @@ from graftlab.explanation.findings import FEWEST, LAYERS, LEVEL, Finding
 NULLS = {
     "spectra": "a random change of the same rank and size has",
     "subspaces": "random spaces have",
+    "cka": "with the texts of one permuted it is",
 }
 """What is said before a null, by analysis."""
 MOST = 10  # sentences of each kind: one a number, that of the model where it is largest
@@ -86,7 +87,7 @@ def label(column: str) -> str:
     """Return a number's column as words."""
     if column.startswith("change_"):
         return f"{label(column.removeprefix('change_'))} of the change"
-    return column.replace("_", " ")
+    return column.replace("_", " ").replace("cka", "CKA")
 
 
 def sentence(f: Finding) -> str:

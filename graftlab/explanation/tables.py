@@ -12,12 +12,15 @@ from graftlab.config import Paths
 from graftlab.contracts import About, Asked, Change, Differentiable, Subject
 from graftlab.contracts.plot import RUN
 from graftlab.errors import ConfigError, unknown
+from graftlab.explanation import texts
 from graftlab.explanation.kept import OnDisk
 from graftlab.explanation.repeats import configurations
 from graftlab.explanation.targets import Model
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from graftlab.contracts.arrays import Floats
 
 log = logging.getLogger("graftlab")
 
@@ -66,6 +69,9 @@ class Chosen:
     def differentiable(self, examples: int) -> Differentiable | str:
         return self._subject.differentiable(examples)
 
+    def activations(self, texts: Sequence[str], before: bool = False) -> "Sequence[Floats] | str":
+        return self._subject.activations(texts, before)
+
 
 def check(kinds: Sequence[str]) -> None:
     """Refuse an analysis that there is not. `Raises:` ConfigError."""
@@ -74,19 +80,12 @@ def check(kinds: Sequence[str]) -> None:
             raise ConfigError(f"{unknown('analysis', kind, registry.names('analyses'))}")
 
 
-def asked(
-    top: int = 10, full: bool = False, null: bool = True, seed: int = 0, examples: int = 0
-) -> Asked:
-    """Return how analyses are asked, with results kept in the cache and progress said.
-
-    `top` singular vectors make up a subspace; with `full` similarities go over all of them. Without `null`
-    no random change stands beside a number; `seed` is its. Gradients are of so many `examples` of a run's own
-    validation split, or with 0 of one sentence.
-    """
-    kept = OnDisk(Paths().cache / "analysis")
-    return Asked(
-        top=top, full=full, null=null, seed=seed, examples=examples, kept=kept, said=log.info
-    )
+def asked(how: Asked | None = None) -> Asked:
+    """Return how analyses are asked, with results kept in the cache and progress said; on the texts that come
+    with graftlab unless it names others."""
+    how = how or Asked()
+    sample = how.texts if how.texts.values else texts.read()
+    return replace(how, texts=sample, kept=OnDisk(Paths().cache / "analysis"), said=log.info)
 
 
 def carry_out(

@@ -1,18 +1,18 @@
 """A model that was trained whole, beside the one that it began from: its changes are differences."""
 
 import functools
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.contracts import About, Change, Differentiable
 from graftlab.errors import ModelError
-from graftlab.explanation import sample
+from graftlab.explanation import foreign
 from graftlab.explanation.stored import Stored, opened
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from graftlab.contracts.arrays import Floats
 
 
 class TunedModel:
@@ -66,42 +66,10 @@ class TunedModel:
 
     def differentiable(self, examples: int) -> Differentiable | str:
         """Return the tuned model with its loss on one sentence; its task's examples are not known here."""
-        return loaded(str(self._pair[0].folder), self._pair[1].folder, examples)
+        return foreign.loaded(str(self._pair[0].folder), self._pair[1].folder, examples)
 
-
-def loaded(
-    model: str, tokenizer: Path, examples: int, adapter: Path | None = None
-) -> Differentiable | str:
-    """Return a model of transformers, with an adapter of PEFT on it, and its loss on one sentence."""
-    if examples:
-        return "examples are those of a run's own task: leave them out"
-    import transformers
-
-    try:
-        config = transformers.AutoConfig.from_pretrained(model)
-        given = _task_type(adapter) or "".join((config.architectures or ("",))[:1])
-        writes = "CAUSAL" in given.upper() or given.endswith("LMHeadModel")
-        kind = (
-            transformers.AutoModelForCausalLM
-            if writes
-            else transformers.AutoModelForSequenceClassification
-        )
-        made = kind.from_pretrained(model)
-        if adapter is not None:
-            from peft import PeftModel
-
-            made = PeftModel.from_pretrained(made, str(adapter))
-        words = transformers.AutoTokenizer.from_pretrained(tokenizer)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        return f"it cannot be loaded: {error}"[:200]
-    sample.train_again(made)
-    return sample.of_sentence(made, words, writes)
-
-
-def _task_type(adapter: Path | None) -> str | None:
-    if adapter is None:
-        return None
-    given = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get(
-        "task_type"
-    )
-    return None if given is None else str(given)
+    def activations(self, texts: Sequence[str], before: bool = False) -> "Sequence[Floats] | str":
+        """Return those of the tuned model, or of the one that it began from."""
+        tuned, base = self._pair
+        read = base if before else tuned
+        return foreign.activations(str(read.folder), base.folder, texts)

@@ -7,16 +7,19 @@ whole, of a vector, none, and one that is not finite; some have no weight from b
 import csv
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from pyarrow import parquet
 from torch import Tensor, nn
 
 from graftlab import analyses, registry
-from graftlab.contracts import About, Asked, Change, Differentiable
+from graftlab.contracts import About, Asked, Change, Differentiable, Texts
 
 every = pytest.mark.parametrize("name", registry.names("analyses"))
 
@@ -51,6 +54,17 @@ class Planted(NamedTuple):
         model = nn.Sequential(OrderedDict(layers)).eval()
         return Differentiable(model, lambda: model(torch.arange(3)).square().mean(), "planted")
 
+    def activations(
+        self, texts: Sequence[str], before: bool = False
+    ) -> list[NDArray[np.float64]] | str:
+        """What two blocks put out; the model without a step has none, the last one's second is not finite."""
+        if self.step is None:
+            return "there is no model"
+        draws = np.random.default_rng([self.step, before])
+        blocks = [draws.normal(size=(len(texts), width)) for width in (3, 3, 4)]
+        blocks[2] *= np.nan if self.step == 10 else 1
+        return blocks
+
 
 def _planted(model: str, seed: int, step: int | None = None) -> Planted:
     draws, start = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(99)
@@ -78,7 +92,11 @@ NOTHING = Planted("nothing", (), {})
 def asked() -> Asked:
     """Return how analyses are asked here: with every quantity, and nothing kept."""
     names = registry.names("quantities")
-    return Asked(top=3, quantities={name: registry.find("quantities", name) for name in names})
+    return Asked(
+        top=3,
+        texts=Texts(tuple("abcdefgh"), "8 texts"),
+        quantities={name: registry.find("quantities", name) for name in names},
+    )
 
 
 def table(name: str, *subjects: Planted) -> tuple[Any, list[Any]]:
