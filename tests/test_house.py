@@ -25,6 +25,7 @@ FIELD_WORDS = {
     "planning",
     "sharding",
     "_packing",
+    "forgetting",
 }  # gerunds that the field says
 SAYS_NOTHING = {"base", "common", "found", "helper", "manager", "misc", "own", "said", "utils"}
 

@@ -47,9 +47,11 @@ def command(
     Every combination is a run of its own; a finished one is not repeated, so the same command goes on
     with a study that was stopped. One that fails leaves a hole in the table, and exit code 10.
     With --share each run is carried out by one of the processes, and all end with the whole table.
+    Finished runs that are reported are asked in the end what they have forgotten (`forgetting` in the file).
     """
     from graftlab import study
     from graftlab.commands._comparison import report
+    from graftlab.inference import forgetting
     from graftlab.planning import budget
     from graftlab.rundir import files
     from graftlab.study import whole_file
@@ -69,4 +71,7 @@ def command(
     done = study.carry_out(plan, where, as_json, " ".join(again), crew=crew)
     with study.writing(where):
         files.write_text(where / whole_file.FILE, whole_file.text(plan))
+        if plan.forgetting is not None:
+            runs = [run.folder for run in study.reported(plan, done)]
+            forgetting.measure_all(runs, plan.forgetting, quiet=as_json)
     report([(where, study.compare(plan, done))], as_json)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graftlab.commands import _control_table, _harness
+from graftlab.commands import _control_table, _forgotten, _harness
 from graftlab.commands._class_table import class_lines
 from graftlab.commands._options import AllowCode, Json, RunFolder, Step
 from graftlab.commands._report import score_text
@@ -76,13 +76,22 @@ def command(
             help="Of a run that reads vectors: ask it with others too, with none, and with the text itself.",
         ),
     ] = False,
+    forgetting: Annotated[
+        str | None,
+        typer.Option(
+            "--forgetting",
+            metavar="general|FILE|NAME",
+            help="How much worse than its base it does on texts (a file; general: our own) or on a task.",
+        ),
+    ] = None,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Score a finished run on a split of its task, or of another one, from its saved adapter.
 
     Predictions that the run has written stay; others are written beside them and compared. --controls shows
-    whether vectors are read at all: its table, figure and predictions are in the run's evaluation/.
+    whether vectors are read at all: its table, figure and predictions are in the run's evaluation/, as is
+    what --forgetting finds.
     """
     from graftlab import inference, runfile
     from graftlab.inference import harness as lm_eval
@@ -94,6 +103,10 @@ def command(
     _check_options(harness, (split, task), overrides, execute_code, (fewshot, limit, harness_tasks))
     if controls:
         _control_table.check(harness, errors, execute_code)
+    if forgetting:
+        others = (split, task, step, batch_size, errors, execute_code, harness, controls)
+        _forgotten.show(run, forgetting, any(others), as_json)
+        return
     other = runfile.resolve_task(task, overrides or ()) if task else None
     if not harness and other is None:
         inference.check_split(run, split or "test", step)

@@ -51,31 +51,46 @@ def load(
         ModelError: the adapter is damaged, or a number in it is not finite; the backbone is not the one that
             it was trained on, or cannot be loaded.
     """
-    import torch
-
     run = rundir.find(Path(path)) if step is None else kept_step.find(Path(path), step)
     file = runfile.of_run(run)
-    before = run.read_environment()
-    problem = _problem(file, before["data"])
-    backbone = material.backbone(file, problem)
-    old, new = before["backbone"].get("sha256"), backbone.record.get("sha256")
-    if old != new:
-        raise ModelError(
-            f"{path} was trained on other weights than {backbone.record.get('source')} holds now: "
-            f"sha256 {old}, now {new}. Pin backbone.revision, or put the weights back.",
-            kind="other_weights",
-        )
+    problem = problem_of(file, run.read_environment()["data"])
+    backbone = backbone_of(run, file, problem)
     if step is not None:
         model = kept_step.load(run, file, problem, backbone, step)
     else:
         integrity.check_adapter(run)
         with packages.kept_in(file.paths.cache):
             model = file.method.module.load(backbone, file.method.config, run.adapter_folder)
-    used = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Adapted(run, file, problem, backbone, model.to(used).eval(), step, allow_code)
+    model = model.to(device_of(device)).eval()
+    return Adapted(run, file, problem, backbone, model, step, allow_code)
 
 
-def _problem(file: RunFile, data: Mapping[str, object]) -> Problem:
+def backbone_of(run: Run, file: RunFile, problem: Problem) -> Backbone:
+    """Return the backbone of a run as it was before its adapter.
+
+    Raises:
+        ModelError: it is not the one that the run was trained on, or cannot be loaded.
+    """
+    backbone = material.backbone(file, problem)
+    old = run.read_environment()["backbone"].get("sha256")
+    new = backbone.record.get("sha256")
+    if old != new:
+        raise ModelError(
+            f"{run.path} was trained on other weights than {backbone.record.get('source')} holds now: "
+            f"sha256 {old}, now {new}. Pin backbone.revision, or put the weights back.",
+            kind="other_weights",
+        )
+    return backbone
+
+
+def device_of(wanted: str | None) -> str:
+    """Return the device that is wanted, or else a GPU where there is one."""
+    import torch
+
+    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def problem_of(file: RunFile, data: Mapping[str, object]) -> Problem:
     """Return what the model puts out, with the labels that the run has recorded: they may have been
     found in data that are gone."""
     if data["labels"] or data.get("parts"):

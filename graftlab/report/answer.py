@@ -161,6 +161,9 @@ def not_measured(comparison: Comparison) -> list[str]:
         "The last checkpoint beside the best": [row.last for row in rows],
         "Time of training that can be compared": [row.seconds for row in rows],
         "Peak memory": [row.peak_memory_bytes for row in rows],
+        "Forgetting, what the backbone could do before and cannot any more": [
+            row.forgetting for row in rows
+        ],
     }
     for what, values in without.items():
         missing = sum(value is None for value in values)
@@ -181,7 +184,6 @@ def not_measured(comparison: Comparison) -> list[str]:
         found.append(
             f"What lies beyond the grid: the chosen setting stands at its edge for {listed(edges)}."
         )
-    found.append("Forgetting: what the backbone could do before, and cannot any more.")
     found.append(
         "Other data, other backbones and other hyperparameters than those that are listed here."
     )

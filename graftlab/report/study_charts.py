@@ -78,6 +78,13 @@ def costs(group: Group) -> list[Markup]:
             drawn.append(
                 chart(_against(known, group), Axis(label, log=True), Axis(group.metric), title)
             )
+    kept = [
+        (row, one.mean) for row in group if (one := row.forgetting) and row.score.mean is not None
+    ]
+    if len(kept) > 1 and (one := kept[0][0].forgetting):
+        label = f"forgetting: {one.measure} on {one.on}"
+        title = f"{group.metric} and what is forgotten"
+        drawn.append(chart(_against(kept, group), Axis(label), Axis(group.metric), title))
     return drawn
 
 

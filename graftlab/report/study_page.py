@@ -10,7 +10,16 @@ from markupsafe import Markup
 from graftlab import plots
 from graftlab.contracts import Compared, Plot
 from graftlab.errors import CheckpointError
-from graftlab.report import answer, by_class, disagreement, images, made_with, page, repeat
+from graftlab.report import (
+    answer,
+    by_class,
+    disagreement,
+    images,
+    made_with,
+    page,
+    repeat,
+    study_costs,
+)
 from graftlab.report import study_charts as charts
 from graftlab.report import study_tables as tables
 from graftlab.report.page import Page, Section
@@ -65,7 +74,7 @@ def of(studied: Studied, figures: Mapping[str, Plot], inputs: bool = False) -> P
         _tabs("Ranking", studied, lambda group, n: _table(tables.ranking(comparison, group, f"ranking{n}"))),
         _tabs("Differences", studied, lambda group, n: _table(tables.matrix(comparison, group, f"pairs{n}"))),
         _tabs("Learning curves", studied, lambda group, _: _curves(studied, group)),
-        _tabs("Score and cost", studied, lambda group, _: [page.side_by_side(charts.costs(group))]),
+        _tabs("Score and cost", studied, lambda group, _: _costs(group)),
         _tabs("Tuning", studied, lambda group, place: _tuning(comparison, group, place)),
         _tabs("Where they disagree", studied, lambda group, place: _apart(studied, group, place, inputs)),
         _tabs("By class", studied, lambda group, _: _classes(studied, group)),
@@ -137,6 +146,21 @@ def _table(table: Table | None) -> list[Markup]:
 
 def _curves(studied: Studied, group: Group) -> list[Markup]:
     return [page.side_by_side(charts.curves(group, studied.folders(group)))]
+
+
+def _costs(group: Group) -> list[Markup]:
+    charts_of = page.side_by_side(charts.costs(group))
+    front = study_costs.unbeaten(group)
+    if not front:
+        return [charts_of]
+    known = next(row.forgetting for row in front if row.forgetting)
+    names = answer.listed((row.label for row in front), len(front))
+    lines = [
+        f"No other beats {names} in score, trained parameters or forgetting without being worse in another "
+        f"of the three.",
+        f"Forgotten is {study_costs.said(known)}.",
+    ]
+    return [charts_of, page.points(lines)]
 
 
 def _tuning(comparison: Comparison, group: Group, place: int) -> list[Markup]:

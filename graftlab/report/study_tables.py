@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
+from graftlab.report import study_costs
 from graftlab.report.chart import COLOURS
 from graftlab.report.tables import NOTHING, Cell, Table, cell, headed
 from graftlab.study.findings import Difference, Tuning
@@ -61,7 +62,8 @@ def ranking(comparison: Comparison, group: Group, name: str) -> Table:
         f"{group.split} {group.metric}": [_score(row.score) for row in group],
         "seeds": [_seeds(row.score, place, span) for place, row in enumerate(group)],
         "less the best": [_against(row, best, pairs, scale) for row in group],
-        **_costs(group),
+        **study_costs.columns(group),
+        "last step": [Cell() if row.last is None else _score(row.last) for row in group],
         "holds": [Cell("; ".join(_reservations(row)), mark="warn") for row in group],
     }
     varied = [key for row in comparison.rows for key in row.setting]
@@ -165,31 +167,6 @@ def _pair(first: str, second: str, pairs: Sequence[Difference]) -> Difference | 
         if (one.first, one.second) == (second, first):
             return turned(one)
     return None
-
-
-def _costs(group: Group) -> dict[str, list[Cell]]:
-    """Return the columns of what a row costs; those of which nothing is known are empty."""
-
-    def size(count: float | None) -> Cell:
-        unit, scale = ("KiB", 2**10) if (count or 0) < 2**20 else ("MiB", 2**20)
-        return Cell() if count is None else Cell(f"{count / scale:.1f} {unit}", float(count))
-
-    def seconds(value: float | None) -> Cell:
-        return Cell() if value is None else Cell(f"{value:.1f} s", value)
-
-    def tera(count: float | None) -> Cell:
-        return Cell() if count is None else Cell(f"{count / 1e12:.3g}", count / 1e12)
-
-    return {
-        "trained": [cell(row.trainable) for row in group],
-        "file": [size(row.adapter_bytes) for row in group],
-        "training": [seconds(row.seconds) for row in group],
-        "memory": [size(row.peak_memory_bytes) for row in group],
-        "TFLOP": [tera(row.training_flops) for row in group],
-        "1,000 answers": [seconds(row.inference_seconds) for row in group],
-        "merged": [seconds(row.merged_inference_seconds) for row in group],
-        "last step": [Cell() if row.last is None else _score(row.last) for row in group],
-    }  # fmt: skip
 
 
 def _reservations(row: Row) -> list[str]:

@@ -1,7 +1,7 @@
 """What the JSON files of a run directory hold, field by field."""
 
 from collections.abc import Mapping
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 """What a JSON file holds, where nothing finer is known of it."""
@@ -127,6 +127,26 @@ class Costs(TypedDict):
     """A forward pass over 1,000 examples, the adapter beside its backbone."""
     merged_inference_seconds: float | None
     """The same, merged; None where the method cannot be."""
+
+
+class Forgotten(TypedDict):
+    """evaluation/forgetting-NAME.json: an adapted model beside its base on what it was not trained on."""
+
+    name: str
+    """What both were asked."""
+    measure: Literal["loss", "accuracy"]
+    """The mean loss of a token, or of what a probe on frozen features learns to tell apart."""
+    base: float
+    adapted: float
+    forgotten: float
+    """By how much the loss has risen, or the accuracy has fallen."""
+    examples: int
+    units: list[float]
+    """(G,) by groups of the examples, of equal weight: what stands for `forgotten` (the jackknife)."""
+    key: str
+    """A hash of all that the base's answers depend on: equal where two runs were asked the same."""
+    adapter: dict[str, str]
+    """Hashes of the adapter's files."""
 
 
 class Compared(TypedDict, total=False):

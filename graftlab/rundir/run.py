@@ -35,7 +35,7 @@ class Run:
     adapter/           what users load: PEFT format where the method has one
     predictions/       one JSONL a split
     analysis/          what `graftlab analyse` has found, where it was asked
-    evaluation/        what `graftlab evaluate --controls` has found, where it was asked
+    evaluation/        what `graftlab evaluate --controls` or `--forgetting`, or a study, has found besides
     manifest.json      hashes of all that is left to be read, result.json's too: what has changed is refused
     result.json        the scores, written last: a run without it did not finish
     """

@@ -13,13 +13,14 @@ from graftlab.contracts import read_notes
 from graftlab.rundir.records import Result
 from graftlab.rundir.run import Run
 from graftlab.statistics import ranks
-from graftlab.study import grids, own_splits
-from graftlab.study.design import Choose, Plan
+from graftlab.study import forgetting, grids, own_splits
+from graftlab.study.design import Plan
 from graftlab.study.differences import differences
 from graftlab.study.findings import Difference
 from graftlab.study.labels import Cell
 from graftlab.study.records import Comparison, Done, Row
 from graftlab.study.rows import last_scores, row_of
+from graftlab.study.section import Choose
 
 PAIRED_BY = {
     "steps": "optimizer steps",
@@ -37,8 +38,7 @@ def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
     cells: dict[Cell, list[Done]] = {}
     for run in done:
         cells.setdefault(run.planned.cell, []).append(run)
-    choose = plan.study.choose
-    chosen = choices(cells, choose, plan.seeds) if choose else set(cells)
+    choose, chosen = plan.study.choose, _chosen(plan, cells)
     rows = [row_of(cell, runs) for cell, runs in cells.items() if cell in chosen]
     grid: list[Row] = []
     if choose:
@@ -55,6 +55,9 @@ def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
             row.ranked_by, row.label = split, _label(row, choose is not None)
         _pair(group, plan.seeds, cells)
     folder = done[0].folder.parent if done else None
+    if folder is not None and plan.forgetting is not None:
+        for row in rows:
+            row.forgetting = forgetting.of_row(row, folder, plan.forgetting.name)
     drawn = own_splits.overlaps(rows, folder) if folder and plan.study.split_with_seed else {}
     found = differences(groups, folder, drawn)
     for group in groups:
@@ -64,6 +67,20 @@ def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
     return Comparison(
         plan.name, plan.seeds, by, tuple(rows), tuple(grid), records, found, grids.of_grid(grid)
     )
+
+
+def reported(plan: Plan, done: Sequence[Done]) -> list[Done]:
+    """Return the finished runs that a comparison has in its rows."""
+    cells: dict[Cell, list[Done]] = {}
+    for run in done:
+        cells.setdefault(run.planned.cell, []).append(run)
+    chosen = _chosen(plan, cells)
+    return [run for run in done if run.planned.cell in chosen and run.result is not None]
+
+
+def _chosen(plan: Plan, cells: Mapping[Cell, Sequence[Done]]) -> set[Cell]:
+    choose = plan.study.choose
+    return choices(cells, choose, plan.seeds) if choose else set(cells)
 
 
 def _label(row: Row, is_chosen: bool) -> str:

@@ -5,71 +5,22 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-from pydantic import Field, field_validator
+from typing import Any, NamedTuple
 
 from graftlab import config, runfile
-from graftlab.config import Document, Parsed, Problems, Section, lay_over
+from graftlab.config import Document, Parsed, Problems, lay_over
 from graftlab.config.parser import Location
 from graftlab.errors import ConfigError, Fault, GraftlabError, Place
 from graftlab.runfile import Root, RunFile
+from graftlab.runs import forgetting
+from graftlab.runs.forgetting import Asked
 from graftlab.study import labels, variation
 from graftlab.study.labels import Cell
-from graftlab.study.variation import Own, Vary, spelled_out
+from graftlab.study.section import Study
+from graftlab.study.variation import Own, Vary
 
 NAMED_BY = {"method": "name", "task": "name", "backbone": "model"}
 """What an entry that is one word stands for."""
-
-
-class Choose(Section):
-    """How one setting of each method is chosen out of those that `vary` gives."""
-
-    by: Literal["validation"] = "validation"
-    """The split whose metric chooses; what is chosen is then reported on test."""
-    widen: int = Field(0, ge=0)
-    """How many values may be added to a grid of numbers, one by one, while the best stands at its end."""
-    seeds: Literal["all", "first"] = "all"
-    """Choose by the mean over all seeds; or by the first alone, and run only what is chosen at the others."""
-
-
-class Budget(Section):
-    """What all methods have to share, within a tolerance: checked before the first run."""
-
-    equal: Literal["trainable", "steps"]
-    """Trained parameters, or optimizer steps."""
-    within: float = Field(0.02, ge=0)
-    """How much more the largest may have than the smallest, as a share."""
-
-
-class Study(Section):
-    """The keys of a study file, beside `extends`."""
-
-    name: str | None = None
-    """Names the study and its directory; the file's own name unless given."""
-    base: str | dict[str, Any]
-    """What all runs share: a run file, a recipe's name, or a run file's keys."""
-    methods: tuple[str | dict[str, Any], ...] = ()
-    """Names, or sections laid over the base's method; an entry with the key `method` is a piece of a run
-    file. Left out: the base's own. The same for tasks and backbones."""
-    tasks: tuple[str | dict[str, Any], ...] = ()
-    """Names, or sections laid over the base's task."""
-    backbones: tuple[str | dict[str, Any], ...] = ()
-    """Models, or sections laid over the base's backbone."""
-    seeds: tuple[int, ...] = ()
-    """Each combination runs once with each; left out: the base's own."""
-    split_with_seed: bool = False
-    """Draw what the task carves and samples with each run's seed (`task.split_seed`), the same for all
-    methods: differences are then for other splits too, not for this one alone."""
-    vary: Vary = Field(default_factory=dict)
-    """A run file's key, such as `training.learning_rate`, and its values, or the `centre` of a grid of them;
-    all combinations run. An entry of `methods` with the key `method` may have a `vary` of its own."""
-    budget: Budget | None = None
-    """Refuse methods that are not of one size, on each task and backbone."""
-    choose: Choose | None = None
-    """Report each method at one setting of `vary` only, chosen on validation."""
-
-    _spelled_out = field_validator("vary", mode="before")(spelled_out)
 
 
 @dataclass(frozen=True)
@@ -98,6 +49,8 @@ class Plan:
     """Where `budget` stands."""
     base: Parsed = field(default_factory=lambda: Parsed({}, {}))
     """What the base says and where, as far as a file was read."""
+    forgetting: Asked | None = None
+    """What its runs are asked that they were not trained on."""
 
     def files_by_group(self) -> list[dict[str, RunFile]]:
         """Return the run files that are compared with each other, by what they are called: those of one task
@@ -170,7 +123,8 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
                     runs.append(Planned(name, cell, seed, run, file))
     problems.raise_if_any()
     name, place = study.name or document.path.stem, document.place("budget")
-    return Plan(name, document.path, study, seeds, tuple(runs), allow_code, place, base)
+    asked = forgetting.asked(study.forgetting, document)
+    return Plan(name, document.path, study, seeds, tuple(runs), allow_code, place, base, asked)
 
 
 def of_seed(study: Study, seed: int, name: str, document: Document) -> Parsed:

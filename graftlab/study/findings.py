@@ -83,6 +83,28 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Forgetting:
+    """How much worse a row's runs do on something that they were not trained on than their base."""
+
+    on: str
+    """What: `general`, a file of texts, or a task."""
+    measure: Literal["loss", "accuracy"]
+    base: float
+    """Of the base without an adapter."""
+    mean: float
+    """Over the seeds: by how much the loss has risen, or the accuracy has fallen. Below 0 nothing is lost."""
+    deviation: float | None
+    """Standard deviation over the seeds; None for fewer than two."""
+    values: dict[int, float]
+    """By seed."""
+    low: float | None
+    """Ends of the 95 % interval of the mean, over seeds and examples, of one seed over examples alone; None
+    where nothing differs from the base."""
+    high: float | None
+    examples: int
+
+
+@dataclass(frozen=True)
 class Point:
     """A setting that was tried, and what it gave on validation."""
 

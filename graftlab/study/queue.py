@@ -16,10 +16,11 @@ from graftlab.rundir.run import Run
 from graftlab.runs import material, overview, status
 from graftlab.study.beyond import at_seed, beyond, names
 from graftlab.study.comparison import choices, chosen_at
-from graftlab.study.design import Choose, Plan, Planned
+from graftlab.study.design import Plan, Planned
 from graftlab.study.folders import Folders
 from graftlab.study.labels import Cell
 from graftlab.study.records import SHARED, Done
+from graftlab.study.section import Choose
 from graftlab.terminal import tell
 from graftlab.workers import (
     Crew,

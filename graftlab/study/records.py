@@ -8,7 +8,7 @@ from graftlab.errors import CheckpointError
 from graftlab.rundir.records import Result
 from graftlab.rundir.run import Run
 from graftlab.study.design import Planned
-from graftlab.study.findings import Difference, Tuning
+from graftlab.study.findings import Difference, Forgetting, Tuning
 
 SHARED = "shared"
 """The file that marks a run beside which others went on."""
@@ -109,6 +109,8 @@ class Row:
     """For 1,000 examples, the adapter beside its backbone; None where runs shared the machine."""
     merged_inference_seconds: float | None = None
     """The same with the adapter merged; None where the method cannot merge."""
+    forgetting: Forgetting | None = None
+    """How much worse its runs have become at what they were not trained on; None where that is not known."""
     chosen: bool = False
     not_paired: list[str] = field(default_factory=list)
 

@@ -52,10 +52,24 @@ def _flat(row: Row) -> dict[str, Any]:
         "peak_memory_bytes": row.peak_memory_bytes,
         "adapter_bytes": row.adapter_bytes,
         "training_flops": row.training_flops,
+        **_forgetting(row),
         "inference_seconds": row.inference_seconds,
         "merged_inference_seconds": row.merged_inference_seconds,
         "not_paired": "; ".join(row.not_paired) or None,
         "holes": "; ".join(f"seed {seed}: {cause}" for seed, cause in row.holes.items()) or None,
+    }
+
+
+def _forgetting(row: Row) -> dict[str, Any]:
+    found = row.forgetting
+    return {
+        "forgetting_on": found and found.on,
+        "forgetting_measure": found and found.measure,
+        "forgetting_base": found and found.base,
+        "forgetting_mean": found and found.mean,
+        "forgetting_deviation": found and found.deviation,
+        "forgetting_low": found and found.low,
+        "forgetting_high": found and found.high,
     }
 
 
@@ -77,6 +91,8 @@ def show(comparison: Comparison) -> None:
             screen.print(difference_table.table(by_place(rows)[0].label, own))
         if any(row.last or row.adapter_bytes or row.inference_seconds for row in rows):
             screen.print(_beside(rows))
+        if any(row.forgetting for row in rows):
+            screen.print(_forgotten(rows))
     if comparison.grid:
         for task, backbone, rows in _by_task(comparison.grid):
             screen.print(_grid(f"{task}, {backbone}: chosen by {comparison.chosen_by}", rows))
@@ -180,6 +196,28 @@ def _beside(rows: list[Row]) -> Any:
             "" if row.adapter_bytes is None else f"{row.adapter_bytes / 2**10:,.0f} KiB",
             _inference(row),
         )
+    return table
+
+
+def _forgotten(rows: list[Row]) -> Any:
+    """Return how much worse each row has become at what it was not trained on."""
+    from rich.table import Table
+
+    known = next(row.forgetting for row in rows if row.forgetting)
+    verb = "risen" if known.measure == "loss" else "fallen"
+    title = f"forgetting: how far {known.measure} on {known.on} has {verb}; base {known.base:.4f}"
+    table = Table(title=title)
+    table.add_column("method")
+    for name in ("forgotten ± sd", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in by_place(rows):
+        one = row.forgetting
+        if one is None:
+            table.add_row(row.label, "-", "")
+            continue
+        spread = "" if one.deviation is None else f" ± {one.deviation:.4f}"
+        ends = "" if one.low is None else f"{one.low:+.4f} to {one.high:+.4f}"
+        table.add_row(row.label, f"{one.mean:+.4f}{spread}", ends)
     return table
 
 

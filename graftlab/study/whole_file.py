@@ -38,6 +38,8 @@ def text(plan: Plan) -> str:
             names = dict.fromkeys(run.cell[at] for run in runs)
             own = ([run for run in runs if run.cell[at] == name] for name in names)
             given[f"{key}s"] = [_item(*pair, key) for pair in zip(items, own, strict=True)]
+    if plan.forgetting is not None and plan.forgetting.written:
+        given["forgetting"] = dict(plan.forgetting.written)
     if isinstance(vary := given.get("vary"), dict):
         given["vary"] = _vary(vary, runs)
     return config.dump({**given, "name": plan.name, "base": base})
