@@ -6,7 +6,7 @@ from typing import Any
 
 from graftlab.config import placed
 from graftlab.contracts import Backbone, Data, Note, Problem, Task, read_notes
-from graftlab.data import foreign_code
+from graftlab.data import foreign_code, kept_arrays
 from graftlab.data.section import DataSection
 from graftlab.errors import DataError
 from graftlab.rundir.run import Run
@@ -40,6 +40,8 @@ def _go_on() -> None:
 def load(file: RunFile, *, meta: bool = False, check: Callable[[], None] = _go_on) -> Material:
     """Return a run's material; with `meta` its backbone has no weights. `check` may stop it halfway.
 
+    Its tokens are kept under `paths.cache`, for the runs that want the same.
+
     Raises:
         ConfigError, DataError, ModelError, Refused
     """
@@ -49,7 +51,8 @@ def load(file: RunFile, *, meta: bool = False, check: Callable[[], None] = _go_o
             fit.check(file, data)
         check()
         model = backbone(file, data.problem, meta=meta)
-        return Material(data, model, bind(file, data, model))
+        with kept_arrays.kept_in(file.paths.cache):
+            return Material(data, model, bind(file, data, model))
 
 
 def check_code(file: RunFile) -> None:

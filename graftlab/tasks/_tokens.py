@@ -1,11 +1,14 @@
 """Texts as tokens, kept end to end in one array and padded a batch at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from graftlab.tasks import _kept_tokens
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
 # Shapes: T tokens of all texts, N examples of a batch, L tokens of the longest.
@@ -31,22 +34,15 @@ class Texts:
         if "token_type_ids" in tokenizer.model_input_names:
             self._pad["token_type_ids"] = tokenizer.pad_token_type_id
         self._mask = "attention_mask" in tokenizer.model_input_names
-        self.truncated = 0
+        found = _kept_tokens.arrays(
+            tokenizer, [*texts, *pairs], lambda: {"max_length": max_length, "columns": [*self._pad]},
+            lambda: _flat(texts, pairs, tokenizer, max_length, tuple(self._pad)),
+        )  # fmt: skip
+        self.truncated = int(found["truncated"])
         """How many texts (or pairs) were longer than `max_length`."""
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in self._pad}
-        lengths: list[int] = []
-        for start in range(0, len(texts), CHUNK):
-            encoded, cut = _encode(
-                texts[start : start + CHUNK], pairs[start : start + CHUNK], tokenizer, max_length
-            )
-            self.truncated += cut
-            lengths.extend(len(ids) for ids in encoded["input_ids"])
-            for name, flat in parts.items():
-                flat.append(np.fromiter(chain.from_iterable(encoded[name]), dtype=np.int32))
-        self.lengths = np.array(lengths, dtype=np.int64)
+        self.lengths = found["lengths"]
         self._ends = np.cumsum(self.lengths)
-        empty = np.zeros(0, dtype=np.int32)
-        self._flat_T = {name: np.concatenate([empty, *flat]) for name, flat in parts.items()}
+        self._flat_T = {name: found[name] for name in self._pad}
 
     def pad(self, indices: Sequence[int]) -> "dict[str, np.ndarray]":
         """Return the model's inputs (N, L), padded to the longest text on the tokenizer's side."""
@@ -64,6 +60,36 @@ class Texts:
             for name, flat_T in self._flat_T.items():
                 arrays[name][row, place] = flat_T[end - length : end]
         return {**arrays, "attention_mask": mask} if self._mask else arrays
+
+
+def _flat(
+    texts: Sequence[str],
+    pairs: Sequence[str | None],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    names: Sequence[str],
+) -> Mapping[str, "NDArray[Any]"]:
+    """Return the columns `names` of all texts end to end (T), `lengths`, and how many are `truncated`."""
+    import numpy as np
+
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    lengths: list[int] = []
+    truncated = 0
+    for start in range(0, len(texts), CHUNK):
+        encoded, cut = _encode(
+            texts[start : start + CHUNK], pairs[start : start + CHUNK], tokenizer, max_length
+        )
+        truncated += cut
+        lengths.extend(len(ids) for ids in encoded["input_ids"])
+        for name, flat in parts.items():
+            flat.append(np.fromiter(chain.from_iterable(encoded[name]), dtype=np.int32))
+    empty = np.zeros(0, dtype=np.int32)
+    flat_T = {name: np.concatenate([empty, *flat]) for name, flat in parts.items()}
+    return {
+        **flat_T,
+        "lengths": np.array(lengths, dtype=np.int64),
+        "truncated": np.array(truncated),
+    }
 
 
 def shortened(

@@ -25,7 +25,7 @@ from graftlab.tasks._questions import ANSWER, INSTRUCTION, lettered, question_co
 from graftlab.tasks.classification import TextTask, longest_input
 
 if TYPE_CHECKING:
-    from graftlab.tasks._likelihood import Texts
+    from graftlab.tasks._choice_tokens import Texts
 
 BACKBONES = ("encoder", "decoder", "tiny")
 
@@ -273,7 +273,7 @@ def _rendered(rows: Sequence[Row]) -> Rows:
 
 def _texts(config: Config, rows: Sequence[Row]) -> "Texts":
     """Return the prompts, and each with each of its choices behind a space."""
-    from graftlab.tasks._likelihood import Texts
+    from graftlab.tasks._choice_tokens import Texts
 
     texts = Texts([], [])
     for row in rows:

@@ -26,6 +26,7 @@ from graftlab.contracts import (
     TaskKind,
     as_writer,
 )
+from graftlab.data import kept_arrays
 from graftlab.errors import ConfigError
 from graftlab.runfile import measures
 from graftlab.testing import examples
@@ -177,6 +178,17 @@ def test_a_batch_depends_on_split_rows_and_epoch_alone(
     assert torch.equal(torch.get_rng_state(), state)
     assert {tensor.device.type for tensor in expected.values()} == {"cpu"}
     assert {len(tensor) for tensor in expected.values()} == {len(rows)}
+
+
+@every
+def test_kept_tokens_are_those_that_are_made(name: str, example: Example, tmp_path: Path) -> None:
+    with kept_arrays.kept_in(tmp_path / "kept", least=0):
+        for task in (example.bound(), example.bound()):  # keeps them, and reads them
+            assert task.record == example.task.record
+            for split, epoch in (("train", 0), ("train", None), ("validation", None)):
+                if rows := _everything(task, split):
+                    _same(task.batch(split, rows, epoch), example.task.batch(split, rows, epoch))
+                    assert task.lengths(split) == example.task.lengths(split)
 
 
 @every

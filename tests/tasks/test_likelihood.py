@@ -17,8 +17,8 @@ from graftlab.contracts import Backbone, Data, Problem, Setting
 from graftlab.data.rows import Rows
 from graftlab.methods import prefix, prompt
 from graftlab.runs import session
-from graftlab.tasks import _likelihood, _logits, multiple_choice
-from graftlab.tasks._likelihood import join
+from graftlab.tasks import _choice_tokens, _logits, multiple_choice
+from graftlab.tasks._choice_tokens import join
 from graftlab.testing import examples
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "models" / "small-llama"
@@ -258,8 +258,8 @@ def test_the_tokens_before_a_text_are_kept_and_those_behind_it_are_not() -> None
             own = [7] * len(text)
             return {"input_ids": [1, 2, *own, 3] if add_special_tokens else own}
 
-    assert _likelihood.own_start(Ending()) == [1, 2]
-    assert _likelihood.own_start(tiny_backbone().processor) == [2]
+    assert _choice_tokens.own_start(Ending()) == [1, 2]
+    assert _choice_tokens.own_start(tiny_backbone().processor) == [2]
 
 
 def test_a_prompt_may_hold_the_choices_and_end_in_white_space() -> None:

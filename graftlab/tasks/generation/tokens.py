@@ -2,17 +2,19 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.data.labels import Unusable
-from graftlab.tasks._likelihood import own_start
+from graftlab.tasks import _kept_tokens
+from graftlab.tasks._choice_tokens import own_start
 from graftlab.tasks._outputs import UNKNOWN
 from graftlab.tasks.generation.chat import Segment
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 # Shapes: T tokens of all examples, N examples of a batch, L tokens of the longest.
 
@@ -94,11 +96,41 @@ class Encoder:
 
     def examples(self, sources: Sequence[Source]) -> list[Example]:
         """Return the sources as tokens."""
+        texts = [segment.text for source in sources for segment in source.segments]
+        found = _kept_tokens.arrays(
+            self.tokenizer,
+            texts,
+            lambda: {"start": self._start, "sources": [_form(source) for source in sources]},
+            lambda: self._flat(sources),
+        )
+        ends = found["lengths"].cumsum().tolist()
+        places = [slice(first, last) for first, last in zip([0, *ends], ends, strict=False)]
+        ids_T, trained_T, placed_T = found["ids"], found["trained"], found.get("placed")
         return [
-            example
-            for start in range(0, len(sources), TEXTS)
-            for example in self._examples(sources[start : start + TEXTS])
+            Example(
+                ids_T[place],
+                trained_T[place],
+                placed_T[place] if placed_T is not None and placed_T[place].any() else None,
+            )
+            for place in places
         ]
+
+    def _flat(self, sources: Sequence[Source]) -> Mapping[str, "NDArray[Any]"]:
+        """Return the examples end to end (T), and their `lengths`; `placed` only where there are vectors."""
+        import numpy as np
+
+        parts = range(0, len(sources), TEXTS)
+        found = [one for at in parts for one in self._examples(sources[at : at + TEXTS])]
+        no_ids, none = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.bool_)
+        arrays = {
+            "ids": np.concatenate([no_ids, *(one.ids for one in found)]),
+            "trained": np.concatenate([none, *(one.trained for one in found)]),
+            "lengths": np.array([len(one) for one in found], dtype=np.int64),
+        }
+        if any(one.placed is not None for one in found):
+            placed = (one.trained & False if one.placed is None else one.placed for one in found)
+            arrays["placed"] = np.concatenate([none, *placed])
+        return arrays
 
     def _examples(self, sources: Sequence[Source]) -> list[Example]:
         kinds: dict[tuple[bool, bool], list[tuple[int, int]]] = defaultdict(list)
@@ -183,6 +215,11 @@ class Encoder:
         )["offset_mapping"]
         kept = len(offsets) - fewer
         return text[: offsets[kept][0]] if kept > 0 else ""
+
+
+def _form(source: Source) -> list[object]:
+    """Return all of a source but its texts."""
+    return [source.ends, *([s.trained, s.plain, s.vector] for s in source.segments)]
 
 
 def special_tokens(tokenizer: Any) -> dict[str, int]:
