@@ -308,3 +308,15 @@ def test_a_port_that_is_taken_is_refused():
     with server.listen(0) as taken, pytest.raises(ConfigError) as refused:
         server.listen(taken.getsockname()[1])
     assert refused.value.problems[0].kind == "taken"
+
+
+def test_a_search_is_shown_as_a_search_and_its_trials_as_rows(folder, app):
+    out = folder / "rates"
+    write(out / "runs", "trial-1", done=result("trial-1", 0.7, split="validation"), rate=3e-3)
+    (out / "search.json").write_text(json.dumps({"space": {"training.learning_rate": {}}}))
+    _, _, text = ask(app, "/")
+    assert '<a href="/?at=rates">rates/</a>' in text
+    _, _, text = ask(app, "/?at=rates")
+    assert names(text) == ["rates/runs/trial-1"]
+    assert "training.learning_rate=0.003" in text
+    assert 'href="/report?at=rates"' in text

@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import os
+import signal
 import sys
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -270,3 +273,67 @@ def test_a_run_that_is_none_has_no_row(tmp_path):
     (tmp_path / "a.txt").write_text("")
     assert overview.rows(tmp_path) == overview.rows(tmp_path / "gone") == []
     assert not Run(tmp_path / "notes").started
+
+
+@pytest.fixture
+def a_search(tmp_path):
+    """A search of three trials: one is the best, one was pruned, one trains."""
+    out = tmp_path / "rates"
+    space = {"method.name": {}, "training.learning_rate": {}, "method.mode": {}}
+    for name, more in (
+        ("trial-1", {"done": result("trial-1", 0.9, split="validation"), "rate": 1e-3}),
+        ("trial-2", {"rate": 2e-3}),
+        ("trial-3", {"rate": 3e-3}),
+    ):
+        write(out / "runs", name, **more)
+    (out / "search.json").write_text(json.dumps({"name": "rates", "space": space}))
+    return out
+
+
+def ends(out):
+    best = {"trial": 0, "scores": {"accuracy": 0.9}, "run": "trial-1"}
+    summary = {"trials": {"complete": 1, "pruned": 1, "fail": 1}, "best": best}
+    (out / "summary.json").write_text(json.dumps(summary))
+    (out / "trials.csv").write_text(
+        "trial,state,run\n0,complete,trial-1\n1,pruned,trial-2\n2,fail,\n"
+    )
+
+
+def test_a_search_is_one_row_with_its_best_trial_and_in_it_the_trials_are_rows(a_search):
+    [row] = overview.rows(a_search.parent)
+    assert (row.run, row.kind, row.status, row.score) == ("rates", "search", "stopped", None)
+    ends(a_search)
+    [row] = overview.rows(a_search.parent)
+    assert (row.kind, row.status, row.score, row.split) == ("search", "finished", 0.9, "validation")
+    assert row.method == "lora training.learning_rate=0.001"
+    trials = by_name(overview.rows(a_search))
+    assert {name: trial.method for name, trial in trials.items()} == {
+        f"trial-{n}": f"lora training.learning_rate=0.00{n}" for n in (1, 2, 3)
+    }
+    assert {trial.kind for trial in trials.values()} == {"run"}
+    assert (trials["trial-2"].status, trials["trial-2"].cause) == ("stopped", "pruned by its curve")
+    assert trials["trial-3"].cause is None
+
+
+def test_a_search_at_which_a_process_works_is_running(a_search):
+    ends(a_search)  # before: it goes on with more trials
+    reads, writes = os.pipe()
+    if (child := os.fork()) == 0:
+        with Run(a_search / "workers" / "me").lock():
+            os.write(writes, b"1")
+            time.sleep(60)
+        os._exit(0)
+    os.read(reads, 1)
+    [row] = overview.rows(a_search.parent)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert (row.status, row.cause) == ("running", "3 runs, 1 finished")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"best": 3}', '{"best": {"run": "trial-1"}}'])
+def test_a_search_whose_files_are_damaged_still_has_a_row(a_search, content):
+    (a_search / "summary.json").write_text(content)
+    (a_search / "trials.csv").write_bytes(b"\xff\xfe\x00")
+    [row] = overview.rows(a_search.parent)
+    assert (row.kind, row.score) == ("search", None)
+    assert len(overview.rows(a_search)) == 3

@@ -174,7 +174,7 @@ def _table(rows: "Sequence[Row]") -> str:
 def _words(row: "Row") -> dict[str, str]:
     error = "" if row.standard_error is None else f" ± {row.standard_error:.4f}"
     return {
-        "run": f"{row.run}/" if row.kind == "study" else row.run,
+        "run": f"{row.run}/" if row.kind in ("study", "search") else row.run,
         "status": row.status,
         "score": "" if row.score is None else f"{row.score:.4f}{error}",
         "metric": " ".join(filter(None, (row.split, row.metric))),

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from graftlab.search import Found
     from graftlab.search.winner import Summary
 
+PAGE = "search.html"
+"""What the page is called in the search's directory."""
+
 
 def command(
     file: Annotated[
@@ -57,7 +60,7 @@ def command(
     same command goes on with a search. Test is not looked at; with winner.seeds the best trial and the base
     run at fresh seeds, and are compared on test.
     """
-    from graftlab import search
+    from graftlab import search, study
     from graftlab.rundir import files
     from graftlab.search import storage as storages
     from graftlab.search import whole_file, winner
@@ -75,14 +78,16 @@ def command(
     said = search.write(found)
     files.write_text(where / whole_file.FILE, whole_file.text(plan))
     figures = _draw(found)
+    _write_page(where)
     confirmed = None
     if said.best is not None and plan.search.winner.seeds:
         confirmed = search.confirm(found, crew, as_json, how)
+        study.write(confirmed, where / "confirmed")
+        _write_page(where)  # which then names the study
     if as_json:
-        shown: dict[str, Any] = winner.as_json(found, said) | {"figures": [str(f) for f in figures]}
+        shown: dict[str, Any] = winner.as_json(found, said)
+        shown |= {"figures": [str(figure) for figure in figures], "page": str(where / PAGE)}
         if confirmed is not None:
-            from graftlab import study
-
             shown["confirmed"] = study.as_json(confirmed)
         say_json(shown)
         return
@@ -92,8 +97,8 @@ def command(
 
         report([(where / "confirmed", confirmed)], as_json)
     say(
-        f"Everything is in {where}: trials.csv, summary.json, figures"
-        + (", best.yaml" if said.best else "")
+        f"The page is {where / PAGE}; trials.csv, summary.json, figures"
+        + (", best.yaml are beside it." if said.best else " are beside it.")
     )
 
 
@@ -108,6 +113,13 @@ def storage_words(given: str | None) -> list[str]:
         return ["--storage", f'"${storage.VARIABLE}"'] if known else []
     url, query, _ = given.partition("?")
     return ["--storage", shlex.quote(storage.shown(url) + (f"{query}***" if query else ""))]
+
+
+def _write_page(where: Path) -> None:
+    from graftlab import report
+    from graftlab.rundir import files
+
+    files.write_text(where / PAGE, report.html(where, {}))
 
 
 def _draw(found: "Found") -> list[Path]:

@@ -36,6 +36,7 @@ class Searched(NamedTuple):
     edges: Mapping[str, str]
     expected: Sequence[float]
     causes: Mapping[str, int]
+    limits: Mapping[str, int]
 
 
 def read(out: Path) -> Searched:
@@ -54,7 +55,7 @@ def read(out: Path) -> Searched:
             str(search["name"]), [str(one["name"]) for one in summary["objectives"]],
             [bool(one["higher"]) for one in summary["objectives"]], list(search["space"]), trials,
             summary["best"], summary["default"], dict(summary["edges"]), list(summary["expected_best"]),
-            dict(summary["causes"]),
+            dict(summary["causes"]), dict(summary.get("limits", {})),
         )  # fmt: skip
     except FileNotFoundError as error:
         said = f"{error.filename} is not there yet: `graftlab tune` writes it when its trials are over."
@@ -133,6 +134,8 @@ def _not_measured(found: Searched, out: Path) -> list[str]:
         said.append(
             "The best settings on test, at fresh seeds, are the study in the folder `confirmed`."
         )
+    said += [f"{count} trials did not train: more {name} than at_most allows."
+             for name, count in found.limits.items()]  # fmt: skip
     said += [f"{count} trials failed: {cause}" for cause, count in found.causes.items()]
     return said
 

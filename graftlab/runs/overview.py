@@ -1,4 +1,4 @@
-"""What a folder of runs holds, as the rows of a table: runs, studies and selections, filtered and sorted."""
+"""What a folder of runs holds, as rows of a table: runs, studies, searches, selections, as asked for."""
 
 import dataclasses
 import operator
@@ -11,7 +11,7 @@ from graftlab.config.reread import reread
 from graftlab.errors import Argument, ConfigError, Place, nearest, unknown
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
-from graftlab.runs import status
+from graftlab.runs import searches, status
 from graftlab.runs.status import Row
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
@@ -28,7 +28,8 @@ def rows(
     sort: str | None = None,
     look: Look = status.of_run,
 ) -> list[Row]:
-    """Return a row for each run, study and selection of a folder; of a study's own folder for its runs.
+    """Return a row for each run, study, search and selection of a folder; of a study's or a search's own
+    folder for its runs.
 
     `where` are `key=value`, of a column or of the run's config.yaml; all have to hold. They come by their
     beginnings, or by the column `sort`, descending with a minus in front; what has none stands last.
@@ -116,12 +117,15 @@ def _sorted(found: list[Row], sort: str | None) -> list[Row]:
 
 
 def below(folder: Path) -> Path:
-    """Return where the folders of the rows of a folder are: those of a study have one of their own."""
-    return folder / "runs" if _is_study(folder) else folder
+    """Return where the folders of the rows of a folder are: studies and searches have one of their own."""
+    return folder / "runs" if searches.is_search(folder) or _is_study(folder) else folder
 
 
 def _entries(folder: Path, look: Look) -> Iterator[tuple[Path, Row]]:
     """Yield each folder that holds something of ours, with its row."""
+    if searches.is_search(folder):
+        yield from searches.trials(folder, look)
+        return
     if _is_study(folder):
         yield from _of_study(folder, look)
         return
@@ -130,6 +134,8 @@ def _entries(folder: Path, look: Look) -> Iterator[tuple[Path, Row]]:
             yield path, look(Run(path))
         elif (path / SELECTION).is_file():
             yield path, _selection(path)
+        elif searches.is_search(path):
+            yield path, searches.row_of(path, look)
         elif path.is_dir() and _is_study(path):
             yield path, _study(path, look)
 

@@ -23,11 +23,11 @@ LONGEST_CAUSE = 300
 
 @dataclass(frozen=True)
 class Row:
-    """A run, a study or a selection in a table: what is not known is None."""
+    """A run, a study, a search or a selection in a table: what is not known is None."""
 
     run: str
     """The name of its folder."""
-    kind: Literal["run", "study", "selection"]
+    kind: Literal["run", "study", "search", "selection"]
     status: Status
     score: float | None = None
     """Of the first metric; of test, or of validation where there is no test split."""
@@ -45,7 +45,7 @@ class Row:
     seconds: float | None = None
     """Of training."""
     cause: str | None = None
-    """Why it has failed; of a study, how many of its runs have."""
+    """Why it has failed; of a study or a search, how its runs have ended."""
 
 
 def of_run(run: Run) -> Row:
