@@ -359,6 +359,8 @@ def test_a_limit_ends_a_trial_before_it_trains():
     found = search.carry_out(read(text), Path("out"), quiet=True)
     assert {trial.state.name for trial in found.trials} == {"PRUNED"}
     assert not list(Path("out").glob("runs/*"))
+    search.write(found)
+    assert files.read_json(Path("out") / "summary.json")["limits"] == {"trainable": 3}
 
 
 @pytest.mark.slow

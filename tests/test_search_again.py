@@ -146,6 +146,7 @@ def test_a_trial_beyond_a_limit_is_pruned_and_counted_by_the_limit(tmp_path, stu
     study.tell(trial, state=TrialState.PRUNED)
     limits.tell(study.get_trials())
     assert [record.args for record in caplog.records] == [(1, "trainable")]
+    assert limits.broken(study.get_trials()) == {"trainable": 1}
 
 
 def test_what_cannot_be_planned_fails_and_is_not_pruned(tmp_path):

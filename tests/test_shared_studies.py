@@ -14,6 +14,7 @@ from graftlab import study
 from graftlab.errors import ConfigError
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
+from graftlab.workers import Crew
 from graftlab.workers.claims import Claims
 from graftlab.workers.presence import Presence, check_locks
 
@@ -80,6 +81,17 @@ def test_a_process_of_another_machine_lives_while_its_signs_of_life_come():
         assert not mine.alive("elsewhere-00000000-8-1")
 
 
+def test_a_process_of_another_machine_is_judged_by_the_signs_of_life_that_it_gives():
+    """Not by those of whoever asks: a worker that was told to give them seldom is not dead for that."""
+    mine, other = Presence(Path("workers"), beat_s=5), Presence(Path("workers"), beat_s=20)
+    with mine.at_work(), other.at_work():
+        written = (Path("workers") / other.name / "beat_s").read_text()
+        for age_s, number, alive in ((100, 1, True), (140, 2, False)):
+            name = elsewhere(age_s, f"elsewhere-00000000-7-{number}")
+            (Path("workers") / name / "beat_s").write_text(written)
+            assert mine.alive(name) is alive
+
+
 def test_signs_of_life_come_as_often_as_was_said():
     mine = Presence(Path("workers"), beat_s=0.02)
     with mine.at_work():
@@ -102,6 +114,20 @@ def test_whoever_holds_a_runs_lock_gives_signs_of_life_by_it(monkeypatch):
     os.utime(lock, (0, 0))
     time.sleep(0.1)
     assert lock.stat().st_mtime == 0  # nobody holds it
+
+
+def test_a_study_that_another_process_carries_out_opens_no_engine(monkeypatch):
+    """A cluster is joined, and the directory written to, only by who may carry out the study."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where nobody answers: `no_cluster`
+    held = hold(Path("out"))
+    try:
+        with pytest.raises(ConfigError) as caught:
+            study.carry_out(study.read("study.yaml"), Path("out"), crew=Crew(on="ray"))
+    finally:
+        os.kill(held, signal.SIGKILL)
+        os.waitpid(held, 0)
+    assert [problem.kind for problem in caught.value.problems] == ["in_use"]
+    assert not (Path("out") / "workers").exists()
 
 
 def claims(presence):

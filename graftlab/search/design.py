@@ -182,6 +182,12 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
         ConfigError: something in it is wrong, at any end of any range; all of it is said at once.
     """
     document, problems = config.read(path, overrides), Problems()
+    if "base" not in document.values and {"backbone", "task", "method"} <= document.values.keys():
+        raise ConfigError(
+            "this is one run, not a search (base:, space:, ...).",
+            (f"Use graftlab run {document.path}; or name it as the base of a search.",),
+            place=document.place("backbone"), kind="run",
+        )  # fmt: skip
     search = config.build(Search, document.values, document, (), problems)
     if search is None:
         problems.raise_if_any()

@@ -26,9 +26,9 @@ def remember(plan: Plan, out: Path, wanted: Sequence[Objective], widen: bool) ->
 
 
 def _refuse_other(out: Path) -> None:
-    """Refuse a folder that holds something and no search. `Raises:` ConfigError."""
-    there = {path.name for path in out.iterdir()} if out.exists() else set()
-    if RECORD not in there and there - {WORKERS}:
+    """Refuse a file, and a folder that holds something and no search. `Raises:` ConfigError."""
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if (out.exists() and not out.is_dir()) or (RECORD not in there and there - {WORKERS}):
         raise ConfigError(
             f"{out} is there already and holds no search.", kind="taken", given=str(out)
         )

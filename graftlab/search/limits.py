@@ -40,8 +40,12 @@ def check(search: Search, trial: "Trial", document: Document) -> None:
             raise TrialPruned
 
 
+def broken(trials: Iterable["FrozenTrial"]) -> dict[str, int]:
+    """Return how many trials each limit has ended before they trained."""
+    return dict(Counter(t.user_attrs[BROKEN] for t in trials if BROKEN in t.user_attrs))
+
+
 def tell(trials: Iterable["FrozenTrial"]) -> None:
     """Say how many trials each limit has ended before they trained."""
-    found = Counter(trial.user_attrs[BROKEN] for trial in trials if BROKEN in trial.user_attrs)
-    for name, count in found.items():
+    for name, count in broken(trials).items():
         log.warning("%d trials did not train: more %s than at_most allows", count, name)

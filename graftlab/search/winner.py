@@ -7,7 +7,7 @@ from graftlab import config, runfile, study
 from graftlab.errors import ConfigError
 from graftlab.rundir import files, spreadsheet
 from graftlab.rundir.records import Json
-from graftlab.search import storage
+from graftlab.search import limits, storage
 from graftlab.search.first import DEFAULT
 from graftlab.search.trials import ALONE, Found
 from graftlab.statistics.budget import expected_best
@@ -39,6 +39,8 @@ class Summary(NamedTuple):
     """Expected best value of the first 1, 2, ... of the trials in any order (Dodge et al. 2019)."""
     causes: dict[str, int]
     """Why trials have failed, and how many."""
+    limits: dict[str, int]
+    """How many trials each limit of `at_most` has ended before they trained."""
 
 
 def summary(found: Found) -> Summary:
@@ -62,6 +64,7 @@ def summary(found: Found) -> Summary:
         {} if best is None else edges(found, best),
         expected_best([t.value for t in ended], found.objectives[0].higher) if alone else (),
         causes,
+        limits.broken(found.trials),
     )
 
 
@@ -138,6 +141,7 @@ def as_json(found: Found, said: Summary) -> dict[str, Json]:
         "edges": {**said.edges},
         "expected_best": list(said.expected),
         "causes": {**said.causes},
+        "limits": {**said.limits},
     }
 
 

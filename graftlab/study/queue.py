@@ -73,9 +73,9 @@ def carry_out(
     with foreign_code.allowed(plan.allow_code):
         for run in plan.runs:
             material.check_code(run.file)
-        found = engine(crew, out, len(plan.runs))
         preload(modules)
         with Run(out).lock(shared=crew.share), at_work(crew, out) as claims:
+            found = engine(crew, out, len(plan.runs))
             work = _Work(out / "runs", quiet, again, found, claims)
             return _carry_out(plan, out, work)
 

@@ -2,7 +2,7 @@
 
 A process of this machine lives while its lock is held: the system gives it up however the process ends. Locks
 of another machine may outlive it, or not be seen from here; there the lock file's time decides, which its
-holder sets every few seconds. Times are compared on the file system's own clock.
+holder sets as often as it has written beside it. Times are compared on the file system's own clock.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from graftlab.errors import ANOTHER, ConfigError
+from graftlab.rundir import files
 from graftlab.rundir.run import Run
 
 BEAT_S = 20.0
@@ -31,6 +32,8 @@ try:
 except (BlockingIOError, PermissionError):
     sys.exit(3)
 """
+BEAT = "beat_s"
+"""The file beside a process's lock that says how often its signs of life come, in seconds."""
 HELD = 3  # the probe's answer where the lock of another process keeps it out
 
 
@@ -51,10 +54,6 @@ class Presence:
         """When it came, by the file system's clock."""
         self._gone = threading.Event()
 
-    @property
-    def grace_s(self) -> float:
-        return MISSED * self.beat_s
-
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """Hold this process's lock, and give signs of life.
@@ -65,6 +64,7 @@ class Presence:
         own = Run(self.folder / self.name)
         with own.lock():
             check_locks(own.path / "lock")
+            files.write_text(own.path / BEAT, f"{self.beat_s}\n")
             self.began = self._now()
             beats = threading.Thread(target=self._beat, name="signs of life", daemon=True)
             beats.start()
@@ -73,7 +73,8 @@ class Presence:
             finally:
                 self._gone.set()
                 beats.join()
-                (own.path / "lock").unlink(missing_ok=True)
+                for name in ("lock", BEAT):
+                    (own.path / name).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     own.path.rmdir()
 
@@ -99,9 +100,16 @@ class Presence:
                 "rb"
             ) as file:  # opened: not as it is remembered
                 seen = os.fstat(file.fileno()).st_mtime
-            return self._now() - seen < self.grace_s
+            return self._now() - seen < MISSED * self._beat_of(name)
         except OSError:
             return False
+
+    def _beat_of(self, name: str) -> float:
+        """Return how often another's signs of life come; as one's own where it has not written it yet."""
+        try:
+            return float((self.folder / name / BEAT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return self.beat_s
 
 
 def check_locks(held: Path) -> None:
