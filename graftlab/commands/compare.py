@@ -54,24 +54,30 @@ def command(
     from graftlab.inference import forgetting
     from graftlab.planning import budget
     from graftlab.rundir import files
+    from graftlab.search import tuned as tuning
     from graftlab.study import whole_file
 
     crewing = Crewing(workers, on, needs or (), heartbeat, share)
     crew = crewing.crew()
     plan = study.read(file, overrides or (), allow_code)
+    searches = tuning.searches(plan) if plan.study.tune is not None else {}
     if plan.study.budget is not None:
         asked = plan.study.budget
-        for group in plan.files_by_group():
+        groups = [*plan.files_by_group(), *tuning.files_by_group(searches)]
+        for group in groups:
             budget.check(group, asked.equal, asked.within, plan.budget_place)
     where = study.place(plan, out)
     given = [f"--set {shlex.quote(override)}" for override in overrides or ()]
     again = ["graftlab compare", shlex.quote(file), *given, "--out", shlex.quote(str(where))]
     again += ["--allow-code"] if allow_code else []
     again += crewing.words()
-    done = study.carry_out(plan, where, as_json, " ".join(again), crew=crew)
+    how = " ".join(again)
+    tuned = tuning.carry_out(plan, where, crew, as_json, how) if searches else None
+    runs = tuned.plan if tuned else plan
+    done = study.carry_out(runs, where, as_json, how, crew=crew) if runs.runs else []
     with study.writing(where):
         files.write_text(where / whole_file.FILE, whole_file.text(plan))
-        if plan.forgetting is not None:
-            runs = [run.folder for run in study.reported(plan, done)]
-            forgetting.measure_all(runs, plan.forgetting, quiet=as_json)
-    report([(where, study.compare(plan, done))], as_json)
+        if runs.forgetting is not None:
+            reported = [run.folder for run in study.reported(runs, done)]
+            forgetting.measure_all(reported, runs.forgetting, quiet=as_json)
+    report([(where, tuned.compare(done) if tuned else study.compare(plan, done))], as_json)

@@ -19,6 +19,7 @@ from graftlab.report import (
     page,
     repeat,
     study_costs,
+    study_grid,
 )
 from graftlab.report import study_charts as charts
 from graftlab.report import study_tables as tables
@@ -171,7 +172,10 @@ def _tuning(comparison: Comparison, group: Group, place: int) -> list[Markup]:
     ]
     if not own:
         return []
-    return [page.side_by_side(charts.tuning(own, group)), html(tables.grid(own, f"grid{place}"))]
+    return [
+        page.side_by_side(charts.tuning(own, group)),
+        html(study_grid.grid(own, f"grid{place}")),
+    ]
 
 
 def _apart(studied: Studied, group: Group, place: int, inputs: bool) -> list[Markup]:

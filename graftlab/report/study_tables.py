@@ -7,7 +7,7 @@ from markupsafe import Markup
 from graftlab.report import study_costs
 from graftlab.report.chart import COLOURS
 from graftlab.report.tables import NOTHING, Cell, Table, cell, headed
-from graftlab.study.findings import Difference, Tuning
+from graftlab.study.findings import Difference
 from graftlab.study.records import Comparison, Row, Summary
 
 MOST_ROWS = 40  # of a matrix: with more it is a list, in differences.csv
@@ -229,40 +229,6 @@ def _cell(row: Row, other: Row, pairs: Sequence[Difference]) -> Cell:
         mark,
         tip=said(one),
     )
-
-
-def grid(tunings: Sequence[Tuning], name: str) -> Table:
-    """Return every setting that was tried, the chosen one marked and flagged where it stands at an edge."""
-    settings = list(dict.fromkeys(_words(point.setting) for own in tunings for point in own.points))
-    rows = []
-    for tuning in tunings:
-        found = {_words(point.setting): point for point in tuning.points}
-        cells = [Cell(tuning.method)]
-        for words in settings:
-            point = found.get(words)
-            if point is None or point.value is None:
-                cells.append(Cell(NOTHING))
-                continue
-            edge = tuning.edges if point.chosen else {}
-            spread = "" if point.deviation is None else f" ± {point.deviation:.4f}"
-            mark = ("chosen edge" if edge else "chosen") if point.chosen else ""
-            tip = "; ".join(f"{key} is the {which} that was tried" for key, which in edge.items())
-            text = f"{point.value:.4f}{spread}{' ✓' if point.chosen else ''}"
-            cells.append(
-                Cell(text, point.value, {"standard deviation": point.deviation}, mark, tip=tip)
-            )
-        rows.append(tuple(cells))
-    title = (
-        "Validation of every setting that was tried, ± the standard deviation over the seeds that choose; "
-        "✓ was chosen, ⚠ stands at an edge."
-    )
-    return Table(
-        name, title, ("method", *settings), tuple(rows), frozenset(settings), sortable=False
-    )
-
-
-def _words(setting: Mapping[str, str]) -> str:
-    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in setting.items())
 
 
 def _scale(values: Sequence[float]) -> tuple[float, float]:

@@ -192,14 +192,25 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
     if search is None:
         problems.raise_if_any()
     assert search is not None
+    base, name = based_on(search.base, document), search.name or document.path.stem
+    return checked(search, document, base, name, allow_code)
+
+
+def checked(
+    search: Search, document: Document, base: Parsed, name: str, allow_code: bool = False
+) -> Plan:
+    """Return the plan of a search over a base.
+
+    Raises:
+        ConfigError: as `read`.
+    """
+    problems = Problems()
     _check(search, document, problems)
     problems.raise_if_any()
-    base = based_on(search.base, document)
     file = runfile.resolve(Document(document.path, base.values, base.places))
     places = {key: document.place("space", key) for key in search.space}
-    name = search.name or document.path.stem
     plan = Plan(name, document.path, search, base, file, places, allow_code)
-    for values in _corners(search):
+    for values in corners(search):
         try:
             runfile.resolve(plan.document(values, name))
         except GraftlabError as error:
@@ -239,7 +250,7 @@ def _round(space: Mapping[str, Range]) -> bool:
     return False
 
 
-def _corners(search: Search) -> Iterator[dict[str, Json]]:
+def corners(search: Search) -> Iterator[dict[str, Json]]:
     """Yield the values of trials among which every end of every range stands once."""
     seen: set[str] = set()
     for key, given in search.space.items():

@@ -52,7 +52,8 @@ def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
     for group in groups:
         split = _split({row.runs[seed] for row in group for seed in row.runs}, done)
         for row in group:
-            row.ranked_by, row.label = split, _label(row, choose is not None)
+            row.ranked_by = split
+            row.label = _label(row, choose is not None or plan.chosen_by is not None)
         _pair(group, plan.seeds, cells)
     folder = done[0].folder.parent if done else None
     if folder is not None and plan.forgetting is not None:
@@ -63,7 +64,11 @@ def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
     for group in groups:
         _rank(group, found)
     records = tuple(_record(run, run.planned.cell in chosen) for run in done)
-    by = f"validation, {choose.seeds} seed{'s' * (choose.seeds == 'all')}" if choose else None
+    by = (
+        f"validation, {choose.seeds} seed{'s' * (choose.seeds == 'all')}"
+        if choose
+        else plan.chosen_by
+    )
     return Comparison(
         plan.name, plan.seeds, by, tuple(rows), tuple(grid), records, found, grids.of_grid(grid)
     )

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +51,10 @@ class Plan:
     """What the base says and where, as far as a file was read."""
     forgetting: Asked | None = None
     """What its runs are asked that they were not trained on."""
+    spaces: Mapping[str, Parsed] = field(default_factory=dict)
+    """Of a study that tunes: by method what its search file would say, and where that stands."""
+    chosen_by: str | None = None
+    """How settings were chosen before its runs, where they were."""
 
     def files_by_group(self) -> list[dict[str, RunFile]]:
         """Return the run files that are compared with each other, by what they are called: those of one task
@@ -73,6 +77,8 @@ class _Entry(NamedTuple):
     """Of its own; empty for all but methods."""
     at: Location = ()
     """Where it stands in the document."""
+    tune: Mapping[str, Any] = {}
+    """A space of its own, as it stands there."""
 
 
 def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = False) -> Plan:
@@ -123,8 +129,36 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
                     runs.append(Planned(name, cell, seed, run, file))
     problems.raise_if_any()
     name, place = study.name or document.path.stem, document.place("budget")
-    asked = forgetting.asked(study.forgetting, document)
-    return Plan(name, document.path, study, seeds, tuple(runs), allow_code, place, base, asked)
+    return Plan(
+        name, document.path, study, seeds, tuple(runs), allow_code, place, base,
+        forgetting.asked(study.forgetting, document), _spaces(study, document, lists[2]),
+    )  # fmt: skip
+
+
+def _spaces(study: Study, document: Document, methods: Sequence[_Entry]) -> dict[str, Parsed]:
+    """Return what is searched for each method: the study's `tune` with the method's own space over it.
+
+    Raises:
+        ConfigError: a method has a space, or a `vary`, that nothing reads.
+    """
+    for entry in methods:
+        idle = "tune" if study.tune is None and entry.tune else "vary"
+        if idle == "tune" or (study.tune is not None and entry.vary):
+            said = {
+                "tune": "the study has no tune: give its trials",
+                "vary": "the study tunes: give tune",
+            }
+            place = document.place(*entry.at, idle)
+            raise ConfigError(f"{idle} of a method: {said[idle]}.", place=place, kind="idle")
+    if study.tune is None:
+        return {}
+    shared = study.tune.get("space")
+    found = {}
+    for entry in methods:
+        space = {**(shared if isinstance(shared, dict) else {}), **entry.tune}
+        places = _moved(document, ("tune",), ()) | _moved(document, (*entry.at, "tune"), ("space",))
+        found[entry.label] = Parsed({**study.tune, "space": space}, places)
+    return found
 
 
 def of_seed(study: Study, seed: int, name: str, document: Document) -> Parsed:
@@ -237,11 +271,12 @@ def _entry(document: Document, key: str, item: Any, at: Location) -> _Entry:
         return _Entry("", Parsed({key: {NAMED_BY[key]: item}}, places), {}, at)
     if not isinstance(item.get(key), dict):
         return _Entry("", Parsed({key: item}, _moved(document, at, (key,))), {}, at)
-    own = {name: value for name, value in item.items() if key == "method" and name == "vary"}
+    of_methods = ("vary", "tune") if key == "method" else ()
+    own = {name: value for name, value in item.items() if name in of_methods}
     laid = {name: value for name, value in item.items() if name not in own}
     found = config.build(Own, own, document, at)
     assert found is not None
-    return _Entry("", Parsed(laid, _moved(document, at, ())), found.vary, at)
+    return _Entry("", Parsed(laid, _moved(document, at, ())), found.vary, at, found.tune)
 
 
 def _resolve(document: Document, problems: Problems) -> RunFile | None:

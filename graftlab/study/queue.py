@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graftlab.data import foreign_code
+from graftlab.errors import ConfigError
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.runs import material, overview, status
@@ -70,6 +71,10 @@ def carry_out(
         Stopped: a signal came; what was under way has been saved.
         Refused: a function of another package makes the rows of a run, and the plan does not allow it.
     """
+    if plan.study.tune is not None:
+        raise ConfigError(
+            "this study tunes first: graftlab.search.tuned.carry_out.", kind="conflict"
+        )
     with foreign_code.allowed(plan.allow_code):
         for run in plan.runs:
             material.check_code(run.file)

@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from graftlab.config import Section
+from graftlab.config import Conflict, Section
 from graftlab.runs.forgetting import Config as Forgetting
 from graftlab.study.variation import Vary, spelled_out
 
@@ -55,8 +55,16 @@ class Study(Section):
     """Refuse methods that are not of one size, on each task and backbone."""
     choose: Choose | None = None
     """Report each method at one setting of `vary` only, chosen on validation."""
-
+    tune: dict[str, Any] | None = None
+    """Search for the setting of each method, with as many trials for each: `trials`, `space`, `sampler`,
+    `pruner` and `seed` of a search file. An entry of `methods` with the key `method` may have a space too."""
     forgetting: Forgetting = Forgetting()
     """What runs are asked in the end that they were not trained on, to see what they have forgotten."""
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> "Study":
+        if self.tune is not None and (self.vary or self.choose):
+            raise Conflict("tune", "tune chooses by itself: leave vary and choose out")
+        return self
 
     _spelled_out = field_validator("vary", mode="before")(spelled_out)

@@ -69,6 +69,9 @@ class Own(Section):
     vary: Vary = Field(default_factory=dict)
     """As the study's `vary`, for this method alone; it takes the place of the study's values of a key."""
 
+    tune: dict[str, Any] = Field(default_factory=dict)
+    """A space of this method's own, over that of the study's `tune`: a key and what it may take."""
+
     _spelled_out = field_validator("vary", mode="before")(spelled_out)
 
 
