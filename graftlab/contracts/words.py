@@ -192,6 +192,9 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
         "{folder} has no manifest.json, as runs of older versions and adapters from elsewhere have none: "
         "whether its files are whole cannot be told"
     ),
+    "out_of_time": (
+        "training.max_seconds {seconds:g} ended it at step {step} of {steps}: run again, it may be another"
+    ),
     "memory_ran_out": "out of memory: micro-batch {now} instead of {asked}",
     # what was in the place of a run
     "run_replaced": _replaced,

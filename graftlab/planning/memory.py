@@ -41,7 +41,7 @@ def foresee(
     file: "RunFile", backbone: Backbone, task: Task, accelerator: "Accelerator", processes: int = 1
 ) -> Foreseen:
     """Return what a step takes, from a backbone on the meta device."""
-    stage = _Stage(_planned(file), task, accelerator, processes)
+    stage = _Stage(planned(file), task, accelerator, processes)
     stack = blocks.find(backbone.model)
     depths = None
     if stack is not None:
@@ -75,7 +75,7 @@ def foresee(
     )
 
 
-def _planned(file: "RunFile") -> "RunFile":
+def planned(file: "RunFile") -> "RunFile":
     """Return the run file with a method that needs no values: neither of data nor of a chosen layer."""
     if chosen_layer.wanted(file):
         file = chosen_layer.with_layer(

@@ -154,8 +154,11 @@ def _check(found: _Sections, document: Document, problems: Problems, finished: b
 
 
 def _resolved(file: RunFile) -> dict[str, object]:
-    """Return every field with its value. Hooks stand there where there are some: config.yaml of a run without
-    is what it was before there were any, so that old runs are gone on with."""
+    """Return every field with its value. Hooks and a limit of time stand there where there are some:
+    config.yaml of a run without is what it was before there were any, so that old runs are gone on with."""
+    training = _plain(file.training)
+    if not file.training.max_seconds:
+        del training["max_seconds"]
     hooks = [{"name": part.name, **_plain(part.config)} for part in file.hooks]
     return {
         "name": file.name,
@@ -163,7 +166,7 @@ def _resolved(file: RunFile) -> dict[str, object]:
         "task": _task(file.task),
         "method": {"name": file.method.name, **_plain(file.method.config)},
         **({"hooks": hooks} if hooks else {}),
-        "training": _plain(file.training),
+        "training": training,
         "tracking": _plain(file.tracking),
         "paths": _plain(file.paths),
         "seed": file.seed,

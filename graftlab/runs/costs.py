@@ -10,6 +10,7 @@ from graftlab.contracts import Excused, Task, parts_of
 from graftlab.rundir.records import Costs
 from graftlab.rundir.run import Run
 from graftlab.runs import prediction
+from graftlab.training.order import Order
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,7 +31,7 @@ def measure(loop: "Loop", file: "RunFile", run: Run, accelerator: "Accelerator")
     """
     model, task = loop.model.eval(), loop.parts.task
     size = loop.batches.micro_batch_size
-    indices = _of_one_task(task, loop.order.batch(1)[:size])
+    indices = counted(task, loop.order, size)
     with accelerator.autocast():
         flops = step_flops(model, task, indices, accelerator) / len(indices)
         seconds = functools.partial(inference_seconds, task=task, batch_size=size)
@@ -46,8 +47,10 @@ def measure(loop: "Loop", file: "RunFile", run: Run, accelerator: "Accelerator")
         }
 
 
-def _of_one_task(task: Task, indices: Sequence[int]) -> list[int]:
-    """Return the examples that may stand in one batch with the first."""
+def counted(task: Task, order: Order, size: int) -> list[int]:
+    """Return the examples whose operations stand for those of all steps: of the first step as many as go
+    through the model at once, of one task."""
+    indices = order.batch(1)[:size]
     parts = parts_of(task, "train")
     return [i for i in indices if parts is None or parts[i] == parts[indices[0]]]
 

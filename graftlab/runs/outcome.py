@@ -32,7 +32,7 @@ def result(file: "RunFile", loop: "Loop", not_deterministic: "Sequence[str]") ->
     trainable, total = count(loop.model)
     timing = read_lines(loop.parts.run.timing)
     last = file.training.select == "last" or not position.best_step
-    not_exact = written([*position.not_exact, *_cut(loop)])
+    not_exact = written([*position.not_exact, *_cut(loop), *_out_of_time(loop)])
     return {
         "name": file.name,
         "task": file.resolved["task"].get("name") or file.task.name,
@@ -41,7 +41,7 @@ def result(file: "RunFile", loop: "Loop", not_deterministic: "Sequence[str]") ->
         "seed": file.seed,
         "processes": loop.parts.processes.share.world,
         "steps": position.step,
-        "ended_early": position.ended,
+        "ended_early": position.ended or bool(_out_of_time(loop)),
         "selected_step": position.step if last else position.best_step,
         "selected_by": None if last else loop.parts.best_by,
         "parameters": {"trainable": trainable, "total": total},
@@ -111,6 +111,15 @@ def _check_finite(path: Path, run: Run) -> None:
             f"training has ended with numbers in {name} that are not finite: nothing is answered with them. "
             f"Lower training.learning_rate and run again. The checkpoints in {run.checkpoints} stay."
         )
+
+
+def _out_of_time(loop: "Loop") -> list[Note]:
+    """Return a reason if the run has ended by time: another machine would have come to another step."""
+    position = loop.position
+    if not position.out_of_time or position.step == loop.num_steps:
+        return []
+    asked = loop.config.max_seconds
+    return [Note.of("out_of_time", seconds=asked, step=position.step, steps=loop.num_steps)]
 
 
 def _cut(loop: "Loop") -> list[Note]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from graftlab import config, runfile, study
 from graftlab.config import Document, Parsed, Problems, lay_over
 from graftlab.errors import ConfigError, GraftlabError, SearchFailed, unknown
+from graftlab.rundir import files
 from graftlab.rundir.records import Json
 from graftlab.runfile import RunFile
-from graftlab.search import design, space, trials, winner
+from graftlab.search import design, space, trials, whole_file, winner
 from graftlab.search.design import Plan, Search
 from graftlab.search.trials import ALONE, Found
 from graftlab.statistics.budget import expected_best
@@ -136,6 +137,7 @@ def carry_out(
             failed += _holes(plan, cell, str(error))
             continue
         said = winner.write(found)
+        files.write_text(found.out / whole_file.FILE, whole_file.text(one))
         tunings.append(_tuning(cell, found, said))
         if said.best is None:
             failed += _holes(plan, cell, "no trial has ended by itself")

@@ -150,7 +150,7 @@ def best_file(found: Found, said: Summary) -> str:
     assert said.best is not None
     one = found.objectives[0]
     lines = [
-        f"# Found by `graftlab tune {found.plan.path.name}`: trial {said.best.number}.",
+        f"# Found by the search {found.plan.name}: trial {said.best.number}.",
         f"# {one.name} on validation {said.best.value:.6g}"
         + (f"; the base's own settings {said.default:.6g}." if said.default is not None else "."),
         "# The best of many is a little too good on the split that chose it: test has not been looked at.",

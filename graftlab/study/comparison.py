@@ -54,7 +54,7 @@ def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
         for row in group:
             row.ranked_by = split
             row.label = _label(row, choose is not None or plan.chosen_by is not None)
-        _pair(group, plan.seeds, cells)
+        _pair(group, plan, cells)
     folder = done[0].folder.parent if done else None
     if folder is not None and plan.forgetting is not None:
         for row in rows:
@@ -167,10 +167,11 @@ def _rank(rows: Sequence[Row], found: Sequence[Difference]) -> None:
         row.rank, row.rank_worst = open_to[row.label]
 
 
-def _pair(
-    rows: Sequence[Row], seeds: tuple[int, ...], cells: Mapping[Cell, Sequence[Done]]
-) -> None:
-    """Note on each row in what it differs from the others beside its method."""
+def _pair(rows: Sequence[Row], plan: Plan, cells: Mapping[Cell, Sequence[Done]]) -> None:
+    """Note on each row in what it differs from the others beside its method; of equal time not in steps."""
+    seeds, budget = plan.seeds, plan.study.budget
+    by_time = budget is not None and budget.equal == "time"
+    by = {key: name for key, name in PAIRED_BY.items() if not (by_time and key == "steps")}
     facts = {
         id(row): [_facts(run, result) for run in _runs(row, cells) if (result := run.result)]
         for row in rows
@@ -180,7 +181,7 @@ def _pair(
         if len(found) < len(seeds):
             row.not_paired.append(f"{len(found)} of {len(seeds)} seeds")
     every = [fact for own in facts.values() for fact in own]
-    for key, name in PAIRED_BY.items():
+    for key, name in by.items():
         usual = {
             seed: Counter(fact[key] for fact in every if fact["seed"] == seed).most_common(1)[0][0]
             for seed in {fact["seed"] for fact in every}

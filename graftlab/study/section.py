@@ -23,8 +23,9 @@ class Choose(Section):
 class Budget(Section):
     """What all methods have to share, within a tolerance: checked before the first run."""
 
-    equal: Literal["trainable", "steps"]
-    """Trained parameters, or optimizer steps."""
+    equal: Literal["trainable", "steps", "flops", "time"]
+    """Trained parameters, optimizer steps, floating-point operations of training, or the seconds that
+    `training.max_seconds` gives them."""
     within: float = Field(0.02, ge=0)
     """How much more the largest may have than the smallest, as a share."""
 

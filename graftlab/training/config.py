@@ -30,6 +30,9 @@ class Config(Section):
     """Passes over the training split; fractions are allowed. Without effect where `max_steps` is set."""
     max_steps: int = Field(0, ge=0)
     """Optimizer steps; 0 means that `epochs` decides."""
+    max_seconds: float = Field(0.0, ge=0)
+    """Seconds of steps, over all sessions and without evaluations, after which the run ends at the next step;
+    0 means never. The schedule is that of all steps, so that its end may not be reached."""
     batch_size: int = Field(32, ge=1)
     """Examples per optimizer step, over all processes and micro-batches."""
     micro_batch_size: int = Field(0, ge=0)

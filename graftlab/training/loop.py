@@ -98,7 +98,7 @@ class Loop:
         if position.evaluation_pending:
             self._evaluate()
         self._seen = self.order.examples(position.step)
-        while position.step < self.num_steps and not position.ended:
+        while position.step < self.num_steps and not (position.ended or position.out_of_time):
             step, began = position.step + 1, time.perf_counter()
             rate = config.learning_rate * self.plateau.scale
             rate *= schedule.factor(step, self.num_steps, config.schedule)
@@ -106,7 +106,7 @@ class Loop:
             if self.others:
                 self.others.follow(self.learner.buffers)
             self._count(step, done)
-            last = step == self.num_steps
+            last = self._out_of_time(began) or step == self.num_steps
             if self._due(config.logging_every) or (last and config.logging_every):
                 self._log(done)
             self._time(time.perf_counter() - began)
@@ -123,6 +123,10 @@ class Loop:
         for hook in self.parts.attached.hooks:
             hook.on_train_end()
         return position
+
+    def _out_of_time(self, began: float) -> bool:
+        took, agree = time.perf_counter() - began, self.parts.processes.agree
+        return patience.is_out_of_time(self.position, took, self.config.max_seconds, agree)
 
     def _due(self, every: int | str) -> bool:
         steps = self.order.steps_per_epoch if every == "epoch" else int(every)

@@ -1,4 +1,6 @@
-"""Which evaluation was the best so far, and whether enough have come since."""
+"""Which evaluation was the best so far, whether enough have come since, and whether time is up."""
+
+from collections.abc import Callable
 
 from graftlab.training.config import EarlyStopping
 from graftlab.training.state import Position
@@ -17,6 +19,20 @@ def is_best(
     position.waited += 1
     position.ended = position.ended or 0 < config.patience <= position.waited
     return False
+
+
+def is_out_of_time(
+    position: Position, seconds: float, limit: float, agree: Callable[[bool], bool]
+) -> bool:
+    """Take a step's seconds into the position; return whether its steps have had as many as there are.
+
+    Without a `limit` (0) nothing is counted. `agree` makes one decision of those of all processes.
+    """
+    if not limit:
+        return False
+    position.seconds += seconds
+    position.out_of_time = agree(position.seconds >= limit)
+    return position.out_of_time
 
 
 def _improves(

@@ -33,6 +33,10 @@ class Position:
     waited: int = 0
     ended: bool = False
     """Early stopping has ended the run."""
+    seconds: float = 0.0
+    """Of its steps so far, where there is a limit of time."""
+    out_of_time: bool = False
+    """There is a limit of time, and its steps have had it."""
     evaluation_pending: bool = False
     """A signal came in the evaluation of this step: it is done first after a resume."""
     micro_batch_size: int = 0
