@@ -60,7 +60,10 @@ class Levelled(TypedDict):
 
 
 class Plateau:
-    """Multiply by `factor` when the watched value has not improved for more than `patience` times."""
+    """Multiply by `factor` when the watched value has not improved for more than `patience` times.
+
+    Only the schedule `plateau` does; under any other the scale stays 1, whatever a checkpoint says.
+    """
 
     scale: float
     best: float | None
@@ -72,6 +75,8 @@ class Plateau:
 
     def update(self, value: float | None) -> None:
         """Take one evaluation; an undefined value counts as no improvement."""
+        if self.config.name != "plateau":
+            return
         best = self.best
         if value is not None and (
             best is None or (value > best if self.higher_is_better else value < best)
@@ -86,4 +91,5 @@ class Plateau:
         return {"scale": self.scale, "best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state: Levelled) -> None:
-        self.scale, self.best, self.waited = state["scale"], state["best"], state["waited"]
+        if self.config.name == "plateau":
+            self.scale, self.best, self.waited = state["scale"], state["best"], state["waited"]

@@ -4,16 +4,21 @@ import itertools
 import logging
 import math
 import time
+from typing import get_args
 
 import pytest
 import torch
 from plain_loops import RATE, Scores, Squares, begun, fields, linear, train
+from transformers import get_scheduler
 
 from graftlab.contracts import Hook
 from graftlab.errors import Diverged
 from graftlab.rundir.lines import read_lines
 from graftlab.training import checkpoint
 from graftlab.training.parallel.processes import Processes
+from graftlab.training.schedule import Config as Schedule
+
+NAME = Schedule.model_fields["name"].annotation
 
 
 def test_lines_hold_the_mean_of_all_examples_since_the_last_and_the_end_has_one(tmp_path):
@@ -114,6 +119,32 @@ def test_a_plateau_lowers_the_rate_of_the_steps_after_it(tmp_path):
     )  # fmt: skip
     rates = [row["learning_rate"] for row in run.read_metrics() if "learning_rate" in row]
     assert rates == pytest.approx([RATE, RATE, RATE / 2, RATE / 2])
+
+
+@pytest.mark.parametrize("name", [n for n in get_args(NAME) if n != "plateau"])
+def test_no_other_schedule_is_lowered_where_nothing_improves(tmp_path, name):
+    """Every evaluation is worse than the one before it; rates are those of transformers, or of StepLR."""
+    steps, scores = 12, [1 - step / 100 for step in range(12)]
+    config = fields(max_steps=steps, evaluate_every=1, schedule={"name": name, "warmup": 0})
+    _, run = train(
+        tmp_path / "run",
+        config,
+        evaluate=Scores(*scores),
+        best_by="accuracy",
+        higher_is_better=True,
+    )
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
+    if name == "step":
+        theirs = torch.optim.lr_scheduler.StepLR(optimizer, step_size=steps // 3, gamma=0.1)
+    else:
+        theirs = get_scheduler(name, optimizer, 0, steps)
+    wanted = []
+    for _ in range(steps):
+        wanted.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    rates = [row["learning_rate"] for row in run.read_metrics() if "learning_rate" in row]
+    assert rates == pytest.approx(wanted, rel=1e-9, abs=1e-12)
 
 
 class Spoiled(Squares):
