@@ -138,6 +138,11 @@ def test_seeds_that_draw_their_own_splits_are_judged_by_the_corrected_resampled_
     assert found.p == pytest.approx(2 * stats.t.sf(abs(np.mean(gaps)) / error, 4))
     assert (found.procedure, found.examples) == ("seeds with their splits, paired", None)
     assert "splits" in found.reason
+    beside, usual = found.beside, differences([rows], Path("runs"))[0].beside
+    assert None not in (usual.permutation_p, usual.epsilon_min)  # they take seeds for independent
+    assert (beside.permutation_p, beside.permutation_smallest_p) == (None, None)
+    assert (beside.epsilon_min, beside.epsilon_min_other) == (None, None)
+    assert beside.improvement == usual.improvement
 
 
 def test_the_interval_of_one_seed_is_the_t_of_the_groups(hits):

@@ -249,7 +249,8 @@ def _sources(sample: _Sample) -> int | None:
 
 
 def _beside(first: _Sample, second: _Sample, confidence: float) -> Beside:
-    """Return what other procedures say; more is better is what they are told."""
+    """Return what other procedures say; more is better is what they are told. Those that take seeds for
+    independent samples say nothing where these have drawn their splits from the same rows."""
     sign = 1.0 if first.row.higher_is_better else -1.0
     seeds = list(first.values)
     paired = first.values.keys() == second.values.keys()
@@ -257,6 +258,9 @@ def _beside(first: _Sample, second: _Sample, confidence: float) -> Beside:
     theirs = [sign * second.values[seed] for seed in (seeds if paired else second.values)]
     if min(len(ours), len(theirs)) < 2:
         return replace(NO_BESIDE, mcnemar_p=_mcnemar(first, second))
+    improvement = aggregates.probability_of_improvement(ours, theirs)
+    if _overlap(first, second) is not None:
+        return replace(NO_BESIDE, mcnemar_p=_mcnemar(first, second), improvement=improvement)
     exchanged = (permutation.paired if paired else permutation.unpaired)(ours, theirs)
     orders = (
         almost_stochastic_order(ours, theirs, confidence),
@@ -268,7 +272,7 @@ def _beside(first: _Sample, second: _Sample, confidence: float) -> Beside:
         _mcnemar(first, second),
         orders[0].epsilon_min,
         orders[1].epsilon_min,
-        aggregates.probability_of_improvement(ours, theirs),
+        improvement,
     )
 
 

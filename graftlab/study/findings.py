@@ -22,7 +22,8 @@ class Beside:
     """What other procedures say of a difference; none of them leads."""
 
     permutation_p: float | None
-    """The two methods exchanged, seed by seed where paired; exact where that can be tried out."""
+    """The two methods exchanged, seed by seed where paired; exact where that can be tried out. None
+    where seeds have drawn their splits from the same rows, and are no sample; as `epsilon_min` is."""
     permutation_smallest_p: float | None
     """The smallest that so many seeds can give: with five pairs .0625."""
     mcnemar_p: dict[int, float]
