@@ -30,7 +30,9 @@ SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|APIKEY|KEY)(_|$)")
 MIN_SECRET = 8  # characters; replacing a shorter value would black out ordinary words
 UNREAD = (errno.EPIPE, errno.EIO, errno.EBADF)
 """Errors of a stream that nobody reads any more."""
-HIDDEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?<=://)[^/@\s]+(?=@)")
+HIDDEN = re.compile(
+    r"hf_[A-Za-z0-9]{8,}|(?<=://)[^/@\s]+(?=@)|(?<=[?&]password=)[^&\s]+|(?<=[?&]sslpassword=)[^&\s]+"
+)
 """A token of the hub, and a password in an address, wherever they come from."""
 
 

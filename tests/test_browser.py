@@ -69,6 +69,7 @@ def names(text):
     [
         ({}, 200),
         ({"host": f"localhost:{PORT}"}, 200),
+        ({"cookie": 'theme={"a":1}; ' + COOKIE}, 200),  # of another program, and no cookie
         ({"cookie": None}, 403),
         ({"cookie": f"graftlab-{PORT}={'u' * 32}"}, 403),
         ({"cookie": f"graftlab-{PORT}=\u00e9"}, 403),

@@ -16,7 +16,7 @@ import pytest
 from vector_runs import write_split
 
 import graftlab
-from graftlab import config, runfile, search
+from graftlab import config, runfile, search, terminal
 from graftlab.commands import tune
 from graftlab.errors import ConfigError, SearchFailed
 from graftlab.rundir import files
@@ -140,7 +140,7 @@ def test_an_objective_that_the_task_does_not_report_is_refused():
 
 def test_every_end_of_every_range_is_tried_once():
     plan = read(SPACE)
-    corners = list(search.design._corners(plan.search))
+    corners = list(search.design.corners(plan.search))
     assert {c["training.learning_rate"] for c in corners} == {1e-3, 1e-1}
     assert {c["method.name"] for c in corners} == {"lora", "bitfit"}
     assert {c.get("method.rank") for c in corners} == {1, 8, None}
@@ -200,6 +200,9 @@ def test_a_sampler_draws_by_the_seed_and_the_number_of_trials_alone():
 def test_a_database_is_shown_without_its_password():
     given = "postgresql+psycopg://me:s3cret@host/db"
     assert "s3cret" not in storage.shown(given)
+    of_query = "postgresql+psycopg://host/db?user=me&password=s3cret"
+    assert "s3cret" not in storage.shown(of_query)
+    assert "s3cret" not in terminal.redact(f"{of_query} is gone")
     with pytest.raises(Exception) as caught:  # noqa: PT011
         storage.open_storage("nodriver://me:s3cret@host/db", Path("out"))
     assert "s3cret" not in str(caught.value)

@@ -3,6 +3,7 @@
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import optuna
@@ -10,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from graftlab import search
-from graftlab.errors import SearchFailed
+from graftlab.errors import ConfigError, SearchFailed
 from graftlab.rundir.run import Run
 from graftlab.search import engine, first, limits, objective, storage
 from graftlab.search.watch import Watch
@@ -176,3 +177,47 @@ def test_a_worker_whose_trial_was_taken_for_dead_goes_on_with_others(tmp_path):
     assert [trial.state.name for trial in found.trials] == ["FAIL", "COMPLETE"]
     assert storage.CAUSE not in found.trials[0].user_attrs
     assert found.trials[1].user_attrs[storage.RETRY_OF] == 0
+
+
+def test_a_base_without_a_field_of_the_space_is_not_asked_for(tmp_path, study):
+    text = SEARCH.replace("{name: lora}", "{name: bitfit}")
+    space = "{method.rank: [4, 8], method.name: [lora, dora]}"  # bitfit has no rank
+    first.ask(read(tmp_path, text.replace("{method.rank: {int: [1, 8]}}", space)), study)
+    assert waiting(study) == []
+
+
+def ended(number, minute, cause=None):
+    """Return a trial that has ended at a minute of a day."""
+    state = TrialState.COMPLETE if cause is None else TrialState.FAIL
+    trial = optuna.trial.create_trial(
+        state=state, value=0.5 if cause is None else None,
+        user_attrs={storage.CAUSE: cause} if cause else {},
+    )  # fmt: skip
+    trial.number, trial.datetime_complete = number, datetime(2026, 1, 1, 12, minute)
+    return trial
+
+
+def test_failures_are_counted_back_from_the_last_trial_that_ended_in_this_call():
+    trials = [
+        ended(0, 1, "disk"),
+        ended(1, 2),
+        ended(3, 5, "disk"),
+        ended(2, 4, "disk"),
+        ended(4, 3),
+    ]
+    noon = datetime(2026, 1, 1, 12)
+    assert storage.failures_in_a_row(trials, noon) == 2
+    assert storage.failures_in_a_row(trials, noon + timedelta(minutes=5)) == 1
+    assert storage.failures_in_a_row([*trials, ended(5, 6)], noon) == 0
+    assert (
+        storage.failures_in_a_row(trials[:1], noon + timedelta(minutes=2)) == 0
+    )  # of an earlier call
+
+
+def test_an_objective_that_a_run_does_not_report_is_said_with_what_it_reports(tmp_path):
+    class Finished:
+        def read_result(self):
+            return {"metrics": {"validation": {"accuracy": {"value": 1.0}}}}
+
+    with pytest.raises(ConfigError, match="accuracy"):
+        objective.Objective("bleu", True).of(Finished())

@@ -619,6 +619,20 @@ def test_what_widens_a_grid_draws_its_split_with_its_own_seed():
     assert (splits, other.file.task.config.split_seed) == ({0: 0, 1: 1}, 1)
 
 
+def test_a_grid_over_sections_with_unlike_keys_is_made_wider():
+    sections = "[{name: cosine, warmup: 0.1}, {name: cosine, warmup: 0.2}, {name: constant}]"
+    text = GRID.replace("vary: {", f"vary: {{training.schedule: {sections}, ")
+    text = text.replace("by: validation", "by: validation, widen: 1")
+    _, _, added = widened(text, lambda run: run.file.training.schedule.warmup == 0.2)
+    assert any(run.file.training.schedule.warmup > 0.2 for run in added)
+
+
+def test_values_that_tables_show_alike_are_refused():
+    with pytest.raises(ConfigError) as caught:
+        read(GRID.replace("vary: {", "vary: {training.clip_norm: [0.12345671, 0.12345672], "))
+    assert "alike" in str(caught.value)
+
+
 def test_names_that_are_cut_do_not_make_an_added_run_one_that_was_there():
     data = "./" * 60 + "train.csv"
     text = GRID.replace("vary: {", f"vary: {{task.files.train: [{data}], ")

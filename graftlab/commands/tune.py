@@ -111,8 +111,7 @@ def storage_words(given: str | None) -> list[str]:
     if not given:
         known = os.environ.get(storage.VARIABLE)
         return ["--storage", f'"${storage.VARIABLE}"'] if known else []
-    url, query, _ = given.partition("?")
-    return ["--storage", shlex.quote(storage.shown(url) + (f"{query}***" if query else ""))]
+    return ["--storage", shlex.quote(storage.shown(given))]
 
 
 def _write_page(where: Path) -> None:

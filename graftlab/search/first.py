@@ -52,7 +52,7 @@ def _default(plan: Plan) -> dict[str, Json] | None:
         own: Any = plan.file.resolved
         for part in key.split("."):
             own = own.get(part, MISSING) if isinstance(own, dict) else MISSING
-        if not given.holds(own):
+        if own is MISSING or not given.holds(own):
             return None
         values[key] = own
     return {key: space.label(value) for key, value in values.items()}

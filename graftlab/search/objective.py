@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from graftlab.errors import ConfigError
 from graftlab.rundir.run import Run
 from graftlab.runs import material
 from graftlab.runs.evaluation import higher_is_better
@@ -26,7 +27,13 @@ class Objective:
             return (
                 None if result["peak_memory_bytes"] is None else float(result["peak_memory_bytes"])
             )
-        value = result["metrics"]["validation"][self.name]["value"]
+        scores = result["metrics"].get("validation", {})
+        if self.name not in scores:
+            said = f"it reports {', '.join(scores)}" if scores else "it has no validation split"
+            raise ConfigError(
+                f"objective: no run of this task has {self.name} on validation: {said}."
+            )
+        value = scores[self.name]["value"]
         return None if value is None else float(value)
 
 

@@ -1,13 +1,15 @@
 """Where trials are kept: a journal beside the runs, or a database that many workers share."""
 
 import contextlib
+import itertools
 import logging
 import os
 import random
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +37,16 @@ def url(given: str | None) -> str | None:
 
 
 def shown(given: str) -> str:
-    """Return a URL without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", given)
+    """Return a URL without its password and without its query, which may have one."""
+    return re.sub(r"\?.*", "?***", re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", given))
+
+
+def failures_in_a_row(trials: "Sequence[FrozenTrial]", since: datetime) -> int:
+    """Return how many trials have failed one after another, up to the last that has ended; what ended before
+    `since`, or was killed, is not counted."""
+    ended = [(t.datetime_complete, t.number, t) for t in trials if t.datetime_complete is not None]
+    latest = [trial for at, _, trial in sorted(ended, reverse=True) if at >= since]
+    return sum(1 for _ in itertools.takewhile(lambda trial: CAUSE in trial.user_attrs, latest))
 
 
 def open_storage(database: str | None, out: Path, beat_s: float = BEAT_S) -> "BaseStorage":

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from graftlab.data import foreign_code
-from graftlab.errors import CheckpointError, GraftlabError, SearchFailed
+from graftlab.errors import CheckpointError, ConfigError, GraftlabError, SearchFailed
 from graftlab.rundir import files
 from graftlab.rundir.records import Json
 from graftlab.rundir.run import Run
@@ -38,8 +39,8 @@ log = logging.getLogger("graftlab")
 ALONE = Crew()
 SPENT = "spent_seconds"
 POLL_S = 1.0
-FAILURES_IN_A_ROW = 3
-"""So many first trials that all fail end a search: what they have in common is not in the space."""
+FAILURES_IN_A_ROW, ONCE_ONE_HAS_ENDED = 3, 10
+"""So many trials of one call that fail one after another end a search; more where one has ended by itself."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class _Work:
         self.quiet, self.stop, self.board = quiet, Stop(), Board(self.engine.slots)
         self.one_chooses = threading.Lock()
         self.allow_code = plan.allow_code
-        self.began = time.monotonic()
+        self.began, self.began_at = time.monotonic(), datetime.now()  # as optuna has it
         with self._choosing():
             study = self._study()
             first.ask(plan, study)
@@ -206,13 +207,13 @@ class _Work:
         states = [trial.state for trial in trials]
         ended = sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states)
         running, waiting = states.count(TrialState.RUNNING), states.count(TrialState.WAITING)
-        failed = [t for t in trials if t.user_attrs.get(storage.CAUSE)]  # not those killed
         if search.hours is not None:
             spent = self.spent_before + time.monotonic() - self.began
             if spent >= search.hours * 3600:
                 return "no"
-        if not ended and not running and len(failed) >= FAILURES_IN_A_ROW:
-            return "no"
+        failed = storage.failures_in_a_row(trials, self.began_at)
+        if failed >= (ONCE_ONE_HAS_ENDED if ended else FAILURES_IN_A_ROW):
+            return "wait" if running else "no"
         grid = search.sampler.name == "grid"
         if waiting if grid else search.trials is None or ended + running < search.trials:
             return "yes"
@@ -253,7 +254,7 @@ class _Work:
         try:
             run.check()
             found = [one.of(run) for one in self.objectives]
-        except CheckpointError as error:
+        except (CheckpointError, ConfigError) as error:
             self._failed(trial, str(error))
         if None in found:
             self._failed(trial, f"{self.objectives[found.index(None)].name} is not defined")

@@ -35,9 +35,10 @@ def beyond(plan: Plan, done: Sequence[Done]) -> list[Planned]:
         family = [other for other in cells if other[:3] == cell[:3]]
         tried = [dict(other.setting) for other in family]
         for key, edge in grids.edges(dict(cell.setting), tried).items():
-            own = {dict(other.setting)[key] for other in family if other in asked}
-            if len({setting[key] for setting in tried} - own) < choose.widen:
-                numbers = {n for setting in tried if (n := grids.number(setting[key])) is not None}
+            own = {dict(other.setting).get(key) for other in family if other in asked}
+            values = {setting[key] for setting in tried if key in setting}
+            if len(values - own) < choose.widen:
+                numbers = {n for value in values if (n := grids.number(value)) is not None}
                 at = [run.planned for run in cells[cell] if run.planned.seed in seeds]
                 value = further(sorted(numbers), edge, all(_is_whole(run, key) for run in at))
                 made = [_with(plan, run, key, value, taken) for run in at]

@@ -21,14 +21,15 @@ class Folders:
     """The folders of a study's runs."""
 
     def __init__(self, above: Path) -> None:
-        self._above = above
+        self.above = above
+        """The folder that all of them are in."""
         self._there: dict[str, Path] = {}
         self._taken: set[Path] = set()
         self._identities: dict[tuple[str, Cell], str] = {}
 
     def look(self) -> None:
         """See which runs are there already."""
-        self._there = _there(self._above)
+        self._there = _there(self.above)
 
     def identity(self, planned: Planned) -> str:
         """Return what a run computes, as text."""
@@ -44,15 +45,15 @@ class Folders:
         """
         own = self.identity(planned)
         if again and own not in self._there:
-            self._there |= _there(self._above, f"{planned.name}*")
+            self._there |= _there(self.above, f"{planned.name}*")
         return self._there.get(own)
 
     def free(self, name: str) -> Path:
         """Return a folder where nothing of worth is: another config may have been run under the name."""
-        path, number = self._above / name, 1
+        path, number = self.above / name, 1
         while path in self._taken or not where_runs_go.is_free(Run(path)):
             number += 1
-            path = self._above / f"{name}-{number}"
+            path = self.above / f"{name}-{number}"
         self._taken.add(path)
         return path
 

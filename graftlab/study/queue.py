@@ -246,7 +246,11 @@ class _Work:
         if folder is not None and Run(folder).finished:
             return Done.of(planned, folder)
         cause = self.claims.failed(self.folders.identity(planned))
-        return None if cause is None else Done(planned, folder or Path(planned.name), cause)
+        return (
+            None
+            if cause is None
+            else Done(planned, folder or self.folders.above / planned.name, cause)
+        )
 
     def _one(self, taken: _Taken, count: int, slot: Slot) -> Done | None:
         """Return a run that has been carried out; None where another process has gone on with it."""

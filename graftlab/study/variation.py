@@ -11,6 +11,7 @@ from graftlab.config import Document, Parsed, Problems, Section
 from graftlab.config.parser import Location
 from graftlab.errors import Place, unknown
 from graftlab.runfile import Root
+from graftlab.study import labels
 
 STUDYS_OWN = ("extends", "name", "paths", "seed", "tracking")
 """Keys of a run file that cannot vary: the study gives them, or they are not about what is computed."""
@@ -86,6 +87,13 @@ def check(vary: Vary, at: Location, document: Document, problems: Problems) -> N
             problems.say(place, f"{said}: {unknown('section', section, known)} {_whole_key(key)}")
         if not values or len({*map(repr, values)}) < len(values):
             problems.say(place, f"{said}.{key}: give one value or more, each once.")
+        elif len({labels.shown(value) for value in values}) < len(values):
+            alike = ", ".join(labels.shown(value) for value in values)
+            problems.say(
+                place,
+                f"{said}.{key}: tables and folders show two of the values alike ({alike}), and their runs "
+                f"would be taken for one. Leave one out, or let them differ in the first six digits.",
+            )
 
 
 def _whole_key(key: str) -> str:
