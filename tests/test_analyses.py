@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,21 @@ def test_what_is_kept_gives_the_same_table_and_nothing_is_computed_again(tmp_pat
         assert rows(*given, how=how, **before) == first
     other = rows(*given, how=Asked(top=2, quantities=how.quantities, kept=how.kept), **before)
     assert other[0].mean_principal_angle != first[0].mean_principal_angle
+
+
+@pytest.mark.parametrize("file", ["spectrum.py", "null.py", "entropy_rank.py"])
+def test_what_other_code_has_kept_is_not_taken_and_draws_are_the_same(tmp_path, monkeypatch, file):
+    left, right = factors()
+    how = Asked(top=3, quantities=asked().quantities, kept=OnDisk(tmp_path))
+    before = {"a.weight": drawn(20, 15, seed=5)}
+    first = rows(Change("a.weight", left, right), how=how, **before)
+    count, read = len(list(tmp_path.rglob("*.json"))), Path.read_bytes
+    with monkeypatch.context() as patch:
+        mended = lambda path: read(path) + b"#" * (path.name == file)  # noqa: E731
+        patch.setattr(Path, "read_bytes", mended)
+        assert rows(Change("a.weight", left, right), how=how, **before) == first
+    assert len(list(tmp_path.rglob("*.json"))) == 2 * count
+    assert len(list(tmp_path.rglob("*.npz"))) == (1 if file == "entropy_rank.py" else 2)
 
 
 def test_a_heat_map_adds_up_a_matrix_and_its_bias_as_squares():

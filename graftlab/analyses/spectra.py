@@ -12,6 +12,7 @@ import math
 import sys
 import typing
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from graftlab.analyses import matrix, module, number
 from graftlab.contracts.analysis import CHANGE, MOVE, WEIGHT, Asked, Quantity, Subject
 from graftlab.spectra import Before, Delta, Moved, subspace
+from graftlab.spectra.moved import code
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 FILE = "svd_analysis/svd_analysis_results"
 NOT_FINITE, ELSEWHERE = "not finite", "another shape before"
+QUANTITIES = Path(__file__).parents[1] / "quantities"
 VALUES = 10  # columns of singular values, as in the source
 SOURCE = (
     *("effective_rank", "rank_95_energy", "spectral_norm", "condition_number", "sv_correlation"),
@@ -108,6 +111,7 @@ class Table:
 
     def __init__(self, asked: Asked) -> None:
         self.asked, self.columns = asked, columns(asked)
+        self.code = code(), code(QUANTITIES), _hash_of_file(__name__)
         self.before: dict[str, Before] = {}
         """By its hash, the weight that is under way, as it was before."""
         self.given: tuple[Tensor, Before] | None = None
@@ -152,14 +156,13 @@ class Table:
         asked = self.asked
         names = [(column.name, hash_of(column.quantity)) for column in self.columns]
         names += [(name, "") for name in _angles(asked)]
-        settings = (asked.top, asked.full, asked.epsilon, asked.seed, names)
+        settings = (asked.top, asked.full, asked.epsilon, asked.seed, names, self.code)
         told = json.dumps([delta.digest, before and before.digest, settings])
         key = "spectra-" + hashlib.sha256(told.encode()).hexdigest()
         found = asked.kept.get(key) if asked.kept else None
         if found is None:
-            found = self._numbers(
-                delta, before, np.random.default_rng([asked.seed, int(key[-8:], 16)])
-            )
+            draws = np.random.default_rng([asked.seed, int(delta.digest[-8:], 16)])
+            found = self._numbers(delta, before, draws)
             if asked.kept:
                 asked.kept.put(key, found)
         return {name: math.inf if value == "inf" else value for name, value in found.items()}
@@ -191,7 +194,7 @@ class Table:
 
 
 def hash_of(quantity: Quantity) -> str:
-    """Return a hash of the file that computes a quantity: what was kept of other code is not taken."""
+    """Return a hash of the file that computes a quantity, which may be another package's."""
     return _hash_of_file(quantity.value.__module__)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,7 +95,7 @@ class Before:
         """Return its spectrum, found on disk where it has been computed with so many vectors before."""
         if self._computed is not None:
             return self._computed
-        key = f"{self.digest}-{top}"
+        key = f"{self.digest}-{top}-{code()}"
         found = self._kept.arrays(key) if self._kept else None
         if found is not None:
             return known(self.matrix, found["values"], found["left"], found["right"])
@@ -201,3 +202,11 @@ def cosine(one: Delta, other: Delta) -> float | None:
     else:
         inner = float(np.einsum("ij,ij->", one.left.T @ other.left, one.right @ other.right.T))
     return max(-1.0, min(1.0, inner / size))
+
+
+def code(folder: Path = Path(__file__).parent) -> str:
+    """Return a hash of a folder's modules, this one's unless given: what other code has kept is not taken."""
+    found = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]

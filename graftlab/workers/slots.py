@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from graftlab.errors import Argument, ConfigError, Place
 
+PART = "MIG-"
+"""What the name of a part of a GPU begins with."""
+
 
 class Slot(NamedTuple):
     """What one of the runs that go on at the same time may use."""
@@ -30,11 +33,20 @@ def shares(workers: int) -> list[Slot]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads, gpus = max(1, (cores or 1) // workers), _gpus()
     return [
-        Slot(number, threads, str(number % gpus) if gpus else None) for number in range(workers)
+        Slot(number, threads, gpus[number % len(gpus)] if gpus else None)
+        for number in range(workers)
     ]
 
 
-def _gpus() -> int:
+def _gpus() -> list[str]:
+    """Return the GPUs there are as CUDA_VISIBLE_DEVICES names them: numbers, UUIDs or parts of GPUs (MIG).
+
+    CUDA sees those before the first that it does not know, but of parts only one in each process.
+    """
     import torch
 
-    return torch.cuda.device_count()
+    count, given = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        return [str(number) for number in range(count)]
+    names = [name.strip() for name in given.split(",")]
+    return names if count and names[0].startswith(PART) else names[:count]
