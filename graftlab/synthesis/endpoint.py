@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from graftlab.terminal import redact
 
 KEY = "OPENAI_API_KEY"
 """The variable of the environment that has the key, where the endpoint wants one."""
+COMPLETIONS = "/chat/completions"
 LONGEST_PAUSE = 60.0  # seconds
 PASSING = (408, 425, 429)
 """Refusals that pass by themselves; others of the 400s are of the request."""
@@ -33,6 +35,13 @@ class Trouble(Exception):
         """`wait_s` is how long the endpoint asks to wait."""
         super().__init__(said)
         self.name, self.wait_s = name, wait_s
+
+
+class Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key and the texts go to the address that was given, and to no other."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Return no request, which makes an error of the answer."""
 
 
 @dataclass
@@ -96,9 +105,12 @@ class Endpoint:
             ModelError: none ever will bring anything.
         """
         try:
-            with urllib.request.urlopen(self._request(order), timeout=self.timeout_s) as reply:
+            opener = urllib.request.build_opener(Stay)
+            with opener.open(self._request(order), timeout=self.timeout_s) as reply:
                 return _read(reply.read())
         except urllib.error.HTTPError as error:
+            if 300 <= error.code < 400:
+                raise self._moved(error) from error
             said = f"{error.code}: {_words(error)}"
             if error.code in OF_ONE_TEXT:
                 raise Unanswerable(f"refused ({error.code})", self._failed(said)) from error
@@ -121,6 +133,21 @@ class Endpoint:
             given=self.url,
         )
 
+    def _moved(self, error: urllib.error.HTTPError) -> ModelError:
+        """Return the error to raise where the endpoint sends on to another address."""
+        to = urllib.parse.urljoin(error.url, error.headers.get("Location") or "")
+        meant = redact(to.removesuffix(COMPLETIONS))
+        return ModelError(
+            f"{self.url} sends on to {redact(to)} ({error.code}). Neither text nor key was sent there.",
+            (
+                f"If {meant} is to have both, give that address with ",
+                Argument("endpoint", meant),
+                ".",
+            ),
+            kind="redirected",
+            given=self.url,
+        )
+
     def _request(self, order: Order) -> urllib.request.Request:
         asked = {
             "model": self.model,
@@ -133,7 +160,7 @@ class Endpoint:
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(KEY):
             headers["Authorization"] = f"Bearer {key}"
-        address = f"{self.url.rstrip('/')}/chat/completions"
+        address = f"{self.url.rstrip('/')}{COMPLETIONS}"
         return urllib.request.Request(address, json.dumps(asked).encode(), headers)
 
 
@@ -145,6 +172,8 @@ def _read(data: bytes) -> tuple[str, bool]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         said = f"not a chat completion: {data[:80]!r} ({type(error).__name__} {error})"
         raise Trouble("another schema", said) from error
+    if content is None and reason == "length":  # all went into thoughts, which stand elsewhere
+        return "", True
     if not isinstance(content, str):
         raise Trouble("another schema", f"not a chat completion: its content is {content!r:.60}")
     return content.strip(), reason == "length"

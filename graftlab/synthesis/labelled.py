@@ -11,6 +11,8 @@ from graftlab.synthesis.folder import Answer, Answered
 from graftlab.tasks.elm import prompts
 
 QUESTIONS = 3  # of one answer, as the task type asks
+NONE = "-1"
+"""The hub's word for no label."""
 
 
 def targets(given: Sequence[str]) -> dict[str, str]:
@@ -103,12 +105,18 @@ def _values(value: object, names: Sequence[str]) -> list[str]:
     if value is None or isinstance(value, dict):
         return []
     text = labels.spell(value)
-    if text is None:
+    if text is None or text == NONE:
         return []
-    if names and text.isdecimal():
-        if int(text) >= len(names):
-            said = f"label {text} has no name: {len(names)} are given."
-            raise DataError(said, kind="not_allowed", place=Place(argument=Argument("names")))
+    if names and text.removeprefix("-").isdecimal():
+        if not 0 <= int(text) < len(names):
+            said = f"label {text} has no name: {len(names)} are given, of 0 to {len(names) - 1}."
+            raise DataError(
+                said,
+                ("Name each label, from 0.",),
+                kind="not_allowed",
+                place=Place(argument=Argument("names")),
+                given=text,
+            )
         return [names[int(text)]]
     return [text]
 

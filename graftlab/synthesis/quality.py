@@ -20,15 +20,29 @@ MOST_COPIED = 0.8  # share of distinct words that stand in the text
 MAY_COPY = ("keywords",)
 """Task types whose answers are words of the text."""
 WORD = re.compile(r"\w+")
+OPENS, CLOSES = "<think>", "</think>"
+"""Around the thoughts of a reasoning model, as Qwen3 and DeepSeek-R1 write them."""
+
+
+def without_thoughts(answer: str) -> str:
+    """Return what an answer says behind the thoughts in front of it; one whose thoughts do not end stays.
+
+    Where a chat template opens the thoughts in the prompt, only their end stands in the answer.
+    """
+    thoughts, closed, rest = answer.partition(CLOSES)
+    in_front = thoughts.lstrip().startswith(OPENS) or OPENS not in thoughts
+    return rest.strip() if closed and in_front else answer
 
 
 def fault(order: Order, answer: str, cut: bool) -> str | None:
     """Return why an answer is rejected; None where it is a row. `cut` says that it was not finished."""
     words = WORD.findall(answer.casefold())
-    if not words:
-        return "empty"
+    if OPENS in answer or CLOSES in answer:
+        return "thinks aloud"
     if cut:
         return "cut off"
+    if not words:
+        return "empty"
     if len(words) < order.min_words:
         return "too short"
     instruction = prompts.named(order.task_type).prompt(order.domain).partition("\n")[0]

@@ -17,7 +17,7 @@ from graftlab.synthesis.folder import Answer, Answered
 from graftlab.synthesis.orders import Order, Unanswerable
 from graftlab.terminal import Pace
 
-REFUSALS = 5  # in a row, after which they are of no one text
+REFUSALS = 5  # texts in a row, after which they are of no one text
 Made = TypeVar("Made")
 JOB, ANSWERS = "job.json", "answers.jsonl"
 
@@ -114,13 +114,19 @@ def _go_on(
         found = [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
         pace = Pace("rows", len(wanted), len(found), manner.quiet)
         missing = wanted[len(found) :]
+        answered, waiting = any(map(_is_answered, found)), list[dict[str, object]]()
         for answer in _in_order(missing, functools.partial(_answer, writer), manner.parallel):
             if isinstance(answer, Unanswerable):
-                _refuse_many(found, answer)
+                _refuse_many(wanted, found, answer)
                 answer = {"response": None, "rejected": answer.reason}
-            lines.append(answer)
-            lines.durable()
             found.append(answer)
+            waiting.append(answer)
+            answered = answered or _is_answered(answer)
+            if answered:  # what is refused before may be of the endpoint, and is asked for again
+                for one in waiting:
+                    lines.append(one)
+                lines.durable()
+                waiting.clear()
             pace.at(len(found))
     finally:
         lines.close()
@@ -130,16 +136,27 @@ def _go_on(
 def _answer(writer: Writer, order: Order) -> "dict[str, object] | Unanswerable":
     """Return what is kept of an order, or why a model refuses it."""
     try:
-        response, cut = writer.write(order)
+        written, cut = writer.write(order)
     except Unanswerable as refused:
         return refused
+    response = quality.without_thoughts(written)
     return {"response": response, "rejected": quality.fault(order, response, cut)}
 
 
-def _refuse_many(found: Sequence[Mapping[str, object]], refused: Unanswerable) -> None:
-    """Raise the error of a refusal that is the first answer, or one of many in a row: not of this text."""
-    last = [answer["response"] is None for answer in found[-REFUSALS:]]
-    if not found or (len(last) == REFUSALS and all(last)):
+def _is_answered(answer: Mapping[str, object]) -> bool:
+    return answer["response"] is not None
+
+
+def _refuse_many(
+    wanted: Sequence[Order], found: Sequence[Mapping[str, object]], refused: Unanswerable
+) -> None:
+    """Raise the error of a refusal that is not of its text alone: many texts before it were refused in a
+    row; or another one and no text was answered yet, or none is left that could be."""
+    number = len(found)
+    start = next((n for n in range(number, 0, -1) if _is_answered(found[n - 1])), 0)
+    texts = {(order.split, order.document) for order in wanted[start : number + 1]}
+    most = REFUSALS if start else 1
+    if len(texts) > most or (not start and number + 1 == len(wanted)):
         raise refused.error from refused
 
 
