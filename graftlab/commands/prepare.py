@@ -46,7 +46,10 @@ def command(
     from graftlab.contracts import read_notes
     from graftlab.planning import preparation
     from graftlab.planning import rows as planned_rows
+    from graftlab.rundir import files
 
+    if out is not None:
+        files.refuse_taken(out)  # before anything is fetched
     prepared = preparation.prepare(runfile.resolve(config.read(file, overrides or ())))
     use = None if out is None else planned_rows.write(prepared, file, overrides or (), out)
     tasks = {name: task.as_json(rows) for name, task in prepared.tasks.items()}

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,22 +33,12 @@ def write(prepared: Prepared, source: str, overrides: Sequence[str], out: Path) 
         ConfigError: `out` is not empty, or as `raw_rows` and `write_rows`.
         DiskError: it cannot be written.
     """
-    files.refuse_taken(out)
-    partial = out.with_name(out.name + files.PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
     parts = of_tasks(prepared.file, prepared.data)
-    try:
+    with files.new_folder(out) as partial:
         held = {name: _write_splits(*part, partial / name) for name, part in parts.items()}
         use = list(_changes(parts, held, out))
-        again = _changes(parts, held, partial.absolute())
+        again = _changes(parts, held, partial)
         _check_same(prepared, runfile.resolve(config.read(source, [*overrides, *again])), out)
-        if out.exists():
-            out.rmdir()
-        partial.replace(out)
-    except OSError as error:
-        raise files.unwritable(out, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return use
 
 
@@ -62,7 +51,7 @@ def _write_splits(file: RunFile, data: Data, folder: Path) -> list[str]:
     rows = raw_rows(file, data)
     if "test" not in rows:
         rows = {"train": [*rows["train"], *rows["validation"]]}
-    folder.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
     for split, found in rows.items():
         write_rows(folder / f"{split}.jsonl.gz", found)
     return list(rows)

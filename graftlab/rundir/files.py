@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ANOTHER, ConfigError, DiskError, ModelError, Place
+from graftlab.errors import ANOTHER, OUT, ConfigError, DiskError, ModelError, Place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +55,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def refuse_taken(out: Path) -> None:
-    """Refuse a folder that holds something, or a file. `Raises:` ConfigError."""
+    """Refuse a folder that holds something, or a file, or in which the caller is. `Raises:` ConfigError."""
+    if out.is_dir() and out.samefile("."):
+        said = f"{out} is the folder that you are in, and a new one would take its place."
+        raise ConfigError(said, ("Name one in it with ", OUT, "."), kind="taken", given=str(out))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         said = f"{out} is there already and not empty."
         raise ConfigError(said, ANOTHER, kind="taken", given=str(out))
@@ -75,19 +79,23 @@ def new_folder(out: Path) -> Iterator[Path]:
         DiskError: it cannot be written.
     """
     refuse_taken(out)
-    partial = out.with_name(out.name + PARTIAL)
+    there = out.resolve()
+    partial = there.with_name(
+        f".{there.name}.{secrets.token_hex(4)}{PARTIAL}"
+    )  # of this call alone
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        yield partial
-        for path in partial.rglob("*"):
-            sync(path)
-        partial.replace(out)
-        sync(out.absolute().parent)
+        try:
+            yield partial
+            for path in partial.rglob("*"):
+                sync(path)
+            refuse_taken(out)  # another call may have been quicker
+            partial.replace(there)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        sync(there.parent)
     except OSError as error:
         raise unwritable(out, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

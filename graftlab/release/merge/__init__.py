@@ -55,6 +55,7 @@ def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> Cer
             given=dtype,
             allowed=[*DTYPES],
         )
+    files.refuse_taken(out)  # before anything is loaded
     adapted = inference.load(run, device="cpu")
     dtype = dtype or own_dtype(adapted)
     with files.new_folder(out) as partial:
@@ -64,7 +65,7 @@ def merge(run: Path, out: Path, dtype: str | None = None, rows: int = 32) -> Cer
         files.write_json(partial / CERTIFICATE, certificate)
         files.write_text(partial / "README.md", card.text(certificate))
         if not certificate["passed"]:
-            kept = _free(out.with_name(f"{out.name}.failed"))
+            kept = _free(partial.with_name(f"{out.name}.failed"))
             partial.rename(kept)
             raise ModelError(
                 f"the merged model does not do what {run} does: {said(certificate)}. It is in {kept}, with "
