@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,52 @@ def numpy_table(path: Path, table: Any) -> Path:
     return path.with_suffix(".npy")
 
 
+def headed(header: Any) -> Callable[[Path], Path]:
+    """Write a file of safetensors with this header, and enough bytes behind it for 10 x 4 numbers."""
+
+    def write(path: Path) -> Path:
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(160))
+        return path
+
+    return write
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    whole = {"dtype": "F32", "shape": [10, 4], "data_offsets": [0, 160]} | changes
+    return {"v": {key: value for key, value in whole.items() if value is not None}}
+
+
+def several(path: Path) -> Path:
+    with path.with_suffix(".npy").open("wb") as file:
+        np.savez(file, a=DRAWN, b=DRAWN)
+    return path.with_suffix(".npy")
+
+
+def test_a_header_written_by_hand_is_read(tmp_path: Path) -> None:
+    found = Vectors(headed(entry())(tmp_path / "v.safetensors"))
+    assert (len(found), found.width) == (10, 4)
+
+
 BAD = {
+    "a list as header": headed([1]),
+    "a word as header": headed("dtype shape data_offsets"),
+    "a list as metadata": headed({"__metadata__": [1], **entry()}),
+    "a number as entry": headed({"v": 1}),
+    "no offsets": headed(entry(data_offsets=None)),
+    "one offset": headed(entry(data_offsets=[0])),
+    "no shape": headed(entry(shape=None)),
+    "a shape of words": headed(entry(shape=["10", "4"])),
+    "no dtype": headed(entry(dtype=None)),
+    "offsets of nothing": headed(entry(data_offsets=[0, 0])),
+    "offsets of less": headed(entry(data_offsets=[0, 80])),
+    "offsets before the start": headed(entry(data_offsets=[-160, 0])),
+    "offsets backwards": headed(entry(data_offsets=[160, 0])),
+    "a nested header": lambda path: (
+        path.write_bytes((90_000).to_bytes(8, "little") + b"[" * 90_000) and path
+    ),
+    "numpy's columns": lambda path: numpy_table(path, np.asfortranarray(DRAWN)),
+    "several of numpy's": several,
     "missing": lambda path: path,
     "no header": lambda path: path.write_bytes(b"12") and path,
     "a long header": lambda path: path.write_bytes(b"\xff" * 40) and path,
@@ -125,6 +171,13 @@ def test_a_file_that_holds_no_vectors_is_refused(what: str, tmp_path: Path) -> N
     with pytest.raises(DataError) as error:
         Vectors(path)
     assert error.value.problems[0].kind == ("missing" if what == "missing" else "unreadable")
+
+
+def test_columns_are_told_from_what_is_no_table(tmp_path: Path) -> None:
+    """The message names the order: as a table (7, 5) of floats it is just what is wanted."""
+    path = numpy_table(tmp_path / "v.npy", np.asfortranarray(DRAWN))
+    with pytest.raises(DataError, match="Fortran"):
+        Vectors(path)
 
 
 def test_one_of_several_tables_is_taken_by_its_name(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ MADE_WITH = "made_with"
 """The key of a header's metadata that holds the `Origin`."""
 STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Number formats of safetensors, as numpy reads them; numpy has no bfloat16."""
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 LONGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 
 
@@ -60,9 +61,18 @@ def _safetensors(path: Path) -> Layout:
             raise _unfit(path, "it has no header of safetensors")
         try:
             header = json.loads(stream.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _unfit(path, f"its header is damaged ({error})") from None
+    if not isinstance(header, dict):
+        raise _unfit(path, "its header is damaged (a mapping is wanted)")
     about = header.pop("__metadata__", {})
+    if not isinstance(about, dict):
+        raise _unfit(path, "its header is damaged (__metadata__ is no mapping)")
+    for name, field in header.items():
+        if not _describes(field):
+            raise _unfit(
+                path, f"its header is damaged ({name} has no dtype, shape and data_offsets)"
+            )
     tables = {name: field for name, field in header.items() if len(field["shape"]) == 2}
     if NAME in tables:
         tables = {NAME: tables[NAME]}
@@ -73,10 +83,23 @@ def _safetensors(path: Path) -> Layout:
     if field["dtype"] not in STORED:
         raise _unfit(path, f"its numbers are {field['dtype']}, not one of {', '.join(STORED)}")
     begin, end = field["data_offsets"]
+    num_vectors, width = field["shape"]
+    wanted = num_vectors * width * BYTES[field["dtype"]]
+    if end - begin != wanted:
+        why = f"{num_vectors} vectors of {width} numbers {field['dtype']} have {wanted} bytes"
+        raise _unfit(path, f"its header is damaged ({why}, and {end - begin} are named)")
     if 8 + length + end > size:
         raise _unfit(path, f"it is cut short: {size} bytes, of {8 + length + end} at least")
-    num_vectors, width = field["shape"]
     return Layout(8 + length + begin, num_vectors, width, field["dtype"], _origin(path, about))
+
+
+def _describes(field: object) -> bool:
+    """Return whether an entry of a header says how a tensor lies in its file."""
+    if not isinstance(field, dict) or not isinstance(field.get("dtype"), str):
+        return False
+    shape, offsets = field.get("shape"), field.get("data_offsets")
+    lists = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2
+    return lists and all(type(number) is int and number >= 0 for number in [*shape, *offsets])
 
 
 def _origin(path: Path, about: Mapping[str, str]) -> Origin | None:
@@ -96,10 +119,15 @@ def _numpy(path: Path) -> Layout:
     except (ValueError, OSError, EOFError) as error:
         raise _unfit(path, str(error)) from None
     names = {stored: name for name, stored in STORED.items() if name != "BF16"}
-    if table.ndim != 2 or table.dtype.str not in names or not table.flags.c_contiguous:
+    if not isinstance(table, np.ndarray):
+        raise _unfit(path, "it holds several arrays, as .npz does; write the one with numpy.save")
+    if table.ndim != 2 or table.dtype.str not in names:
         raise _unfit(
             path, f"a table (N, D) of floats is wanted; it holds {table.dtype} {table.shape}"
         )
+    if not table.flags.c_contiguous:
+        why = "its numbers stand column by column (Fortran order), and are read vector by vector"
+        raise _unfit(path, f"{why}; write numpy.ascontiguousarray(table) instead")
     num_vectors, width = table.shape
     return Layout(table.offset, num_vectors, width, names[table.dtype.str], None)
 
