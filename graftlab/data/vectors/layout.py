@@ -98,8 +98,9 @@ def _describes(field: object) -> bool:
     if not isinstance(field, dict) or not isinstance(field.get("dtype"), str):
         return False
     shape, offsets = field.get("shape"), field.get("data_offsets")
-    lists = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2
-    return lists and all(type(number) is int and number >= 0 for number in [*shape, *offsets])
+    if not (isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2):
+        return False
+    return all(type(number) is int and number >= 0 for number in [*shape, *offsets])
 
 
 def _origin(path: Path, about: Mapping[str, str]) -> Origin | None:
