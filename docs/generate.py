@@ -358,7 +358,7 @@ ABOUT = {
     "angle_0": "Principal angles (radians) between the top left singular vectors now and before.",
     "null_angle_0": "The same of a random change of the same rank and size.",
     "route": "How they were found: gram, factors, or full where a Gram matrix is too coarse.",
-    "note": "Why numbers are missing, if they are.",
+    "note": "Why numbers are missing, if they are; `dense` of a change that is no product of factors.",
 }
 
 

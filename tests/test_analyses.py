@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from graftlab import cli, explanation, inference, registry
 from graftlab.analyses import spectra
 from graftlab.contracts import Asked, Change
+from graftlab.contracts.analysis import NEW
 from graftlab.errors import ConfigError, ModelError
 from graftlab.explanation import targets
 from graftlab.explanation.kept import OnDisk
@@ -171,11 +172,13 @@ def test_a_runs_changes_are_the_difference_of_its_merged_model_from_its_backbone
     lines = found_in([runs[name].path], out=tmp_path)
     kept = sorted(int(p.name.split("-")[1]) for p in runs[name].checkpoints.glob("step-*"))
     assert sorted({row.checkpoint for row in lines}) == [step for step in kept if step]
-    found = {row.layer: row for row in lines if row.checkpoint == 4}
+    heads = {row.layer for row in lines if row.note == NEW}
+    found = {r.layer: r for r in lines if r.checkpoint == 4 and r.note != NEW}
     adapted = inference.load(runs[name].path, step=4)
     before = {n: p.clone() for n, p in fresh(adapted).named_parameters()}
     merged = dict(adapted.file.method.module.merge(adapted.model).named_parameters())
     moved = {n for n in before if not torch.allclose(merged[n], before[n], rtol=0, atol=1e-9)}
+    assert heads == {n for n in moved if n.startswith("classifier") and merged[n].dim() > 1}
     moved = {n for n in moved if not n.startswith("classifier")}
     assert moved <= set(found)
     for weight, row in found.items():

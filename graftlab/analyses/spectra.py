@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from graftlab.analyses import matrix, module, number
-from graftlab.contracts.analysis import CHANGE, MOVE, WEIGHT, Asked, Quantity, Subject
-from graftlab.spectra import Before, Delta, Moved, subspace
+from graftlab.contracts import About
+from graftlab.contracts.analysis import CHANGE, MOVE, NEW, WEIGHT, Asked, Quantity, Subject
+from graftlab.spectra import Before, Delta, Moved, Spectrum, subspace
 from graftlab.spectra.moved import code
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 FILE = "svd_analysis/svd_analysis_results"
 NOT_FINITE, ELSEWHERE = "not finite", "another shape before"
 QUANTITIES = Path(__file__).parents[1] / "quantities"
+DENSE = "dense: no product of factors"
 VALUES = 10  # columns of singular values, as in the source
 SOURCE = (
     *("effective_rank", "rank_95_energy", "spectral_norm", "condition_number", "sv_correlation"),
@@ -132,6 +134,10 @@ class Table:
         } | dict(zip(("rows", "columns"), delta.shape, strict=True))  # fmt: skip
         if not delta.finite:
             return line | {"note": NOT_FINITE}
+        if change.new:
+            return line | self._of_new(about, name, delta)
+        if about.rank and right is None and delta.shape[1] > 1:
+            line["note"] = DENSE
         before = self._held(subject.base(name))
         if before is not None and before.matrix.shape != delta.shape:
             line["note"], before = ELSEWHERE, None
@@ -141,6 +147,17 @@ class Table:
             moved = None if before is None else Moved(before, delta, self.asked)
             self.asked.vectors(about, name, _arrays(delta, moved, self.asked.top))
         return line | self._known(delta, before)
+
+    def _of_new(self, about: About, name: str, weight: Delta) -> dict[str, object]:
+        """Return what is known of a weight that was not there before: its own spectrum."""
+        spectrum = weight.spectrum
+        found: dict[str, object] = _numbered("sv", spectrum.values)
+        for column in self.columns:
+            if column.of == WEIGHT:
+                found[column.name] = column.quantity.value(spectrum)
+        if self.asked.vectors is not None:
+            self.asked.vectors(about, name, _of_spectrum("weight", spectrum, self.asked.top))
+        return found | {"route": spectrum.route, "note": NEW}
 
     def _held(self, weight: "Tensor | None") -> Before | None:
         """Return the weight before, the same record for the same numbers; None of none, or of a vector."""
@@ -209,12 +226,14 @@ def _arrays(delta: Delta, moved: Moved | None, top: int) -> "dict[str, Floats]":
     if moved is not None:
         spectra |= {"weight": moved.weight, "before": moved.before}
     return {
-        f"{name}_{what}": values
-        for name, found in spectra.items()
-        for what, values in (
-            ("values", found.values), ("left", found.left(top)), ("right", found.right(top))
-        )
+        key: values for name, found in spectra.items()
+        for key, values in _of_spectrum(name, found, top).items()
     }  # fmt: skip
+
+
+def _of_spectrum(name: str, found: Spectrum, top: int) -> "dict[str, Floats]":
+    parts = (("values", found.values), ("left", found.left(top)), ("right", found.right(top)))
+    return {f"{name}_{what}": values for what, values in parts}
 
 
 def _angles(asked: Asked) -> tuple[str, ...]:

@@ -60,12 +60,14 @@ def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
     """
     pairs, names = _pairs(subjects), {id(s): set(s.names()) for s in subjects}
     for name in dict.fromkeys(name for subject in subjects for name in subject.names()):
-        held: dict[int, Delta] = {}
+        held: dict[int, Delta | None] = {}
         for one, other in pairs:
             if name in names[id(one)] and name in names[id(other)]:
                 _check_bases(one, other, name)
-                deltas = [_held(held, subject, name) for subject in (one, other)]
-                yield from _lines(one, other, name, deltas, asked.top)
+                both = [_held(held, subject, name) for subject in (one, other)]
+                deltas = [delta for delta in both if delta is not None]
+                if len(deltas) == len(both):
+                    yield from _lines(one, other, name, deltas, asked.top)
         asked.said(name)
 
 
@@ -91,13 +93,16 @@ def _check_bases(one: Subject, other: Subject, name: str) -> None:
         )
 
 
-def _held(held: dict[int, Delta], subject: Subject, name: str) -> Delta:
+def _held(held: dict[int, Delta | None], subject: Subject, name: str) -> Delta | None:
     if id(subject) not in held:
         held[id(subject)] = _delta(subject.change(name))
     return held[id(subject)]
 
 
-def _delta(change: Change) -> Delta:
+def _delta(change: Change) -> Delta | None:
+    """Return a change; None of a weight that is new."""
+    if change.new:
+        return None
     return Delta(matrix(change.left), None if change.right is None else matrix(change.right))
 
 

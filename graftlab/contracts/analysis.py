@@ -21,6 +21,14 @@ TRAINABLE, GLOBAL = "trainable", "global"
 """Of gradients: of the parameters that were trained (beside `weight`, of whole weights); of all together."""
 
 
+NO_CHANGE = "no_change"
+"""The kind of the error of a subject whose method changes no weight that it could name."""
+
+
+NEW = "new: nothing before"
+"""What is noted of a weight that the model did not have before."""
+
+
 class Change(NamedTuple):
     """How far training has moved one weight from where it was before."""
 
@@ -30,6 +38,8 @@ class Change(NamedTuple):
     """(O, R), or the whole change (O, I) or (O,) where `right` is None."""
     right: "Tensor | None"
     """(R, I): the change is exactly left @ right."""
+    new: bool = False
+    """Whether the model did not have the weight before, as a new head: `left` is then the weight itself."""
 
 
 class About(NamedTuple):
@@ -75,10 +85,10 @@ class Subject(Protocol):
         ...
 
     def names(self) -> Sequence[str]:
-        """Return the names of the weights that were changed, in the model's order.
+        """Return the names of the weights that were changed, or are new, in the model's order.
 
         Raises:
-            ConfigError: the method does not say how it changes the backbone's weights.
+            ConfigError: the method does not say how it changes the backbone's weights (`NO_CHANGE`).
         """
         ...
 
@@ -89,6 +99,11 @@ class Subject(Protocol):
     def base(self, name: str) -> "Tensor | None":
         """Return a weight as it was before, read from few bits where it is quantized; None where it is not
         at hand, or where there was none: a new head."""
+        ...
+
+    def recorded(self, table: str) -> Sequence[Mapping[str, Any]]:
+        """Return the lines of a table that its run wrote while it trained (`analysis:` of a run file), those
+        of every step; none where there are none."""
         ...
 
     def differentiable(self, examples: int) -> Differentiable | str:

@@ -1,8 +1,6 @@
-"""An adapter folder of PEFT, with nothing of ours in it: LoRA and its kin, read without a model."""
+"""An adapter folder of PEFT, with nothing of ours in it: read without a model."""
 
 import functools
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from graftlab.adapters import PREFIX
 from graftlab.adapters import files as adapter_files
 from graftlab.contracts import About, Change, Differentiable
+from graftlab.contracts.analysis import NO_CHANGE
 from graftlab.errors import Argument, ConfigError, ModelError
-from graftlab.explanation import foreign
+from graftlab.explanation import adapter_changes, foreign
+from graftlab.explanation.adapter_changes import Layer
 from graftlab.explanation.stored import Stored, opened
 
 if TYPE_CHECKING:
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
     from graftlab.contracts.arrays import Floats
 
-# Shapes: O and I rows and columns of a weight, R rank.
-
-A, B, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
-EMBEDDING_A, EMBEDDING_B = "lora_embedding_A", "lora_embedding_B"
 NO_BASE = "its base is not at hand"
 
 
@@ -37,22 +33,39 @@ class AdapterFolder:
     def about(self) -> About:
         kind = str(self._config.get("peft_type", "")).lower()
         method = "dora" if self._config.get("use_dora") else kind
-        return self._about._replace(method=self._about.method or method, rank=self._config.get("r"))
+        rank = self._config.get("init_r" if kind == "adalora" else "r")
+        return self._about._replace(method=self._about.method or method, rank=rank)
 
     @functools.cached_property
     def _read(self) -> "tuple[Mapping[str, Any], dict[str, Tensor]]":
         adapter_files.check_whole(self._folder)
         config, tensors = adapter_files.read(self._folder)
-        if config.get("peft_type") != "LORA":
-            raise ConfigError(
-                f"{self._folder}: {config.get('peft_type')} is not read as an adapter. Merge it with "
-                f"peft's merge_and_unload, save the model, and analyse BASE:MERGED."
-            )
-        return config, {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+        names = {name: name.removeprefix(PREFIX).replace(".base_layer", "") for name in tensors}
+        return config, {names[name]: tensor for name, tensor in tensors.items()}
 
     @property
     def _config(self) -> Mapping[str, Any]:
         return self._read[0]
+
+    @functools.cached_property
+    def _type(self) -> adapter_changes.Type:
+        if (found := adapter_changes.type_of(self._config)) is not None:
+            return found
+        kind = self._config.get("peft_type")
+        if kind in adapter_changes.WITHOUT:
+            raise ConfigError(
+                f"{self._folder}: {kind} changes no weight, so that there is no change to analyse.",
+                kind=NO_CHANGE,
+            )
+        raise ConfigError(
+            f"{self._folder}: what {kind} does to a weight is not read from its file. Merge it with "
+            f"peft's merge_and_unload, save the model, and analyse BASE:MERGED.",
+            kind=NO_CHANGE,
+        )
+
+    @functools.cached_property
+    def _layers(self) -> "dict[str, dict[str, Tensor]]":
+        return adapter_changes.layers(self._read[1])
 
     @functools.cached_property
     def _base(self) -> Stored | None:
@@ -68,56 +81,77 @@ class AdapterFolder:
             return None
 
     def names(self) -> Sequence[str]:
-        """Return the weights with factors, then those saved whole that the base has too.
+        """Return the weights of adapted layers, then those saved whole, where the base is at hand: a matrix
+        that it lacks is new.
 
         Raises:
-            ModelError: a factor does not fit the base's weight, so that it is another model's adapter.
+            ConfigError: its type changes no weight, or not one that is read here.
+            ModelError: a change does not fit the base's weight, so that it is another model's adapter.
         """
-        tensors = self._read[1]
-        ends = (f".{A}", f".{EMBEDDING_A}")
-        factored = [f"{n[: -len(end)]}.weight" for n in tensors for end in ends if n.endswith(end)]
-        for name in factored:
-            self._check(name)
-        whole = [
-            name for name, tensor in tensors.items()
-            if "lora_" not in name and self._base is not None
-            and self._base.shape(name) == tuple(tensor.shape)
+        changed, base = self._type.changes, self._base
+        adapted = [
+            f"{layer}.{own}" for layer in self._layers for own in changed
+            if own == "weight" or (base is not None and self._moves(layer, own))
         ]  # fmt: skip
-        return [*factored, *whole]
+        if base is None:
+            return adapted
+        for name in adapted:
+            if name.endswith(".weight"):
+                self._check(name, base)
+        whole = [
+            name for name, tensor in self._read[1].items()
+            if not adapter_changes.OWN.fullmatch(name)
+            and (tensor.dim() > 1 or base.shape(name) == tuple(tensor.shape))
+        ]  # fmt: skip
+        return [*adapted, *whole]
 
-    def _check(self, name: str) -> None:
-        shape = self._base.shape(name) if self._base is not None else None
-        left, right = self._factors(name)
-        if shape is not None and shape != (len(left), right.shape[1]) and len(shape) == 2:
-            raise ModelError(
-                f"{self._folder}: its change of {name} is {[len(left), right.shape[1]]}, but the weight is "
-                f"{list(shape)} in {self._base and self._base.source}. Give the base that it was trained on."
-            )
+    def _moves(self, layer: str, own: str) -> bool:
+        """Say whether a bias goes with its layer's rows, of which it has as many."""
+        (factor,) = self._layers[layer].values()
+        shape = self._base.shape(f"{layer}.{own}") if self._base is not None else None
+        return shape is not None and tuple(factor.shape) == (*shape, 1)
 
-    def change(self, name: str) -> Change:
-        tensors = self._read[1]
-        if name in tensors:
-            before = self.base(name)
-            assert before is not None, name
-            return Change(name, tensors[name].float() - before, None)
-        left, right = self._factors(name)
-        layer = name.removesuffix(".weight")
-        magnitude = tensors.get(f"{layer}.{MAGNITUDE}", tensors.get(f"{layer}.{MAGNITUDE}.weight"))
-        if magnitude is None:
-            return Change(name, left, right)
-        before = self.base(name)
+    def _check(self, name: str, base: Stored) -> None:
+        shape, own = base.shape(name), self._type.shape(self._layer(name))
+        if shape is None or len(shape) != 2 or all(
+            size in (None, there) for size, there in zip(own, shape, strict=True)
+        ):  # fmt: skip
+            return
+        said = [size or there for size, there in zip(own, shape, strict=True)]
+        raise ModelError(
+            f"{self._folder}: its change of {name} is {said}, but the weight is {list(shape)} in "
+            f"{base.source}. Give the base that it was trained on."
+        )
+
+    def _layer(self, name: str) -> Layer:
+        layer = name.rpartition(".")[0]
+        return Layer(layer, self._layers[layer], self._config, lambda own: self._before(layer, own))
+
+    def _before(self, layer: str, own: str) -> "Tensor":
+        before = self.base(f"{layer}.{own}")
         if before is None:
+            kind = self.about.method
             raise ConfigError(
-                f"{self._folder}: DoRA's change of {name} depends on the weight before.",
+                f"{self._folder}: the change of {layer}.{own} depends on the weight before ({kind}).",
                 ("Give the model it was trained on with ", Argument("base"), "."),
                 kind="missing",
             )
-        turned = before + left @ right
-        norms = turned.norm(dim=1, keepdim=True)
-        return Change(name, magnitude.float().reshape(-1, 1) / norms * turned - before, None)
+        return before
+
+    def change(self, name: str) -> Change:
+        tensors = self._read[1]
+        if name not in tensors:
+            return Change(name, *self._type.change(self._layer(name), name.rpartition(".")[2]))
+        after, before = tensors[name].float(), self.base(name)
+        if before is None or before.shape != after.shape:
+            return Change(name, after, None, new=True)
+        return Change(name, after - before, None)
 
     def base(self, name: str) -> "Tensor | None":
         return None if self._base is None else self._base.read(name)
+
+    def recorded(self, table: str) -> Sequence[Mapping[str, Any]]:
+        return ()
 
     def differentiable(self, examples: int) -> Differentiable | str:
         """Return the adapted model with its loss on one sentence."""
@@ -131,29 +165,3 @@ class AdapterFolder:
             return NO_BASE
         base, adapter = self._base.folder, None if before else self._folder
         return foreign.activations(str(base), base, texts, adapter)
-
-    def _factors(self, name: str) -> "tuple[Tensor, Tensor]":
-        """Return B (O, R), scaled, and A (R, I), as the weight lies in the model."""
-        tensors, layer = self._read[1], name.removesuffix(".weight")
-        if f"{layer}.{EMBEDDING_A}" in tensors:  # (R, vocabulary) and (width, R)
-            a, b = (tensors[f"{layer}.{key}"].float() for key in (EMBEDDING_A, EMBEDDING_B))
-            return a.T * self._scale(layer, len(a)), b.T
-        a, b = tensors[f"{layer}.{A}"].float(), tensors[f"{layer}.{B}"].float()
-        a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-        scale = self._scale(layer, len(a))
-        if self._config.get("fan_in_fan_out"):
-            return a.T * scale, b.T
-        return b * scale, a
-
-    def _scale(self, layer: str, rank: int) -> float:
-        """Return what peft multiplies B A with in this layer."""
-        alpha = _of_layer(self._config.get("alpha_pattern"), layer, self._config["lora_alpha"])
-        return alpha / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
-
-
-def _of_layer(pattern: Mapping[str, float] | None, layer: str, default: float) -> float:
-    """Return the value of the first key that names the layer, as peft matches them, or the default."""
-    for key, value in (pattern or {}).items():
-        if re.match(rf"(.*\.)?({key})$", layer):
-            return float(value)
-    return float(default)

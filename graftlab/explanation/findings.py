@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple, TypeGuard
 
+from graftlab.contracts.analysis import GLOBAL
 from graftlab.explanation.sample import SENTENCE
 from graftlab.statistics import multiplicity, seeds
 
@@ -18,6 +19,8 @@ FEWEST = 3
 """Units below which there is no interval worth the name."""
 LEVEL = 0.05
 NULL = "null_"
+NOT_COMPARED = ("gradients_in_training",)
+"""Analyses whose numbers are of factors in one method, of weights in another, each on another batch."""
 BARE = ("relative_change", "norm")
 """Numbers without a null that models are compared by."""
 
@@ -76,6 +79,7 @@ def find(tables: Mapping[str, Sequence[object]], repeats: Mapping[str, str]) -> 
     found = [
         finding
         for analysis, rows in tables.items()
+        if analysis not in NOT_COMPARED
         for family, own in _families(rows).items()
         for column in _columns(own)
         for finding in _compared(analysis, family, column, own, repeats)
@@ -86,11 +90,12 @@ def find(tables: Mapping[str, Sequence[object]], repeats: Mapping[str, str]) -> 
 
 
 def _families(rows: Sequence[object]) -> dict[str | None, list[object]]:
-    """Return the rows to compare by family of tasks: a gradient of one sentence is noise, and the only
-    singular value of a vector says nothing of ranks and directions."""
+    """Return the rows to compare by family of tasks: a gradient of one sentence is noise, the only singular
+    value of a vector says nothing of ranks and directions, and all together is no layer."""
     found: dict[str | None, list[object]] = {}
     for row in at_last(rows):
-        if getattr(row, "sample", None) != SENTENCE and getattr(row, "columns", None) != 1:
+        single = getattr(row, "sample", None) == SENTENCE or getattr(row, "columns", None) == 1
+        if not single and getattr(row, "layer", None) != GLOBAL:
             found.setdefault(getattr(row, "task_type", None), []).append(row)
     return found
 
@@ -117,9 +122,15 @@ def _whole(row: object, column: str) -> int:
 
 
 def name(row: object) -> str:
-    """Return what a line is of: a model, or a pair."""
-    other = getattr(row, "other", None)
-    return f"{getattr(row, 'model', '')}" + (f" and {other}" if other is not None else "")
+    """Return what a line is of: a model, a pair of models, or a pair of tasks in one."""
+    return _named(row, {})
+
+
+def _named(row: object, names: Mapping[str, str]) -> str:
+    """Return what a line is of, with other names for some models."""
+    model, other, pair = (getattr(row, field, None) for field in ("model", "other", "pair"))
+    found = " and ".join(names.get(one, one) for one in (model or "", other) if one is not None)
+    return found if pair is None else f"{found}: {pair}"
 
 
 def _columns(rows: Sequence[object]) -> list[str]:
@@ -186,9 +197,7 @@ def _units(
 
 
 def _configuration(row: object, repeats: Mapping[str, str]) -> str:
-    model, other = getattr(row, "model", ""), getattr(row, "other", None)
-    one = repeats.get(model, model)
-    return one if other is None else f"{one} and {repeats.get(other, other)}"
+    return _named(row, repeats)
 
 
 def _mean(rows: Sequence[object], column: str) -> tuple[float, float | None] | None:

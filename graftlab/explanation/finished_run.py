@@ -1,17 +1,19 @@
 """A run of this project as what an analysis asks: its weights at a kept step, and those of its backbone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graftlab import inference, runfile
 from graftlab.adapters import PREFIX
 from graftlab.contracts import About, Change, Differentiable
+from graftlab.contracts.analysis import NO_CHANGE
 from graftlab.errors import ConfigError
 from graftlab.explanation import hidden, sample
 from graftlab.explanation.spool import Spool
 from graftlab.inference import Adapted
 from graftlab.rundir import run
+from graftlab.rundir.lines import read_lines
 from graftlab.runs import material
 from graftlab.training import checkpoint
 from graftlab.weights import quantized, surgery
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from graftlab.contracts.arrays import Floats
+
+
+HEAD_WRAPPED, HEAD_BEFORE = ".modules_to_save.default", ".original_module."
+"""What PEFT puts into the name of a head that trains, and of the copy that does not."""
 
 
 class RunState:
@@ -54,6 +60,8 @@ class RunState:
 
     def change(self, name: str) -> Change:
         self.names()
+        if (key := self._key("new", name)) in self._spool:
+            return Change(name, self._spool.get(key)["left"], None, new=True)
         held = self._spool.get(self._key("change", name))
         return Change(name, held["left"], held.get("right"))
 
@@ -61,6 +69,9 @@ class RunState:
         self.names()
         key = self._key("base", name)
         return self._spool.get(key)["weight"] if key in self._spool else None
+
+    def recorded(self, table: str) -> Sequence[Mapping[str, Any]]:
+        return read_lines(run.Run(self._path).recorded(table))
 
     def differentiable(self, examples: int) -> Differentiable | str:
         """Return the model as of its step, with a loss of its own task or on one sentence."""
@@ -96,11 +107,13 @@ class RunState:
     def _set_aside(self) -> Iterator[str]:
         adapted = inference.load(self._path, device="cpu", step=self._step)
         subject = _Loaded(adapted)
-        for name, left, right in subject.changes():
+        for name, left, right, new in subject.changes():
             factors = {"left": left} if right is None else {"left": left, "right": right}
-            self._spool.put(self._key("change", name), factors)
+            self._spool.put(self._key("new" if new else "change", name), factors)
             key = self._key("base", name)
-            if key not in self._spool and (weight := subject.base(name)) is not None:
+            if new or key in self._spool:
+                pass  # nothing was there before, or it is set aside already
+            elif (weight := subject.base(name)) is not None:
                 self._spool.put(key, {"weight": weight})
             yield name
 
@@ -125,11 +138,19 @@ class _Loaded:
         self._untouched: dict[str, Tensor] | None = None
 
     def changes(self) -> Iterator[Change]:
-        """Yield what the method says of each weight; of a plainly tuned model, its difference from before.
+        """Yield what the method says of each weight; of a plainly tuned model, its difference from before;
+        then the matrices of the new head.
 
         Raises:
-            ConfigError: the method does not say how it changes the backbone's weights.
+            ConfigError: the method does not say how it changes the backbone's weights (`NO_CHANGE`).
         """
+        yield from self._changes()
+        for name, parameter in self.adapted.model.named_parameters():
+            own = name.removeprefix(PREFIX).replace(HEAD_WRAPPED, "")
+            if parameter.dim() > 1 and HEAD_BEFORE not in name and not self._counts(own):
+                yield Change(own, parameter.detach(), None, new=True)
+
+    def _changes(self) -> Iterator[Change]:
         method, model = self.adapted.file.method, self.adapted.model
         if method.module.deltas is not None:
             for name, change in method.module.deltas(model):
@@ -142,7 +163,8 @@ class _Loaded:
         if not moved and method.name != "full":
             raise ConfigError(
                 f"{self.adapted.run.path}: the method {method.name} does not change the backbone's own "
-                f"weights, or does not say how. Choose a run of full, lora or another that adapts them."
+                f"weights, or does not say how. Choose a run of full, lora or another that adapts them.",
+                kind=NO_CHANGE,
             )
         for name in moved:
             yield Change(name, tuned[name].detach() - before[name], None)

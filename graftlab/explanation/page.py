@@ -29,6 +29,7 @@ NO_MEAN = (
     "columns",
     "dimensions",
     "numel",
+    "steps",
 )
 
 TITLES = {"cka": "Activations (linear CKA)"}
@@ -67,7 +68,7 @@ def write(
     written there; return the findings as they are told. `of_runs` are the figures of the runs themselves.
     """
     found = findings.find({t.name: t.rows for t in tables}, configurations(models))
-    told = sentences.tell(found)
+    told = sentences.tell(found, _without(models, tables))
     title = f"What training did to the weights: {', '.join(model.name for model in models)}"
     parts = [part for table in tables for part in _parts(out, table)]
     if of_runs:
@@ -79,6 +80,12 @@ def write(
     record = [{**f._asdict(), "beyond": f.beyond, "said": sentences.sentence(f)} for f in found]
     files.write_json(out / RECORD, {"summary": told.summary, "findings": record})
     return told
+
+
+def _without(models: Sequence[Model], tables: Sequence[Table]) -> list[str]:
+    """Return the models that no table has a line of."""
+    told = {getattr(row, "model", None) for table in tables for row in table.rows}
+    return [model.name for model in models if told and model.name not in told]
 
 
 def render(given: Mapping[str, object]) -> str:

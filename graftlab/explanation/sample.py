@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from graftlab.contracts import Differentiable
 from graftlab.errors import GraftlabError
+from graftlab.explanation import adapter_changes
 from graftlab.inference import Adapted
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ def _tried(model: "nn.Module", loss: "Callable[[], Tensor]", sample: str) -> Dif
 def train_again(model: "nn.Module") -> None:
     """Let those parameters train that an adapter has; of a plain model all."""
     names = [
-        name for name, _ in model.named_parameters() if "lora_" in name or "modules_to_save" in name
-    ]
+        name for name, _ in model.named_parameters()
+        if adapter_changes.OWN.fullmatch(name) or "modules_to_save" in name
+    ]  # fmt: skip
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(not names or name in names)

@@ -9,6 +9,7 @@ NULLS = {
     "spectra": "a random change of the same rank and size has",
     "subspaces": "random spaces have",
     "cka": "with the texts of one permuted it is",
+    "conflicts": "random directions have",
 }
 """What is said before a null, by analysis."""
 MOST = 10  # sentences of each kind: one a number, that of the model where it is largest
@@ -26,13 +27,16 @@ class Told(NamedTuple):
     """The numbers that no model has beyond its null."""
 
 
-def tell(findings: Sequence[Finding]) -> Told:
-    """Return the largest findings as sentences; only what is told apart from 0 is claimed."""
+def tell(findings: Sequence[Finding], without: Sequence[str] = ()) -> Told:
+    """Return the largest findings as sentences; only what is told apart from 0 is claimed. `without` are
+    models in which nothing could be analysed."""
     alone = [f for f in findings if f.other is None]
     pairs = [f for f in findings if f.other is not None]
     near = _near(alone)
     return Told(
-        _summary(alone, pairs),
+        " ".join(
+            [_summary(alone, pairs), *(f"No weight of {name} was changed." for name in without)]
+        ),
         tuple(sentence(f) for f in _largest(alone)),
         tuple(sentence(f) for f in _largest(pairs)),
         f"Not told from their null in any model: {', '.join(near)}." if near else None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab import analyses, plots, registry
 from graftlab.config import Paths
 from graftlab.contracts import About, Asked, Change, Differentiable, Subject
+from graftlab.contracts.analysis import NO_CHANGE
 from graftlab.contracts.plot import RUN
 from graftlab.errors import ConfigError, unknown
 from graftlab.explanation import texts
@@ -45,7 +46,7 @@ class Table:
 class Chosen:
     """A subject of which only weights with certain names count."""
 
-    def __init__(self, subject: Subject, patterns: Sequence[str]) -> None:
+    def __init__(self, subject: Subject, patterns: Sequence[str] = ()) -> None:
         self._subject, self._patterns = subject, patterns
 
     @property
@@ -66,11 +67,21 @@ class Chosen:
     def base(self, name: str) -> "Tensor | None":
         return self._subject.base(name)
 
+    def recorded(self, table: str) -> Sequence[Mapping[str, Any]]:
+        return self._subject.recorded(table)
+
     def differentiable(self, examples: int) -> Differentiable | str:
         return self._subject.differentiable(examples)
 
     def activations(self, texts: Sequence[str], before: bool = False) -> "Sequence[Floats] | str":
         return self._subject.activations(texts, before)
+
+
+class Unchanged(Chosen):
+    """A subject whose method changes no weight that it could name."""
+
+    def names(self) -> Sequence[str]:
+        return ()
 
 
 def check(kinds: Sequence[str]) -> None:
@@ -102,12 +113,13 @@ def carry_out(
     that were changed unless given. Without `figures` there are tables alone.
 
     Raises:
-        ConfigError: there is no such analysis or weight, or a model does not have what is asked for.
+        ConfigError: there is no such analysis or weight, a model does not have what is asked for, or no
+            model changes a weight. One beside others is left out, and that is said.
     """
     check(kinds)
     quantities = {name: registry.find("quantities", name) for name in registry.names("quantities")}
     how = replace(how or asked(), quantities=quantities)
-    subjects: list[Subject] = [subject for model in models for subject in model.subjects]
+    subjects = _told([subject for model in models for subject in model.subjects])
     if matrices:
         subjects = [Chosen(subject, matrices) for subject in subjects]
         if not any(subject.names() for subject in subjects):
@@ -115,7 +127,9 @@ def carry_out(
     found = {}
     for name in kinds or registry.names("analyses"):
         analysis = registry.find("analyses", name)
-        found[name] = (analysis, list(analysis.rows(subjects, how)))
+        rows = list(analysis.rows(subjects, how))
+        if rows or name in kinds:
+            found[name] = (analysis, rows)
     out.mkdir(parents=True, exist_ok=True)
     named = configurations(models)
     what = ", ".join(dict.fromkeys(named.values()))
@@ -129,6 +143,31 @@ def carry_out(
     of_run = registry.having("plots", "DRAWS_FROM", RUN) if figures else {}
     runs = [model for model in models if model.run and of_run]
     return tables, [f for model in runs for f in _of_run(of_run, model, out, len(models))]
+
+
+def _told(subjects: Sequence[Subject]) -> list[Subject]:
+    """Return the subjects, those that change no weight without any; each of them is said once.
+
+    Raises:
+        ConfigError: none of them changes a weight.
+    """
+    found: list[Subject] = []
+    without: dict[str, ConfigError] = {}
+    for subject in subjects:
+        try:
+            subject.names()
+        except ConfigError as error:
+            if error.problems[0].kind != NO_CHANGE:
+                raise
+            without[str(error)] = error
+            found.append(Unchanged(subject))
+        else:
+            found.append(subject)
+    if all(isinstance(subject, Unchanged) for subject in found) and without:
+        raise next(iter(without.values()))
+    for said in without:
+        log.warning("%s It is left out.", said)
+    return found
 
 
 def _of_run(of_run: dict[str, Any], model: Model, out: Path, count: int) -> list[Path]:

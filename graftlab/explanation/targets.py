@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftlab import config
 from graftlab.contracts import About, Subject
-from graftlab.errors import Argument, ConfigError
-from graftlab.explanation import finished_run
+from graftlab.errors import Argument, ConfigError, GraftlabError
+from graftlab.explanation import finished_run, model_list
 from graftlab.explanation.adapter_folder import AdapterFolder
 from graftlab.explanation.finished_run import RunState
 from graftlab.explanation.spool import Spool
@@ -18,7 +17,6 @@ from graftlab.explanation.tuned_model import TunedModel
 from graftlab.rundir.run import Run
 
 ADAPTER = "adapter_config.json"
-LISTED = ("path", "base", "task_type", "method")
 
 
 @dataclass(frozen=True)
@@ -70,29 +68,16 @@ def _told_apart(models: list[Model], targets: Sequence[str]) -> list[Model]:
 
 
 def _listed(path: Path, options: Options, spool: Spool) -> list[Model]:
-    """Return the models of a file: `name: path`, or `name: {path, base, task_type, method}`."""
-    listed: Any = config.read_yaml(path)
-    listed = listed.get("models", listed) if isinstance(listed, dict) else listed
-    if not isinstance(listed, dict) or not listed:
-        raise ConfigError(
-            f"{path}: a list of models is a mapping, `name: {{path: ..., base: ...}}`."
-        )
+    """Return the models of a file, what is wrong with one at its place there."""
     found = []
-    for name, entry in listed.items():
-        fields = {"path": entry} if isinstance(entry, str) else entry
-        if not isinstance(fields, dict) or "path" not in fields or set(fields) - set(LISTED):
-            raise ConfigError(f"{path}: {name} has path, and may have {', '.join(LISTED[1:])}.")
-        pair = [*([fields["base"]] if "base" in fields else []), fields["path"]]
-        where = [part if _elsewhere(part) else str(path.parent / part) for part in map(str, pair)]
-        own = Options(where[0] if len(where) == 2 else options.base, options.steps)
-        about = About(str(name), None, fields.get("method"), None, fields.get("task_type"))
-        found.append(_one(where[-1], str(name), own, spool, about))
+    for name, entry, place in model_list.read(path):
+        own = Options(entry.base or options.base, options.steps)
+        about = About(name, None, entry.method, None, entry.task_type)
+        try:
+            found.append(_one(str(entry.path), name, own, spool, about))
+        except GraftlabError as error:
+            raise error.at(place) from None
     return found
-
-
-def _elsewhere(part: str) -> bool:
-    """Say whether a text is no path beside the file that names it: absolute, or a model's name."""
-    return Path(part).expanduser().is_absolute() or not re.match(r"\.{0,2}/|.*/|[^/]+$", part)
 
 
 def _one(

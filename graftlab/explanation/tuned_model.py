@@ -1,8 +1,8 @@
 """A model that was trained whole, beside the one that it began from: its changes are differences."""
 
 import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from graftlab.contracts import About, Change, Differentiable
 from graftlab.errors import ModelError
@@ -30,7 +30,7 @@ class TunedModel:
         return Stored(self._tuned), opened(self._base)
 
     def names(self) -> Sequence[str]:
-        """Return the weights that differ from the base's. What the base lacks (a new head) is left out.
+        """Return the weights that differ from the base's, then the matrices that it lacks: a new head.
 
         Raises:
             ModelError: a weight has another shape there, so that it is another model's base.
@@ -49,7 +49,8 @@ class TunedModel:
                     f"{list(base.shape(name) or ())} in {base.source}. Give the model that it was "
                     f"trained from."
                 )
-        return [name for name in shared if not self._same(name)]
+        new = [n for n in tuned.names if base.find(n) is None and len(tuned.shape(n) or ()) > 1]
+        return [*(name for name in shared if not self._same(name)), *new]
 
     def _same(self, name: str) -> bool:
         after, before = self._pair[0].read(name), self._pair[1].read(name)
@@ -58,11 +59,15 @@ class TunedModel:
     def change(self, name: str) -> Change:
         after, before = self._pair[0].read(name), self._pair[1].read(name)
         assert after is not None, name
-        assert before is not None, name
+        if before is None:
+            return Change(name, after, None, new=True)
         return Change(name, after - before, None)
 
     def base(self, name: str) -> "Tensor | None":
         return self._pair[1].read(name)
+
+    def recorded(self, table: str) -> Sequence[Mapping[str, Any]]:
+        return ()
 
     def differentiable(self, examples: int) -> Differentiable | str:
         """Return the tuned model with its loss on one sentence; its task's examples are not known here."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from graftlab.contracts.analysis import NEW
 from graftlab.plots import _models
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def data(rows: Sequence[_models.Line]) -> Decay:
 
 
 def _decay(rows: Sequence[_models.Line], prefix: str) -> _models.Band:
-    rows = [row for row in rows if getattr(row, "columns", None) != 1]  # a vector has one value
+    # a vector has one value, and a new head a few, which no other weight would go on from
+    rows = [r for r in rows if getattr(r, "columns", None) != 1 and getattr(r, "note", None) != NEW]
     found = [_models.column(rows, f"{prefix}_{k}") for k in range(VALUES)]
     kept = [(k, v[v > 0]) for k, v in enumerate(found) if (v > 0).any()]
     return _models.Band(

@@ -29,6 +29,8 @@ class Run:
     model.txt          the adapted model's structure
     metrics.jsonl      one line per logged step: the same bytes for the same run
     timing.jsonl       wall-clock figures
+    gradients.jsonl    gradients of what trains, where the run file's `analysis:` has asked for them
+    conflicts.jsonl    cosines of a mixture's tasks' gradients, likewise
     run.log            what was said
     checkpoints/       see `graftlab.training.checkpoint`
     selection/         why this layer of a large model, where the method has asked for `layer: auto`
@@ -57,6 +59,10 @@ class Run:
     @property
     def timing(self) -> Path:
         return self.path / "timing.jsonl"
+
+    def recorded(self, table: str) -> Path:
+        """Return where a table lies that `analysis:` writes while the run trains."""
+        return self.path / f"{table}.jsonl"
 
     @property
     def log(self) -> Path:

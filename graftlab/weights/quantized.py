@@ -1,6 +1,8 @@
 """Weights that bitsandbytes holds in 4 or 8 bits: kept readable, read, and put back into plain layers."""
 
+import json
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
 LAYERS = ("Linear4bit", "Linear8bitLt")
 KERNELS = "bitsandbytes.autograd._functions"
 """The logger of its kernels."""
+STATE = "quant_state.bitsandbytes__"
+"""What the name of a 4-bit weight's record in a checkpoint begins with, after the weight's own."""
 HOOKS = "graftlab_float32_hooks"
 """The attribute of a norm with the handles of what makes it compute in float32."""
 
@@ -97,6 +101,29 @@ def weight(layer: Any) -> "Tensor":
         scales = held.SCB if getattr(held, "SCB", None) is not None else layer.state.SCB
         read = functional.int8_vectorwise_dequant(held.data, scales)
     return read.float()
+
+
+def read(stored: "Mapping[str, Tensor]") -> "Tensor | None":
+    """Return a weight as it is stored in a checkpoint, dequantized to float32 (O, I); None of other formats.
+
+    `stored` has it under `weight`, and what stands beside it there: `weight.absmax`, ... of 4 bits, and
+    `SCB` of 8.
+    """
+    from bitsandbytes import functional
+
+    if (scales := stored.get("SCB")) is not None:
+        return functional.int8_vectorwise_dequant(stored["weight"], scales).float()
+    beside = {name: tensor for name, tensor in stored.items() if name != "weight"}
+    if not any(STATE in name for name in beside):
+        return None
+    state = functional.QuantState.from_dict(beside, device=stored["weight"].device)
+    found: Tensor = functional.dequantize_4bit(stored["weight"], state)
+    return found.float()
+
+
+def shape(state: "Tensor") -> tuple[int, ...]:
+    """Return the shape that a 4-bit weight stands for, by the record that is stored beside it."""
+    return tuple(json.loads(bytes(state.tolist()))["shape"])
 
 
 def dequantize(model: Any) -> None:
