@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from graftlab.contracts import Subject
+
 
 def matrix(tensor: "Tensor") -> "NDArray[np.float64]":
     """Return a weight as a matrix (O, I) in float64; a vector is one column."""
@@ -33,6 +35,11 @@ def number(weight: str) -> int | None:
 def module(weight: str) -> str:
     """Return the layer's own name, as in `q_proj`."""
     return weight.split(".")[-2] if "." in weight else weight
+
+
+def last_of(subjects: "Sequence[Subject]") -> "list[Subject]":
+    """Return each model at its last moment."""
+    return list({subject.about.model: subject for subject in subjects}.values())
 
 
 def columns(row: type[object]) -> Iterator[tuple[str, type]]:

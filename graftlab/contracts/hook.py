@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Training:
     none. It leaves model and randomness as they are."""
     micro_batches: Callable[[int], int] = _one
     """Return in how many micro-batches a step's examples go through on this process."""
+    folder: Path | None = None
+    """The run's directory, for files of the hook's own; None in a process that writes nothing."""
+    task_gradients: "Callable[[], Mapping[str, Mapping[str, Tensor]]]" = dict
+    """Return each task's part of this step's gradient by the parameter's name, summed over all micro-batches
+    and processes: of a mixture, from `before_optimizer_step` on, where `wants_task_gradients` has said so."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,11 @@ class Hook:
     def after_backward(self, step: int, micro_step: int) -> None:
         """After each micro-batch's backward pass; of several processes each has the gradients of its own
         share here, and nothing may be asked of the others."""
+
+    def wants_task_gradients(self, step: int) -> bool:
+        """Say, before a step of a mixture, whether its gradient is wanted task by task: a copy of each is
+        kept then. All processes must say the same."""
+        return False
 
     def before_optimizer_step(self, step: int) -> dict[str, float]:
         """All gradients are there, the same on every process, unscaled and before clipping."""

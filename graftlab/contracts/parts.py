@@ -39,6 +39,9 @@ class HookKind(Protocol):
     """It changes neither weights nor randomness: all that a run leaves is the same but for its scalars."""
     example: "Callable[[Path], Section] | None" = None
     """Returns a section for the contract tests, where the defaults want files from elsewhere."""
+    check: "Callable[[Any, bool], Sequence[Fault]] | None" = None
+    """Returns what of its section does not fit the task, each with its key, before anything is loaded: given
+    the section, and whether the task is a mixture."""
 
     @abstractmethod
     def make(self, config: Any, setting: Setting) -> Hook:

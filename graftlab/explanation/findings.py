@@ -19,7 +19,7 @@ FEWEST = 3
 """Units below which there is no interval worth the name."""
 LEVEL = 0.05
 NULL = "null_"
-NOT_COMPARED = ("gradients_in_training",)
+NOT_COMPARED = ("step_gradients",)
 """Analyses whose numbers are of factors in one method, of weights in another, each on another batch."""
 BARE = ("relative_change", "norm")
 """Numbers without a null that models are compared by."""

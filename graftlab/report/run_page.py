@@ -5,7 +5,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from graftlab.contracts import read_notes
-from graftlab.report import by_class, images, made_with, page, repeat
+from graftlab.report import by_class, gradient_charts, images, made_with, page, repeat
 from graftlab.report.chart import Axis, Series, chart
 from graftlab.report.page import Page, Section
 from graftlab.report.tables import NOTHING, Cell, Table, cell, html
@@ -28,6 +28,8 @@ def of(path: Path) -> Page:
     asked = f"How well does {method} on {backbone} do {row.task or 'its task'}?"
     curves = page.side_by_side([_chart(curve) for curve in shown.curves])
     sections = [Section("Learning curves", [curves])] if shown.curves else []
+    if gradients := gradient_charts.charts(run):
+        sections.append(Section("Gradients while it trained", [page.side_by_side(gradients)]))
     if result is not None:
         splits = [split for split in ("test", "validation") if split in result["metrics"]]
         sections = [

@@ -128,6 +128,9 @@ class NoLines:
     def salvage(self, mark: Mark, step: int) -> tuple[int, Path]:
         raise AssertionError("nothing is lost where nothing is written")
 
+    def close(self) -> None:
+        """There is nothing open."""
+
 
 def _not_finite(value: object) -> bool:
     return isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))

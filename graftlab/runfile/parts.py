@@ -17,6 +17,8 @@ from graftlab.runfile import measures
 from graftlab.runfile.records import Part
 from graftlab.weights import pretrained
 
+ANALYSIS = "analysis"
+"""The key of a run file that is a hook of the same name."""
 ABOUT = ("about", "aliases")  # keys of a catalogue entry that are about it, not fields of its kind
 
 
@@ -112,26 +114,33 @@ def method(document: Document, problems: Problems) -> Part[Method] | None:
 
 
 def hooks(document: Document, problems: Problems, finished: bool) -> tuple[Part[HookKind], ...]:
-    """Return the hooks that are right, in the order of the file; that it is a list of them, Root says.
+    """Return the hooks that are right, in the order of the file, and the one that `analysis:` is; that these
+    are a list and a section, Root says.
 
     Of a run that is `finished` those that are not installed are left out.
     """
-    given = document.values.get("hooks")
+    given, analysis = (document.values.get(key) for key in ("hooks", ANALYSIS))
+    items: list[tuple[Location, Any]] = [
+        (("hooks", n), item) for n, item in enumerate(given if isinstance(given, list) else ())
+    ]
+    if isinstance(analysis, dict):
+        items.append(((ANALYSIS,), {**analysis, "name": ANALYSIS}))
+        if "name" in analysis:
+            said = f"unknown key in {ANALYSIS}: 'name'. It is the hook of that name."
+            problems.say(document.place(ANALYSIS, "name"), said, kind="unknown", given="name")
     found: dict[str, Part[HookKind]] = {}
-    for number, item in enumerate(given if isinstance(given, list) else ()):
-        where = ("hooks", number)
+    for where, item in items:
         values = {"name": item} if isinstance(item, str) else item
         if not isinstance(values, dict):
             continue  # Root says so
+        key = _dotted(where)
         if "name" not in values:
             known = ", ".join(registry.names("hooks"))
             problems.say(
-                document.place(*where),
-                f"hooks.{number}.name is missing. Known: {known}.",
-                kind="missing",
+                document.place(*where), f"{key}.name is missing. Known: {known}.", kind="missing"
             )
         elif values["name"] in found:
-            said = f"hooks.{number}: {values['name']!r} is there already: each hook once."
+            said = f"{key}: {values['name']!r} is there already: each hook once."
             problems.say(document.place(*where), said, kind="twice")
         elif finished and values["name"] not in registry.names("hooks"):
             continue

@@ -32,6 +32,8 @@ class Root(Section):
     """How the backbone is adapted: `name`, and the method's own fields."""
     hooks: tuple[str | dict[str, object], ...] = ()
     """What else happens between the loop's steps: names of hooks, or `{name: ..., field: ...}`."""
+    analysis: dict[str, object] | None = None
+    """Tables of gradients while it trains, `{every: 200}`: the hook `analysis`, with its fields."""
     training: dict[str, object] | None = None
     """How it is trained; the same for every method."""
     tracking: dict[str, object] | None = None

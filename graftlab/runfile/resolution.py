@@ -146,6 +146,11 @@ def _check(found: _Sections, document: Document, problems: Problems, finished: b
             checks.check_data(task, document, problems)
     if method and backbone and loop is not None and not finished:
         checks.check_method(method, backbone, loop, document, problems)
+    for hook in found.hooks if task else ():
+        if hook.module.check is not None:
+            section = "hooks" if hook.name not in document.values else hook.name
+            faults = hook.module.check(hook.config, bool(task and task.parts))
+            checks.add(problems, document, section, faults)
     if task and backbone and not finished:
         chats.check(task, backbone, document, problems)
     if task and method:

@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 from graftlab import registry
 from graftlab.config import Section
 from graftlab.runfile import measures
-from graftlab.runfile.parts import catalogue
+from graftlab.runfile.parts import ANALYSIS, catalogue
 from graftlab.runfile.records import Root
 from graftlab.weights import pretrained
 
@@ -36,6 +36,9 @@ def schema() -> dict[str, object]:
     for section, kind in UNIONS.items():
         properties[section] = _either(properties[section], _variants(kind, inlined))
     properties["hooks"]["items"] = {"anyOf": _hooks(inlined)}
+    properties[ANALYSIS] = _either(
+        properties[ANALYSIS], [inlined(registry.find("hooks", ANALYSIS).Config)]
+    )
     properties["training"] = _either(properties["training"], [inlined(training.Config)])
     properties["tracking"] = _either(properties["tracking"], [inlined(trackers.Config)])
     required = root.pop("required")

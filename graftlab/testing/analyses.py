@@ -7,7 +7,7 @@ whole, of a vector, none, and one that is not finite; some have no weight from b
 import csv
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from graftlab import analyses, registry
 from graftlab.contracts import About, Asked, Change, Differentiable, Texts
 
+STRANGE = "$a_b$ & <c>"
 every = pytest.mark.parametrize("name", registry.names("analyses"))
 
 
@@ -31,6 +32,8 @@ class Planted(NamedTuple):
     given: tuple[Change, ...]
     before: dict[str, Tensor]
     step: int | None = None
+    written: Mapping[str, tuple[Mapping[str, Any], ...]] = {}
+    """Tables that its run wrote while it trained."""
 
     @property
     def about(self) -> About:
@@ -44,6 +47,9 @@ class Planted(NamedTuple):
 
     def base(self, name: str) -> Tensor | None:
         return self.before.get(name)
+
+    def recorded(self, table: str) -> Sequence[Mapping[str, Any]]:
+        return self.written.get(table, ())
 
     def differentiable(self, examples: int) -> Differentiable | str:
         """A model of a few layers; the one without a step has none."""
@@ -79,9 +85,33 @@ def _planted(model: str, seed: int, step: int | None = None) -> Planted:
         Change("model.layers.1.v_proj.weight", torch.full((12, 2), torch.nan), drawn(2, 8)),
         Change("model.layers.1.q_proj.bias", drawn(12), None),
         Change("model.embed.weight", drawn(5, 16), drawn(16, 8)),
+        Change("classifier.weight", drawn(3, 8), None, new=True),
     )
     before = {change.name: torch.randn((12, 8), generator=start) for change in changes[:3]}
-    return Planted(model, changes, before, step)
+    return Planted(model, changes, before, step, _written(draws) if step else {})
+
+
+def _written(draws: torch.Generator) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    """Two steps: of two weights and all, and of three tasks in two blocks and all, once without a cosine."""
+    figures = ("mean", "std", "norm", "sparsity", "near_zero")
+    places = (("model.layers.0", 0), ("model.layers.1", 1), ("global", None))
+    pairs = (("a", "b"), ("a", STRANGE), ("b", STRANGE))
+
+    def size() -> float:
+        return float(torch.rand((), generator=draws))
+
+    gradients = [
+        {"step": step, "layer_type": "global" if number is None else "attention", "param": name,
+         "number": number, **{figure: size() for figure in figures}, "numel": 4}
+        for step in (5, 10) for name, number in places
+    ]  # fmt: skip
+    conflicts = [
+        {"step": step, "layer": name, "number": number, "task": one, "other_task": other,
+         "cosine": None if step == 5 and number == 1 else 2 * size() - 1,
+         "norm": size(), "other_norm": size()}
+        for step in (5, 10) for name, number in places for one, other in pairs
+    ]  # fmt: skip
+    return {"gradients": tuple(gradients), "conflicts": tuple(conflicts)}
 
 
 PLANTED = _planted("planted $x_1$", 0)
@@ -122,11 +152,11 @@ def test_lines_are_of_one_kind_and_columns_of_one_type(name: str) -> None:
 @every
 def test_asking_changes_nothing_and_comes_out_alike(name: str) -> None:
     before = [
-        tensor.clone() for change in PLANTED.given for tensor in change[1:] if tensor is not None
+        tensor.clone() for change in PLANTED.given for tensor in change[1:3] if tensor is not None
     ]
     first, second = (table(name)[1] for _ in range(2))
     assert first == second
-    after = [tensor for change in PLANTED.given for tensor in change[1:] if tensor is not None]
+    after = [tensor for change in PLANTED.given for tensor in change[1:3] if tensor is not None]
     for one, other in zip(before, after, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
 

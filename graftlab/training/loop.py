@@ -67,12 +67,13 @@ class Loop:
             self.num_steps,
             self.order.steps_per_epoch,
             self.learner.renew,
-            agree=processes.agree,
-            add=processes.add_tensors,
+            agree=processes.agree, add=processes.add_tensors,
             tell=self.tell,  # type: ignore[arg-type]  # scalars may be None there
             probe=self._probe,
             micro_batches=self.batches.count,
-        )
+            folder=None if isinstance(self.lines, NoLines) else self.parts.run.path,
+            task_gradients=lambda: self.stepper.task_gradients,
+        )  # fmt: skip
         for hook in self.parts.attached.hooks:
             hook.on_train_start(training)
 

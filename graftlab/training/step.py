@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from graftlab.training.order import Batches
 from graftlab.training.parallel.processes import Processes
 from graftlab.training.parts import Parts
 from graftlab.training.tallies import Sums, Tally, joined, names_of
+from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -74,6 +75,7 @@ class Stepper:
         self.main, self.rank = parts.processes.main, parts.processes.share.rank
         self.names = names_of(parts.task)
         self.adding = adding(parts.attached.hooks, parts.task)
+        self.task_gradients: Mapping[str, Mapping[str, Tensor]] = {}
 
     @property
     def model(self) -> "nn.Module":
@@ -178,9 +180,12 @@ class Stepper:
     def _tally(self, step: int) -> Tally:
         every = self.config.logging_every
         due = step == self.batches.num_steps or (every and step % every == 0)
+        kept = any(hook.wants_task_gradients(step) for hook in self.hooks)
         # of several processes each has but a share of a task's gradient
-        watched = self._parameters() if due and not self.others else []
-        return Tally(self.names, self.batches.parts(step), watched)
+        watched = self._parameters() if kept or (due and not self.others) else []
+        names = {id(p): name for name, p in surgery.trainable(self.learner.model).items()}
+        named = {names[id(parameter)]: parameter for parameter in watched}
+        return Tally(self.names, self.batches.parts(step), named, kept)
 
     def _add_gradients(self, others: Processes, short: str) -> str:
         """Add up the gradients of all processes; or return why one of them has none, if memory ran out."""
@@ -204,7 +209,10 @@ class Stepper:
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if passed.tally:
-            scalars |= passed.tally.norms(self.scaler.get_scale() if self.scaler else 1.0)
+            scale = self.scaler.get_scale() if self.scaler else 1.0
+            scalars |= {} if self.others else passed.tally.norms(scale)
+            add = self.others.add_tensors if self.others else None
+            self.task_gradients = passed.tally.gradients(scale, add)
             sums = passed.tally.sums()
             if self.others:
                 sums = joined(self.others.gather(sums))

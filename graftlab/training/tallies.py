@@ -1,7 +1,7 @@
 """What each task of a mixture adds to a step: its loss, and its part of the gradient."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from graftlab.contracts import Task, as_mixture
@@ -27,15 +27,20 @@ class Tally:
     """
 
     def __init__(
-        self, names: Sequence[str], parts: Sequence[int], watched: "Sequence[nn.Parameter]"
+        self,
+        names: Sequence[str],
+        parts: Sequence[int],
+        watched: "Mapping[str, nn.Parameter]",
+        keep: bool = False,
     ) -> None:
         """`parts` has the task's number of each micro-batch; `watched` are the parameters whose gradient
-        is measured: none if it is not."""
-        self._names, self._parts, self._watched = names, parts, watched
+        is measured, by name: none if it is not. With `keep` each task's gradient is kept, a copy a task."""
+        self._names, self._parts, self._watched, self._keep = names, parts, watched, keep
         self._losses: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
-        self._before: list[Tensor | None] = [None] * len(watched)
+        self._before: dict[str, Tensor] = {}
         self._norms: dict[str, Tensor] = {}
+        self._kept: dict[str, dict[str, Tensor]] = {}
 
     def add(self, number: int, loss: "Tensor", count: int) -> None:
         """Take in micro-batch `number` after its backward pass; `loss` is summed over it."""
@@ -53,19 +58,45 @@ class Tally:
         import torch
 
         norms = []
-        for place, (parameter, before) in enumerate(zip(self._watched, self._before, strict=True)):
-            gradient = parameter.grad
-            if gradient is None:
+        kept = self._kept.setdefault(name, {}) if self._keep else None
+        for own, parameter in self._watched.items():
+            if parameter.grad is None:
                 continue
-            added = gradient.detach() if before is None else gradient.detach() - before
+            gradient, before = parameter.grad.detach(), self._before.pop(own, None)
+            added = gradient if before is None else gradient - before
             norms.append(torch.linalg.vector_norm(added.float()))
-            self._before[place] = None if last else gradient.detach().clone()
+            if not last:
+                self._before[own] = gradient.clone()
+            if kept is not None:  # a difference is a tensor of its own, what is there grows on
+                kept[own] = gradient.clone() if before is None else added
         if norms:
             self._norms[name] = torch.linalg.vector_norm(torch.stack(norms))
 
     def sums(self) -> Sums:
         """Return the loss of each task that the step has seen, summed, and its count."""
         return {name: (loss.item(), self._counts[name]) for name, loss in self._losses.items()}
+
+    def gradients(
+        self, scale: float = 1.0, add: "Callable[[Sequence[Tensor]], None] | None" = None
+    ) -> "dict[str, dict[str, Tensor]]":
+        """Return each task's part of the gradient by parameter, where it is kept; `scale` as for `norms`.
+
+        `add` replaces tensors by their sums over all processes, of which one may have seen nothing of a task.
+        """
+        import torch
+
+        found: dict[str, dict[str, Tensor]] = {}
+        for task in self._names if self._keep else ():
+            own = self._kept.get(task, {})
+            found[task] = {
+                name: own[name] if name in own else torch.zeros_like(parameter.detach())
+                for name, parameter in self._watched.items()
+            }
+            if add:
+                add(list(found[task].values()))
+            for tensor in found[task].values():
+                tensor /= scale
+        return found
 
     def norms(self, scale: float = 1.0) -> dict[str, float]:
         """Return the norm of each task's part of the gradient, which stands multiplied by `scale`."""

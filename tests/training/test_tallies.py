@@ -17,10 +17,11 @@ def losses(weights, row):
     return sum((weight * (row + 1 + place)).square().sum() for place, weight in enumerate(weights))
 
 
-def passed(watched, parts=PARTS, unused=()):
+def passed(watched, parts=PARTS, unused=(), keep=False):
     """Return a tally after the backward passes of a step, and the weights."""
     weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0])), torch.nn.Parameter(torch.ones(3))]
-    tally = Tally(NAMES, parts, [*unused, *weights] if watched else [])
+    named = {str(place): weight for place, weight in enumerate([*unused, *weights])}
+    tally = Tally(NAMES, parts, named if watched else {}, keep)
     for number in range(len(PARTS)):
         loss = losses(weights, number)
         loss.backward()
@@ -47,6 +48,24 @@ def test_a_tasks_norm_is_of_the_gradient_of_its_micro_batches_alone(scale):
     assert tally.norms(scale) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_kept_gradients_are_those_of_each_task_alone_and_of_one_that_is_not_seen_zero(scale):
+    never = torch.nn.Parameter(torch.ones(2))
+    tally, weights = passed(watched=True, unused=[never], keep=True)
+    assert tally.norms(scale) == passed(watched=True, unused=[never])[0].norms(scale)
+    added = []
+    found = tally.gradients(scale, add=lambda tensors: added.append(len(tensors)))
+    assert added == [3, 3, 3]  # every process adds up those of every task, in one order
+    for name, rows in (("a", (0, 1)), ("b", ()), ("c", (2, 3, 4))):
+        loss = sum(
+            (losses(weights, row) for row in rows), start=torch.zeros((), requires_grad=True)
+        )
+        own = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        for place, expected in enumerate((torch.zeros(2), *own)):
+            torch.testing.assert_close(found[name][str(place)], expected / scale)
+    assert passed(watched=True)[0].gradients() == {}
+
+
 def test_looking_leaves_the_gradient_as_it_is():
     (_, seen), (_, unseen) = passed(watched=True), passed(watched=False)
     for one, other in zip(seen, unseen, strict=True):
@@ -57,7 +76,7 @@ def test_without_several_tasks_and_without_a_finite_gradient_there_is_nothing_to
     tally, _ = passed(watched=True, parts=[])
     assert (tally.sums(), tally.norms()) == ({}, {})
     weight = torch.nn.Parameter(torch.ones(1))
-    tally = Tally(("a", "b"), [0, 1], [weight])
+    tally = Tally(("a", "b"), [0, 1], {"weight": weight})
     for number, factor in enumerate((math.inf, 1.0)):
         loss = (weight * factor).sum()
         loss.backward()
