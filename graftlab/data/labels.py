@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from graftlab.errors import DataError, nearest
 
 MAX_INFERRED = 1000
-
+TRUTHS = {"true": True, "false": False}
 
 NESTED = (
     "the label {value!r:.60} is not one label: several a row (multi-label) are another problem, which is "
@@ -41,6 +41,11 @@ def spell(value: object) -> str | None:
     return text or None
 
 
+def spelled(name: str) -> str:
+    """Return the name of a class as `spell` returns the label that means it: `1.0` is 1."""
+    return spell(name) or name
+
+
 def names_of(labels: tuple[str, ...] | Mapping[str, str]) -> tuple[str, ...]:
     """Return class names in the order of their integers."""
     return tuple(dict.fromkeys(labels.values())) if isinstance(labels, Mapping) else labels
@@ -53,8 +58,8 @@ def infer(values: Iterable[object], drop: tuple[str, ...], where: str) -> tuple[
         DataError: fewer than two, or so many different ones that they cannot be classes.
     """
     single = (value for value in values if not is_nested(value))
-    found = {spelled for value in single if (spelled := spell(value)) is not None}
-    found -= {*drop, "-1"}
+    found = {text for value in single if (text := spell(value)) is not None}
+    found -= {*map(spelled, drop), "-1"}
     if len(found) < 2:
         raise DataError(
             f"{where}: the label column has {len(found)} distinct labels; two are needed."
@@ -79,6 +84,12 @@ def _number(text: str) -> float | None:
         return None
 
 
+def _is_number(name: str) -> bool:
+    """Return whether a name is a number; `nan` and `inf` are words."""
+    number = _number(name)
+    return number is not None and math.isfinite(number)
+
+
 class Classes:
     """Reads labels as class integers."""
 
@@ -87,20 +98,26 @@ class Classes:
     ) -> None:
         self.names = names_of(labels)
         order = {name: number for number, name in enumerate(self.names)}
-        if isinstance(labels, Mapping):
-            self._classes = {value: order[name] for value, name in labels.items()}
-        else:
-            self._classes = dict(order)
-            # Names that are numbers themselves speak for themselves: `labels: ["1", "2"]` takes 1 and 2.
-            if not all(name.lstrip("-").isdigit() for name in self.names):
-                self._classes |= {str(number): number for number in order.values()}
-        self._drop = set(drop)
+        given = labels if isinstance(labels, Mapping) else {name: name for name in self.names}
+        self._classes = {spelled(value): order[name] for value, name in given.items()}
+        # Names that are numbers themselves speak for themselves: `labels: ["1", "2"]` takes 1 and 2.
+        if not isinstance(labels, Mapping) and not any(map(_is_number, self._classes)):
+            self._classes |= {str(number): number for number in order.values()}
+        self._drop = set(map(spelled, drop))
+        known = (*self._classes, *self._drop)
+        self._truths = {TRUTHS[w]: name for name in known if (w := name.casefold()) in TRUTHS}
+
+    def _spelled(self, value: object) -> str | None:
+        """Return a label as the classes have it; true and false by name where one is called so."""
+        if isinstance(value, bool) and self._truths:
+            return self._truths.get(value, str(value))
+        return spell(value)
 
     def is_hidden(self, value: object) -> bool:
         """Return whether there is no label: null, NaN, empty, or -1 where that is no class."""
-        spelled = spell(value)
-        known = spelled in self._classes or spelled in self._drop
-        return spelled is None or (spelled == "-1" and not known)
+        text = self._spelled(value)
+        known = text in self._classes or text in self._drop
+        return text is None or (text == "-1" and not known)
 
     def __call__(self, value: object) -> int:
         """Return the class of a label.
@@ -110,16 +127,16 @@ class Classes:
         """
         if is_nested(value):
             raise Unusable(NESTED.format(value=value))
-        spelled = spell(value)
-        if spelled is not None and spelled in self._classes:
-            return self._classes[spelled]
-        if spelled in self._drop:
+        text = self._spelled(value)
+        if text is not None and text in self._classes:
+            return self._classes[text]
+        if text in self._drop:
             raise Dropped
         if self.is_hidden(value):
             raise Unusable(f"no label ({value!r})")
         if isinstance(value, int | float):
             raise Unusable(f"the label {value!r} is not one of {', '.join(self._classes)}")
-        close = nearest(str(spelled), self._classes)
+        close = nearest(str(text), self._classes)
         hint = f"; did you mean {close!r}?" if close else ""
         raise Unusable(f"the label {value!r} is not one of {', '.join(self.names)}{hint}")
 

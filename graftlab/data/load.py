@@ -166,7 +166,8 @@ def examined(
 
 def _odd_labels(config: DataSection, train: sources.Gathered) -> Iterable[Note]:
     """Yield what is odd about labels; spellings that `task.labels` makes one class are one."""
-    named = config.labels if isinstance(config.labels, Mapping) else {}
+    mapping = config.labels if isinstance(config.labels, Mapping) else {}
+    named = {labels.spelled(value): name for value, name in mapping.items()}
     values = [named.get(str(labels.spell(value)), value) for value in train.labels]
     return doctor.of_labels(train.rows.columns["index"], values, train.where, config.labels is None)
 

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from graftlab.config import Conflict, Section
 from graftlab.data.expressions import PATTERN
+from graftlab.data.labels import spelled
 from graftlab.data.textfile import Given
 
 SPLITS = ["train", "train[:80%]", "train[5000:]", "train+extra"]
@@ -75,8 +76,8 @@ class DataSection(Section):
     options: dict[str, object] = Field(default_factory=dict)
     """Arguments of the `source` function."""
     labels: tuple[str, ...] | dict[str, str] | None = None
-    """Class names in the order of their integers, or a mapping: label in the data -> class name. Left
-    out, they are the sorted labels of local train rows."""
+    """Class names in the order of their integers, or a mapping: label in the data -> class name. Where a
+    name is a number, labels are names alone. Left out, they are the sorted labels of local train rows."""
     drop_labels: tuple[str, ...] = ()
     """Rows with these labels (as in the data) are left out of every split, and counted."""
     metrics: tuple[str, ...] = ()
@@ -147,8 +148,7 @@ class DataSection(Section):
             raise ValueError(f"{names}: for local files, but the rows come from elsewhere")
         if (self.test_share or 0) + self.validation_share >= 1:
             raise ValueError("test_share and validation_share leave nothing to train on")
-        if isinstance(self.labels, tuple) and len(set(self.labels)) < len(self.labels):
-            raise Conflict("labels", "labels: a class name stands twice")
+        self._check_labels()
         if self.labels is None and self.hub and not (self.data_dir or self.files):
             self._labels_unknown()
         return self
@@ -162,6 +162,18 @@ class DataSection(Section):
     def given(self) -> Given:
         """What is said of how local text files are read."""
         return Given(self.encoding, self.delimiter, self.quoting)
+
+    def _check_labels(self) -> None:
+        """Refuse two classes of one label, `1` and `1.0`. `Raises:` Conflict."""
+        labels = self.labels or ()
+        known = dict[str, str]()
+        for name in labels:
+            other = known.setdefault(spelled(name), name)
+            if isinstance(labels, dict) and labels[other] != labels[name]:
+                said = f"labels: {other!r} and {name!r} are one label, and have two classes"
+                raise Conflict("labels", said)
+        if not isinstance(labels, dict) and len(known) < len(labels):
+            raise Conflict("labels", "labels: a class name stands twice (1.0 is 1)")
 
     def _labels_unknown(self) -> None:
         """Kinds whose problem has no class names override this."""
