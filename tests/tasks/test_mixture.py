@@ -282,31 +282,6 @@ def test_a_mean_of_metrics_that_point_in_two_directions_is_none():
     assert not evaluation.higher_is_better("b/loss", names)
 
 
-# New inputs
-
-
-def test_inputs_say_their_task(tmp_path):
-    section = mixture.example(tmp_path)
-    read = mixture.read_inputs
-    rows = read(
-        section, [{"task": "size", "text": "b"}, "mood: a: c", '{"task": "mood", "text": "d"}']
-    )
-    assert [(row["task"], row["text"], row["index"]) for row in rows] == [
-        ("size", "b", 0), ("mood", "a: c", 1), ("mood", "d", 2),
-    ]  # fmt: skip
-    assert read(section, ["a: c"], task="size")[0]["text"] == "a: c"
-    file = tmp_path / "in.jsonl"
-    file.write_text('{"task": "mood", "text": "x"}\n{"task": "mood", "text": 3}\n')
-    for source, words in (
-        (["plain"], r"row 1: it does not say its task.*mood, size"),
-        ([{"text": "a"}], "key 'task' is missing; the tasks are mood, size"),
-        ([{"task": "moods", "text": "a"}], "key 'task' is 'moods'"),
-        (file, r"in.jsonl, row 2: mood: column 'text' is 3"),
-    ):
-        with pytest.raises(DataError, match=words):
-            read(section, source)
-
-
 # Run files
 
 

@@ -1,12 +1,13 @@
 """New inputs, each for one of the tasks."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from graftlab.contracts import Row
 from graftlab.data import readers
+from graftlab.data.rows import Numbered
 from graftlab.errors import DataError, in_row, unknown
 from graftlab.tasks.mixture.section import Config
 
@@ -64,12 +65,20 @@ def _read(config: Config, name: str, items: Sequence[tuple[int, object]], where:
 
 
 def _numbered(source: str | Path | Sequence[object]) -> tuple[str, Iterable[tuple[int, object]]]:
-    if isinstance(source, Path):
-        if source.suffix.lower() != ".txt":
-            return str(source), readers.read(source)
-        rows = readers.read_text(source, "text")
-        return str(source), ((i, r if isinstance(r, str) else r["text"]) for i, r in rows)
-    return "input", enumerate([source] if isinstance(source, str) else source)
+    if not isinstance(source, Path):
+        return "input", enumerate([source] if isinstance(source, str) else source)
+    if source.suffix.lower() != ".txt":
+        return str(source), _readable(source, readers.read(source))
+    rows = _readable(source, readers.read_text(source, "text"))
+    return str(source), ((index, row["text"]) for index, row in rows)
+
+
+def _readable(path: Path, rows: Iterable[Numbered]) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield the rows of a file. `Raises:` DataError: one cannot be read."""
+    for index, row in rows:
+        if isinstance(row, str):
+            raise DataError(f"{row}.", place=in_row(str(path), index), kind="unusable")
+        yield index, row
 
 
 def _of(item: object, names: Sequence[str]) -> tuple[str, object]:
