@@ -1,6 +1,8 @@
 """A finished run scored again; its predictions are kept, or compared with those that are there."""
 
 import functools
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from graftlab.rundir.records import ClassReport
 from graftlab.runfile import Part
 from graftlab.runs import class_report, evaluation, prediction
 
+COMPUTED = ("loss", "count", "correct")
+
 
 class Difference(NamedTuple):
     """How predictions differ from those that a run has written."""
@@ -21,7 +25,7 @@ class Difference(NamedTuple):
     rows: int
     """How many have another prediction, or have `passed` their tests otherwise."""
     largest: float
-    """By how much a number differs at most."""
+    """By how much a number differs at most: a loss, a count of tokens, a probability, a score."""
 
 
 class Mistake(NamedTuple):
@@ -159,12 +163,28 @@ def differ(before: Sequence[Prediction], now: Sequence[Prediction]) -> Differenc
     """Return how two files of predictions differ."""
     pairs = list(zip(before, now, strict=False))
     changed = sum(
-        (a["prediction"], a.get("passed")) != (b["prediction"], b.get("passed")) for a, b in pairs
+        not _alike(a["prediction"], b["prediction"]) or a.get("passed") != b.get("passed")
+        for a, b in pairs
     )
-    gaps = [abs(x - y) for a, b in pairs for x, y in zip(_numbers(a), _numbers(b), strict=False)]
+    gaps = [
+        _gap(x, y) for a, b in pairs for x, y in itertools.zip_longest(_numbers(a), _numbers(b))
+    ]
     return Difference(changed + abs(len(before) - len(now)), max(gaps, default=0.0))
 
 
-def _numbers(row: Prediction) -> list[float]:
+def _numbers(row: Prediction) -> list[float | None]:
+    """Return all that was computed of an example: None where it has no such number."""
     own = [row["prediction"]] if isinstance(row["prediction"], float) else []
-    return [*row.get("probabilities", ()), *own]
+    return [*(row.get(name) for name in COMPUTED), *row.get("probabilities", ()), *own]
+
+
+def _gap(x: float | None, y: float | None) -> float:
+    """Return by how much two numbers differ: infinitely where one of them is none."""
+    if _alike(x, y):
+        return 0.0
+    gap = math.inf if x is None or y is None else abs(x - y)
+    return gap if gap == gap else math.inf
+
+
+def _alike(x: object, y: object) -> bool:
+    return x == y or (x != x and y != y)  # NaN is the only value unlike itself
