@@ -4,12 +4,15 @@ import codecs
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.data import readers, textfile
 from graftlab.data.vectors import layout
 from graftlab.errors import Argument, ConfigError, DiskError, Place
 from graftlab.rundir import files, spreadsheet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Answer = Mapping[str, Any]
 """What `Adapted.predict` returns of one input."""
@@ -54,8 +57,9 @@ def write(output: Path, answers: Sequence[Answer], source: Path | str) -> None:
         DiskError: the file cannot be written.
     """
     inputs = _inputs(source)
+    own = {index: _writable(row) for index, row in inputs.own.items()}
     try:
-        FORMATS[output.suffix.lower()](output, answers, inputs)
+        FORMATS[output.suffix.lower()](output, _writable(answers), inputs._replace(own=own))
     except OSError as error:
         place = Place(argument=Argument("output", str(output)))
         said = f"it cannot be written: {error}."
@@ -72,6 +76,17 @@ def _inputs(source: Path | str) -> Inputs:
         marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
     mark = "\ufeff" if marked or layout.encoding != "utf-8" else ""
     return Inputs(own, layout.delimiter, mark)
+
+
+def _writable(value: Any) -> Any:
+    """Return a value whose texts can be written as UTF-8: half of a surrogate pair becomes its escape."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_writable(key): _writable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_writable(item) for item in value]
+    return value
 
 
 def _own(source: Path | str) -> dict[int, dict[str, Any]]:
@@ -161,12 +176,22 @@ def _parquet(output: Path, answers: Sequence[Answer], inputs: Inputs) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _of_one_kind(values: list[Any]) -> list[Any]:
-    """Return a column as it is where its values are numbers or texts alike, else as texts."""
+def _of_one_kind(values: list[Any]) -> "pa.Array":
+    """Return a column as it is where its values are numbers or texts alike, and fit; else as texts."""
+    import pyarrow as pa
+
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} or (len(kinds) == 1 and kinds <= {str, bool}):
-        return values
-    return [None if value is None else str(_plain(value)) for value in values]
+        try:
+            return pa.array(values)
+        except (
+            pa.ArrowInvalid,
+            OverflowError,
+        ):  # an integer beyond 64 bits, or beside 0.5 beyond 53
+            pass
+    return pa.array(
+        [None if value is None else str(_plain(value)) for value in values], pa.string()
+    )
 
 
 def _plain(value: Any) -> Any:
