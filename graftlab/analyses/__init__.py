@@ -1,7 +1,5 @@
 """Questions asked of trained weights: one file an analysis, found by name, answered as one table."""
 
-import csv
-import io
 import re
 import types
 import typing
@@ -9,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftlab.rundir import files
+from graftlab.rundir import files, spreadsheet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,11 +57,8 @@ def write(rows: Sequence[Any], row: type[object], folder: Path, name: str) -> li
     import pyarrow as pa
     from pyarrow import parquet
 
-    stream = io.StringIO()
-    out = csv.writer(stream, lineterminator="\n")
-    out.writerow([column for column, _ in columns(row)])
-    out.writerows(rows)
-    files.write_text(folder / f"{name}.csv", stream.getvalue())
+    table = spreadsheet.text((r._asdict() for r in rows), (column for column, _ in columns(row)))
+    files.write_text(folder / f"{name}.csv", table)
     arrow = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     schema = pa.schema([(column, arrow[kind]) for column, kind in columns(row)])
     path = folder / f"{name}.parquet"

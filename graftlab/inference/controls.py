@@ -4,9 +4,7 @@ Each way's predictions are kept in the run as soon as they are made. Killed, the
 next.
 """
 
-import csv
 import functools
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +15,7 @@ from graftlab.contracts.plot import ControlRow
 from graftlab.data.splits import no_split
 from graftlab.errors import Argument, ConfigError, Place
 from graftlab.inference.adapted import Adapted
-from graftlab.rundir import files
+from graftlab.rundir import files, spreadsheet
 from graftlab.runfile import Part, RunFile
 from graftlab.runs import beside_controls, evaluation, material, prediction
 from graftlab.seeds import mix
@@ -38,6 +36,9 @@ class Beside:
 
     def as_json(self) -> dict[str, object]:
         return {"split": self.split, "interval": beside_controls.INTERVAL, "rows": list(self.rows)}
+
+    def as_csv(self) -> str:
+        return spreadsheet.text(self.rows, ControlRow.__annotations__)
 
 
 def compare(
@@ -78,7 +79,7 @@ def compare(
         split, beside_controls.rows(found, asked, metrics, inputs), folder, tuple(kept.there)
     )
     files.write_json(folder / "controls.json", result.as_json())
-    files.write_text(folder / "controls.csv", _csv(result.rows))
+    files.write_text(folder / "controls.csv", result.as_csv())
     return result
 
 
@@ -152,11 +153,3 @@ def _made_of(adapted: Adapted, file: RunFile, data: Data, size: int) -> dict[str
         "batch_size": size,
         "device": str(next(adapted.model.parameters()).device.type),
     }
-
-
-def _csv(rows: Sequence[ControlRow]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(ControlRow.__annotations__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
