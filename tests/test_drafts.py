@@ -333,7 +333,7 @@ def test_a_run_file_is_called_after_its_data(tmp_path, file, name):
 
 CHAT = [{"from": "human", "value": "Can I pay?"}, {"from": "gpt", "value": "Yes."}]
 TURNS = [{"role": "user", "content": "Can I pay?"}, {"role": "assistant", "content": "Yes."}]
-QUIZ = {"question": "Which?", "options": ["a", "b", "c"], "answer": 2}
+QUIZ = {"question": "Which?", "options": ["a", "b", "c"], "answer": 0}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A file of axolotl (github.com/axolotl-ai-cloud/axolotl), as its documentation of settings has them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def _own(kind: Mapping[str, Any]) -> dict[str, Any]:
     prompt = str(kind.get("no_input_format") or kind.get("format") or "{instruction} ")
     if kind.get("field_input"):
         prompt = str(kind.get("format") or prompt)
-    for word, name in names.items():
-        prompt = prompt.replace("{" + word + "}", "{" + name + "}")
+    known = "|".join(names)  # all at once: a column may be called as another word is
+    prompt = re.sub(f"{{({known})}}", lambda word: f"{{{names[word[1]]}}}", prompt)
     answer = kind.get("field_output") or "output"
     return {"prompt": prompt, "completion": "{" + str(answer) + "}"}

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, NamedTuple
 
 from graftlab.data import readers
@@ -115,8 +116,12 @@ def _of_choices(seen: Seen, names: Mapping[str, str], choices: str) -> dict[str,
         {str(spell(row.get(label))) for row in seen.rows if spell(row.get(label)) is not None}
     )
     most = max(len(row[choices]) for row in seen.rows if isinstance(row.get(choices), list))
-    numbers = [str(number) for number in range(most)]
-    labels = numbers if set(found) <= set(numbers) else found
+    first = (
+        1 if found and "0" not in found else 0
+    )  # where the first choice is never the right one, too
+    numbers = [str(number + first) for number in range(most)]
+    ways = (numbers, list(ascii_uppercase[:most]), list(ascii_lowercase[:most]))
+    labels = next((way for way in ways if set(found) <= set(way)), found)
     columns = {"question": question, "choices": [choices], "label": label}
     return {"kind": "multiple_choice", "columns": columns, "labels": labels}
 

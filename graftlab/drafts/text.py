@@ -6,6 +6,7 @@ from pathlib import Path
 
 from graftlab.config import dump
 from graftlab.drafts.draft import Draft, Left
+from graftlab.terminal import visible
 
 ORDER = (
     "name",
@@ -24,9 +25,9 @@ WIDEST = 300  # characters of a value that is repeated in a comment
 def written(draft: Draft, target: Path) -> str:
     """Return the text of the run file that is to stand at `target`."""
     lines = [
-        f"# A run file from {_shown(draft.origin, target)}: {_line(draft.what)}",
+        f"# A run file from {_line(f'{_shown(draft.origin, target)}: {draft.what}')}",
         "#",
-        f"# graftlab check {target.name} says what is odd about it; every key: graftlab init template",
+        f"# graftlab check {_line(target.name)} says what is odd about it; every key: graftlab init template",
         "",
     ]
     for section in (name for name in ORDER if name in draft.values):
@@ -40,12 +41,12 @@ def _section(section: str, draft: Draft, target: Path) -> list[str]:
     value = _plain(draft.values[section], target)
     lines = []
     if remark := draft.remarks.get(section):
-        lines.append(f"# {remark}")
+        lines.append(f"# {_line(remark)}")
     for line in dump({section: value}).rstrip().splitlines():
         own = line.startswith("  ") and line[2:3] not in (" ", "-")
         key = line[2:].partition(":")[0] if own else ""
         remark = draft.remarks.get(f"{section}.{key}") if key else None
-        lines.append(f"{line}  # {remark}" if remark else line)
+        lines.append(f"{line}  # {_line(remark)}" if remark else line)
     return lines
 
 
@@ -65,10 +66,11 @@ def _shown(path: Path, target: Path) -> str:
 
 
 def _left(left: Left) -> str:
-    value = " ".join(str(left.value).split())
+    value = _line(str(left.value))
     shown = value if len(value) <= WIDEST else f"{value[:WIDEST]}..."
     return f"#   {_line(left.key)}: {shown}" + (f"    ({_line(left.why)})" if left.why else "")
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    """Return text as a comment can hold it: on one line, without what YAML refuses."""
+    return visible(" ".join(text.split()))
