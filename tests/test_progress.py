@@ -117,6 +117,15 @@ def test_a_line_every_ten_seconds_and_the_last_values_of_what_a_step_did_not_log
     ]
 
 
+def test_the_last_line_stands_once_though_it_is_told_again_after_an_evaluation(now):
+    stream = io.StringIO()
+    with Progress(2, 0, stream=stream) as bar:
+        for step in (1, 2, 2):
+            now[0] += 20.0
+            bar.update(step, {"loss": 1.0}, step)
+    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["1/2", "2/2"]
+
+
 def test_after_the_end_nothing_is_shown(now):
     stream = io.StringIO()
     bar = Progress(9, 0, stream=stream)

@@ -232,9 +232,9 @@ def refuse(path: Path, values: Mapping[str, object] | None = None) -> None:
         ConfigError: it is a folder, data, a file of another program, ...
     """
     draft: Words = (
-        "Make a run file of it: `graftlab init` with ",
+        "Make a run file of it: `graftlab init ",
         Argument("origins", str(path)),
-        ".",
+        "`.",
     )
     if values is not None:
         if (program := program_of(values)) is not None:

@@ -151,17 +151,22 @@ class Run:
                 given=str(self.path),
             ) from error
         with file:
+            free = True
             try:
                 # not flock: worker processes would inherit it, and hold it when this one is killed
                 kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
                 fcntl.lockf(file, kind | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
+                free = (
+                    False  # raised below: behind the system's error it would be one of its limits
+                )
+            if not free:
                 raise ConfigError(
                     f"{self.path} is in use by {self.held_by()}.",
                     ("Wait for it or stop it; or give this run another directory with ", OUT, "."),
                     kind="in_use",
                     given=str(self.path),
-                ) from None
+                )
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()

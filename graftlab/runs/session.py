@@ -86,7 +86,7 @@ def _carry_out(
     processes: Processes,
     anew: bool = False,
 ) -> None:
-    signals = Signals()
+    signals = Signals(run.path)
     main = processes.main
     lock = run.lock() if main else contextlib.nullcontext()
     told = log_to(run.log) if main else silent()  # what all have to say, the main one says

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab.contracts import Note
-from graftlab.errors import NEW, Argument, CheckpointError, DiskError
+from graftlab.errors import NEW, OUT, Argument, CheckpointError, DiskError
 from graftlab.rundir import files, manifest
 from graftlab.rundir.records import Json
 from graftlab.training.state_file import Kept
@@ -274,14 +274,19 @@ def check_room(folder: Path, size: int, keep: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise DiskError(
-            f"{folder} has {free / 2**20:.0f} MiB left; one checkpoint takes {size / 2**20:.0f} MiB. "
-            f"Free some room, or set paths.runs to another disk.",
+            f"{folder} has {_size(free)} left; one checkpoint takes {_size(size)}.",
+            ("Free some room, or give another disk: ", OUT, ", or paths.runs."),
             kind="disk_full",
         )
     if free < (keep + 2) * size:
         log.warning(
-            "%s has %.0f MiB left; checkpoints will take up to %.0f MiB",
+            "%s has %s left; checkpoints will take up to %s",
             folder,
-            free / 2**20,
-            (keep + 2) * size / 2**20,
+            _size(free),
+            _size((keep + 2) * size),
         )
+
+
+def _size(count: int) -> str:
+    """Return bytes in words: of a small disk they are not rounded to nothing."""
+    return f"{count / 2**20:,.0f} MiB" if count >= 10 * 2**20 else f"{count / 2**10:,.0f} KiB"

@@ -93,7 +93,7 @@ class Progress:
         self.total_steps, self.start_step, self.quiet = total_steps, start_step, quiet
         self._stream = Stream(stream or sys.stderr)
         self._began = time.monotonic()
-        self._shown = -float("inf")
+        self._shown, self._last = -float("inf"), start_step
         self._loss: dict[str, float | None] = {}
         self._bar: Bar | None = None
         self._pending: tuple[int, str] | None = None
@@ -109,6 +109,8 @@ class Progress:
         if self.quiet or step <= self.start_step:  # nothing has been trained yet
             return
         self._loss |= {k: v for k, v in scalars.items() if k in ("loss", "learning_rate")}
+        if step == self._last and not self._bar:  # a line that stands there already
+            return
         self._pending = step, self._figures(step, examples)
         if time.monotonic() - self._shown >= (DRAW_EVERY_S if self._bar else LINE_EVERY_S):
             self._show()
@@ -145,7 +147,7 @@ class Progress:
         if self._pending is None:
             return
         (step, figures), self._pending = self._pending, None
-        self._shown = time.monotonic()
+        self._shown, self._last = time.monotonic(), step
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=step, figures=figures, refresh=True)
         else:

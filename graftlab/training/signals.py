@@ -2,9 +2,11 @@
 
 import contextlib
 import logging
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 from graftlab.errors import Stopped
@@ -17,7 +19,9 @@ log = logging.getLogger("graftlab")
 class Signals:
     """Whether someone has asked the run to stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: Path | None = None) -> None:
+        """With `run`, a stop says how its directory is gone on with."""
+        self.run = run
         self.received: signal.Signals | None = None
         self._interruptible = False
 
@@ -38,9 +42,12 @@ class Signals:
     def stopped(self) -> Stopped:
         assert self.received is not None
         return Stopped(
-            f"stopped by {self.received.name}; go on with `graftlab resume`",
+            f"stopped by {self.received.name}; go on with `{self._resume()}`",
             EXIT_CODES[self.received],
         )
+
+    def _resume(self) -> str:
+        return "graftlab resume" + (f" {shlex.quote(str(self.run))}" if self.run else "")
 
     def agreed(self, processes: Processes) -> bool:
         """Return whether to stop: a signal to one process is one to all."""

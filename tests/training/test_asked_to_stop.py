@@ -1,6 +1,7 @@
 """What a signal does to a process that trains, and who learns of it: without a run around it."""
 
 import logging
+import re
 import signal
 import threading
 
@@ -34,6 +35,14 @@ def test_a_signal_is_kept_until_it_is_asked_for_and_ends_as_a_shell_says(number,
     with pytest.raises(Stopped, match=number.name) as caught:
         signals.check()
     assert caught.value.exit_code == 128 + number
+
+
+def test_what_is_stopped_names_the_run_that_goes_on(tmp_path):
+    signals = Signals(tmp_path / "a run")
+    with signals.caught():
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Stopped, match=re.escape(f"graftlab resume '{tmp_path / 'a run'}'")):
+        signals.check()
 
 
 def test_a_second_interrupt_is_at_once_and_a_second_sigterm_is_not():

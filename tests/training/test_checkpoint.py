@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -298,10 +299,14 @@ def test_room_is_made_of_the_oldest_that_nobody_needs(folder):
     assert checkpoint.steps(folder) == [0, 6]
 
 
-def test_too_small_a_disk_is_said_before_the_first_step(tmp_path, caplog):
+def test_too_small_a_disk_is_said_before_the_first_step(tmp_path, caplog, monkeypatch):
     free = shutil.disk_usage(tmp_path).free
     with pytest.raises(DiskError, check=fault("disk_full")):
         checkpoint.check_room(tmp_path, free + 2**40, keep=2)
+    with monkeypatch.context() as small:
+        small.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=200 * 2**10))
+        with pytest.raises(DiskError, match=r"200 KiB left; one checkpoint takes 300 KiB"):
+            checkpoint.check_room(tmp_path, 300 * 2**10, keep=2)
     checkpoint.check_room(tmp_path, free // 3, keep=2)
     assert [record.args[0] for record in caplog.records] == [tmp_path]
 

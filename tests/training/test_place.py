@@ -5,8 +5,10 @@ import signal
 
 import pytest
 import tiny_runs
+from typer.testing import CliRunner
 
 from graftlab import config, runfile
+from graftlab.cli import app
 from graftlab.contracts import Note
 from graftlab.errors import ConfigError, DataError, Stopped
 from graftlab.rundir.run import Run
@@ -161,8 +163,10 @@ def test_a_run_that_another_process_holds_is_not_replaced(tmp_path):
     )
     assert process.stdout.readline() == b"held\n"
     problem = refused(tiny_runs.run_file(tmp_path))
+    typed = CliRunner().invoke(app, ["resume", str(run.path)])
     process.communicate()
     assert problem.kind == "in_use"
+    assert (typed.exit_code, f"in use by process {process.pid}" in typed.output) == (2, True)
     assert run.started
 
 
