@@ -18,7 +18,7 @@ TINY = {"model": "tiny", "kind": "tiny", "width": 16, "layers": 1, "max_length":
 LORA = {"name": "lora", "rank": 2}
 SEARCH = {
     "base": "classes.yaml",
-    "space": {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}},
+    "space": {"training.learning_rate": {"float": [1e-4, 1e-2], "log": True}},
     "trials": 2,
 }
 

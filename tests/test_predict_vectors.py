@@ -18,6 +18,7 @@ from graftlab import cli, inference
 from graftlab.data.vectors import store
 from graftlab.data.vectors.origin import Origin
 from graftlab.data.vectors.store import Vectors
+from graftlab.encoders import embedder
 from graftlab.errors import ConfigError, DataError, GraftlabError, ModelError
 from graftlab.inference import Inputs, Reading
 from graftlab.tasks.elm import tree
@@ -240,8 +241,13 @@ def test_questions_that_are_none_are_refused(run: Any, folder: Path, tmp_path: P
 @pytest.mark.slow
 def test_options_for_vectors_are_for_runs_that_read_them(tmp_path: Path) -> None:
     run = finish(tmp_path, {"name": "lora"})
-    for more in ({"query": "a"}, {"embedder": "b"}, {"other_embedder": True}):
+    for more in ({"query": "a"}, {"embedder": "b"}, {"other_embedder": True}, {"pooling": "cls"}):
         refused(run, "fine", ConfigError, "conflict", task=None, **more)
+
+
+def test_pooling_that_is_known_or_pools_nothing_is_refused(run: Any, folder: Path) -> None:
+    refused(run, "a b c", ConfigError, "idle", pooling="cls")
+    refused(run, vectors_of(folder), ConfigError, "idle", pooling="cls")
 
 
 # The embedding model of texts
@@ -284,4 +290,14 @@ def test_texts_of_a_run_whose_vectors_tell_nothing_want_a_model(
     run = finish_reader(folder, "untold", task={"data_dir": str(data)})
     refused(run, "a b c", ConfigError, "unknown_embedder")
     refused(run, "a b c", ConfigError, "unknown_embedder", embedder=str(folder / "embedder"))
+    adapted, here = graftlab.load(run.path), str(folder / "embedder")
+    unpooled = Reading(embedder=here, other_embedder=True)
+    with pytest.raises(ConfigError, check=fault("missing")):  # the model does not say it itself
+        adapted.predict("a b c", task="summary", reading=unpooled)
+    texts = ["a b c", "h"]
+    for pooling in ("mean", "cls"):
+        made = embedder.load(embedder.Request(here, pooling=pooling)).encode(texts, 2)
+        asked = Reading(embedder=here, other_embedder=True, pooling=pooling)
+        answers = adapted.predict(texts, task="summary", reading=asked)
+        assert completions(answers) == completions(adapted.predict(made, task="summary"))
     inference.check(run.path, False, {}, None, Inputs(vectors_of(folder), "summary"))

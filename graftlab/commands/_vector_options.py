@@ -24,3 +24,10 @@ OtherEmbedder = Annotated[
         "--other-embedder", help="Take vectors of another embedding model than the run's."
     ),
 ]
+Pooling = Annotated[
+    str | None,
+    typer.Option(
+        "--pooling",
+        help="How tokens become one vector, where neither the run's vectors nor the model say it.",
+    ),
+]

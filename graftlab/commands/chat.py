@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graftlab.commands._options import Json, RunFolder
-from graftlab.commands._vector_options import EmbedderModel, OtherEmbedder
+from graftlab.commands._vector_options import EmbedderModel, OtherEmbedder, Pooling
 from graftlab.commands._writer_options import (
     MaxNewTokens,
     RepetitionPenalty,
@@ -64,6 +64,7 @@ def command(
     ] = None,
     embedder: EmbedderModel = None,
     other_embedder: OtherEmbedder = False,
+    pooling: Pooling = None,
     as_json: Json = False,
 ) -> None:
     """Talk to a run's model in the terminal: a line is a question, and its answer appears as it is written.
@@ -84,7 +85,7 @@ def command(
         stop=stop,
         seed=seed,
     )
-    reading = vectors.Reading(embedder=embedder, other_embedder=other_embedder)
+    reading = vectors.Reading(embedder=embedder, other_embedder=other_embedder, pooling=pooling)
     about = About(embedding, row, text, reading)
     talk = conversation.begin(run, written, system, about, base)
     if not as_json:

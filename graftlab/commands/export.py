@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from graftlab.commands._options import Json, RunFolder
-from graftlab.commands._vector_options import EmbedderModel, OtherEmbedder, Query
+from graftlab.commands._vector_options import EmbedderModel, OtherEmbedder, Pooling, Query
 from graftlab.terminal import say, say_json
 
 FORMATS = ("lora", "prompt-embeds")
@@ -44,6 +44,7 @@ def command(
     query: Query = None,
     embedder: EmbedderModel = None,
     other_embedder: OtherEmbedder = False,
+    pooling: Pooling = None,
     audit: Annotated[
         bool, typer.Option("--audit", help="Say what takes the room in the adapter; write nothing.")
     ] = False,
@@ -63,6 +64,7 @@ def command(
         "query": query,
         "embedder": embedder,
         "other_embedder": other_embedder,
+        "pooling": pooling,
     }
     _check(form, audit, asked)
     if audit:
@@ -104,7 +106,7 @@ def _prompts(run: Path, out: Path, asked: Mapping[str, Any], as_json: bool) -> N
     from graftlab.inference import Inputs, Reading
     from graftlab.release import prompt_embeds
 
-    reading = Reading(asked["query"], asked["embedder"], asked["other_embedder"])
+    reading = Reading(asked["query"], asked["embedder"], asked["other_embedder"], asked["pooling"])
     source = _sources.found(asked["input"])
     written = prompt_embeds.export(run, out, Inputs(source, asked["task"], reading))
     if as_json:

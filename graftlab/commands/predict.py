@@ -13,7 +13,7 @@ import typer
 
 from graftlab.commands import _sources
 from graftlab.commands._options import Json, RunFolder, Step
-from graftlab.commands._vector_options import EmbedderModel, OtherEmbedder, Query
+from graftlab.commands._vector_options import EmbedderModel, OtherEmbedder, Pooling, Query
 from graftlab.commands._writer_options import (
     MaxNewTokens,
     RepetitionPenalty,
@@ -77,6 +77,7 @@ def command(
     query: Query = None,
     embedder: EmbedderModel = None,
     other_embedder: OtherEmbedder = False,
+    pooling: Pooling = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Give inputs as they are, without the run's template.")
     ] = False,
@@ -104,7 +105,7 @@ def command(
         seed=seed,
         samples=samples,
     )
-    reading = inference.Reading(query, embedder, other_embedder)
+    reading = inference.Reading(query, embedder, other_embedder, pooling)
     inference.check(run, raw, written, step)  # a slip is told before the input is read
     with _opened(source) as inputs:
         inference.check(run, raw, written, step, inference.Inputs(inputs, task, reading))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from graftlab.contracts import Row
 from graftlab.data.vectors.origin import Origin, differences
@@ -36,6 +36,8 @@ class Reading:
     """Where the embedding model of texts is, unless it is where it was."""
     other_embedder: bool = False
     """Vectors may be of another embedding model than the run's."""
+    pooling: str | None = None
+    """How tokens become one vector, where neither the run's vectors nor the embedding model say it."""
 
     def given(self) -> dict[str, object]:
         """Return what is said here, by its name."""
@@ -85,6 +87,12 @@ def check(run: Run, rows: Sequence[Row], reading: Reading) -> None:
         _refuse_idle_embedder(reading)
     elif origin is None:
         _check_unknown(run, reading)
+    elif reading.pooling is not None:
+        _refuse(
+            f"the vectors of {run.path} say how they were pooled: {origin.pooling}.",
+            "pooling",
+            reading,
+        )
 
 
 def embedded(run: Run, rows: Sequence[Row], reading: Reading) -> list[Row]:
@@ -124,11 +132,11 @@ def fault(vector: "NDArray[np.float32]") -> str | None:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(origin: str | None, model: str | None, other: bool) -> Embedder:
+def _opened(origin: str | None, model: str | None, other: bool, pooling: str | None) -> Embedder:
     """Return the model that texts go through; the last one is kept, for the next call."""
     if origin is None:
         assert model is not None, "refused before"
-        found = embedder.load(embedder.Request(model))
+        found = embedder.load(embedder.Request(model, pooling=pooling))
     else:
         found = embedder.reopen(Origin.from_json(json.loads(origin)), model, other)
     for note in found.notes:
@@ -138,7 +146,7 @@ def _opened(origin: str | None, model: str | None, other: bool) -> Embedder:
 
 def _embedder(origin: Origin | None, reading: Reading) -> Embedder:
     said = None if origin is None else origin.as_text()
-    return _opened(said, reading.embedder, reading.other_embedder)
+    return _opened(said, reading.embedder, reading.other_embedder, reading.pooling)
 
 
 def _recorded(run: Run) -> Mapping[str, Any]:
@@ -164,10 +172,15 @@ def _check_width(run: Run, width: int, about: Mapping[str, Any], where: str) -> 
 
 def _refuse_idle_embedder(reading: Reading) -> None:
     """Refuse to name a model that nothing goes through. `Raises:` ConfigError."""
-    if reading.embedder is not None:
-        place = Place(argument=Argument(EMBEDDER.name, reading.embedder))
-        said = "there is no text among the inputs that would go through it."
-        raise ConfigError(said, ("Leave it out.",), place=place, kind="idle")
+    for name in (EMBEDDER.name, "pooling"):
+        if getattr(reading, name) is not None:
+            _refuse("there is no text among the inputs that would go through it.", name, reading)
+
+
+def _refuse(said: str, name: str, reading: Reading) -> NoReturn:
+    """Refuse a setting that does nothing. `Raises:` ConfigError."""
+    place = Place(argument=Argument(name, getattr(reading, name)))
+    raise ConfigError(said, ("Leave it out.",), place=place, kind="idle")
 
 
 def _check_unknown(run: Run, reading: Reading) -> None:
