@@ -1,5 +1,6 @@
 """Adapter folders that plain peft has written: the change of each weight is what peft makes of it."""
 
+import json
 import logging
 
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 import torch
 import transformers
 from finished_runs import SMALL
+from safetensors.torch import save_file
 
 from graftlab import explanation
 from graftlab.analyses import spectra
 from graftlab.contracts import About, Asked
-from graftlab.contracts.analysis import NEW
+from graftlab.contracts.analysis import NEW, NO_CHANGE
 from graftlab.errors import ConfigError, ModelError
 from graftlab.explanation import targets
 from graftlab.explanation.adapter_folder import AdapterFolder
@@ -120,6 +122,51 @@ def test_a_change_is_the_difference_of_pefts_merged_model_from_its_base(bases, t
     for weight in moved:
         expected = (after[weight] - before[weight]).detach()
         torch.testing.assert_close(whole(found[weight]), expected, rtol=1e-4, atol=1e-5)
+
+
+def starts(made):
+    """What a run of this project keeps of an adapter's start, beside it."""
+    layers = {n: m for n, m in made.base_model.model.named_modules() if hasattr(m, "lora_A")}
+    return {
+        f"{name}.initial_{key}": getattr(layer, f"lora_{key}")["default"].weight.detach().clone()
+        for name, layer in layers.items() for key in "AB"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "fields"),
+    [
+        ("bert", "query", {"init_lora_weights": "pissa", "use_rslora": True}),
+        ("bert", "query", {"init_lora_weights": "olora", "use_dora": True}),
+        ("gpt", "c_attn", {"init_lora_weights": "pissa", "fan_in_fan_out": True}),
+    ],
+)
+def test_what_a_start_took_out_of_the_weight_is_no_change(bases, tmp_path, name, target, fields):
+    config = peft.LoraConfig(r=2, lora_alpha=3, target_modules=[target], **fields)
+    first = starts(peft.get_peft_model(opened(bases / name), config))
+    made = adapted(opened(bases / name), config, tmp_path)
+    with pytest.raises(ConfigError) as raised:
+        changes(tmp_path)
+    assert raised.value.problems[0].kind == NO_CHANGE
+    save_file(first, tmp_path / "initial_adapter.safetensors")
+    before, found = dict(opened(bases / name).named_parameters()), changes(tmp_path)
+    after = dict(made.merge_and_unload().named_parameters())
+    assert set(found) == {n for n in after if n.endswith(f"{target}.weight")}
+    for weight, change in found.items():
+        expected = (after[weight] - before[weight]).detach()
+        torch.testing.assert_close(whole(change), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", ["pissa_niter_4", "OLoRA", "corda", "lora_ga", "loftq", "eva"])
+def test_starts_that_change_the_weights_are_refused_and_others_are_not(bases, tmp_path, start):
+    adapted(opened(bases / "bert"), ADAPTERS["lora of patterns"][1](), tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"init_lora_weights": start}))
+    if start == "eva":
+        assert changes(tmp_path)
+    else:
+        with pytest.raises(ConfigError, match=start.lower()):
+            changes(tmp_path)
 
 
 def test_factors_stay_factors_and_what_is_dense_is_said_to_be(bases, tmp_path):

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from graftlab.adapters.files import INITIAL_A, INITIAL_B
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -12,10 +14,12 @@ if TYPE_CHECKING:
 
 # Shapes: O and I rows and columns of a weight, R rank.
 
-OWN = re.compile(r"(?P<layer>.+)\.(?P<own>(lora_|hada_|lokr_|ia3_).+)")
+OWN = re.compile(r"(?P<layer>.+)\.(?P<own>(lora_|hada_|lokr_|ia3_|initial_).+)")
 """The name of a tensor that belongs to an adapted layer."""
 EMBEDDING = ("lora_embedding_A", "lora_embedding_B")  # (R, vocabulary) and (width, R)
 MAGNITUDES = ("lora_magnitude_vector", "lora_magnitude_vector.weight")
+REBASED = ("pissa", "olora", "corda", "lora_ga", "loftq")
+"""What `init_lora_weights` begins with where peft changes the weight itself at the start."""
 ADALORA_ROUNDING = 1e-5  # what peft adds to the number of ranks that it divides by
 
 
@@ -75,8 +79,17 @@ def type_of(config: Mapping[str, Any]) -> Type | None:
     return TYPES.get(str(kind))
 
 
+def rebased(config: Mapping[str, Any]) -> str | None:
+    """Return the start of an adapter whose weights before are not the model's own; None of any other."""
+    start = str(config.get("init_lora_weights")).lower()
+    return start if start.startswith(REBASED) else None
+
+
 def _lora(layer: Layer, _: str) -> "Factors":
-    """s B A with s = alpha / R, or alpha / sqrt R of rsLoRA."""
+    """s B A with s = alpha / R, or alpha / sqrt R of rsLoRA; s (B A - B0 A0) where s B0 A0 was taken out of
+    the weight (Meng et al. 2024, PiSSA)."""
+    import torch
+
     a_RI, b_OR = (
         _flat(layer.read(name if layer.has(name) else f"{name}.weight"))
         for name in (EMBEDDING if layer.has(EMBEDDING[0]) else ("lora_A", "lora_B"))
@@ -84,6 +97,9 @@ def _lora(layer: Layer, _: str) -> "Factors":
     rank = len(a_RI)
     scale = layer.setting("lora_alpha")
     scale /= math.sqrt(rank) if layer.config.get("use_rslora") else rank
+    if layer.has(INITIAL_A):
+        a_RI = torch.cat([a_RI, layer.read(INITIAL_A)])
+        b_OR = torch.cat([b_OR, -layer.read(INITIAL_B)], dim=1)
     return _laid(layer, b_OR * scale, a_RI)
 
 

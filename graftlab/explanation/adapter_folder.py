@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab.adapters import PREFIX
 from graftlab.adapters import files as adapter_files
+from graftlab.adapters.files import INITIAL
 from graftlab.contracts import About, Change, Differentiable
 from graftlab.contracts.analysis import NO_CHANGE
 from graftlab.errors import Argument, ConfigError, ModelError
@@ -49,6 +50,7 @@ class AdapterFolder:
 
     @functools.cached_property
     def _type(self) -> adapter_changes.Type:
+        self._refuse_rebased()
         if (found := adapter_changes.type_of(self._config)) is not None:
             return found
         kind = self._config.get("peft_type")
@@ -63,9 +65,33 @@ class AdapterFolder:
             kind=NO_CHANGE,
         )
 
+    def _refuse_rebased(self) -> None:
+        """Refuse an adapter that took a part out of the weights, where that is not at hand."""
+        start = adapter_changes.rebased(self._config)
+        if start is None or (self._folder / INITIAL).is_file():
+            return
+        merged = "merge it with peft's merge_and_unload, save the model, and analyse BASE:MERGED."
+        as_lora = (
+            "save it anew with peft's save_pretrained and its path_initial_model_for_weight_conversion, "
+            "as LoRA for the untouched weights; or "
+        )
+        raise ConfigError(
+            f"{self._folder}: its start ({start}) has changed the weights before training, and {INITIAL} is "
+            f"not there to say by what. To analyse it, {'' if start == 'loftq' else as_lora}{merged}",
+            kind=NO_CHANGE,
+        )
+
     @functools.cached_property
     def _layers(self) -> "dict[str, dict[str, Tensor]]":
-        return adapter_changes.layers(self._read[1])
+        found, path = adapter_changes.layers(self._read[1]), self._folder / INITIAL
+        if not path.is_file():
+            return found
+        start = adapter_changes.layers(adapter_files.read(self._folder, INITIAL)[1])
+        if other := sorted(start.keys() ^ found.keys()):
+            raise ModelError(
+                f"{path} has not the adapter's layers: {other[0]} is in one of them alone."
+            )
+        return {layer: own | start[layer] for layer, own in found.items()}
 
     @functools.cached_property
     def _base(self) -> Stored | None:
