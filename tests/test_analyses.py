@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 
 from graftlab import cli, explanation, inference, registry
 from graftlab.analyses import spectra
-from graftlab.contracts import Asked, Change
+from graftlab.contracts import About, Asked, Change
 from graftlab.contracts.analysis import NEW
 from graftlab.errors import ConfigError, ModelError
 from graftlab.explanation import targets
+from graftlab.explanation.finished_run import RunState
 from graftlab.explanation.kept import OnDisk
 from graftlab.explanation.spool import Spool
 from graftlab.plots import training_curves, weight_change_heatmap
@@ -230,6 +231,18 @@ def test_the_command_writes_every_table_and_figure_and_says_where(runs):
     wrong = CliRunner().invoke(cli.app, ["analyse", str(run), "--kind", "spectr"])
     assert wrong.exit_code == 2
     assert "'spectra'" in wrong.stderr
+
+
+@pytest.mark.parametrize("name", ["bitfit", "jelly"])
+def test_what_trains_again_is_what_has_trained(runs, name):
+    """The truth is the model as a resume attaches it; what is loaded for use has nothing that trains."""
+    with Spool() as spool:
+        trained, loaded = (
+            RunState(runs[name].path, step, About(name), spool).differentiable(1).model
+            for step in (4, None)
+        )
+    names = [{n for n, p in m.named_parameters() if p.requires_grad} for m in (trained, loaded)]
+    assert names[0] == names[1]
 
 
 # Of what others have made.

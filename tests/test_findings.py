@@ -10,11 +10,13 @@ import pytest
 from scipy import stats
 
 from graftlab import explanation
+from graftlab.analyses import gradients
 from graftlab.contracts import Asked
 from graftlab.explanation import Model, findings, sentences
 from graftlab.explanation.repeats import configurations
+from graftlab.explanation.tables import Table
 from graftlab.rundir import files
-from graftlab.testing.analyses import PLANTED
+from graftlab.testing.analyses import PLANTED, Planted
 
 
 class Line(NamedTuple):
@@ -181,3 +183,51 @@ def test_the_record_holds_every_comparison_and_what_is_said_of_it(written):
     for finding in record["findings"]:
         assert finding["beyond"] == (finding["corrected"] < 0.05)
         assert finding["model"] in finding["said"]
+
+
+def of_gradients(model, trainable, weight):
+    """Of four layers the norm of each mode, and that of all together, which is no layer."""
+    line = gradients.Row(**dict.fromkeys(gradients.Row._fields))
+    sizes = {"trainable": trainable, "weight": weight}
+    own = [(m, f"{n}.q", n, size + n) for m, size in sizes.items() for n in range(4)]
+    own += [(m, "global", None, 1000 * size) for m, size in sizes.items()]
+    return [
+        line._replace(
+            model=model, layer_type="attention", param=p, mode=m, number=n, norm=v, sample="examples"
+        )
+        for m, p, n, v in own
+    ]  # fmt: skip
+
+
+def test_gradients_are_compared_layer_by_layer_in_each_mode_and_all_together_is_no_layer(tmp_path):
+    rows = [*of_gradients("one", 1.0, 10.0), *of_gradients("two", 2.0, 40.0)]
+    found = {f.mode: f for f in findings.find({"gradients": rows}, {})}
+    assert {m: (f.units, f.difference) for m, f in found.items()} == {
+        "trainable": (4, pytest.approx(-1.0)), "weight": (4, pytest.approx(-30.0)),
+    }  # fmt: skip
+    table = Table("gradients", rows, [tmp_path / "g.csv"])
+    told = explanation.write(tmp_path, [Model(n, ()) for n in ("one", "two")], [table], [])
+    assert len(told.between) == 2
+    cells = re.findall("<td>norm</td>(.*)</tr>", (tmp_path / "analysis.html").read_text())
+    assert re.findall(r">([\d.]+)<", cells[-1]) == ["2.5", "11.5", "3.5", "41.5"]
+
+
+class Outside(Planted):
+    """A subject of a family whose name leads out of a folder."""
+
+    @property
+    def about(self):
+        return super().about._replace(task_type="../../../up")
+
+
+def test_families_and_models_are_plain_names_in_paths(tmp_path):
+    out, run = tmp_path / "a" / "b" / "out", tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    (run / "config.yaml").write_text("name: run\n")
+    models = [Model(f"../../{n}", (Outside(n, (), {}, 1),), run) for n in ("one", "two")]
+    tables, drawn = explanation.carry_out(models, out, ["gradients"])
+    explanation.write(out, models, tables, drawn)
+    assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.png")} == {"a"}
+    assert all(out in path.parents for path in tmp_path.rglob("*.png"))
+    assert drawn

@@ -181,13 +181,13 @@ def put(model: "PeftModel", weights: "Mapping[str, Tensor]", what: str) -> None:
         raise ModelError(
             f"{what} does not fit this backbone and method: {difference}.", kind="misfit"
         )
-    places = {_in_file(name): tensor for name, tensor in model.state_dict().items()}
+    places = {in_file(name): tensor for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         for name, value in weights.items():
             places[name].copy_(value)
 
 
-def _in_file(name: str) -> str:
+def in_file(name: str) -> str:
     """Return the name that PEFT's file has for a name of the model's state dict."""
     name = name.replace(f".modules_to_save.{ADAPTER}.", ".").replace(f".{ADAPTER}", "")
     if name.endswith(".lora_magnitude_vector.weight"):

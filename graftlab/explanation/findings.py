@@ -38,6 +38,8 @@ class Finding(NamedTuple):
     column: str
     family: str | None
     """Of tasks, where models are grouped by it."""
+    mode: str | None
+    """Of gradients, which are compared in each mode for itself."""
     model: str
     other: str | None
     """The model that it is compared with; None: its own null."""
@@ -80,24 +82,30 @@ def find(tables: Mapping[str, Sequence[object]], repeats: Mapping[str, str]) -> 
         finding
         for analysis, rows in tables.items()
         if analysis not in NOT_COMPARED
-        for family, own in _families(rows).items()
+        for (family, mode), own in _groups(rows).items()
         for column in _columns(own)
-        for finding in _compared(analysis, family, column, own, repeats)
+        for finding in _compared((analysis, column, family, mode), own, repeats)
     ]
     corrected = multiplicity.holm([finding.p for finding in found])
     found = [f._replace(corrected=p) for f, p in zip(found, corrected, strict=True)]
     return sorted(found, key=lambda f: (not f.beyond, -f.size))
 
 
-def _families(rows: Sequence[object]) -> dict[str | None, list[object]]:
-    """Return the rows to compare by family of tasks: a gradient of one sentence is noise, the only singular
-    value of a vector says nothing of ranks and directions, and all together is no layer."""
-    found: dict[str | None, list[object]] = {}
+def _groups(rows: Sequence[object]) -> dict[tuple[str | None, str | None], list[object]]:
+    """Return the rows to compare by family of tasks and mode: a gradient of one sentence is noise, the only
+    singular value of a vector says nothing of ranks and directions, and all together is no layer."""
+    found: dict[tuple[str | None, str | None], list[object]] = {}
     for row in at_last(rows):
         single = getattr(row, "sample", None) == SENTENCE or getattr(row, "columns", None) == 1
-        if not single and getattr(row, "layer", None) != GLOBAL:
-            found.setdefault(getattr(row, "task_type", None), []).append(row)
+        if not single and not together(row):
+            group = getattr(row, "task_type", None), getattr(row, "mode", None)
+            found.setdefault(group, []).append(row)
     return found
+
+
+def together(row: object) -> bool:
+    """Say whether a line is of all weights together."""
+    return _weight(row) == GLOBAL
 
 
 def at_last(rows: Iterable[object]) -> list[object]:
@@ -140,13 +148,11 @@ def _columns(rows: Sequence[object]) -> list[str]:
 
 
 def _compared(
-    analysis: str,
-    family: str | None,
-    column: str,
+    about: tuple[str, str, str | None, str | None],
     rows: Sequence[object],
     repeats: Mapping[str, str],
 ) -> Iterator[Finding]:
-    about, held = (analysis, column, family), _runs(rows, repeats)
+    column, held = about[1], _runs(rows, repeats)
     for model, runs in held.items():
         over, own = _units(runs, column)
         if len(own) >= FEWEST and all(null is not None for _, null in own.values()):
@@ -217,7 +223,7 @@ def _known(value: float | None) -> TypeGuard[float]:
 
 
 def _finding(
-    about: tuple[str, str, str | None],
+    about: tuple[str, str, str | None, str | None],
     over: str,
     one: tuple[str, Values],
     other: tuple[str, Values] | None,

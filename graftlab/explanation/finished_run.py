@@ -77,7 +77,7 @@ class RunState:
         """Return the model as of its step, with a loss of its own task or on one sentence."""
         adapted = inference.load(self._path, device="cpu", step=self._step)
         if self._step is None:  # loaded for use: nothing of it trains
-            sample.train_again(adapted.model)
+            sample.train_again(adapted.model, adapted.run.adapter_folder)
         if examples:
             return sample.of_task(adapted, examples)
         tokenizer = _tokenizer(adapted)

@@ -76,7 +76,7 @@ def loaded(
     found = opened(model, tokenizer, adapter)
     if isinstance(found, str):
         return found
-    sample.train_again(found.model)
+    sample.train_again(found.model, adapter)
     return sample.of_sentence(found.model, found.tokenizer, found.writes)
 
 

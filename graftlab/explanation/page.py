@@ -111,7 +111,9 @@ def _parts(out: Path, table: Table) -> list[Part]:
     for family in families:
         own = [row for row in table.rows if getattr(row, "task_type", None) == family]
         figures = [
-            _figure(path, captions) for path in drawn if not family or path.parent.name == family
+            _figure(path, captions)
+            for path in drawn
+            if not family or path.parent.name == files.plain(family)
         ]
         fields: tuple[str, ...] = getattr(own[0], "_fields", ()) if own else ()
         models, means = _means(own, fields)
@@ -125,10 +127,13 @@ def _parts(out: Path, table: Table) -> list[Part]:
 def _means(
     rows: Sequence[object], fields: Sequence[str]
 ) -> tuple[tuple[str, ...], dict[str, list[Cell]]]:
-    """Return the models (or pairs), and the mean of each column of numbers at their last checkpoint."""
+    """Return the models (or pairs), gradients by mode, and the mean of each column over the weights at their
+    last checkpoint."""
     held: dict[str, list[object]] = {}
     for row in findings.at_last(rows):
-        held.setdefault(findings.name(row), []).append(row)
+        if not findings.together(row):
+            mode = getattr(row, "mode", None)
+            held.setdefault(findings.name(row) + (f", {mode}" if mode else ""), []).append(row)
     columns = [c for c in fields if c not in NO_MEAN and not c.startswith(NULL)]
     columns = [c for c in columns if not re.search(r"_\d$", c)]  # one of ten: in the whole table
     means: dict[str, list[Cell]] = {}

@@ -1,12 +1,15 @@
 """What gradients are taken on: one sentence, as in the source, or examples of a run's own task."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftlab.adapters import files as adapter_files
 from graftlab.contracts import Differentiable
 from graftlab.errors import GraftlabError
 from graftlab.explanation import adapter_changes
 from graftlab.inference import Adapted
+from graftlab.weights.layers.source import SINGLE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,12 +68,19 @@ def _tried(model: "nn.Module", loss: "Callable[[], Tensor]", sample: str) -> Dif
     return Differentiable(model, loss, sample)
 
 
-def train_again(model: "nn.Module") -> None:
-    """Let those parameters train that an adapter has; of a plain model all."""
-    names = [
-        name for name, _ in model.named_parameters()
-        if adapter_changes.OWN.fullmatch(name) or "modules_to_save" in name
-    ]  # fmt: skip
+def train_again(model: "nn.Module", folder: Path | None = None) -> None:
+    """Let those parameters train that the file of an adapter has, and its own; without one all."""
+    saved = None if folder is None else _saved(folder)
     for name, parameter in model.named_parameters():
+        own = saved is None or adapter_files.in_file(name) in saved
         if parameter.is_floating_point():
-            parameter.requires_grad_(not names or name in names)
+            parameter.requires_grad_(own or adapter_changes.OWN.fullmatch(name) is not None)
+
+
+def _saved(folder: Path) -> set[str]:
+    """Return the names of what a method has saved, as PEFT's file has them."""
+    from safetensors import safe_open
+
+    path = folder / adapter_files.WEIGHTS
+    with safe_open(path if path.is_file() else folder / SINGLE, "pt") as file:
+        return {adapter_files.in_file(name) for name in file.keys()}  # noqa: SIM118  (no mapping)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from graftlab.contracts.analysis import TRAINABLE, WEIGHT
 from graftlab.explanation.findings import FEWEST, LAYERS, LEVEL, Finding
 
 NULLS = {
@@ -12,6 +13,8 @@ NULLS = {
     "conflicts": "random directions have",
 }
 """What is said before a null, by analysis."""
+MODES = {TRAINABLE: "of what was trained", WEIGHT: "of whole weights"}
+"""What is said of a gradient, by mode."""
 MOST = 10  # sentences of each kind: one a number, that of the model where it is largest
 
 
@@ -75,10 +78,11 @@ def _between(apart: int, count: int) -> str:
 
 def _largest(findings: Sequence[Finding]) -> list[Finding]:
     """Return the largest finding of each number."""
-    found: dict[tuple[str, str, str | None], Finding] = {}
+    found: dict[tuple[str, str, str | None, str | None], Finding] = {}
     for finding in findings:
         if finding.beyond:
-            found.setdefault((finding.analysis, finding.column, finding.family), finding)
+            about = finding.analysis, finding.column, finding.family, finding.mode
+            found.setdefault(about, finding)
     return list(found.values())[:MOST]
 
 
@@ -96,7 +100,8 @@ def label(column: str) -> str:
 
 def sentence(f: Finding) -> str:
     """Return a finding as one sentence or two, with its null and its interval."""
-    where = f" ({f.family})" if f.family else ""
+    groups = [part for part in (f.family, f.mode and MODES[f.mode]) if part]
+    where = f" ({', '.join(groups)})" if groups else ""
     null = NULLS.get(f.analysis, "the null is")
     spread = f"95 % interval {number(f.low)} to {number(f.high)} over {f.units} {f.over}"
     name = label(f.column)

@@ -17,6 +17,7 @@ from graftlab.explanation import texts
 from graftlab.explanation.kept import OnDisk
 from graftlab.explanation.repeats import configurations
 from graftlab.explanation.targets import Model
+from graftlab.rundir import files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,7 +172,7 @@ def _told(subjects: Sequence[Subject]) -> list[Subject]:
 
 
 def _of_run(of_run: dict[str, Any], model: Model, out: Path, count: int) -> list[Path]:
-    folder = out if count == 1 else out / model.name
+    folder = out if count == 1 else out / files.plain(model.name)
     folder.mkdir(parents=True, exist_ok=True)
     return plots.draw(of_run, model.run, model.name, folder)
 
@@ -193,7 +194,7 @@ def _figures(name: str, rows: Sequence[Any], what: str, folder: Path) -> list[Pa
     families = list(dict.fromkeys(getattr(row, "task_type", None) for row in rows)) or [None]
     figures = []
     for family in families:
-        place = folder / family if family else folder
+        place = folder / files.plain(family) if family else folder
         place.mkdir(parents=True, exist_ok=True)
         own = [row for row in rows if getattr(row, "task_type", None) == family]
         figures += plots.draw(drawn, own, what, place)

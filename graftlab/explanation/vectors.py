@@ -1,6 +1,5 @@
 """Singular values and vectors on disk, where they are asked for: a safetensors file a line of the spectra."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,14 +22,9 @@ class Vectors:
         from safetensors.numpy import save_file
 
         step = "last" if about.checkpoint is None else str(about.checkpoint)
-        place = self.folder / _plain(about.model) / step
+        place = self.folder / files.plain(about.model) / step
         place.mkdir(parents=True, exist_ok=True)
-        path = place / f"{_plain(layer)}.safetensors"
+        path = place / f"{files.plain(layer)}.safetensors"
         partial = path.with_name(path.name + files.PARTIAL)
         save_file({name: values.copy(order="C") for name, values in arrays.items()}, partial)
         partial.replace(path)
-
-
-def _plain(name: str) -> str:
-    """Return a name that is one part of a path, whatever it was."""
-    return re.sub(r"[^\w.=+-]+", "_", name).strip(".") or "_"

@@ -179,3 +179,8 @@ def read_weights(path: Path) -> "dict[str, Tensor]":
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def plain(name: str) -> str:
+    """Return a name that is one part of a path, whatever it was."""
+    return re.sub(r"[^\w.=+-]+", "_", name).strip(".") or "_"
