@@ -280,10 +280,10 @@ def check_room(folder: Path, size: int, keep: int) -> None:
         )
     if free < (keep + 2) * size:
         log.warning(
-            "%s has %s left; checkpoints will take up to %s",
+            "%s has %.0f MiB left; checkpoints will take up to %.0f MiB",
             folder,
-            _size(free),
-            _size((keep + 2) * size),
+            free / 2**20,
+            (keep + 2) * size / 2**20,
         )
 
 

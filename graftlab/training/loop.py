@@ -126,8 +126,9 @@ class Loop:
         return position
 
     def _out_of_time(self, began: float) -> bool:
-        took, agree = time.perf_counter() - began, self.parts.processes.agree
-        return patience.is_out_of_time(self.position, took, self.config.max_seconds, agree)
+        limit, agree = self.config.max_seconds, self.parts.processes.agree
+        took = time.perf_counter() - began if limit else 0.0
+        return patience.is_out_of_time(self.position, took, limit, agree)
 
     def _due(self, every: int | str) -> bool:
         steps = self.order.steps_per_epoch if every == "epoch" else int(every)

@@ -199,6 +199,7 @@ ELSEWHERE = {
     "keep_every": "checkpoints", "select": "result",
     "best_by": "result", "workers": "processes", "gradient_checkpointing": "model",
     "compile": "model", "max_skipped": "tests/training/test_numbers.py",
+    "max_seconds": "tests/test_budgets.py",
 }  # fmt: skip
 
 

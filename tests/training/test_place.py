@@ -166,7 +166,7 @@ def test_a_run_that_another_process_holds_is_not_replaced(tmp_path):
     typed = CliRunner().invoke(app, ["resume", str(run.path)])
     process.communicate()
     assert problem.kind == "in_use"
-    assert (typed.exit_code, f"in use by process {process.pid}" in typed.output) == (2, True)
+    assert (typed.exit_code, f"process {process.pid}" in typed.output) == (2, True)
     assert run.started
 
 
