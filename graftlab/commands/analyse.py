@@ -69,7 +69,7 @@ def command(
             "--examples",
             metavar="N",
             min=0,
-            help="Gradients on so many of a run's validation examples; else on one sentence.",
+            help="Losses and gradients on so many of a run's validation examples; else on one sentence.",
         ),
     ] = 0,
     texts: Annotated[
@@ -77,7 +77,7 @@ def command(
         typer.Option(
             "--texts",
             metavar="FILE",
-            help="Texts whose activations are compared, one a line or a column text; else 64 of graftlab's.",
+            help="General texts, for activations and losses: lines, or a column text; else 64 of graftlab's.",
         ),
     ] = None,
     num_texts: Annotated[

@@ -6,6 +6,7 @@ from graftlab.contracts.analysis import (
     Asked,
     Change,
     Differentiable,
+    Merged,
     Quantity,
     Subject,
     Texts,
@@ -49,7 +50,7 @@ from graftlab.contracts.records import (
 __all__ = [
     "OF_TASK", "OF_VECTORS", "USUAL_METRICS", "About", "AddsLosses", "Analysis", "Asked", "Attached",
     "Backbone", "BackboneKind", "Batch", "Change", "Compared", "Controls", "Data", "Differentiable",
-    "Excused", "Hook", "HookKind", "LayerChoice", "LayerScore", "Method", "Metric", "MicroBatch",
+    "Excused", "Hook", "HookKind", "LayerChoice", "LayerScore", "Merged", "Method", "Metric", "MicroBatch",
     "Mixture", "Note", "Plot", "Prediction", "Problem", "Promises", "Quantity", "Row", "Score",
     "Searched", "Selected", "Served", "Setting", "Subject", "Task", "TaskKind", "TaskPart", "Texts",
     "Training", "Writer", "adding", "as_mixture", "as_writer", "inputs_of", "parts_of", "read_notes",

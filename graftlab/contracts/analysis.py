@@ -68,6 +68,18 @@ class Differentiable(NamedTuple):
     """What the loss is of: `sentence`, or `3 examples of validation`."""
 
 
+class Merged(NamedTuple):
+    """A plain model whose weights hold what training has changed, in eval mode."""
+
+    model: "nn.Module"
+    loss: "Callable[[], Tensor]"
+    """Computes a mean loss on the sample, by a forward pass with the weights as they are then."""
+    sample: str
+    """What the loss is of."""
+    text_loss: "Callable[[Sequence[str]], float] | None"
+    """Computes the mean loss of a token (nats) in texts; None of a model that writes none."""
+
+
 class Texts(NamedTuple):
     """A sample of texts, the same for all models that are analysed together."""
 
@@ -109,6 +121,11 @@ class Subject(Protocol):
     def differentiable(self, examples: int) -> Differentiable | str:
         """Return its model with a loss: of so many examples of its task's validation split, or with 0 of one
         sentence; or why there is none. It is loaded anew, and held only by whoever asks."""
+        ...
+
+    def merged(self, examples: int) -> Merged | str:
+        """Return the plain model with the change in its weights, and its losses; `examples` as above, or why
+        there is none."""
         ...
 
     def activations(self, texts: Sequence[str], before: bool = False) -> "Sequence[Floats] | str":
@@ -167,9 +184,9 @@ class Asked:
     epsilon: float = 0.5
     """Largest cosine with every vector from before at which a direction is an intruder."""
     examples: int = 0
-    """Examples of a run's own validation split on which gradients are taken; 0 for one sentence."""
+    """Examples of a run's own validation split on which losses are taken; 0 for one sentence."""
     texts: Texts = field(default_factory=Texts)
-    """What models read whose activations are compared."""
+    """General texts: activations are compared over them, and their loss is what is forgotten."""
     seed: int = 0
     """Of random changes, and of what else is drawn."""
     quantities: Mapping[str, Quantity] = field(default_factory=dict)

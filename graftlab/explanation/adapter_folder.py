@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graftlab.adapters import PREFIX
 from graftlab.adapters import files as adapter_files
 from graftlab.adapters.files import INITIAL
-from graftlab.contracts import About, Change, Differentiable
+from graftlab.contracts import About, Change, Differentiable, Merged
 from graftlab.contracts.analysis import NO_CHANGE
 from graftlab.errors import Argument, ConfigError, ModelError
 from graftlab.explanation import adapter_changes, foreign
@@ -184,6 +184,12 @@ class AdapterFolder:
         if self._base is None:
             return NO_BASE
         return foreign.loaded(str(self._base.folder), self._base.folder, examples, self._folder)
+
+    def merged(self, examples: int) -> Merged | str:
+        """Return the base with the adapter's change in its weights, and its loss on one sentence."""
+        if self._base is None:
+            return NO_BASE
+        return foreign.merged(str(self._base.folder), self._base.folder, examples, self._folder)
 
     def activations(self, texts: Sequence[str], before: bool = False) -> "Sequence[Floats] | str":
         """Return those of the adapted model, or of its base."""

@@ -109,8 +109,10 @@ def together(row: object) -> bool:
 
 
 def at_last(rows: Iterable[object]) -> list[object]:
-    """Return the rows of each model's last checkpoint; of pairs those of two models, at most dimensions."""
+    """Return the rows of each model's last checkpoint; of pairs those of two models, at most dimensions; of a
+    path what it has come to."""
     kept = [row for row in rows if getattr(row, "model", None) != getattr(row, "other", None)]
+    kept = [row for row in kept if getattr(row, "scale", None) in (None, 1)]
     last: dict[str, int] = {}
     most: dict[str, int] = {}
     for row in kept:

@@ -1,12 +1,13 @@
 """A run of this project as what an analysis asks: its weights at a kept step, and those of its backbone."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftlab import inference, runfile
 from graftlab.adapters import PREFIX
-from graftlab.contracts import About, Change, Differentiable
+from graftlab.contracts import About, Change, Differentiable, Merged
 from graftlab.contracts.analysis import NO_CHANGE
 from graftlab.errors import ConfigError
 from graftlab.explanation import hidden, sample
@@ -78,13 +79,18 @@ class RunState:
         adapted = inference.load(self._path, device="cpu", step=self._step)
         if self._step is None:  # loaded for use: nothing of it trains
             sample.train_again(adapted.model, adapted.run.adapter_folder)
-        if examples:
-            return sample.of_task(adapted, examples)
-        tokenizer = _tokenizer(adapted)
-        if tokenizer is None:
-            return "one sentence is no input of this model; ask with examples"
-        writes = adapted.problem.kind not in ("classes", "regression")
-        return sample.of_sentence(adapted.model, tokenizer, writes)
+        return _with_loss(adapted, examples)
+
+    def merged(self, examples: int) -> Merged | str:
+        """Return the model as of its step with the change in its weights, and its losses."""
+        adapted = inference.load(self._path, device="cpu", step=self._step)
+        method = adapted.file.method.module
+        if not method.PROMISES.mergeable:
+            return f"it cannot be merged: {method.PROMISES.mergeable.reason}"
+        adapted = replace(adapted, model=method.merge(adapted.model).eval())
+        sample.train_again(adapted.model)
+        found = _with_loss(adapted, examples)
+        return sample.merged(found, _tokenizer(adapted), _writes(adapted))
 
     def activations(self, texts: Sequence[str], before: bool = False) -> "Sequence[Floats] | str":
         """Return those of the model as of its step, or of its backbone."""
@@ -121,6 +127,19 @@ class RunState:
 def steps(path: Path) -> list[int]:
     """Return the steps of a run whose checkpoints are kept."""
     return checkpoint.steps(run.Run(path).checkpoints)
+
+
+def _with_loss(adapted: Adapted, examples: int) -> Differentiable | str:
+    if examples:
+        return sample.of_task(adapted, examples)
+    tokenizer = _tokenizer(adapted)
+    if tokenizer is None:
+        return "one sentence is no input of this model; ask with examples"
+    return sample.of_sentence(adapted.model, tokenizer, _writes(adapted))
+
+
+def _writes(adapted: Adapted) -> bool:
+    return adapted.problem.kind not in ("classes", "regression")
 
 
 def _tokenizer(adapted: Adapted) -> "PreTrainedTokenizerBase | None":

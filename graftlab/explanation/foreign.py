@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graftlab.adapters import files as adapter_files
-from graftlab.contracts import Differentiable
+from graftlab.contracts import Differentiable, Merged
 from graftlab.errors import ModelError
 from graftlab.explanation import hidden, sample
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FAILS = (OSError, ValueError, KeyError, RuntimeError, ModelError)
 """What transformers and peft raise where a folder is not what they load."""
+
+NO_EXAMPLES = "examples are those of a run's own task: leave them out"
 
 
 class Opened(NamedTuple):
@@ -72,12 +74,26 @@ def loaded(
 ) -> Differentiable | str:
     """Return a model, with an adapter of PEFT on it, and its loss on one sentence."""
     if examples:
-        return "examples are those of a run's own task: leave them out"
+        return NO_EXAMPLES
     found = opened(model, tokenizer, adapter)
     if isinstance(found, str):
         return found
     sample.train_again(found.model, adapter)
     return sample.of_sentence(found.model, found.tokenizer, found.writes)
+
+
+def merged(model: str, tokenizer: Path, examples: int, adapter: Path | None = None) -> Merged | str:
+    """Return a model with its adapter's change in its own weights, and its losses."""
+    if examples:
+        return NO_EXAMPLES
+    found = opened(model, tokenizer, adapter)
+    if isinstance(found, str):
+        return found
+    plain: Any = found.model
+    plain = plain if adapter is None else plain.merge_and_unload()
+    sample.train_again(plain)
+    tried = sample.of_sentence(plain, found.tokenizer, found.writes)
+    return sample.merged(tried, found.tokenizer, found.writes)
 
 
 def activations(

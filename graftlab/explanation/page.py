@@ -30,9 +30,12 @@ NO_MEAN = (
     "dimensions",
     "numel",
     "steps",
+    "scale",
+    "products",
+    "parameters",
 )
 
-TITLES = {"cka": "Activations (linear CKA)"}
+TITLES = {"cka": "Activations (linear CKA)", "path": "Path of the change"}
 """Of analyses whose name alone says too little."""
 
 Cell = tuple[float | None, float | None]

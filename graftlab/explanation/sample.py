@@ -1,11 +1,12 @@
 """What gradients are taken on: one sentence, as in the source, or examples of a run's own task."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.adapters import files as adapter_files
-from graftlab.contracts import Differentiable
+from graftlab.contracts import Differentiable, Merged
 from graftlab.errors import GraftlabError
 from graftlab.explanation import adapter_changes
 from graftlab.inference import Adapted
@@ -55,6 +56,35 @@ def of_task(adapted: Adapted, examples: int) -> Differentiable | str:
         return task.loss(adapted.model, batch) / max(1, task.count(batch))
 
     return _tried(adapted.model, loss, f"{count} examples of validation")
+
+
+def of_texts(
+    model: "nn.Module", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]
+) -> float:
+    """Return the mean loss (nats) of a token after the first of its text; each text is read by itself."""
+    import torch
+
+    total, count = 0.0, 0
+    for text in texts:
+        inputs = dict(tokenizer(text, return_tensors="pt", truncation=True, max_length=LONGEST))
+        predicted = inputs["input_ids"].shape[1] - 1
+        if predicted:
+            with torch.no_grad():
+                loss = model(**inputs, labels=inputs["input_ids"]).loss
+            total, count = total + predicted * float(loss), count + predicted
+    return total / count if count else float("nan")
+
+
+def merged(
+    found: Differentiable | str, tokenizer: "PreTrainedTokenizerBase | None", writes: bool
+) -> Merged | str:
+    """Return a plain model with its loss, and that of texts where it writes any."""
+    if isinstance(found, str):
+        return found
+    loss = None
+    if writes and tokenizer is not None:
+        loss = functools.partial(of_texts, found.model, tokenizer)
+    return Merged(found.model, found.loss, found.sample, loss)
 
 
 def _tried(model: "nn.Module", loss: "Callable[[], Tensor]", sample: str) -> Differentiable | str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftlab import analyses, plots, registry
 from graftlab.config import Paths
-from graftlab.contracts import About, Asked, Change, Differentiable, Subject
+from graftlab.contracts import About, Asked, Change, Differentiable, Merged, Subject
 from graftlab.contracts.analysis import NO_CHANGE
 from graftlab.contracts.plot import RUN
 from graftlab.errors import ConfigError, unknown
@@ -73,6 +73,9 @@ class Chosen:
 
     def differentiable(self, examples: int) -> Differentiable | str:
         return self._subject.differentiable(examples)
+
+    def merged(self, examples: int) -> Merged | str:
+        return self._subject.merged(examples)
 
     def activations(self, texts: Sequence[str], before: bool = False) -> "Sequence[Floats] | str":
         return self._subject.activations(texts, before)

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graftlab.contracts import About, Change, Differentiable
+from graftlab.contracts import About, Change, Differentiable, Merged
 from graftlab.errors import ModelError
 from graftlab.explanation import foreign
 from graftlab.explanation.stored import Stored, opened
@@ -72,6 +72,10 @@ class TunedModel:
     def differentiable(self, examples: int) -> Differentiable | str:
         """Return the tuned model with its loss on one sentence; its task's examples are not known here."""
         return foreign.loaded(str(self._pair[0].folder), self._pair[1].folder, examples)
+
+    def merged(self, examples: int) -> Merged | str:
+        """Return the tuned model, which is plain, with its loss on one sentence."""
+        return foreign.merged(str(self._pair[0].folder), self._pair[1].folder, examples)
 
     def activations(self, texts: Sequence[str], before: bool = False) -> "Sequence[Floats] | str":
         """Return those of the tuned model, or of the one that it began from."""

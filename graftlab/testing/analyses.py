@@ -19,7 +19,7 @@ from pyarrow import parquet
 from torch import Tensor, nn
 
 from graftlab import analyses, registry
-from graftlab.contracts import About, Asked, Change, Differentiable, Texts
+from graftlab.contracts import About, Asked, Change, Differentiable, Merged, Texts
 
 STRANGE = "$a_b$ & <c>"
 every = pytest.mark.parametrize("name", registry.names("analyses"))
@@ -59,6 +59,22 @@ class Planted(NamedTuple):
         layers = {"embed": nn.Embedding(5, 8), "q_proj": nn.Linear(8, 8), "norm": nn.LayerNorm(8)}
         model = nn.Sequential(OrderedDict(layers)).eval()
         return Differentiable(model, lambda: model(torch.arange(3)).square().mean(), "planted")
+
+    def merged(self, examples: int) -> Merged | str:
+        """A model of the weights that there were before; the last one writes no texts."""
+        if self.step is None:
+            return "there is no model"
+        torch.manual_seed(self.step)
+        layers = [
+            nn.ModuleDict({name: nn.Linear(8, 12) for name in ("q_proj", "v_proj")}) for _ in "ab"
+        ]
+        model = nn.ModuleDict({"model": nn.ModuleDict({"layers": nn.ModuleList(layers)})})
+
+        def loss() -> Tensor:
+            return torch.stack([p.square().mean() for p in model.parameters() if p.dim() > 1]).sum()
+
+        texts = None if self.step == 10 else (lambda texts: len(texts) * float(loss()))
+        return Merged(model, loss, "planted", texts)
 
     def activations(
         self, texts: Sequence[str], before: bool = False
