@@ -21,6 +21,7 @@ from graftlab.data.vectors.store import Vectors
 from graftlab.encoders import embedder
 from graftlab.errors import ConfigError, DataError, GraftlabError, ModelError
 from graftlab.inference import Inputs, Reading
+from graftlab.release.push import contents
 from graftlab.tasks.elm import tree
 
 
@@ -105,6 +106,25 @@ def test_a_text_is_asked_about_by_its_vector(adapted: Any, folder: Path, tmp_pat
         texts[3],
     ]
     assert completions(adapted.predict(mixed, task="summary")) == expected
+
+
+def test_a_run_that_was_pushed_reads_vectors_and_texts_as_before(
+    run: Any, adapted: Any, folder: Path, tmp_path: Path
+) -> None:
+    """And nothing in it names a folder of the machine that it comes from."""
+    there, drawn = tmp_path / "shared", vectors_of(folder)
+    there.mkdir()
+    shared = contents.read(run.path)
+    for name, content in contents.gather(shared).items():
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        assert str(folder).encode() not in data, name
+        (there / name).write_bytes(data)
+    again = graftlab.load(there)
+    expected = completions(adapted.predict(drawn, task="summary"))
+    assert completions(again.predict(drawn, task="summary")) == expected
+    where = Reading(embedder=str(folder / "embedder"))
+    expected = completions(adapted.predict(TEXTS[:2], task="summary"))
+    assert completions(again.predict(TEXTS[:2], task="summary", reading=where)) == expected
 
 
 def test_what_a_row_asks_goes_before_what_is_asked_of_all(adapted: Any, folder: Path) -> None:

@@ -23,7 +23,10 @@ MODELS = ("model", "llm", "_name_or_path")
 """Keys that name a model: by its id on the hub, or by a folder of this machine."""
 CARD = "README.md"
 ENVIRONMENT = ("packages", "python", "graftlab", "peft", "seed", "processes", "deterministic")
-DATA = ("problem", "labels", "parts", "sizes", "original_sizes", "fingerprint", "revision")
+DATA = (
+    *("problem", "labels", "parts", "sizes", "original_sizes", "fingerprint", "revision"),
+    "vectors",  # of what model, which texts go through where the run is used
+)
 BACKBONE = ("source", "revision", "sha256")
 
 
@@ -75,7 +78,7 @@ def read(path: Path) -> Shared:
     integrity.check(run)
     before = run.read_environment()
     environment = {key: before[key] for key in ENVIRONMENT if key in before}
-    environment["data"] = {k: before["data"][k] for k in DATA if k in before["data"]}
+    environment["data"] = _portable({k: before["data"][k] for k in DATA if k in before["data"]})
     environment["backbone"] = {key: before["backbone"].get(key) for key in BACKBONE}
     file = runfile.of_run(run)
     return Shared(run, file, run.read_result(), environment)
