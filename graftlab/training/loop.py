@@ -62,10 +62,8 @@ class Loop:
         """Tell the hooks that training begins."""
         processes = self.parts.processes
         training = Training(
-            self.model,
-            self.optimizer,
-            self.num_steps,
-            self.order.steps_per_epoch,
+            self.model, self.optimizer,
+            self.num_steps, self.order.steps_per_epoch,
             self.learner.renew,
             agree=processes.agree, add=processes.add_tensors,
             tell=self.tell,  # type: ignore[arg-type]  # scalars may be None there
