@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from typing import get_args
 
 import jsonschema
 import pytest
@@ -12,6 +13,8 @@ from graftlab import config, registry, runfile
 from graftlab.errors import Argument, ConfigError, DataError, GraftlabError
 from graftlab.runfile import checks
 from graftlab.tasks import elm
+from graftlab.training.schedule import Config as Schedule
+from graftlab.training.schedule import Plateau, factor
 
 SCHEMA = jsonschema.Draft202012Validator(runfile.schema())
 GOOD = """
@@ -233,6 +236,25 @@ def test_a_section_that_is_missing_or_no_section_is_said(refusal, section):
     assert f"{section} is missing" in refusal(without)
     assert f"{section} is 'x'; allowed: a section" in refusal(without + f"{section}: x\n")
     assert f"{section}" in refusal(without + f"{section}: null\n")
+
+
+@pytest.mark.parametrize("name", get_args(Schedule.model_fields["name"].annotation))
+def test_keys_that_another_schedule_reads_are_noted(resolve, name):
+    """What each reads is seen in the rates and in the plateau's scale, not taken from the list."""
+    other = {"cycles": 3, "factor": 0.5, "step_every": 2, "patience": 0}
+
+    def rates(**changed):
+        config = Schedule(name=name, warmup=0, **changed)
+        plateau = Plateau(config, True)
+        for _ in range(5):
+            plateau.update(0.5)
+        return plateau.scale, [factor(step, 12, config) for step in range(1, 13)]
+
+    read = {key for key, value in other.items() if rates(**{key: value}) != rates()}
+    given = [f"training.schedule.{key}={value}" for key, value in other.items()]
+    run = resolve(GOOD, f"training.schedule.name={name}", *given)
+    noted = {note.fields["key"].rpartition(".")[2] for note in run.notes}
+    assert noted == other.keys() - read
 
 
 def test_keys_without_effect_are_noted_with_their_place(resolve):

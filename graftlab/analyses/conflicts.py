@@ -13,6 +13,7 @@ from graftlab.analyses import last_of
 from graftlab.contracts import Asked, Subject
 
 FILE = "gradient_analysis/conflicts"
+SHOWN = ("model", "checkpoint", "pair", "layer", "cosine", "null_cosine", "opposed", "steps")
 TABLE = "conflicts"
 
 

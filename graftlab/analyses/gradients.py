@@ -6,6 +6,7 @@ of each adapted matrix as a whole, which alone can be compared between LoRA and 
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # Shapes: T tokens of the sample, O and I rows and columns of a weight.
 
 FILE = "gradient_analysis/gradient_analysis_results"
+SHOWN = ("model", "checkpoint", "mode", "param", "mean", "std", "norm", "sparsity", "note")
 NEAR_ZERO = 1e-8
 KINDS = (
     (
@@ -193,7 +195,11 @@ def gradients(given: Differentiable) -> tuple[float, dict[str, dict[str, Sums]]]
             into = [trained] if adapted else [trained, whole]
             stack.callback(_keep(_plain(name), parameter, into))
         loss = given.loss()
-        loss.backward()
+        with (
+            warnings.catch_warnings()
+        ):  # where no input has a gradient, the outputs' is what we take
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            loss.backward()
     return float(loss.detach()), {TRAINABLE: trained, WEIGHT: whole}
 
 

@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 # Shapes: P numbers of all trained parameters.
 
 FILE = "sharpness/sharpness_results"
+SHOWN = (
+    *(
+        "model",
+        "checkpoint",
+        "rank",
+        "largest_eigenvalue",
+        "null_largest_eigenvalue",
+        "loss",
+        "note",
+    ),
+)
 MOST = 100
 """Products with the Hessian for one end of its spectrum."""
 CLOSE = 0.01

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 FILE = "svd_analysis/svd_analysis_results"
+SHOWN = (
+    *("model", "checkpoint", "layer", "rank", "relative_change", "change_stable_rank"),
+    *("null_change_stable_rank", "mean_principal_angle", "intruder_dimensions", "note"),
+)
 NOT_FINITE, ELSEWHERE = "not finite", "another shape before"
 QUANTITIES = Path(__file__).parents[1] / "quantities"
 DENSE = "dense: no product of factors"

@@ -10,6 +10,7 @@ from graftlab.analyses import last_of
 from graftlab.contracts import Asked, Subject
 
 FILE = "gradient_analysis/step_gradients"
+SHOWN = ("model", "checkpoint", "param", "mean", "std", "norm", "sparsity")
 TABLE = "gradients"
 
 

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 
 MOST_LINES = 30  # of a table on a terminal
 MOST_SAID = 3  # findings of a kind there; the page has more
-SHOWN = (
-    *("model", "checkpoint", "layer", "weight", "rank", "relative_change", "change_stable_rank"),
-    *("null_change_stable_rank", "mean_principal_angle", "intruder_dimensions", "note"),
-)
-"""Columns of a wide table that a terminal has room for."""
 
 
 def command(
@@ -164,10 +159,12 @@ def _place(models: "list[Model]") -> Path:
 
 def _show(table: "Table") -> None:
     """Print the columns that have values, texts to the left and numbers to the right."""
+    from graftlab import registry
+
     names = table.rows[0]._fields if table.rows else ()
     kept = [n for n in names if any(getattr(row, n) is not None for row in table.rows)]
-    if len(kept) > len(SHOWN):
-        kept = [name for name in kept if name in SHOWN]
+    if chosen := registry.find("analyses", table.name).SHOWN:
+        kept = [name for name in kept if name in chosen]
     lines = [[n.replace("_", " ") for n in kept]]
     lines += [[_cell(getattr(row, n)) for n in kept] for row in table.rows[:MOST_LINES]]
     texts = [any(isinstance(getattr(row, n), str) for row in table.rows) for n in kept]

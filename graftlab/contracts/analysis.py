@@ -206,6 +206,9 @@ class Analysis(Protocol):
     FILE: str | None = None
     """Where the table goes, without an ending; its name unless given. Figures go into that file's folder."""
 
+    SHOWN: tuple[str, ...] = ()
+    """Columns that a terminal has room for, of a wide table; all unless given."""
+
     def row(self, asked: Asked) -> type[Any]:
         """Return the class of the lines where it depends on what is asked: else `Row`."""
         assert self.Row is not None, "an analysis has Row, or row(asked)"

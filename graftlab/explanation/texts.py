@@ -7,8 +7,8 @@ from graftlab.contracts import Texts
 from graftlab.data import readers
 from graftlab.embeddings.texts import COLUMN, with_text
 from graftlab.errors import ConfigError, DataError
+from graftlab.runs.forgetting import GENERAL
 
-OWN = Path(__file__).with_name("general.txt")
 FEWEST = 4
 """The debiased estimate of HSIC divides by N - 3."""
 MOST = 64
@@ -23,7 +23,7 @@ def read(file: Path | None = None, count: int = MOST) -> Texts:
         ConfigError: there is no column `text`.
         DataError: the file is missing or cannot be read, a text is empty, or there are fewer than four.
     """
-    path = file or OWN
+    path = file or GENERAL
     if path.is_dir():
         raise ConfigError(f"{path} is a folder. Give a file of texts, one a line.")
     rows = with_text(str(path), readers.read(path, (COLUMN, "")), COLUMN)

@@ -126,6 +126,22 @@ def lines(axes: "Axes", found: Mapping[str, Band]) -> None:
     plain(axes)
 
 
+def over_steps(
+    panels: "Sequence[Axes]", found: Mapping[str, Mapping[str, Band]], titles: Mapping[str, str]
+) -> None:
+    """Draw a panel a number, each model over its checkpoints, and name the models beside them."""
+    for axes, (name, models) in zip(panels, found.items(), strict=True):
+        if any(len(band.steps) for band in models.values()):
+            lines(axes, models)
+            axes.set_xlabel("training steps")
+        else:
+            empty(axes)
+        axes.set_title(titles[name], fontsize=10)
+    figure = panels[0].get_figure(root=True)
+    assert figure is not None
+    legend(figure, max(panels, key=lambda axes: len(axes.lines)))
+
+
 def boxes(axes: "Axes", values: Mapping[str, "Floats"]) -> None:
     """Draw a box for each model that has values, named below it."""
     kept = {model: v for model, v in values.items() if len(v)}

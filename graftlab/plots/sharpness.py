@@ -33,12 +33,5 @@ def draw(sharpness: Sharpness) -> "Figure":
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2)
-    for axes, (name, found) in zip(panels, sharpness.panels.items(), strict=True):
-        if any(len(band.steps) for band in found.values()):
-            _models.lines(axes, found)
-            axes.set_xlabel("training steps")
-        else:
-            _models.empty(axes)
-        axes.set_title(PANELS[name], fontsize=10)
-    _models.legend(figure, panels[0])
+    _models.over_steps(list(panels), sharpness.panels, PANELS)
     return figure

@@ -58,13 +58,11 @@ def draw(found: Panels) -> "Figure":
     count = max(1, len(found.panels))
     figure = Figure(figsize=(2 + 3.2 * count, 3.6), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
-    if not found.panels:
+    if found.panels:
+        _models.over_steps(list(panels), found.panels, {kind: kind for kind in found.panels})
+    else:
         _models.empty(panels[0])
-    for axes, (kind, bands) in zip(panels, found.panels.items(), strict=False):
-        _models.lines(axes, bands)
+    for axes, bands in zip(panels, found.panels.values(), strict=False):
         if all((band.mean > 0).all() for band in bands.values()):
             axes.set_yscale("log")
-        axes.set_title(kind, fontsize=10)
-        axes.set_xlabel("training steps")
-    _models.legend(figure, panels[0])
     return figure

@@ -37,12 +37,5 @@ def draw(dynamics: Dynamics) -> "Figure":
 
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     panels = figure.subplots(2, 3)
-    for axes, (name, found) in zip(panels.flat, dynamics.panels.items(), strict=True):
-        if any(len(band.steps) for band in found.values()):
-            _models.lines(axes, found)
-            axes.set_xlabel("training steps")
-        else:
-            _models.empty(axes)
-        axes.set_title(PANELS[name], fontsize=10)
-    _models.legend(figure, panels[1, 2] if panels[1, 2].lines else panels[0, 0])
+    _models.over_steps(list(panels.flat), dynamics.panels, PANELS)
     return figure

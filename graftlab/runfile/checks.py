@@ -21,6 +21,7 @@ from graftlab.errors import (
 )
 from graftlab.runfile import measures
 from graftlab.runfile.records import Part, RunFile
+from graftlab.training import schedule
 from graftlab.weights import formats, pretrained
 
 if TYPE_CHECKING:
@@ -205,22 +206,20 @@ def folder_for_a_name(document: Document, backbone: Part[BackboneKind]) -> Itera
 def notes(document: Document, training: "Training", tracking: "Tracking") -> Iterator[Note]:
     """Yield what is given and has no effect here, with its place."""
     if training.max_steps and _differs(document, "training", training, "epochs"):
-        yield Note.of(
-            "no_effect",
-            place=_where(document, "training", "epochs"),
-            key="training.epochs",
-            because="training.max_steps",
-            value=training.max_steps,
-        )
+        yield _idle(document, "training.epochs", "training.max_steps", training.max_steps)
+    own = training.schedule
+    for field, names in schedule.READ_BY.items():
+        if own.name not in names and _differs(document, "training.schedule", own, field):
+            key = f"training.schedule.{field}"
+            yield _idle(document, key, "training.schedule.name", own.name)
     for field in type(tracking).model_fields:
         if not tracking.to and _differs(document, "tracking", tracking, field):
-            yield Note.of(
-                "no_effect",
-                place=_where(document, "tracking", field),
-                key=f"tracking.{field}",
-                because="tracking.to",
-                value=None,
-            )
+            yield _idle(document, f"tracking.{field}", "tracking.to", None)
+
+
+def _idle(document: Document, key: str, because: str, value: object) -> Note:
+    place = _where(document, *key.split("."))
+    return Note.of("no_effect", place=place, key=key, because=because, value=value)
 
 
 def _where(document: Document, *location: str) -> str | None:
@@ -230,9 +229,9 @@ def _where(document: Document, *location: str) -> str | None:
 
 
 def _differs(document: Document, section: str, config: Section, field: str) -> bool:
-    """Return whether a key is given, and as something else than what it is anyway."""
+    """Return whether a key of a section is given, and as something else than what it is anyway."""
     default = type(config).model_fields[field].get_default(call_default_factory=True)
-    return (section, field) in document.places and getattr(config, field) != default
+    return (*section.split("."), field) in document.places and getattr(config, field) != default
 
 
 def add(

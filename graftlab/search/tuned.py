@@ -134,13 +134,13 @@ def carry_out(
         try:
             found = trials.carry_out(one, out / FOLDER / one.name, None, crew, quiet, again=again)
         except SearchFailed as error:
-            failed += _holes(plan, cell, str(error))
+            failed += _holes(plan, out / "runs", cell, str(error))
             continue
         said = winner.write(found)
         files.write_text(found.out / whole_file.FILE, whole_file.text(one))
         tunings.append(_tuning(cell, found, said))
         if said.best is None:
-            failed += _holes(plan, cell, "no trial has ended by itself")
+            failed += _holes(plan, out / "runs", cell, "no trial has ended by itself")
         else:
             wins[cell] = winner.values(found, said.best)
     runs = tuple(_with(run, wins[run.cell]) for run in plan.runs if run.cell in wins)
@@ -154,8 +154,8 @@ def carry_out(
     )
 
 
-def _holes(plan: StudyPlan, cell: Cell, cause: str) -> list[Done]:
-    return [Done(run, Path(run.name), cause) for run in plan.runs if run.cell == cell]
+def _holes(plan: StudyPlan, runs: Path, cell: Cell, cause: str) -> list[Done]:
+    return [Done(run, runs / run.name, cause) for run in plan.runs if run.cell == cell]
 
 
 def _with(planned: Planned, values: Mapping[str, Json]) -> Planned:

@@ -166,6 +166,15 @@ def test_lines_are_of_one_kind_and_columns_of_one_type(name: str) -> None:
 
 
 @every
+def test_what_a_terminal_shows_are_columns_and_one_of_them_is_a_number(name: str) -> None:
+    shown = registry.find("analyses", name).SHOWN
+    row, rows = table(name)
+    assert set(shown) <= set(row._fields)
+    kept = shown or row._fields
+    assert any(isinstance(getattr(line, column), float) for line in rows for column in kept)
+
+
+@every
 def test_asking_changes_nothing_and_comes_out_alike(name: str) -> None:
     before = [
         tensor.clone() for change in PLANTED.given for tensor in change[1:3] if tensor is not None

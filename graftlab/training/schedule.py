@@ -28,6 +28,15 @@ class Config(Section):
     """Evaluations without improvement that `plateau` waits for."""
 
 
+READ_BY = {
+    "cycles": ("cosine_with_restarts",),
+    "factor": ("plateau", "step"),
+    "step_every": ("step",),
+    "patience": ("plateau",),
+}
+"""Keys that only some schedules read."""
+
+
 def warmup_steps(config: Config, num_steps: int) -> int:
     """Return the warm-up in steps; a share is rounded up, as transformers does."""
     return math.ceil(num_steps * config.warmup) if config.warmup < 1 else int(config.warmup)

@@ -178,14 +178,14 @@ class Stepper:
             self._add(sum((term for _, term in more), start=loss) * 0.0)
 
     def _tally(self, step: int) -> Tally:
-        every = self.config.logging_every
-        due = step == self.batches.num_steps or (every and step % every == 0)
+        every, last = self.config.logging_every, step == self.batches.num_steps
+        due = last or (every and step % every == 0)
         kept = any(hook.wants_task_gradients(step) for hook in self.hooks)
         # of several processes each has but a share of a task's gradient
         watched = self._parameters() if kept or (due and not self.others) else []
-        names = {id(p): name for name, p in surgery.trainable(self.learner.model).items()}
-        named = {names[id(parameter)]: parameter for parameter in watched}
-        return Tally(self.names, self.batches.parts(step), named, kept)
+        known = surgery.trainable(self.learner.model) if watched else {}
+        names = {id(parameter): name for name, parameter in known.items()}
+        return Tally(self.names, self.batches.parts(step), {names[id(p)]: p for p in watched}, kept)
 
     def _add_gradients(self, others: Processes, short: str) -> str:
         """Add up the gradients of all processes; or return why one of them has none, if memory ran out."""
