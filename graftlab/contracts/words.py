@@ -215,7 +215,7 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
     "no_gpu": "no GPU is found: the run computes on the CPU",
     "format_slow": (
         "{key}: this CPU has no instructions for {dtype}, and computes in it many times slower than in "
-        "float32 (40 times, measured on one). Set {key} to {instead}."
+        "float32 (some 50 times, measured on one). Set {key} to {instead}."
     ),
     "gpu_shared": _shared_gpu,
     "workers_idle": "training.workers is {workers}, and there are {cores} cores",
