@@ -155,6 +155,23 @@ def test_skip_bad_leaves_out_so_many_rows_and_records_them(tmp_path: Path) -> No
     assert "'cat'" in data.record["skipped"]["train"][1]["reason"]
 
 
+def test_so_many_bad_rows_as_the_error_says_are_enough_for_all_splits(tmp_path: Path) -> None:
+    hidden = b'{"text": "a", "label": null}\n{"text": "b", "label": [0]}\n{"text": "c"}\n'
+    train = "".join(json.dumps(row) + "\n" for row in LINES).encode()
+    (tmp_path / "train.jsonl").write_bytes(train + b'{"text": null, "label": 0}\n' + hidden[:28])
+    other = GOOD.replace(b"fine", b"good").replace(b"bad", b"poor")
+    (tmp_path / "test.jsonl").write_bytes(other + b'{"text": 7, "label": 1}\n' + hidden)
+    with pytest.raises(DataError, check=fault("unusable")) as caught:
+        read(tmp_path)
+    assert [len(problem.given) for problem in caught.value.problems] == [2, 4]
+    [remedy] = caught.value.problems[-1].remedies
+    data = read(tmp_path, skip_bad=int(str(remedy[0]).rstrip(".").split()[-1]))
+    skipped = {
+        split: [row["row"] for row in rows] for split, rows in data.record["skipped"].items()
+    }
+    assert skipped == {"train": [41, 42], "test": [3, 4, 5, 6]}
+
+
 def test_a_damaged_archive_is_said_to_be_damaged(tmp_path: Path) -> None:
     packed = write(tmp_path / "train.jsonl.gz", LINES).read_bytes()
     (tmp_path / "train.jsonl.gz").write_bytes(packed[:-20])
@@ -627,7 +644,7 @@ def test_a_bad_image_is_left_out_with_its_reason(case: str, tmp_path: Path) -> N
                 Image.fromarray(array).save(folder / f"{i}.png")
     (tmp_path / "train" / "cat" / "9.png").write_bytes(bad_images()[case])
     config = images.Config(data_dir=tmp_path)
-    with pytest.raises(DataError, match="row 4"):
+    with pytest.raises(DataError, match="9.png: "):
         images.read(config, Paths(), 0)
     data = images.read(images.Config(data_dir=tmp_path, skip_bad=1), Paths(), 0)
     assert [bad["row"] for bad in data.record["skipped"]["train"]] == [4]

@@ -263,8 +263,12 @@ def test_faults_of_decoding_are_counted_with_the_rows(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(noise).save(whole, "JPEG")
     (root / "dark" / "cut.jpg").write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
-    with pytest.raises(DataError, match="row 5:"):
+    (root / "light" / "notes.docx").write_bytes(b"PK")
+    with pytest.raises(DataError, match="2 files") as caught:
         images.read(images.Config(files={"train": root}), Paths(), 0)
+    named = [line.strip().partition(": ")[0] for line in caught.value.problems[0].said.splitlines()]
+    assert named[1:] == [str(root / "dark" / "cut.jpg"), str(root / "light" / "notes.docx")]
+    (root / "light" / "notes.docx").unlink()
     data = images.read(images.Config(files={"train": root}, skip_bad=1), Paths(), 0)
     assert [bad["row"] for bad in data.record["skipped"]["train"]] == [5]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from graftlab.data import splits
+from graftlab.data.bad_rows import MAX_SHOWN
 from graftlab.data.rows import Rows
-from graftlab.data.sources import MAX_SHOWN
 from graftlab.errors import DataError
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from graftlab.config import Paths
 from graftlab.contracts import Data, Note, Problem, Row, written
 from graftlab.data import doctor, labels, sources, splits
+from graftlab.data.bad_rows import tolerate
 from graftlab.data.rows import Rows
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError, Fault, GraftlabError, Place, wrong
@@ -97,13 +98,11 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
         )
         for split, source in opened.items()
     }
-    for split in gathered.values():  # rows that cannot be read are told before labels that are odd
-        bad = sorted([*split.bad, *sources.nested(split)])
-        sources.tolerate(bad, config.skip_bad, split.where)
-    reader: labels.Scores | labels.Classes = labels.Scores()
-    if not regression:
-        names = config.labels or _inferred(gathered, config)
-        reader = labels.Classes(names, config.drop_labels)
+    try:
+        reader = _reader(config, gathered, regression)
+    except GraftlabError:  # rows that cannot be read are told before labels that are odd
+        tolerate({s: sources.unread(split) for s, split in gathered.items()}, config.skip_bad)
+        raise
     problem = Problem("regression") if regression else Problem("classes", reader.names)
 
     hidden = {
@@ -112,10 +111,8 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
         if split.labels and all(map(reader.is_hidden, split.labels))
     }
     labelled = {s: sources.label(split, reader) for s, split in gathered.items() if s not in hidden}
-    skipped = {
-        s: sources.tolerate(split.bad, config.skip_bad, gathered[s].where)
-        for s, split in labelled.items()
-    }
+    bad = {split: found.bad for split, found in [*gathered.items(), *labelled.items()]}
+    skipped = tolerate(bad, config.skip_bad)
     rows = {s: split.rows for s, split in labelled.items()}
     for s, split_rows in rows.items():
         if not len(split_rows):
@@ -170,6 +167,15 @@ def _odd_labels(config: DataSection, train: sources.Gathered) -> Iterable[Note]:
     named = {labels.spelled(value): name for value, name in mapping.items()}
     values = [named.get(str(labels.spell(value)), value) for value in train.labels]
     return doctor.of_labels(train.rows.columns["index"], values, train.where, config.labels is None)
+
+
+def _reader(
+    config: DataSection, gathered: Mapping[str, sources.Gathered], regression: bool
+) -> labels.Scores | labels.Classes:
+    """Return what reads labels. `Raises:` ConfigError, DataError: it cannot be told from train."""
+    if regression:
+        return labels.Scores()
+    return labels.Classes(config.labels or _inferred(gathered, config), config.drop_labels)
 
 
 def _inferred(gathered: Mapping[str, sources.Gathered], config: DataSection) -> tuple[str, ...]:

@@ -237,7 +237,7 @@ def _image_folder(path: Path, columns: tuple[str, str]) -> Iterator[Numbered]:
         if file.suffix.lower() in IMAGES:
             yield index, dict(zip(columns, (str(file.absolute()), within.parts[0]), strict=True))
         else:
-            yield index, f"{file.name} is not an image file ({', '.join(IMAGES)})"
+            yield index, f"{file.absolute()}: not an image file ({', '.join(IMAGES)})"
 
 
 def read_text(path: Path, column: str, layout: Layout | None = None) -> Iterator[Numbered]:

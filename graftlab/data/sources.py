@@ -8,13 +8,13 @@ from typing import NamedTuple
 from graftlab.config import Paths
 from graftlab.contracts import Note
 from graftlab.data import foreign_code, labels, readers
+from graftlab.data.bad_rows import Bad, tolerate
 from graftlab.data.labels import Classes, Dropped, Scores, Unusable
 from graftlab.data.rows import Numbered, Rows
 from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError, DataError, Place, nearest
 
 SPLITS = ("train", "validation", "test")
-MAX_SHOWN = 10  # rows named in one message
 
 
 class Source(NamedTuple):
@@ -25,6 +25,8 @@ class Source(NamedTuple):
     rows: Iterable[Numbered]
     notes: tuple[Note, ...] = ()
     """How it is read, where that is not the usual way."""
+    files: bool = False
+    """Whether each row is a file of a folder."""
 
 
 class Gathered(NamedTuple):
@@ -33,10 +35,14 @@ class Gathered(NamedTuple):
     rows: Rows
     """`index` and the inputs."""
     labels: list[object]
-    bad: list[tuple[int, str]]
-    where: str
+    bad: Bad
     dropped: Counter[str]
     """Reasons why rows were left out by the task, each with their number."""
+
+    @property
+    def where(self) -> str:
+        """What messages call the source."""
+        return self.bad.where
 
 
 def local_files(config: DataSection) -> dict[str, Path]:
@@ -114,7 +120,7 @@ def open_file(config: DataSection, path: Path, columns: tuple[str, str]) -> Sour
     """Return a local file as the section says to read it. `Raises:` DataError: it cannot be read."""
     layout = readers.look(path, config.given)
     notes = tuple(readers.notes(path, layout))
-    return Source(str(path), readers.read(path, columns, layout), notes)
+    return Source(str(path), readers.read(path, columns, layout), notes, path.is_dir())
 
 
 def said(opened: Mapping[str, Source]) -> list[Note]:
@@ -122,14 +128,15 @@ def said(opened: Mapping[str, Source]) -> list[Note]:
     return [note for source in opened.values() for note in source.notes]
 
 
-def nested(split: Gathered) -> list[tuple[int, str]]:
-    """Return the rows whose label is a list or a mapping, each with why it cannot be one."""
+def unread(split: Gathered) -> Bad:
+    """Return the rows that cannot be used whatever the classes are, those with lists as labels too."""
     indices = split.rows.columns["index"]
-    return [
+    nested = [
         (index, labels.NESTED.format(value=value))
         for index, value in zip(indices, split.labels, strict=True)
         if labels.is_nested(value)
     ]
+    return split.bad._replace(rows=sorted([*split.bad.rows, *nested]))
 
 
 def _call(source: str, options: Mapping[str, object]) -> dict[str, Source]:
@@ -215,7 +222,8 @@ def gather(
         raise DataError(f"{source.where} has no rows.", kind="empty")
     names = dict.fromkeys(name for row in inputs for name in row)
     rows = {name: [row.get(name) for row in inputs] for name in names}
-    return Gathered(Rows({"index": indices, **rows}), found_labels, bad, source.where, dropped)
+    unusable = Bad(source.where, bad, source.files)
+    return Gathered(Rows({"index": indices, **rows}), found_labels, unusable, dropped)
 
 
 class Labelled(NamedTuple):
@@ -224,14 +232,14 @@ class Labelled(NamedTuple):
     rows: Rows
     dropped: int
     """Rows left out because of `drop_labels`."""
-    bad: list[tuple[int, str]]
+    bad: Bad
 
 
 def label(split: Gathered, read: Classes | Scores) -> Labelled:
     """Return the split's rows with `label` as a class integer or a score."""
     keep: list[int] = []
     read_labels: list[int | float] = []
-    bad = list(split.bad)
+    bad = list(split.bad.rows)
     dropped = 0
     indices = split.rows.columns["index"]
     for position, value in enumerate(split.labels):
@@ -243,27 +251,24 @@ def label(split: Gathered, read: Classes | Scores) -> Labelled:
         except Unusable as reason:
             bad.append((indices[position], str(reason)))
     rows = split.rows if len(keep) == len(split.rows) else split.rows.take(keep)
-    return Labelled(Rows({**rows.columns, "label": read_labels}), dropped, sorted(bad))
+    unusable = split.bad._replace(rows=sorted(bad))
+    return Labelled(Rows({**rows.columns, "label": read_labels}), dropped, unusable)
 
 
-def tolerate(bad: list[tuple[int, str]], skip_bad: int, where: str) -> list[dict[str, object]]:
-    """Return the record of a split's unusable rows.
+def usable(
+    gathered: Mapping[str, Gathered], skip_bad: int
+) -> tuple[dict[str, Rows], dict[str, list[dict[str, object]]]]:
+    """Return the splits' rows, and the record of those that cannot be used.
 
     Raises:
-        DataError: there are more than `skip_bad`.
+        DataError: those are more than `skip_bad` of a split, or all.
     """
-    if len(bad) > skip_bad:
-        shown = "".join(f"\n  row {index + 1}: {reason}" for index, reason in bad[:MAX_SHOWN])
-        more = f"\n  and {len(bad) - MAX_SHOWN} more" if len(bad) > MAX_SHOWN else ""
-        rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
-        raise DataError(
-            f"{rows} cannot be used:{shown}{more}\n",
-            (f"Mend the data, or leave such rows out with task.skip_bad: {len(bad)}.",),
-            place=Place(where),
-            kind="unusable",
-            given=[index + 1 for index, _ in bad[:MAX_SHOWN]],
-        )
-    return [{"row": index + 1, "reason": reason} for index, reason in bad]
+    skipped = tolerate({split: found.bad for split, found in gathered.items()}, skip_bad)
+    for found in gathered.values():
+        if not len(found.rows):
+            raise DataError(f"{found.where} has no row that can be used.")
+    record = {split: rows for split, rows in skipped.items() if rows}
+    return {split: found.rows for split, found in gathered.items()}, record
 
 
 def first_row(

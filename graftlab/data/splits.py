@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftlab.contracts import Note, read_notes, written
+from graftlab.data.bad_rows import MAX_SHOWN
 from graftlab.data.rows import Rows
 from graftlab.data.section import DataSection
-from graftlab.data.sources import MAX_SHOWN, SPLITS
+from graftlab.data.sources import SPLITS
 from graftlab.errors import Argument, DataError, Place, unknown
 from graftlab.seeds import mix
 

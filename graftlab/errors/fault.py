@@ -117,6 +117,10 @@ class Fault:
         """Return the problem with a key below `above`."""
         return replace(self, place=replace(self.place, key=(*above, *self.place.key)))
 
+    def mended(self, *remedies: Words) -> "Fault":
+        """Return the problem with more to do about it."""
+        return replace(self, remedies=(*self.remedies, *remedies))
+
     def at(self, place: Place) -> "Fault":
         """Return the problem at a place, if it has none of its own."""
         return (

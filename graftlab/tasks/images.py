@@ -95,7 +95,11 @@ def _parser(config: Config) -> Callable[[Mapping[str, object]], dict[str, object
 
     def parse(row: Mapping[str, object]) -> dict[str, object]:
         picture = pictures.find(row[column], root)
-        pictures.check(picture)
+        try:
+            pictures.check(picture)
+        except Unusable as reason:
+            file = f"{row[column]}: " if isinstance(picture, Path) else ""
+            raise Unusable(f"{file}{reason}") from None
         return {"image": picture, "key": pictures.content(picture)}
 
     return parse

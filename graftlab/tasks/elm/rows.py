@@ -148,17 +148,15 @@ def read(config: Config, paths: Paths) -> Data:
     """
     assert config.data_dir is not None
     files, stores = tree.find(config.data_dir), opened(config)
-    rows: dict[str, Rows] = {}
-    skipped: dict[str, object] = {}
+    gathered = {}
     for split, vectors in stores.items():
         source = sources.open_file(config, files[split].rows, ("", ""))
-        found = sources.gather(source, (), "response", Reader(config, split, vectors))
-        bad = sources.tolerate(found.bad, config.skip_bad, found.where)
-        skipped |= {split: bad} if bad else {}
-        if not len(found.rows):
-            raise DataError(f"{found.where} has no row that can be used.")
-        # `prepare` stratifies by class where it carves a split: here all rows are of one
-        rows[split] = Rows({**found.rows.columns, "label": [0] * len(found.rows)})
+        gathered[split] = sources.gather(source, (), "response", Reader(config, split, vectors))
+    usable, skipped = sources.usable(gathered, config.skip_bad)
+    # `prepare` stratifies by class where it carves a split: here all rows are of one
+    rows = {
+        split: Rows({**found.columns, "label": [0] * len(found)}) for split, found in usable.items()
+    }
     hidden = {s for s, r in rows.items() if s != "train" and not any(r.columns["reference"])}
     used, record = splits.prepare(rows, hidden, config)
     hashes = {split: scan.of(vectors).sha256 for split, vectors in stores.items()}

@@ -105,16 +105,13 @@ def read(config: Config, paths: Paths) -> Data:
     wanted = needed(config)
     opened = sources.open_splits(config, paths, (wanted[0], wanted[-1]))
     parse = Reader(config)
-    rows: dict[str, Rows] = {}
-    skipped: dict[str, object] = {}
-    for split, source in opened.items():
-        columns = wanted if split == "train" else asked(config)
-        found = sources.gather(source, columns, wanted[0], parse)
-        bad = sources.tolerate(found.bad, config.skip_bad, found.where)
-        skipped |= {split: bad} if bad else {}
-        if not len(found.rows):
-            raise DataError(f"{found.where} has no row that can be used.")
-        rows[split] = found.rows
+    gathered = {
+        split: sources.gather(
+            source, wanted if split == "train" else asked(config), wanted[0], parse
+        )
+        for split, source in opened.items()
+    }
+    rows, skipped = sources.usable(gathered, config.skip_bad)
     hidden = {s for s, r in rows.items() if s != "train" and not any(_known(r))}
     # `prepare` stratifies by class where it carves a validation split: here all rows are of one
     one_class = {
