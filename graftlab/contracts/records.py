@@ -77,6 +77,10 @@ class Data:
     problem: Problem
     record: Mapping[str, Any] = field(default_factory=dict)
     """Source, fingerprint (sha256 over the rows used), sizes, dropped rows with reasons."""
+    keys: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
+    """For each row of a split, bytes that equal inputs share, whatever task they are of: by them a mixture
+    keeps what one task trains on apart from what another is scored on. Rows without are taken to be unlike
+    any other task's."""
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,10 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
         f"{_rows(count, rows)} of {split} dropped: they are also in {other}. task.overlap: refuse stops "
         f"instead"
     ),
+    "rows_of_other_task": lambda split, other, of, count, rows: (
+        f"{_rows(count, rows)} of {split} dropped, also in {other} of the task {of!r}. overlap: refuse, in "
+        f"the task or in task.each, stops instead"
+    ),
     # where the weights came from
     "folder_of_that_name": "{model} is the folder {folder}, not the model of that name",
     "from_the_cache": "{model} is read from the cache ({revision:.12}): {reason}",

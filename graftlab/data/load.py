@@ -119,7 +119,7 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
             why = "".join(f" {n} rows ({why}) are left out." for why, n in _dropped(gathered[s]))
             raise DataError(f"{gathered[s].where} has no row that can be used.{why}")
     odd = list(_odd_labels(config, gathered["train"])) if problem.labels and "train" in rows else []
-    used, record = examined(rows, hidden, config)
+    used, record, keys = examined(rows, hidden, config)
     counted = list(doctor.classes(used, problem.labels))
     record["notes"] = written([*sources.said(opened), *counted, *odd]) + record["notes"]
     record["notes"] += written(
@@ -137,13 +137,14 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
             **record,
             **figures_of(figures),
         },
+        keys,
     )
 
 
 def examined(
     rows: Mapping[str, Rows], hidden: set[str], config: DataSection
-) -> tuple[dict[str, Rows], dict[str, Any]]:
-    """Return the splits as they are used and their record, with what the doctor finds in its notes.
+) -> tuple[dict[str, Rows], dict[str, Any], dict[str, list[bytes]]]:
+    """Return the splits as they are used, their record with what the doctor finds in its notes, and keys.
 
     Raises:
         DataError: as `splits.prepare`; or what is found is refused.
@@ -157,8 +158,8 @@ def examined(
             Note.of("rows_left_out", split=split, rows=count, reason=reason)
             for reason, count in lost.items()
         ]
-    used, record = splits.prepare(kept, hidden, config)
-    return used, {**record, "notes": written(notes) + record["notes"]}
+    used, record, keys = splits.prepare(kept, hidden, config)
+    return used, {**record, "notes": written(notes) + record["notes"]}, keys
 
 
 def _odd_labels(config: DataSection, train: sources.Gathered) -> Iterable[Note]:

@@ -23,6 +23,8 @@ from graftlab.seeds import mix
 
 TESTS = {"test_carved": "train", "validation_is_test": "validation"}
 """Notes that say of what other split test is made."""
+YIELDS = (("validation", ("test",)), ("train", ("validation", "test")))
+"""Which split loses an input to which others, where both have it."""
 ALSO_IN = "also_in_"
 """Begins the keys of `overlap` in the record: the other split stands behind it."""
 
@@ -79,7 +81,7 @@ def disjoint(
     keys = {split: rows.columns["key"] for split, rows in splits.items()}
     result = dict(splits)
     record: dict[str, Any] = {}
-    for split, others in (("validation", ("test",)), ("train", ("validation", "test"))):
+    for split, others in YIELDS:
         for other in others:
             if split not in splits or other not in splits:
                 continue
@@ -92,7 +94,7 @@ def disjoint(
                 for i, j in shared
             ]
             if overlap == "refuse":
-                raise DataError(_refusal(split, other, pairs))
+                raise DataError(refusal(split, other, pairs))
             record.setdefault(split, {})[ALSO_IN + other] = {
                 "count": len(pairs),
                 "rows": [row for row, _ in pairs],
@@ -107,7 +109,8 @@ def disjoint(
     return result, record
 
 
-def _refusal(split: str, other: str, pairs: list[tuple[int, int]]) -> str:
+def refusal(split: str, other: str, pairs: Sequence[tuple[int, int]]) -> str:
+    """Say which rows of a split stand in another too; `pairs` are their numbers, from 1."""
     shown = "".join(f"\n  {split} row {a} = {other} row {b}" for a, b in pairs[:MAX_SHOWN])
     more = f"\n  and {len(pairs) - MAX_SHOWN} more" if len(pairs) > MAX_SHOWN else ""
     return (
@@ -203,8 +206,8 @@ def fingerprint(rows: Rows) -> str:
 
 def prepare(
     splits: Mapping[str, Rows], hidden: set[str], config: DataSection
-) -> tuple[dict[str, Rows], dict[str, Any]]:
-    """Return the three splits as they are used, and the record of how they came about.
+) -> tuple[dict[str, Rows], dict[str, Any], dict[str, list[bytes]]]:
+    """Return the three splits as they are used, the record of how they came about, and the rows' keys.
 
     Raises:
         DataError: they overlap and that is refused, or nothing is left to train on.
@@ -253,4 +256,5 @@ def prepare(
         "fingerprint": {split: fingerprint(rows) for split, rows in used.items()},
         "notes": written(notes),
     }
-    return {split: rows.without("key") for split, rows in used.items()}, record
+    keys = {split: rows.columns["key"] for split, rows in used.items()}
+    return {split: rows.without("key") for split, rows in used.items()}, record, keys

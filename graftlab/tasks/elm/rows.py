@@ -158,7 +158,7 @@ def read(config: Config, paths: Paths) -> Data:
         split: Rows({**found.columns, "label": [0] * len(found)}) for split, found in usable.items()
     }
     hidden = {s for s, r in rows.items() if s != "train" and not any(r.columns["reference"])}
-    used, record = splits.prepare(rows, hidden, config)
+    used, record, keys = splits.prepare(rows, hidden, config)
     hashes = {split: scan.of(vectors).sha256 for split, vectors in stores.items()}
     record["fingerprint"] |= {"vectors": hashes}
     return Data(
@@ -170,6 +170,7 @@ def read(config: Config, paths: Paths) -> Data:
             **record,
             "notes": written([]) + record["notes"],
         },
+        keys,
     )
 
 

@@ -118,7 +118,7 @@ def read(config: Config, paths: Paths) -> Data:
         split: Rows({**_renamed(found.columns), "label": [0] * len(found)})
         for split, found in rows.items()
     }
-    used, record = examined(one_class, hidden, config)
+    used, record, keys = examined(one_class, hidden, config)
     return Data(
         {split: Rows(_named_back(found.columns)) for split, found in used.items()},
         Problem("tokens"),
@@ -129,6 +129,7 @@ def read(config: Config, paths: Paths) -> Data:
             **record,
             "notes": [*written(sources.said(opened)), *record["notes"]],
         },
+        keys,
     )
 
 

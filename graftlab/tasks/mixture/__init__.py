@@ -29,6 +29,7 @@ from graftlab.errors import (
 )
 from graftlab.seeds import mix
 from graftlab.tasks.mixture import draws
+from graftlab.tasks.mixture.apart import apart
 from graftlab.tasks.mixture.inputs import read_inputs
 from graftlab.tasks.mixture.rows import Changed, Mixed, by_task, places
 from graftlab.tasks.mixture.section import Config, Resolved, with_parts
@@ -173,6 +174,8 @@ def read(config: Config, paths: Paths, seed: int) -> Data:
     own: dict[str, Data] = {}
     for name, part in config.parts.items():
         own[name] = part.module.read(part.config, paths, mix(seed, name))
+    refusing = [n for n, p in config.parts.items() if getattr(p.config, "overlap", "") == "refuse"]
+    own = apart(own, refusing)
     joined = _joined(config, {name: data.problem for name, data in own.items()})
     splits = {s: Mixed({n: data.splits.get(s, ()) for n, data in own.items()}) for s in SPLITS}
     records = {name: dict(data.record) for name, data in own.items()}
