@@ -95,6 +95,77 @@ def test_excels_directive_names_the_delimiter_and_is_no_row(tmp_path: Path) -> N
     assert in_file_order(read(path)) == [("a, b", "x"), ("c", "y"), ("d", "x")]
 
 
+def test_rows_with_nothing_in_any_cell_are_passed_over_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    lines = [
+        ";;",
+        "nr;text;label",
+        "1;a;x",
+        ";;",
+        '; ;""',
+        "2;b;y",
+        "",
+        "3;;x",
+        ";;;;",
+        "4;c;y",
+        ";;",
+    ]
+    path.write_text("\r\n".join(lines) + "\r\n")
+    data = read(path)
+    found = sorted((row["index"], row["text"]) for rows in data.splits.values() for row in rows)
+    assert found == [(0, "a"), (3, "b"), (5, ""), (7, "c")]  # as a spreadsheet counts its rows
+    assert said(data, "rows_blank") == [{"file": str(path), "count": 5}]
+
+
+def test_columns_of_one_name_are_told_apart_by_their_number(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(
+        "text,label,text,,\n" + "".join(f"a{i},{'xy'[i % 2]},b{i},,\n" for i in range(9))
+    )
+    with pytest.raises(DataError, match=r"text\.1") as caught:
+        read(path)
+    [problem] = caught.value.problems
+    assert problem.allowed == ["text.1", "label", "text.2", "column 4", "column 5"]
+    for number, letter in enumerate("ab", start=1):
+        data = read(path, columns={"text": f"text.{number}"})
+        assert in_file_order(data)[2] == (f"{letter}2", "x")
+    path.write_text("a,a,a.1\n")
+    with pytest.raises(DataError, match="stands twice"):
+        read(path)
+
+
+SCORES: dict[
+    str, tuple[list[Any], list[float] | None]
+] = {  # of a column: all, or None where refused
+    "commas": (["3,5", "4", "-0,25", "1,234", ",5"], [3.5, 4, -0.25, 1.234, 0.5]),
+    "less than one is no thousand": (["0,125", "1,234"], [0.125, 1.234]),
+    "points": (["3.5", "4", "1e-3"], [3.5, 4, 0.001]),
+    "thousands or decimals": (["1,234", "2,500", "3"], None),
+    "both": (["3,5", "3.5"], None),
+    "a number of JSON beside it": (["3,5", 3.5], None),
+    "thousands": (["1,234,567", "1,000,000"], None),
+    "thousands with points": (["1.234,5", "2,5"], None),
+}
+
+
+@pytest.mark.parametrize("case", SCORES)
+def test_decimal_commas_are_read_where_nothing_else_can_be_meant(case: str, tmp_path: Path) -> None:
+    given, expected = SCORES[case]
+    rows = [{"text": f"t{i}", "label": value} for i, value in enumerate(given * 3)]
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if expected is None:
+        with pytest.raises(DataError, check=fault("unusable")):
+            read(path, regression=True)
+        return
+    data = read(path, regression=True)
+    found = {row["index"]: row["label"] for rows in data.splits.values() for row in rows}
+    assert [found[i] for i in range(len(given))] == expected
+    assert len(said(data, "decimal_commas")) == any("," in str(value) for value in given)
+    with pytest.raises(DataError, check=fault("not_classes")):
+        read(path)
+
+
 def test_commas_in_texts_do_not_part_a_table_of_semicolons(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text(

@@ -120,6 +120,10 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
         "header all the same: rows may have become one. task.quoting: none takes quotes as text; "
         "task.quoting: double says that this is meant"
     ),
+    "rows_blank": lambda file, count: (
+        f"{file}: {count} row{'s' if count > 1 else ''} with nothing in any cell passed over"
+    ),
+    "decimal_commas": "{column} is read with decimal commas: 3,5 is three and a half",
     "system_files": "{folder}: {count} hidden files and files of systems are left out",
     "split_unlabelled": "{split} has no labels and is left out",
     "validation_is_test": "the validation split is used as test",

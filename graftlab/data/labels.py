@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 
+from graftlab.data import numbers
 from graftlab.errors import DataError, nearest
 
 MAX_INFERRED = 1000
@@ -64,29 +65,23 @@ def infer(values: Iterable[object], drop: tuple[str, ...], where: str) -> tuple[
         raise DataError(
             f"{where}: the label column has {len(found)} distinct labels; two are needed."
         )
+    mark = numbers.mark_of(found)
     if len(found) > MAX_INFERRED or any(
-        "." in name and _number(name) is not None for name in found
+        mark in name and numbers.number(name, mark) is not None for name in found
     ):
         raise DataError(
             f"{where}: labels such as {sorted(found)[0]!r} look like scores, not classes. "
             "Say `regression: true`, or give `labels:`.",
             kind="not_classes",
         )
-    if all(_number(name) is not None for name in found):
+    if all(numbers.number(name, ".") is not None for name in found):
         return tuple(sorted(found, key=float))
     return tuple(sorted(found))
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
 def _is_number(name: str) -> bool:
     """Return whether a name is a number; `nan` and `inf` are words."""
-    number = _number(name)
+    number = numbers.number(name, ".")
     return number is not None and math.isfinite(number)
 
 
@@ -146,10 +141,15 @@ class Scores:
 
     names: tuple[str, ...] = ()
 
+    def __init__(self, values: Iterable[object] = ()) -> None:
+        """Take the column's values, which tell whether its decimals have a comma."""
+        self.mark = numbers.mark_of(values)
+
     def is_hidden(self, value: object) -> bool:
         """Return whether there is no score. -1 counts as none: that is how the hub hides a test set; a
         split with any other label is read as it stands."""
-        return spell(value) in (None, "-1")
+        text = spell(value)
+        return text is None or numbers.number(text, self.mark) == -1
 
     def __call__(self, value: object) -> float:
         """Return the score.
@@ -157,7 +157,14 @@ class Scores:
         Raises:
             Unusable
         """
-        number = None if spell(value) is None else _number(str(value))
+        number = None if spell(value) is None else numbers.number(str(value), self.mark)
         if number is None or not math.isfinite(number):
-            raise Unusable(f"the label {value!r} is not a finite number")
+            raise Unusable(f"the label {value!r} is not a finite number{self._hint(str(value))}")
         return number
+
+    def _hint(self, text: str) -> str:
+        if self.mark == "," or not numbers.COMMA.fullmatch(text.strip()):
+            return ""
+        if numbers.THOUSANDS.fullmatch(text.strip()):
+            return ": its comma may part decimals or thousands. Write it with a point, or without a mark"
+        return ": other labels have a decimal point. Write all of them with it"

@@ -111,8 +111,8 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
         if split.labels and all(map(reader.is_hidden, split.labels))
     }
     labelled = {s: sources.label(split, reader) for s, split in gathered.items() if s not in hidden}
-    bad = {split: found.bad for split, found in [*gathered.items(), *labelled.items()]}
-    skipped = tolerate(bad, config.skip_bad)
+    bad = {s: split.bad for s, split in gathered.items()}
+    skipped = tolerate(bad | {s: split.bad for s, split in labelled.items()}, config.skip_bad)
     rows = {s: split.rows for s, split in labelled.items()}
     for s, split_rows in rows.items():
         if not len(split_rows):
@@ -121,6 +121,8 @@ def read_splits(config: DataSection, paths: Paths, form: Form, regression: bool 
     odd = list(_odd_labels(config, gathered["train"])) if problem.labels and "train" in rows else []
     used, record, keys = examined(rows, hidden, config)
     counted = list(doctor.classes(used, problem.labels))
+    if isinstance(reader, labels.Scores) and reader.mark == ",":
+        odd.append(Note.of("decimal_commas", column=form.label))
     record["notes"] = written([*sources.said(opened), *counted, *odd]) + record["notes"]
     record["notes"] += written(
         Note.of("rows_left_out", split=s, rows=count, reason=reason)
@@ -175,7 +177,7 @@ def _reader(
 ) -> labels.Scores | labels.Classes:
     """Return what reads labels. `Raises:` ConfigError, DataError: it cannot be told from train."""
     if regression:
-        return labels.Scores()
+        return labels.Scores(value for split in gathered.values() for value in split.labels)
     return labels.Classes(config.labels or _inferred(gathered, config), config.drop_labels)
 
 

@@ -136,6 +136,8 @@ def notes(path: Path, layout: Layout) -> list[Note]:
     said = [Note.of("read_as", file=str(path), found=found)] if found else []
     if layout.ambiguous_line is not None:
         said.append(Note.of("quotes_open", file=str(path), line=layout.ambiguous_line))
+    if suffix_of(path) in TABLES and (blank := tables.blank_rows(path, layout)):
+        said.append(Note.of("rows_blank", file=str(path), count=blank))
     return said
 
 

@@ -167,6 +167,8 @@ def check_columns(row: Mapping[str, object], wanted: Iterable[str], where: str) 
             close = nearest(column, row)
             hint = f" Did you mean {close!r}?" if close else ""
             known = ", ".join(map(str, row))
+            if f"{column}.1" in row and f"{column}.2" in row:
+                hint = f" Several have that name: the first is {column}.1, the next {column}.2."
             if {"chosen", "rejected"} <= set(row):
                 hint = (
                     " These are preferences (chosen and rejected), and training on them is out of scope; "

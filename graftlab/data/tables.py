@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -103,12 +104,46 @@ def _stands_open(line: bytes, delimiter: str) -> bool:
     return any(field.startswith('"') and not QUOTED.fullmatch(field) for field in fields)
 
 
+def blank_rows(path: Path, layout: Layout) -> int:
+    """Return how many rows have cells and nothing in any of them, as spreadsheets save them.
+
+    Raises:
+        DataError: a quote never closes.
+    """
+    nothing = layout.delimiter.encode() + b'" \t'
+    lines = islice(textfile.lines(path, layout.encoding, layout.end), int(layout.directive), None)
+    if all(not line or line.strip(nothing) for line in lines):  # quicker than the rows
+        return 0
+    records = (values for _, values in _records(path, layout) if not isinstance(values, csv.Error))
+    return sum(bool(values) and _is_blank(values) for values in records)
+
+
+def _is_blank(values: Sequence[str]) -> bool:
+    return not any(map(str.strip, values))
+
+
 def rows(path: Path, layout: Layout) -> Iterator[Numbered]:
-    """Yield the rows of a table, or what is wrong with one.
+    """Yield the rows of a table, or what is wrong with one; those with nothing in any cell are passed over.
+
+    Of columns with one name, the first is `NAME.1`; one without a name is `column N`, if there are several.
 
     Raises:
         DataError: it has no header, or a quote never closes.
     """
+    records = _records(path, layout)
+    first = next((r for _, r in records if isinstance(r, csv.Error) or not _is_blank(r)), None)
+    if first is None or isinstance(first, csv.Error):
+        raise DataError(f"{path} has no header: its first line must name the columns.")
+    header = _header(path, first)
+    for index, (line, values) in enumerate(records):
+        if isinstance(values, csv.Error):
+            yield index, f"line {line}: {values} (task.quoting: none takes quotes as text)"
+        elif not _is_blank(values):
+            yield index, _row(header, values, line)
+
+
+def _records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """Yield the line at which each record ends, and its fields or why it has none. `Raises:` DataError."""
     source = textfile.lines(path, layout.encoding, layout.end)
     # Bytes that are not UTF-8 become lone surrogates here, which no valid text has; told per row below.
     texts = (line.decode("utf-8", "surrogateescape") + "\n" for line in source)
@@ -118,13 +153,8 @@ def rows(path: Path, layout: Layout) -> Iterator[Numbered]:
     reader = csv.reader(
         islice(texts, skipped, None), delimiter=layout.delimiter, quoting=quoting, strict=True
     )
-    header = next(reader, None)
-    if not header or not any(header):
-        raise DataError(f"{path} has no header: its first line must name the columns.")
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}: a column name stands twice in the header: {', '.join(header)}.")
-    index = 0
     while True:
+        values: list[str] | csv.Error
         try:
             values = next(reader)
         except StopIteration:
@@ -136,16 +166,21 @@ def rows(path: Path, layout: Layout) -> Iterator[Numbered]:
                     f"task.quoting: none.",
                     kind="syntax",
                 ) from None
-            yield (
-                index,
-                f"line {reader.line_num + skipped}: {error} (task.quoting: none takes quotes as text)",
-            )
-        else:
-            if not values:
-                continue
-            line = reader.line_num + skipped
-            yield index, _row(header, values, line)
-        index += 1
+            values = error
+        yield reader.line_num + skipped, values
+
+
+def _header(path: Path, names: Sequence[str]) -> list[str]:
+    """Return a name of its own for each column. `Raises:` DataError: a name made so is taken."""
+    times, seen = Counter(names), Counter[str]()
+    header = []
+    for position, name in enumerate(names, start=1):
+        seen[name] += 1
+        own = f"{name}.{seen[name]}" if name else f"column {position}"
+        header.append(own if times[name] > 1 else name)
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}: a column name stands twice in the header: {', '.join(names)}.")
+    return header
 
 
 def _row(header: list[str], values: list[str], line: int) -> dict[str, Any] | str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, NamedTuple
 
-from graftlab.data import readers
+from graftlab.data import numbers, readers
 from graftlab.data.labels import spell
 from graftlab.drafts.draft import CLASSES, GENERATION, IMAGES
 from graftlab.errors import DataError, Place
@@ -188,11 +188,11 @@ def _is_class(seen: Seen, name: str) -> bool:
 
 def _is_score(values: Sequence[object]) -> bool:
     """Return whether values are numbers that are no names of classes: many, and not whole."""
-    try:
-        numbers = [float(str(value)) for value in values if value not in (None, "")]
-    except ValueError:
-        return False
-    return len(set(numbers)) > FEW // 5 and any(not number.is_integer() for number in numbers)
+    # with commas that may be of thousands too: whoever reads them refuses those, and says why
+    found = [numbers.number(str(value), ",") for value in values if value not in (None, "")]
+    scores = [number for number in found if number is not None]
+    some = len(set(scores)) > FEW // 5 and any(not number.is_integer() for number in scores)
+    return some and len(scores) == len(found)
 
 
 def _values(seen: Seen, name: str) -> list[object]:
@@ -227,7 +227,7 @@ def _is_text(values: Sequence[object]) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).replace("-", "", 1).isdigit()
+    return numbers.number(text, ".") is not None or bool(numbers.COMMA.fullmatch(text.strip()))
 
 
 def _length(seen: Seen, name: str) -> float:
