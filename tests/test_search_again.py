@@ -1,7 +1,6 @@
 """A search that was stopped goes on as it would have gone, trial by trial."""
 
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from waiting import until
 
 from graftlab import search
 from graftlab.errors import ConfigError, SearchFailed
@@ -162,9 +162,10 @@ def test_a_worker_whose_trial_was_taken_for_dead_goes_on_with_others(tmp_path):
     text = SEARCH.replace("max_steps: 2", "max_steps: 1000") + "trials: 1\n"
     plan = read(tmp_path, text)
 
+    runs = Path("out/runs").absolute()
+
     def take():
-        while not list(Path("out/runs").glob("*/metrics.jsonl")):
-            time.sleep(0.1)
+        until(lambda: list(runs.glob("*/metrics.jsonl")))
         held = storage.open_storage(None, Path("out"))
         other = optuna.load_study(study_name=plan.name, storage=held)
         other.tell(0, state=TrialState.FAIL)

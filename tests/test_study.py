@@ -4,8 +4,6 @@ import json
 import math
 import os
 import signal
-import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from faults import fault
 from typer.testing import CliRunner
+from waiting import beside, until
 
 from graftlab import cli, config, runfile, study
 from graftlab.commands import _comparison
@@ -744,8 +743,7 @@ def test_an_unfinished_run_is_gone_on_with_and_another_config_stands_beside():
 
 def wait_for(path, stop):
     """Return the number of the process at work as soon as `path` has something in it."""
-    while not (path.is_file() and path.stat().st_size and stop()):
-        time.sleep(0.01)
+    until(lambda: path.is_file() and path.stat().st_size and stop())
     return stop()
 
 
@@ -753,9 +751,9 @@ def wait_for(path, stop):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_run_at_work_and_the_same_command_goes_on(number):
     plan = read(BASE + "methods: [head, lora]", *LONG)
-    metrics = Path("out/runs/head-seed0/metrics.jsonl")
+    metrics = Path("out/runs/head-seed0/metrics.jsonl").absolute()
     send = lambda: (wait_for(metrics, lambda: 1), os.kill(os.getpid(), number))  # noqa: E731
-    threading.Thread(target=send).start()
+    beside(send)
     with pytest.raises(Stopped, match="go on with: the same") as caught:
         study.carry_out(plan, Path("out"), quiet=True, again="the same")
     assert caught.value.exit_code == 128 + number
@@ -769,9 +767,9 @@ def test_a_signal_saves_the_run_at_work_and_the_same_command_goes_on(number):
 @pytest.mark.slow
 def test_a_run_that_the_system_kills_is_a_hole_that_says_so():
     plan, stop = read(BASE + "methods: [head]", *LONG), child.Stop()
-    metrics = Path("out/metrics.jsonl")
+    metrics = Path("out/metrics.jsonl").absolute()
     kill = lambda: os.kill(wait_for(metrics, lambda: next(iter(stop.children))), signal.SIGKILL)  # noqa: E731
-    threading.Thread(target=kill).start()
+    beside(kill)
     ended = child.carry_out(Path("out"), plan.runs[0].document, child.Orders(quiet=True), stop)
     assert "by SIGKILL" in ended.cause
 

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import threading
-import time
 from pathlib import Path
 
 import pytest
 from faults import fault
 from test_study import here  # noqa: F401  the reviews that the runs read
 from typer.testing import CliRunner
+from waiting import beside, until
 
 from graftlab import cli, config, study
 from graftlab.errors import ConfigError, Stopped
@@ -168,14 +167,13 @@ def test_winners_run_at_every_seed_and_trials_never_see_test():
 def test_a_signal_in_a_trial_saves_it_and_the_same_call_goes_on():
     plan = read(BASE + METHODS + TUNE, "base.training.max_steps=150", "tune.trials=1", "seeds=[0]")
 
+    runs = Path("out/tuning/lora/runs").absolute()
+
     def send():
-        while not [
-            p for p in Path("out/tuning/lora").glob("runs/*/metrics.jsonl") if p.stat().st_size
-        ]:
-            time.sleep(0.01)
+        until(lambda: [path for path in runs.glob("*/metrics.jsonl") if path.stat().st_size])
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=send).start()
+    beside(send)
     with pytest.raises(Stopped):
         tuned.carry_out(plan, Path("out"), quiet=True)
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("result.json")}
