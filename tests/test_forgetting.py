@@ -187,7 +187,8 @@ def test_what_a_model_cannot_be_asked_is_refused_and_of_a_study_said(
 ):
     with pytest.raises(DataError, check=fault("conflict")):
         measuring.measure(classifier.path, held(made))
-    assert measuring.measure_all([classifier.path], held(made), quiet=True) == {}
+    found = measuring.measure_all([classifier.path], held(made), quiet=True)
+    assert (found.found, [*found.causes], found.bug) == ({}, [classifier.path], None)
     assert "held.txt has texts" in caplog.text
 
 
@@ -278,6 +279,29 @@ def test_the_front_is_what_no_other_beats_in_all_three():
             row("beaten", 0.8, 20, 0.5), row("same", 0.8, 10, 0.5), row("none", 0.99, 1, None)]  # fmt: skip
     assert [one.label for one in study_costs.unbeaten(rows)] == ["best", "small", "kept", "same"]
     assert study_costs.unbeaten(rows[:1]) == []
+
+
+def test_a_bug_while_it_is_measured_is_raised_when_the_tables_stand_with_its_hole(tmp_path):
+    task = {"kind": "images", "labels": ["a", "b"]}
+    task |= {"source": "numpy:loadtxt", "options": {"fname": "gone"}}  # a function that raises
+    make(tmp_path, ["lora", "head"], seeds=1, forgetting={"task": task})
+    out = tmp_path / "made"
+    words = ["compare", str(tmp_path / "made.yaml"), "--out", str(out), "--allow-code"]
+    said = CliRunner().invoke(cli.app, words)
+    assert isinstance(said.exception, FileNotFoundError)
+    cause = "FileNotFoundError: gone not found."
+    rows = json.loads((out / "comparison.json").read_text())["rows"]
+    assert [row["forgetting_holes"] for row in rows] == [{"0": cause}] * 2
+    assert cause in (out / "comparison.csv").read_text()
+    assert cause in documents.html(out, {})
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"units": [1]}'])
+def test_a_record_that_is_none_is_no_figure_and_stops_no_table(tmp_path, text):
+    plan, done = make(tmp_path, ["lora"], seeds=1)
+    record(Run(done[0].folder), "general", [0.5])
+    forgetting.path(Run(done[0].folder), "general").write_text(text)
+    assert study.compare(plan, done).rows[0].forgetting is None
 
 
 # What a file asks for

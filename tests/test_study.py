@@ -469,15 +469,21 @@ def test_data_that_differs_by_seed_alone_is_paired_all_the_same():
     assert [row.not_paired for row in found.rows] == [[], []]
 
 
+@pytest.mark.parametrize("of_tasks", [False, True])
 @pytest.mark.parametrize(("carved", "how"), [("test", "seeds with their splits, paired"),
                                              ("validation", "seeds, paired")])  # fmt: skip
-def test_seeds_that_carve_their_own_test_split_are_judged_as_such(carved, how):
+def test_seeds_that_carve_their_own_test_split_are_judged_as_such(carved, how, of_tasks):
     plan = read(TWO + "split_with_seed: true\n")
     done = []
     for place, planned in enumerate(plan.runs):
         finish(Path("made"), planned, validation=0.5, test=0.5 + place**2 / 100)
         note = {"kind": f"{carved}_carved", "rows": 20}
         data = {"sizes": {"test": 20}, "original_sizes": {"train": 80}, "notes": [note]}
+        if (
+            of_tasks
+        ):  # a mixture's record has its tasks', and those alone what they were carved from
+            given = {"sizes": {"test": 50}, "original_sizes": {"train": 70}, "notes": []}
+            data = {"sizes": {"test": 70}, "notes": [note], "tasks": {"a": data, "b": given}}
         run = Run(Path("made") / planned.name)
         files.write_json(run.environment, {"backbone": {}, "data": data})
         done.append(records.Done(planned, run.path))

@@ -29,10 +29,12 @@ def report(comparisons: "Iterable[tuple[Path, Comparison]]", as_json: bool) -> N
         plain = study.as_json(comparison)
         with study.writing(out):
             study.write(comparison, out)
-            reports.write(comparison, out, plots)
         said.append({"study": str(out), **plain})
         if not as_json:
             study.show(comparison)
+        with study.writing(out):
+            reports.write(comparison, out, plots)
+        if not as_json:
             say(f"The page is {out / 'comparison.html'}; figure, JSON and CSV are beside it.\n")
     runs, holes = (sum(len(one[key]) for one in said) for key in ("runs", "holes"))
     message = f"{holes} of {runs} runs are not finished; the causes stand above."

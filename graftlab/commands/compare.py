@@ -62,10 +62,10 @@ def command(
     plan = study.read(file, overrides or (), allow_code)
     searches = tuning.searches(plan) if plan.study.tune is not None else {}
     if plan.study.budget is not None:
-        asked = plan.study.budget
+        wanted = plan.study.budget
         groups = [*plan.files_by_group(), *tuning.files_by_group(searches)]
         for group in groups:
-            budget.check(group, asked.equal, asked.within, plan.budget_place)
+            budget.check(group, wanted.equal, wanted.within, plan.budget_place)
     where = study.place(plan, out)
     given = [f"--set {shlex.quote(override)}" for override in overrides or ()]
     again = ["graftlab compare", shlex.quote(file), *given, "--out", shlex.quote(str(where))]
@@ -75,9 +75,16 @@ def command(
     tuned = tuning.carry_out(plan, where, crew, as_json, how) if searches else None
     runs = tuned.plan if tuned else plan
     done = study.carry_out(runs, where, as_json, how, crew=crew) if runs.runs else []
+    asked = forgetting.Measured({}, {}, None)
     with study.writing(where):
         files.write_text(where / whole_file.FILE, whole_file.text(plan))
         if runs.forgetting is not None:
             reported = [run.folder for run in study.reported(runs, done)]
-            forgetting.measure_all(reported, runs.forgetting, quiet=as_json)
-    report([(where, tuned.compare(done) if tuned else study.compare(plan, done))], as_json)
+            asked = forgetting.measure_all(reported, runs.forgetting, quiet=as_json)
+    causes = asked.causes
+    found = tuned.compare(done, causes) if tuned else study.compare(plan, done, causes)
+    try:
+        report([(where, found)], as_json)
+    finally:
+        if asked.bug is not None:
+            raise asked.bug  # seen with its traceback, once the tables are there

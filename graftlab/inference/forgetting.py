@@ -40,6 +40,16 @@ BATCH = 16
 """The same for all runs, so that the base is asked as they are."""
 
 
+class Measured(NamedTuple):
+    """What is known of what runs have forgotten, by their folders."""
+
+    found: dict[Path, Forgotten]
+    causes: dict[Path, str]
+    """Why it is not known of the others."""
+    bug: Exception | None
+    """The first error that is none of a user's: for whoever calls to raise when all is written."""
+
+
 class _Held(NamedTuple):
     """What a model is asked, read."""
 
@@ -52,22 +62,28 @@ class _Held(NamedTuple):
         return self.data.problem.kind == "tokens"
 
 
-def measure_all(runs: Sequence[Path], asked: Asked, quiet: bool = False) -> dict[Path, Forgotten]:
+def measure_all(runs: Sequence[Path], asked: Asked, quiet: bool = False) -> Measured:
     """Return what finished runs have forgotten, as far as that can be measured: else it is said why not.
 
     What was measured before is not measured again; each record is in its run as soon as it is known.
     """
-    found = {}
-    runs = [path for path in runs if not asked.is_general or _reads_text(path)]
+    measured = Measured({}, {}, None)
     for number, path in enumerate(runs, start=1):
-        known = forgetting.path(Run(path), asked.name).is_file()
-        if not (quiet or known):
-            tell(f"[{number}/{len(runs)}] {path.name}: what it has forgotten ({asked.name})")
         try:
-            found[path] = measure(path, asked)
+            if asked.is_general and not _reads_text(path):
+                continue
+            known = forgetting.path(Run(path), asked.name).is_file()
+            if not (quiet or known):
+                tell(f"[{number}/{len(runs)}] {path.name}: what it has forgotten ({asked.name})")
+            measured.found[path] = measure(path, asked)
         except GraftlabError as error:
-            log.warning("what %s has forgotten is not known: %s", path.name, error)
-    return found
+            measured.causes[path] = str(error)
+        except Exception as error:  # tables of runs that took hours are written whatever this is
+            measured.causes[path] = f"{type(error).__name__}: {error}"
+            measured = measured._replace(bug=measured.bug or error)
+        if path in measured.causes:
+            log.warning("what %s has forgotten is not known: %s", path.name, measured.causes[path])
+    return measured
 
 
 def _reads_text(path: Path) -> bool:

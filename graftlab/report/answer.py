@@ -171,6 +171,11 @@ def not_measured(comparison: Comparison) -> list[str]:
             found.append(f"{what}: of no row.")
         elif missing:
             found.append(f"{what}: {missing} of {len(values)} rows have none.")
+    found += [
+        f"Forgetting of {row.label} at seed {seed}: {cause}"
+        for row in rows
+        for seed, cause in row.forgetting_holes.items()
+    ]
     if not comparison.chosen_by:
         found.append(
             "Tuning: every row has the settings of the study file, which may favour one method."

@@ -142,6 +142,8 @@ def of_run(run: Run, name: str) -> Forgotten | None:
         found: Forgotten = files.read_json(file)
     except (OSError, ValueError) as error:
         raise CheckpointError(manifest.fault(file, "unreadable", AGAIN)) from error
+    if not isinstance(found, dict) or Forgotten.__required_keys__ - found.keys():
+        raise CheckpointError(manifest.fault(file, "unreadable", AGAIN))
     return found
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from graftlab import config, runfile, study
 from graftlab.config import Document, Parsed, Problems, lay_over
@@ -36,9 +37,11 @@ class Tuned:
     failed: tuple[Done, ...]
     """Runs of methods for which none was found, with the cause."""
 
-    def compare(self, done: list[Done]) -> Comparison:
-        """Return the comparison of the runs, with how each method was tuned."""
-        found = study.compare(self.plan, [*done, *self.failed])
+    def compare(
+        self, done: list[Done], unasked: Mapping[Path, str] = MappingProxyType({})
+    ) -> Comparison:
+        """Return the comparison of the runs, as `study.compare` does, with how each method was tuned."""
+        found = study.compare(self.plan, [*done, *self.failed], unasked)
         return replace(found, tunings=self.tunings)
 
 

@@ -7,6 +7,8 @@ pairs: rows that cannot be told apart share them.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from graftlab.contracts import read_notes
@@ -33,8 +35,11 @@ PAIRED_BY = {
 SAME = 1e-12  # two means of the same values in another order
 
 
-def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
-    """Return the comparison that the runs allow as they stand."""
+def compare(
+    plan: Plan, done: Sequence[Done], unasked: Mapping[Path, str] = MappingProxyType({})
+) -> Comparison:
+    """Return the comparison that the runs allow as they stand; `unasked` has by their folders the runs of
+    which it is not known what they have forgotten, with the causes."""
     cells: dict[Cell, list[Done]] = {}
     for run in done:
         cells.setdefault(run.planned.cell, []).append(run)
@@ -59,6 +64,8 @@ def compare(plan: Plan, done: Sequence[Done]) -> Comparison:
     if folder is not None and plan.forgetting is not None:
         for row in rows:
             row.forgetting = forgetting.of_row(row, folder, plan.forgetting.name)
+            causes = {seed: unasked.get(folder / name) for seed, name in row.runs.items()}
+            row.forgetting_holes = {seed: cause for seed, cause in causes.items() if cause}
     drawn = own_splits.overlaps(rows, folder) if folder and plan.study.split_with_seed else {}
     found = differences(groups, folder, drawn)
     for group in groups:

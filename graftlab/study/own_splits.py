@@ -1,7 +1,8 @@
 """Runs that drew with their seed what they were scored on: seeds are then no independent samples."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from graftlab.contracts import read_notes
 from graftlab.rundir.run import Run
@@ -17,7 +18,17 @@ def overlaps(rows: Iterable[Row], folder: Path) -> dict[str, float]:
     for row in rows:
         for name in (row.runs[seed] for seed in row.score.values):
             data = Run(folder / name).read_environment()["data"]
-            notes = {note.kind for note in read_notes(data.get("notes", ()))}
-            if f"{row.ranked_by}_carved" in notes:
-                found[name] = data["sizes"][row.ranked_by] / data["original_sizes"]["train"]
+            parts = [own for own in _tasks(data) if _is_carved(own, row.ranked_by)]
+            if parts:
+                scored = sum(own["sizes"][row.ranked_by] for own in parts)
+                found[name] = scored / sum(own["original_sizes"]["train"] for own in parts)
     return found
+
+
+def _tasks(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the records of a mixture's tasks; of another task its own."""
+    return list(data["tasks"].values()) if data.get("tasks") else [data]
+
+
+def _is_carved(data: Mapping[str, Any], split: str) -> bool:
+    return f"{split}_carved" in {note.kind for note in read_notes(data.get("notes", ()))}

@@ -111,6 +111,8 @@ class Row:
     """The same with the adapter merged; None where the method cannot merge."""
     forgetting: Forgetting | None = None
     """How much worse its runs have become at what they were not trained on; None where that is not known."""
+    forgetting_holes: dict[int, str] = field(default_factory=dict)
+    """Causes why a run could not be asked, by seed."""
     chosen: bool = False
     not_paired: list[str] = field(default_factory=list)
 

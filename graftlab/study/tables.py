@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,12 @@ def _flat(row: Row) -> dict[str, Any]:
         "inference_seconds": row.inference_seconds,
         "merged_inference_seconds": row.merged_inference_seconds,
         "not_paired": "; ".join(row.not_paired) or None,
-        "holes": "; ".join(f"seed {seed}: {cause}" for seed, cause in row.holes.items()) or None,
+        "holes": _by_seed(row.holes),
     }
+
+
+def _by_seed(causes: Mapping[int, str]) -> str | None:
+    return "; ".join(f"seed {seed}: {cause}" for seed, cause in causes.items()) or None
 
 
 def _forgetting(row: Row) -> dict[str, Any]:
@@ -70,6 +74,7 @@ def _forgetting(row: Row) -> dict[str, Any]:
         "forgetting_deviation": found and found.deviation,
         "forgetting_low": found and found.low,
         "forgetting_high": found and found.high,
+        "forgetting_holes": _by_seed(row.forgetting_holes),
     }
 
 
@@ -115,6 +120,11 @@ def show(comparison: Comparison) -> None:
     }
     lines += sorted(without)
     lines += [f"not finished: {run['run']}: {run['cause']}" for run in comparison.holes]
+    lines += [
+        f"forgetting not known: {row.runs[seed]}: {cause}"
+        for row in comparison.rows
+        for seed, cause in row.forgetting_holes.items()
+    ]
     lines += [
         f"not exactly repeatable: {run['run']}: {run['not_exact']}"
         for run in comparison.runs
