@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import select
+import signal
 import socket
 import traceback
 from collections.abc import Callable
@@ -15,6 +17,9 @@ import torch.distributed as dist
 from graftlab.training.parallel.processes import Processes
 
 PATIENCE = timedelta(seconds=20)
+LONGEST = (
+    240  # seconds that a process may take: a copy of one with threads may wait for a lock for ever
+)
 
 
 def together(
@@ -43,6 +48,8 @@ def together(
     told = []
     for child, here in ends:
         with os.fdopen(here, "rb") as pipe:
+            if not select.select([pipe], [], [], LONGEST)[0]:
+                os.kill(child, signal.SIGKILL)
             content = pipe.read()
         os.waitpid(child, 0)
         told.append(pickle.loads(content) if content else (True, None))

@@ -1,6 +1,7 @@
 """Processes that a launcher has started meet: each knows its rank, its device and how weights are shared."""
 
 import atexit
+import functools
 
 import pytest
 import torch
@@ -22,10 +23,14 @@ def _one_way_of_sharing():
     request.asked.cache_clear()
 
 
-def join():
-    """Join as a process does that has not trained before."""
+def join(at_exit=None):
+    """Join as a process does that has not trained before; what is to be done in the end is kept.
+
+    What was registered before is left alone: to clear it in a copy of a process that has used Ray is fatal.
+    """
     AcceleratorState._reset_state(reset_partial_state=True)
-    atexit._clear()
+    kept = [] if at_exit is None else at_exit
+    atexit.register = lambda *given: kept.append(functools.partial(*given))  # of this copy alone
     return launch.join()
 
 
@@ -47,12 +52,14 @@ def test_each_has_its_share_and_they_part_at_the_end(tmp_path, monkeypatch, way)
         monkeypatch.setenv("FSDP_VERSION", "2")
 
     def work(_):
-        made = join()
+        at_exit = []
+        made = join(at_exit)
         sums = made.add(1.0 + made.share.rank)
         patience = dist.distributed_c10d._get_default_timeout(dist.Backend("gloo"))
         waits = dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout
         there = dist.is_initialized()
-        atexit._run_exitfuncs()
+        for leave in reversed(at_exit):
+            leave()
         found = made.share, made.device.type, made.sharding.name, made.sharding.lockstep, sums
         return found, waits > patience, there, dist.is_initialized()
 
