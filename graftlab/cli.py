@@ -111,14 +111,14 @@ class Commands(TyperGroup):
 
 
 class Warnings(logging.Handler):
-    """Shows what graftlab warns of on stderr, which a progress bar keeps above itself.
+    """Shows warnings of graftlab, and its notes as what they are, on stderr: above a progress bar.
 
     Errors are left out: they are raised, and shown once by `_fail`.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno == logging.WARNING:
-            tell(f"warning: {record.getMessage()}")
+            tell(f"{getattr(record, 'word', 'warning')}: {record.getMessage()}")
 
 
 def option(argument: Argument) -> str:

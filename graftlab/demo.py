@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from graftlab import study
-from graftlab.errors import Argument, DataError, ModelError, Place
+from graftlab.errors import Argument, DataError, ModelError, Place, near_file
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
 from graftlab.study import Comparison, Plan
@@ -41,7 +41,8 @@ def carry_out(
         if not data_dir.is_dir():
             argument = Argument("data_dir", str(data_dir))
             raise DataError(
-                f"there is no folder {data_dir.absolute()}.", place=Place(argument=argument)
+                f"there is no folder {data_dir.absolute()}.{near_file(data_dir)}",
+                place=Place(argument=argument),
             )
         place = f"base.task.data_dir={json.dumps(str(data_dir.absolute()))}"
         plans["text"] = study.read(TEXT, [place])

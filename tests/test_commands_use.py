@@ -12,7 +12,8 @@ from finished_runs import LABELS, finish
 from typer.testing import CliRunner
 
 from graftlab import cli, inference
-from graftlab.commands import _sources
+from graftlab.commands import _options, _sources
+from graftlab.contracts import NOTED, Note
 from graftlab.errors import CheckpointError, Stopped
 from graftlab.runs import session
 
@@ -294,6 +295,14 @@ def test_export_says_where_it_is_and_for_which_backbone(run, folder, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
+def test_what_is_interrupted_says_by_which_command_it_goes_on():
+    again = ["graftlab compare study.yaml", "--out there"]
+    how = r"graftlab compare study\.yaml --out there$"
+    with pytest.raises(Stopped, match=how) as caught, _options.going_on(again):
+        raise KeyboardInterrupt
+    assert caught.value.exit_code == 130
+
+
 # warnings
 
 
@@ -304,6 +313,7 @@ def test_warnings_are_shown_once_plain_and_without_tokens(monkeypatch, capsys):
     logger.addHandler(handler)
     try:
         logger.warning("\x1b[31m[red] %s", "hf_abcdefghij")
+        logger.warning("%s", Note.of("no_test"), extra=NOTED)
         logger.info("not this")
         try:
             raise ValueError
@@ -311,7 +321,8 @@ def test_warnings_are_shown_once_plain_and_without_tokens(monkeypatch, capsys):
             logger.exception("raised, and shown where it is caught")
     finally:
         logger.removeHandler(handler)
-    assert capsys.readouterr().err == "warning: \\x1b[31m[red] <HF_TOKEN>\n"
+    warning, note = capsys.readouterr().err.splitlines()
+    assert (warning, note[:6]) == ("warning: \\x1b[31m[red] <HF_TOKEN>", "note: ")
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 from ruamel.yaml import YAML
 
 from graftlab import config, registry
-from graftlab.config import Conflict, Paths, Section, build, closest, dump, read, read_yaml
-from graftlab.errors import Argument, ConfigError, Place
+from graftlab.config import Conflict, Paths, Section, build, closest, dump, inline, read, read_yaml
+from graftlab.config.parser import parse_value
+from graftlab.errors import NOWHERE, Argument, ConfigError, Place
 
 
 class Schedule(Section):
@@ -276,6 +277,9 @@ def test_what_is_written_is_read_back_the_same(tmp_path_factory, value):
     path.write_text(dump({"value": value}), encoding="utf-8", newline="")
     back = read_yaml(path)["value"]
     assert (back, repr(back)) == (value, repr(value))
+    line = inline(value)
+    again = parse_value(line, NOWHERE)
+    assert ("\n" in line, again, repr(again)) == (False, value, repr(value))
 
 
 @pytest.mark.slow

@@ -257,6 +257,17 @@ def test_keys_that_another_schedule_reads_are_noted(resolve, name):
     assert noted == other.keys() - read
 
 
+def test_epochs_that_an_override_sets_go_before_the_files_steps(resolve):
+    steps = GOOD.replace("epochs: 1", "max_steps: 9")
+    run = resolve(steps, "training.epochs=2")
+    assert (run.training.epochs, run.training.max_steps) == (2, 0)
+    [note] = run.notes
+    assert (note.kind, note.fields["key"]) == ("no_effect", "training.max_steps")
+    again = resolve(steps, "training.epochs=2", "training.max_steps=5")
+    assert again.training.max_steps == resolve(GOOD, "training.max_steps=5").training.max_steps == 5
+    assert resolve(steps, "training={epochs: 2}").notes == ()
+
+
 def test_keys_without_effect_are_noted_with_their_place(resolve):
     run = resolve(GOOD, "training.max_steps=5", "tracking.project=mine")
     found = {note.fields["key"]: note for note in run.notes}

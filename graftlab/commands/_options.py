@@ -1,7 +1,8 @@
 """Options that commands share, and how they print."""
 
+import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,6 +78,26 @@ Needs = Annotated[
     ),
 ]
 BEAT_S = 20.0
+
+
+@contextlib.contextmanager
+def going_on(again: list[str]) -> Iterator[None]:
+    """Have a Ctrl-C inside, at whatever moment, say by which command is gone on: `again` as it is by then.
+
+    Raises:
+        Stopped: there was one.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        import signal
+
+        from graftlab.errors import Stopped
+        from graftlab.training.signals import EXIT_CODES
+
+        how = " ".join(again)
+        said = f"interrupted; what is finished is not repeated; go on with: {how}"
+        raise Stopped(said, EXIT_CODES[signal.SIGINT]) from None
 
 
 @dataclass(frozen=True)

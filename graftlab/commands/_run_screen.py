@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from graftlab.commands._class_table import class_lines
 from graftlab.commands._options import duration
 from graftlab.commands._report import score_text
+from graftlab.config import inline
 from graftlab.contracts import read_notes
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _places(shown: "Summary") -> Iterator[str]:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = inline(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 

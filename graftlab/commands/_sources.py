@@ -11,10 +11,11 @@ ENDINGS = (
 
 def found(source: str) -> Path | str:
     """Return the file that is there, or the text. `Raises:` DataError: a file is meant, and is not there."""
-    from graftlab.errors import DataError
+    from graftlab.errors import DataError, near_file
 
     if not _is_there(source) and _looks_like_a_file(source):
-        raise DataError(f"--input {source}: there is no such file.", kind="missing")
+        meant = near_file(Path(source))
+        raise DataError(f"--input {source}: there is no such file.{meant}", kind="missing")
     return Path(source) if _is_there(source) else _as_typed(source)
 
 

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from graftlab.commands._options import BEAT_S, AllowCode, Crewing, Heartbeat, Json, Needs, On
+from graftlab.commands._options import (
+    BEAT_S,
+    AllowCode,
+    Crewing,
+    Heartbeat,
+    Json,
+    Needs,
+    On,
+    going_on,
+)
 
 
 def command(
@@ -49,42 +58,44 @@ def command(
     With --share each run is carried out by one of the processes, and all end with the whole table.
     Finished runs that are reported are asked in the end what they have forgotten (`forgetting` in the file).
     """
-    from graftlab import study
-    from graftlab.commands._comparison import report
-    from graftlab.inference import forgetting
-    from graftlab.planning import budget
-    from graftlab.rundir import files
-    from graftlab.search import tuned as tuning
-    from graftlab.study import whole_file
-
     crewing = Crewing(workers, on, needs or (), heartbeat, share)
-    crew = crewing.crew()
-    plan = study.read(file, overrides or (), allow_code)
-    searches = tuning.searches(plan) if plan.study.tune is not None else {}
-    if plan.study.budget is not None:
-        wanted = plan.study.budget
-        groups = [*plan.files_by_group(), *tuning.files_by_group(searches)]
-        for group in groups:
-            budget.check(group, wanted.equal, wanted.within, plan.budget_place)
-    where = study.place(plan, out)
-    given = [f"--set {shlex.quote(override)}" for override in overrides or ()]
-    again = ["graftlab compare", shlex.quote(file), *given, "--out", shlex.quote(str(where))]
+    again = ["graftlab compare", shlex.quote(file)]
+    again += [f"--set {shlex.quote(override)}" for override in overrides or ()]
     again += ["--allow-code"] if allow_code else []
-    again += crewing.words()
-    how = " ".join(again)
-    tuned = tuning.carry_out(plan, where, crew, as_json, how) if searches else None
-    runs = tuned.plan if tuned else plan
-    done = study.carry_out(runs, where, as_json, how, crew=crew) if runs.runs else []
-    asked = forgetting.Measured({}, {}, None)
-    with study.writing(where):
-        files.write_text(where / whole_file.FILE, whole_file.text(plan))
-        if runs.forgetting is not None:
-            reported = [run.folder for run in study.reported(runs, done)]
-            asked = forgetting.measure_all(reported, runs.forgetting, quiet=as_json)
-    causes = asked.causes
-    found = tuned.compare(done, causes) if tuned else study.compare(plan, done, causes)
-    try:
-        report([(where, found)], as_json)
-    finally:
-        if asked.bug is not None:
-            raise asked.bug  # seen with its traceback, once the tables are there
+    again += [*crewing.words(), *(["--out", shlex.quote(str(out))] if out else [])]
+    with going_on(again):
+        from graftlab import study
+        from graftlab.commands._comparison import report
+        from graftlab.inference import forgetting
+        from graftlab.planning import budget
+        from graftlab.rundir import files
+        from graftlab.search import tuned as tuning
+        from graftlab.study import whole_file
+
+        crew = crewing.crew()
+        plan = study.read(file, overrides or (), allow_code)
+        searches = tuning.searches(plan) if plan.study.tune is not None else {}
+        if plan.study.budget is not None:
+            wanted = plan.study.budget
+            groups = [*plan.files_by_group(), *tuning.files_by_group(searches)]
+            for group in groups:
+                budget.check(group, wanted.equal, wanted.within, plan.budget_place)
+        where = study.place(plan, out)
+        again += [] if out else ["--out", shlex.quote(str(where))]
+        how = " ".join(again)
+        tuned = tuning.carry_out(plan, where, crew, as_json, how) if searches else None
+        runs = tuned.plan if tuned else plan
+        done = study.carry_out(runs, where, as_json, how, crew=crew) if runs.runs else []
+        asked = forgetting.Measured({}, {}, None)
+        with study.writing(where):
+            files.write_text(where / whole_file.FILE, whole_file.text(plan))
+            if runs.forgetting is not None:
+                reported = [run.folder for run in study.reported(runs, done)]
+                asked = forgetting.measure_all(reported, runs.forgetting, quiet=as_json)
+        causes = asked.causes
+        found = tuned.compare(done, causes) if tuned else study.compare(plan, done, causes)
+        try:
+            report([(where, found)], as_json)
+        finally:
+            if asked.bug is not None:
+                raise asked.bug  # seen with its traceback, once the tables are there

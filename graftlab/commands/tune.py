@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graftlab.commands._options import BEAT_S, AllowCode, Crewing, Heartbeat, Json, Needs, On
+from graftlab.commands._options import (
+    BEAT_S,
+    AllowCode,
+    Crewing,
+    Heartbeat,
+    Json,
+    Needs,
+    On,
+    going_on,
+)
 from graftlab.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -60,46 +69,50 @@ def command(
     same command goes on with a search. Test is not looked at; with winner.seeds the best trial and the base
     run at fresh seeds, and are compared on test.
     """
-    from graftlab import search, study
-    from graftlab.rundir import files
-    from graftlab.search import storage as storages
-    from graftlab.search import whole_file, winner
-
     crewing = Crewing(workers, on, needs or (), heartbeat)
-    crew = crewing.crew()
-    plan = search.read(file, overrides or (), allow_code)
-    where = search.place(plan, out)
-    given = [f"--set {shlex.quote(override)}" for override in overrides or ()]
-    again = ["graftlab tune", shlex.quote(file), *given, "--out", shlex.quote(str(where))]
-    again += [*(["--allow-code"] if allow_code else []), *crewing.words(), *storage_words(storage)]
-    how = " ".join(again)
-    database = storages.url(storage)
-    found = search.carry_out(plan, where, database, crew, as_json, widen, how)
-    said = search.write(found)
-    files.write_text(where / whole_file.FILE, whole_file.text(plan))
-    figures = _draw(found)
-    _write_page(where)
-    confirmed = None
-    if said.best is not None and plan.search.winner.seeds:
-        confirmed = search.confirm(found, crew, as_json, how)
-        study.write(confirmed, where / "confirmed")
-        _write_page(where)  # which then names the study
-    if as_json:
-        shown: dict[str, Any] = winner.as_json(found, said)
-        shown |= {"figures": [str(figure) for figure in figures], "page": str(where / PAGE)}
-        if confirmed is not None:
-            shown["confirmed"] = study.as_json(confirmed)
-        say_json(shown)
-        return
-    _show(found, said)
-    if confirmed is not None:
-        from graftlab.commands._comparison import report
+    again = ["graftlab tune", shlex.quote(file)]
+    again += [f"--set {shlex.quote(override)}" for override in overrides or ()]
+    again += ["--allow-code"] if allow_code else []
+    again += [*crewing.words(), *(["--out", shlex.quote(str(out))] if out else [])]
+    with going_on(again):
+        again += storage_words(storage)
+        from graftlab import search, study
+        from graftlab.rundir import files
+        from graftlab.search import storage as storages
+        from graftlab.search import whole_file, winner
 
-        report([(where / "confirmed", confirmed)], as_json)
-    say(
-        f"The page is {where / PAGE}; trials.csv, summary.json, figures"
-        + (", best.yaml are beside it." if said.best else " are beside it.")
-    )
+        crew = crewing.crew()
+        plan = search.read(file, overrides or (), allow_code)
+        where = search.place(plan, out)
+        again += [] if out else ["--out", shlex.quote(str(where))]
+        how = " ".join(again)
+        database = storages.url(storage)
+        found = search.carry_out(plan, where, database, crew, as_json, widen, how)
+        said = search.write(found)
+        files.write_text(where / whole_file.FILE, whole_file.text(plan))
+        figures = _draw(found)
+        _write_page(where)
+        confirmed = None
+        if said.best is not None and plan.search.winner.seeds:
+            confirmed = search.confirm(found, crew, as_json, how)
+            study.write(confirmed, where / "confirmed")
+            _write_page(where)  # which then names the study
+        if as_json:
+            shown: dict[str, Any] = winner.as_json(found, said)
+            shown |= {"figures": [str(figure) for figure in figures], "page": str(where / PAGE)}
+            if confirmed is not None:
+                shown["confirmed"] = study.as_json(confirmed)
+            say_json(shown)
+            return
+        _show(found, said)
+        if confirmed is not None:
+            from graftlab.commands._comparison import report
+
+            report([(where / "confirmed", confirmed)], as_json)
+        say(
+            f"The page is {where / PAGE}; trials.csv, summary.json, figures"
+            + (", best.yaml are beside it." if said.best else " are beside it.")
+        )
 
 
 def storage_words(given: str | None) -> list[str]:

@@ -15,6 +15,7 @@ from graftlab.errors import (
     ConfigError,
     GraftlabError,
     Place,
+    near_file,
     nearest,
     overriding,
 )
@@ -197,7 +198,7 @@ def _locate(name: str, folder: Path) -> Path:
     if name in shipped:
         return shipped[name]
     close = nearest(name, shipped)
-    hint = f" Did you mean the recipe {close!r}?" if close else ""
+    hint = near_file(file) or (f" Did you mean the recipe {close!r}?" if close else "")
     raise ConfigError(
         f"there is no file {str(file)!r} and no recipe {name!r}.{hint}",
         ("All recipes: graftlab list recipes.",),

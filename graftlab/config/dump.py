@@ -24,12 +24,21 @@ _Representer.add_representer(str, _text)
 
 def dump(values: Mapping[str, object]) -> str:
     """Return values as YAML in their own order."""
+    return _written(dict(values), on_one_line=False)
+
+
+def inline(value: object) -> str:
+    """Return a value as YAML on one line, as `--set` takes it: `{name: adamw, arguments: {}}`."""
+    return _written(value, on_one_line=True).removesuffix("...\n").strip()
+
+
+def _written(value: object, on_one_line: bool) -> str:
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
-    yaml.default_flow_style = False
+    yaml.default_flow_style = on_one_line
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 100_000  # a folded line is hard to compare
     yaml.allow_unicode = True
     stream = io.StringIO()
-    yaml.dump(dict(values), stream)
+    yaml.dump(value, stream)
     return stream.getvalue()

@@ -4,6 +4,7 @@ One table for both who ask: an unknown key of a run file is answered with ours, 
 run file by it (`graftlab init --from`).
 """
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -212,6 +213,7 @@ OTHERS = {
     **dict.fromkeys(("py", "ipynb", "sh"), "a program"),
     **dict.fromkeys(("zip", "tar", "tgz"), "an archive: unpack it"),
 }
+BEGINNING = 2**16  # bytes of a file that tell what it is
 SECTIONS = frozenset({"backbone", "task", "method", "extends", "base"})
 
 
@@ -246,11 +248,23 @@ def refuse(path: Path, values: Mapping[str, object] | None = None) -> None:
             raise _no_run_file(path, "this is the folder of a run", (shown,))
         kind = "an adapter of PEFT" if (path / "adapter_config.json").is_file() else "a folder"
         raise _no_run_file(path, f"this is {kind}", draft)
+    elif _says_its_sections(path):
+        return
     elif (suffix := path.name.lower().removesuffix(".gz").rpartition(".")[2]) in DATA:
         raise _no_run_file(path, "this is data", draft)
     elif suffix in OTHERS:
         template = "`graftlab init template` writes a run file."
         raise _no_run_file(path, f"this is {OTHERS[suffix]}", (template,))
+
+
+def _says_its_sections(path: Path) -> bool:
+    """Return whether a file of text holds what only a run file does, whatever it is called: texts may begin
+    with `task:`, but not with that and with another section."""
+    if not path.name.lower().endswith(".txt"):
+        return False
+    with path.open("rb") as file:
+        head = file.read(BEGINNING).decode("utf-8", "replace")
+    return len(set(re.findall(r"^(\w+):", head, re.M)) & SECTIONS) > 1
 
 
 def _no_run_file(path: Path, said: str, remedy: Words) -> ConfigError:

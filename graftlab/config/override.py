@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from graftlab.config.parser import Location, Parsed, parse_value
-from graftlab.errors import Argument, ConfigError, overriding
+from graftlab.errors import Argument, ConfigError, Place, overriding
 
 IDENTITY = ("name", "kind")  # what says which part a section belongs to
+OVERRULED: dict[Location, tuple[str, object]] = {("training", "epochs"): ("max_steps", 0)}
+"""What a file says beside a key, and would go before it: an override of the key puts it back to this."""
 
 
 def set_key(override: str, parsed: Parsed) -> None:
@@ -39,6 +41,18 @@ def set_key(override: str, parsed: Parsed) -> None:
         del parsed.places[below]
     values[at] = parse_value(text, overriding(override))
     parsed.places[location] = overriding(dotted)
+    if isinstance(values, dict):
+        _overrule(values, location, parsed, overriding(dotted))
+
+
+def _overrule(values: dict[str, Any], location: Location, parsed: Parsed, override: Place) -> None:
+    """Put back what a file says beside a key that an override has set, where it would go before it."""
+    *above, last = location
+    other, usual = OVERRULED.get((*above[-1:], last), ("", None))
+    place = parsed.places.get((*above, other))
+    if values.get(other, usual) != usual and not (place and place.argument):
+        values[other] = usual
+        parsed.places[*above, other] = override
 
 
 def _section(sections: Sequence[str], parsed: Parsed, override: str) -> tuple[Any, Location]:

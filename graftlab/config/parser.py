@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from graftlab.errors import ConfigError, Place
+from graftlab.errors import ConfigError, Place, near_file
 
 Location = tuple[str | int, ...]
 """Keys and list indices from the top of a file to a value."""
@@ -87,7 +87,7 @@ def file_text(path: Path) -> str:
         raise _refused(path, "this is a folder; a YAML file is wanted.") from None
     except FileNotFoundError:
         raise ConfigError(
-            f"there is no file {path} (looked in {Path.cwd()}).", kind="missing"
+            f"there is no file {path} (looked in {Path.cwd()}).{near_file(path)}", kind="missing"
         ) from None
     except (OSError, ValueError) as error:
         raise _refused(path, f"it cannot be read: {error}.") from None

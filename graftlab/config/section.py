@@ -35,12 +35,16 @@ ModelName = Annotated[str, NamesModel()]
 
 
 class Conflict(ValueError):
-    """What a validator of several keys raises: `key`, one of them, is where the problem is shown."""
+    """What a validator of several keys raises: `key`, one of them, is where the problem is shown.
 
-    def __init__(self, key: str, said: str, kind: str = "conflict") -> None:
+    `other` is one that null takes back, and then `key` alone counts, or the other way round.
+    """
+
+    def __init__(self, key: str, said: str, kind: str = "conflict", other: str = "") -> None:
         super().__init__(said)
         self.key = key
         self.kind = kind
+        self.other = other
 
 
 class Section(BaseModel):

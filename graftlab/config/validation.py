@@ -18,7 +18,7 @@ from graftlab.config.parser import Location
 from graftlab.config.paths import absolute, elsewhere, is_model, names_model, sections
 from graftlab.config.problems import Problems, closest, unknown_key
 from graftlab.config.section import Conflict, Section
-from graftlab.errors import Mended
+from graftlab.errors import Argument, Mended, Words
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -88,6 +88,15 @@ class _Sayer(typing.NamedTuple):
     def say(self, location: Location, message: str, **fields: Unpack[Mended]) -> None:
         self.problems.say(self.document.place(*self.where, *location), message, **fields)
 
+    def taken_back(self, *locations: Location) -> tuple[Words, ...]:
+        """Return how to take back the one of two keys that a file says, where an override says the other."""
+        places = {at: self.document.place(*self.where, *at) for at in locations}
+        files = [at for at, place in places.items() if not place.argument]
+        if len(files) != 1:
+            return ()
+        null = Argument("overrides", f"{self.dotted(files[0])}=null")
+        return (("The file's is taken back by ", null, "."),)
+
     def dotted(self, location: Location) -> str:
         return ".".join(map(str, (*self.where, *location)))
 
@@ -129,7 +138,9 @@ def _explain(section: type[Section], error: ValidationError, values: Any, sayer:
                 raised = detail["ctx"]["error"]
                 at = (*location, raised.key) if isinstance(raised, Conflict) else location
                 said = f"{sayer.dotted(location) or 'the file'}: {str(raised).rstrip('.')}."
-                sayer.say(at, said, kind=getattr(raised, "kind", "refused"))
+                kind, other = getattr(raised, "kind", "refused"), getattr(raised, "other", "")
+                remedies = sayer.taken_back(at, (*location, other)) if other else ()
+                sayer.say(at, said, kind=kind, remedies=remedies)
             case _:  # a type or a range; a union gives one detail for each of its members
                 wrong.setdefault(location, []).append(detail)
     for location, details in wrong.items():

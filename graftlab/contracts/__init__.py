@@ -13,7 +13,7 @@ from graftlab.contracts.analysis import (
 )
 from graftlab.contracts.hook import AddsLosses, Hook, MicroBatch, Training, adding
 from graftlab.contracts.method import LayerChoice, Method, Served
-from graftlab.contracts.note import Note, read_notes, written
+from graftlab.contracts.note import NOTED, Note, read_notes, written
 from graftlab.contracts.parts import (
     BackboneKind,
     HookKind,
@@ -48,7 +48,7 @@ from graftlab.contracts.records import (
 )
 
 __all__ = [
-    "OF_TASK", "OF_VECTORS", "USUAL_METRICS", "About", "AddsLosses", "Analysis", "Asked", "Attached",
+    "NOTED", "OF_TASK", "OF_VECTORS", "USUAL_METRICS", "About", "AddsLosses", "Analysis", "Asked", "Attached",
     "Backbone", "BackboneKind", "Batch", "Change", "Compared", "Controls", "Data", "Differentiable",
     "Excused", "Hook", "HookKind", "LayerChoice", "LayerScore", "Merged", "Method", "Metric", "MicroBatch",
     "Mixture", "Note", "Plot", "Prediction", "Problem", "Promises", "Quantity", "Row", "Score",

@@ -6,6 +6,8 @@ from string import Formatter
 
 from graftlab.contracts.words import WORDS
 
+NOTED = {"word": "note"}
+"""`extra` of a log record that is a note as `check` has it: the command line calls it so, not a warning."""
 SAID = "said"
 """The kind of a note that is words alone: what older runs hold, and what a part from outside has to say."""
 

@@ -6,11 +6,11 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from graftlab.contracts import Note
+from graftlab.contracts import NOTED, Note
 from graftlab.data import tables, textfile
 from graftlab.data.rows import Numbered
 from graftlab.data.textfile import Given, Layout
-from graftlab.errors import ConfigError, DataError, wrong
+from graftlab.errors import ConfigError, DataError, near_file, wrong
 
 log = logging.getLogger("graftlab")
 
@@ -58,7 +58,7 @@ def look(path: Path, given: Given = Given()) -> Layout:  # noqa: B008  it is imm
 def _check(path: Path) -> None:
     """Refuse what no reader takes. `Raises:` DataError."""
     if not path.exists():
-        raise DataError(f"there is no file {path.absolute()}.", kind="missing")
+        raise DataError(f"there is no file {path.absolute()}.{near_file(path)}", kind="missing")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty.")
     with path.open("rb") as file:
@@ -95,7 +95,7 @@ def read(
     if layout is None:
         layout = look(path)
         for note in notes(path, layout):
-            log.warning("%s", note)
+            log.warning("%s", note, extra=NOTED)
     if path.is_dir():
         yield from _image_folder(path, columns)
         return

@@ -131,9 +131,11 @@ class DataSection(Section):
     @model_validator(mode="after")
     def _one_source(self) -> "DataSection":
         if self.data_dir and self.files:
-            raise Conflict("data_dir", "data_dir and files are both given; keep one of them")
+            said = "data_dir and files are both given; keep one of them"
+            raise Conflict("data_dir", said, other="files")
         if self.hub and self.source:
-            raise Conflict("hub", "hub and source are both given; keep one of them")
+            said = "hub and source are both given; keep one of them"
+            raise Conflict("hub", said, other="source")
         if not (self.data_dir or self.files or self.hub or self.source):
             raise Conflict(
                 "data_dir", "no data: give one of data_dir, files, hub or source (or a name)"

@@ -12,7 +12,7 @@ from graftlab.data.bad_rows import Bad, tolerate
 from graftlab.data.labels import Classes, Dropped, Scores, Unusable
 from graftlab.data.rows import Numbered, Rows
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DataError, Place, nearest
+from graftlab.errors import ConfigError, DataError, Place, near_file, nearest
 
 SPLITS = ("train", "validation", "test")
 
@@ -60,7 +60,7 @@ def local_files(config: DataSection) -> dict[str, Path]:
         return {}
     if not config.data_dir.is_dir():
         raise DataError(
-            f"task.data_dir: there is no folder {config.data_dir.absolute()}.",
+            f"task.data_dir: there is no folder {config.data_dir.absolute()}.{near_file(config.data_dir)}",
             place=Place(key=("data_dir",)),
             kind="missing",
         )

@@ -26,13 +26,14 @@ from graftlab.errors.fault import (
     spelled,
     wrong,
 )
-from graftlab.errors.names import missing_extra, nearest, unknown
+from graftlab.errors.names import missing_extra, near_file, nearest, unknown
 
 __all__ = [
     "ANOTHER", "LOGGED", "NEW", "NOWHERE", "OUT", "Argument", "CheckpointError", "ConfigError",
     "DataError", "DiskError", "Diverged", "Fault", "GraftlabError", "Mended", "ModelError",
     "OutOfMemory", "Place", "Refused", "SearchFailed", "Stopped", "StudyIncomplete",
-    "Words", "in_python", "in_row", "missing_extra", "nearest", "overriding", "spelled", "unknown", "wrong",
+    "Words", "in_python", "in_row", "missing_extra", "near_file", "nearest", "overriding",
+    "spelled", "unknown", "wrong",
 ]  # fmt: skip
 
 LOGGED = "The full traceback is in "

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 WORDS = {  # what others call names and values of ours
     "acc": "accuracy",
@@ -40,6 +41,21 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     begun = [other for other in known if len(name) > 2 and other.startswith(name)]
     found = (next(same, None), word if word in known else None, *close, *begun[:1])
     return next(filter(None, found), None)
+
+
+def near_file(path: Path) -> str:
+    """Return which file was probably meant by a path at which there is none, as a question: one beside it of
+    the same name but for its ending, or of nearly the same; nothing where there is no such file."""
+    try:
+        if path.exists():
+            return ""
+        there = [other for other in path.parent.iterdir() if not other.name.startswith(".")]
+    except OSError:
+        return ""
+    named_so = [other.name for other in there if other.stem.casefold() == path.stem.casefold()]
+    alike = {other.stem: other.name for other in there if other.suffix == path.suffix}
+    close = nearest(path.name, named_so) or alike.get(nearest(path.stem, alike) or "")
+    return f" Did you mean {str(path.with_name(close))!r}?" if close else ""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

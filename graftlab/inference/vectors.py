@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from graftlab.contracts import Row
+from graftlab.contracts import NOTED, Row
 from graftlab.data.vectors.origin import Origin, differences
 from graftlab.data.vectors.store import Vectors
 from graftlab.encoders import embedder
@@ -140,7 +140,7 @@ def _opened(origin: str | None, model: str | None, other: bool, pooling: str | N
     else:
         found = embedder.reopen(Origin.from_json(json.loads(origin)), model, other)
     for note in found.notes:
-        log.warning("%s", note)
+        log.warning("%s", note, extra=NOTED)
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graftlab.errors import NEW, OUT, CheckpointError, ConfigError, DiskError, ModelError, Words
+from graftlab.errors.names import near_file
 from graftlab.rundir import files, manifest
 from graftlab.rundir.holder import Holder, holder, signs_of_life
 from graftlab.rundir.lines import read_lines
@@ -280,7 +281,7 @@ def find(path: Path) -> Run:
     run = Run(path)
     if not run.started:
         inside = (path.parent / "config.yaml").is_file()
-        hint = f" Did you mean {path.parent}?" if inside else ""
+        hint = f" Did you mean {path.parent}?" if inside else near_file(path)
         raise ConfigError(
             f"{path} is no run directory: it has no config.yaml.{hint}", kind="no_run"
         )

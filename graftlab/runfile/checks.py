@@ -207,6 +207,9 @@ def notes(document: Document, training: "Training", tracking: "Tracking") -> Ite
     """Yield what is given and has no effect here, with its place."""
     if training.max_steps and _differs(document, "training", training, "epochs"):
         yield _idle(document, "training.epochs", "training.max_steps", training.max_steps)
+    steps = document.places.get(("training", "max_steps"))
+    if steps and steps.argument and steps.argument == document.place("training", "epochs").argument:
+        yield _idle(document, "training.max_steps", "training.epochs", training.epochs)
     own = training.schedule
     for field, names in schedule.READ_BY.items():
         if own.name not in names and _differs(document, "training.schedule", own, field):

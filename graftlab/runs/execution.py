@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from graftlab import config
-from graftlab.contracts import Attached, Note, Task, read_notes, written
+from graftlab.contracts import NOTED, Attached, Note, Task, read_notes, written
 from graftlab.errors import ConfigError
 from graftlab.rundir import files, provenance
 from graftlab.rundir.lines import Lines, Mark, NoLines
@@ -131,7 +131,7 @@ class Execution:
             identity.compare_data(self.options.data, loaded.data.record)
         for record in (loaded.backbone.record, loaded.record):
             for note in read_notes(record.get("notes", ())):
-                log.warning("%s", note)
+                log.warning("%s", note, extra=NOTED)
         evaluation.rehearse(loaded.task, loaded.data.splits)
         log.info("data: %s", loaded.record.get("sizes"))
         now = identity.record(self.file, self.run, loaded, self.accelerator.device, self.processes)

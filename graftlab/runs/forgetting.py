@@ -36,7 +36,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _one_thing(self) -> "Config":
         if self.texts is not None and self.task is not None:
-            raise Conflict("task", "give texts or a task, not both")
+            raise Conflict("task", "give texts or a task, not both", other="texts")
         if not self.measure and (self.texts is not None or self.task is not None):
             raise Conflict("measure", "measure: false asks nothing: leave texts and task out")
         return self

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from graftlab import config, runfile
+from graftlab.contracts import NOTED
 from graftlab.errors import LOGGED, ConfigError, DiskError, GraftlabError
 from graftlab.rundir import files, limits
 from graftlab.rundir.run import Run
@@ -96,7 +97,7 @@ def _carry_out(
                 replaced = place.begin(run, file)
                 file = replace(file, notes=(*file.notes, *([replaced] if replaced else [])))
             for note in (*file.notes, *checks.slow_formats(file)):
-                log.warning("%s", note)
+                log.warning("%s", note, extra=NOTED)
             Execution(run, file, options, signals, processes).carry_out()
         except GraftlabError as error:
             log.error("%s: %s", type(error).__name__, error, exc_info=True)

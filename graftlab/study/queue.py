@@ -280,10 +280,10 @@ class _Work:
         return Done.of(planned, folder, ended.cause)
 
     def _tell(self, planned: Planned, ended: Ended) -> None:
-        for message in ended.warnings:
+        for word, message in ended.warnings:
             if message not in self.said:
                 self.said.add(message)
-                log.warning("%s: %s", planned.name, message)
+                log.warning("%s: %s", planned.name, message, extra={"word": word})
         if ended.cause and self.stop.received is None:
             log.warning("%s is not finished: %s", planned.name, ended.cause)
 

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -55,7 +56,8 @@ class Ended(NamedTuple):
 
     cause: str | None
     """Why the run is not finished; None if it is."""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
+    """What it has said, each with what the command line calls it: warning or note."""
 
 
 class Orders(NamedTuple):
@@ -144,6 +146,7 @@ def carry_out(
         document = None if run.started else document
     here, there = FORKS.Pipe(duplex=False)
     process = FORKS.Process(target=_work, args=(folder, document, orders, there))
+    _start_server()
     process.start()
     there.close()  # so that the end of the process is the end of the pipe
     assert process.pid is not None
@@ -168,6 +171,17 @@ def carry_out(
         stop.children.discard(process.pid)
         here.close()
     return ended
+
+
+def _start_server() -> None:
+    """Start the server that processes come from, unless it runs. No Ctrl-C reaches it: while it imports what
+    runs need it would die of one, and of what is begun nobody would say how to go on."""
+    resource_tracker.ensure_running()  # which else lets the signal through again
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _await_former(run: Run, stop: Stop) -> bool:
@@ -212,11 +226,11 @@ class _Collect(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.messages: list[str] = []
+        self.messages: list[tuple[str, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno == logging.WARNING:  # an error is the cause, which is told apart
-            self.messages.append(record.getMessage())
+            self.messages.append((getattr(record, "word", "warning"), record.getMessage()))
 
 
 def _work(folder: Path, document: Document | None, orders: Orders, pipe: Connection) -> None:
@@ -260,6 +274,7 @@ def _follow_parent() -> None:
     """Take signals from the parent alone, once each; and be told to save when it is gone."""
     for number in EXIT_CODES:
         signal.signal(number, signal.SIG_DFL)  # until the run sets its own
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_CODES)
     os.setpgid(0, 0)  # Ctrl-C in a terminal goes to a whole group
     if sys.platform == "linux":
         import ctypes

@@ -421,6 +421,7 @@ BAD = {
     "no_list": ("x", "not a list of turns"),
     "no_turn": (["x"], r"messages\[0\] is 'x', not a turn"),
     "no_content": ([{"role": "user"}], r"messages\[0\] has no 'content'"),
+    "no_from": ([{"value": "hi"}], r"messages\[0\] has no 'from'"),
     "role": (
         [{"role": "usr", "content": "x"}],
         "the role 'usr' is none of system, user, assistant",

@@ -1,9 +1,13 @@
 """What a signal does to a process that trains, and who learns of it: without a run around it."""
 
 import logging
+import os
 import re
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
@@ -164,3 +168,27 @@ def test_the_others_are_told_which_signal_came(own):
     signals.received = own
     signals.agreed(Asked(0, 0))
     assert told == [(own is signal.SIGTERM, own is signal.SIGINT)]
+
+
+@pytest.mark.slow
+def test_a_study_asked_to_stop_before_its_first_step_says_how_to_go_on(tmp_path):
+    """Slow: a process of its own, and the server of its runs, import all that runs need."""
+    (tmp_path / "rows.csv").write_text(
+        "text,label\n" + "".join(f"t{i},{'xy'[i % 2]}\n" for i in range(40))
+    )
+    (tmp_path / "run.yaml").write_text(
+        "backbone: {kind: tiny, width: 16, layers: 1}\nmethod: {name: head}\n"
+        "task: {kind: classification, files: {train: rows.csv}}\n"
+    )
+    (tmp_path / "study.yaml").write_text("base: run.yaml\nmethods: [head]\n")
+    study = subprocess.Popen(
+        [sys.executable, "-m", "graftlab", "compare", "study.yaml"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert study.stderr is not None
+    assert study.stderr.readline().startswith("[1/1]")
+    time.sleep(0.5)  # the server is there, and imports
+    os.killpg(study.pid, signal.SIGINT)  # as a terminal does
+    said = study.stderr.read().splitlines()
+    assert (study.wait(), len(said)) == (130, 1)
+    assert said[0].endswith("graftlab compare study.yaml --out runs/study")

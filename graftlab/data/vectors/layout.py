@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graftlab.data.vectors.origin import Origin
-from graftlab.errors import DataError
+from graftlab.errors import DataError, near_file
 
 # Shapes: N vectors, D numbers each.
 
@@ -42,7 +42,7 @@ def read(path: Path) -> Layout:
         DataError: it is missing, damaged, or holds no table (N, D) of floating-point numbers.
     """
     if not path.is_file():
-        raise DataError(f"there is no file {path.absolute()}.", kind="missing")
+        raise DataError(f"there is no file {path.absolute()}.{near_file(path)}", kind="missing")
     found = _numpy(path) if path.suffix.lower() == ".npy" else _safetensors(path)
     if found.num_vectors < 1 or found.width < 1:
         raise _unfit(path, f"it holds {found.num_vectors} vectors of {found.width} numbers")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graftlab.data import readers
-from graftlab.errors import DataError, Place
+from graftlab.errors import DataError, Place, near_file
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """The splits, and what they may be called."""
@@ -30,7 +30,7 @@ def find(folder: Path) -> dict[str, Files]:
     """
     key = Place(key=("data_dir",))
     if not folder.is_dir():
-        said = f"task.data_dir: there is no folder {folder} (in {Path.cwd()})."
+        said = f"task.data_dir: there is no folder {folder} (in {Path.cwd()}).{near_file(folder)}"
         raise DataError(said, place=key, kind="missing")
     found = {split: _split(folder, names) for split, names in SPLITS.items()}
     there = {split: files for split, files in found.items() if files}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from graftlab.config import Paths
 from graftlab.contracts import Backbone, Data, Problem, Row
 from graftlab.data.load import check_local
-from graftlab.errors import ConfigError, Fault, wrong
+from graftlab.errors import ConfigError, Fault, near_file, wrong
 from graftlab.programs import sandbox
 from graftlab.tasks.generation import fields as configs
 from graftlab.tasks.generation import rows
@@ -65,7 +65,9 @@ def check(config: Config) -> list[Fault]:
         sandbox.check()
     template, found = config.chat_template_file, list[Fault]()
     if template is not None and not template.is_file():
-        said = f"task.chat_template_file: there is no file {template.absolute()}."
+        said = (
+            f"task.chat_template_file: there is no file {template.absolute()}.{near_file(template)}"
+        )
         found.append(wrong("chat_template_file", said, kind="missing"))
     wanted = rows.needed(config)
     return found + check_local(config, rows.asked(config) or wanted[:1], wanted[-1])

@@ -40,7 +40,8 @@ def messages_of(value: Any, column: str) -> list[Message]:
 def _message(turn: Any, where: str) -> Message:
     if not isinstance(turn, Mapping):
         raise Unusable(f"{where} is {turn!r:.60}, not a turn with role and content")
-    name, said = ("from", "value") if "from" in turn else ("role", "content")
+    other = "from" in turn or ("value" in turn and not {"role", "content"} & turn.keys())
+    name, said = ("from", "value") if other else ("role", "content")
     calls = _calls(turn, where)
     if missing := [key for key in (name, said) if key not in turn and not (calls and key == said)]:
         raise Unusable(f"{where} has no {missing[0]!r}; it has {', '.join(map(str, turn))}")
