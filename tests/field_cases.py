@@ -407,4 +407,7 @@ PATHS = {
     "prepared": Case("elsewhere", HUB),
     "runs": Case("elsewhere"),
 }
-ROOT = {"name": Case("another"), "seed": Case(1), "deterministic": Case(True)}
+ROOT = {
+    "name": Case("another"), "seed": Case(1), "deterministic": Case(True),
+    "analysis": Case({"every": 7}),
+}  # fmt: skip

@@ -310,7 +310,8 @@ def seen_of_run(run: Any) -> Any:
         options = session.Options(quiet=True)
         done = session.run(run, Path(place) / run.name, options=options)
         adapter = (done.adapter / "adapter_model.safetensors").read_bytes()
-    return run.name, hashlib.sha256(adapter).hexdigest(), sys.modules["field_rows"].seen[-1]
+        tables = sorted(path.name for path in (Path(place) / run.name).glob("*.jsonl"))
+    return run.name, hashlib.sha256(adapter).hexdigest(), tables, sys.modules["field_rows"].seen[-1]
 
 
 def laid_over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

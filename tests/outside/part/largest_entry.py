@@ -20,7 +20,8 @@ def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
     """Yield one line for each weight that was changed, of each model at each checkpoint."""
     for subject in subjects:
         for name in subject.names():
-            _, left, right = subject.change(name)
-            largest = float((left if right is None else left @ right).abs().max())
+            change = subject.change(name)
+            whole = change.left if change.right is None else change.left @ change.right
+            largest = float(whole.abs().max())
             finite = largest if largest == largest else None
             yield Row(subject.about.model, subject.about.checkpoint, name, finite)
