@@ -1,4 +1,7 @@
-"""Every analysis keeps the promises of `graftlab.testing`; targets of each kind come to the right weights."""
+"""Every analysis keeps the promises of `graftlab.testing`; targets of each kind come to the right weights.
+
+Slow: every kind of target is trained and asked everything.
+"""
 
 import csv
 import itertools

@@ -1,4 +1,7 @@
-"""The benchmarks' own arithmetic, and that the page of results says what was measured."""
+"""The benchmarks' own arithmetic, and that the page of results says what was measured.
+
+Slow: the benchmark for GPUs is carried out as a whole, on a tiny model.
+"""
 
 import contextlib
 import json

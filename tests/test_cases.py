@@ -2,6 +2,8 @@
 
 Ours stand in tests/cases and make their inputs. GRAFTLAB_CASES names a folder of others, each with its
 `run.sh`; unless given it is ../shared/cases, beside the clone.
+
+Slow: each case is some commands in fresh processes, which all import torch.
 """
 
 import os

@@ -1,4 +1,7 @@
-"""The demo: a backbone made on the spot, frozen, and adapted by several methods."""
+"""The demo: a backbone made on the spot, frozen, and adapted by several methods.
+
+Slow: it trains all that the demo trains.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""docs/first-hour.md: its commands, in its order, on data as people have them; none is a dead end."""
+"""docs/first-hour.md: its commands, in its order, on data as people have them; none is a dead end.
+
+Slow: each of its commands is a process of its own, as it is for a reader.
+"""
 
 import csv
 import json

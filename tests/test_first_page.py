@@ -1,4 +1,7 @@
-"""docs/index.md, from its CSV to its predictions: what it tells a reader to type does what it shows."""
+"""docs/index.md, from its CSV to its predictions: what it tells a reader to type does what it shows.
+
+Slow: each of its commands is a process of its own, as it is for a reader.
+"""
 
 import csv
 import json

@@ -1,4 +1,7 @@
-"""A study on a Ray cluster: what is refused, and a node that is lost."""
+"""A study on a Ray cluster: what is refused, and a node that is lost.
+
+Slow: a cluster of three nodes, each some processes.
+"""
 
 import os
 import subprocess

@@ -1,4 +1,7 @@
-"""Every method goes on exactly after it was killed (the promise stands in `graftlab.testing.resume`)."""
+"""Every method goes on exactly after it was killed (the promise stands in `graftlab.testing.resume`).
+
+Slow: every method is trained, killed and resumed.
+"""
 
 import pytest
 

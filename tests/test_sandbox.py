@@ -1,4 +1,7 @@
-"""Programs that a model wrote: right ones pass, wrong ones do not, hostile ones reach nothing."""
+"""Programs that a model wrote: right ones pass, wrong ones do not, hostile ones reach nothing.
+
+Slow: hostile programs are waited for until their time is over.
+"""
 
 import gzip
 import json

@@ -1,4 +1,7 @@
-"""A search: spaces by closed forms, trials that really train, and kills that change no byte."""
+"""A search: spaces by closed forms, trials that really train, and kills that change no byte.
+
+Slow: its kills want fresh processes, and its trials really train.
+"""
 
 import csv
 import io

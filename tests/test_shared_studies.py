@@ -1,4 +1,7 @@
-"""Several processes that carry out one study: who lives, who has which run, and what a kill changes."""
+"""Several processes that carry out one study: who lives, who has which run, and what a kill changes.
+
+Slow: several fresh processes a test, which all import torch.
+"""
 
 import csv
 import os

@@ -1,4 +1,7 @@
-"""Two processes train what one trains, stop together, and go on to the same bytes."""
+"""Two processes train what one trains, stop together, and go on to the same bytes.
+
+Slow: a launcher and two fresh processes a test.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""Processes that hold shards of the weights train what one process trains, and save what it saves."""
+"""Processes that hold shards of the weights train what one process trains, and save what it saves.
+
+Slow: a launcher and two fresh processes a test.
+"""
 
 import functools
 import importlib.util

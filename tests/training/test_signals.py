@@ -1,4 +1,7 @@
-"""A signal ends a run with its state saved, in every phase, and the run goes on to the same bytes."""
+"""A signal ends a run with its state saved, in every phase, and the run goes on to the same bytes.
+
+Slow: a fresh process for each phase of a run.
+"""
 
 import os
 import signal

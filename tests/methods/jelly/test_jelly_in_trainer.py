@@ -1,4 +1,7 @@
-"""JELLY's switch inside transformers' Trainer, also when the process is killed and the run resumed."""
+"""JELLY's switch inside transformers' Trainer, also when the process is killed and the run resumed.
+
+Slow: fresh processes that are killed and start again.
+"""
 
 import json
 import logging

@@ -2,6 +2,8 @@
 
 Runs of 12 steps on the tiny backbone, whose layers are square (query, key, value, dense, pooler) and not
 (intermediate, output), so that A's of another shape come at the switch too.
+
+Slow: a fork for each step and each write at which a run may be killed.
 """
 
 import csv
