@@ -113,12 +113,19 @@ class Commands(TyperGroup):
 class Warnings(logging.Handler):
     """Shows warnings of graftlab, and its notes as what they are, on stderr: above a progress bar.
 
-    Errors are left out: they are raised, and shown once by `_fail`.
+    Errors are left out: they are raised, and shown once by `_fail`. A note is said once: what it is about is
+    read again by each stage.
     """
 
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.noted: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno == logging.WARNING:
-            tell(f"{getattr(record, 'word', 'warning')}: {record.getMessage()}")
+        said, word = record.getMessage(), getattr(record, "word", "warning")
+        if record.levelno == logging.WARNING and said not in self.noted:
+            self.noted |= {said} if word == "note" else set()
+            tell(f"{word}: {said}")
 
 
 def option(argument: Argument) -> str:

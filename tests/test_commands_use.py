@@ -151,6 +151,25 @@ def test_predict_json_is_one_object(run):
     assert whole == {"predictions": said("predict", run.path, "--input", "fine glad")}
 
 
+def test_all_inputs_that_cannot_be_used_are_named_at_once(run, tmp_path):
+    file = tmp_path / "a.jsonl"
+    lines = ['{"text": "fine"}', "no json", *(f'{{"text": {n}}}' for n in range(12)), '{"x": "a"}']
+    file.write_text("\n".join(lines))
+    result = invoke("predict", run.path, "--input", file, "--json")
+    [problem] = json.loads(result.stdout)["error"]["problems"]
+    assert (result.exit_code, problem["kind"], problem["file"]) == (3, "unusable", str(file))
+    assert problem["given"] == [*range(2, 12)]
+    assert problem["message"].endswith("and 4 more")
+
+
+def test_an_input_without_a_word_is_said_or_refused_as_the_task_does(folder, run, caplog):
+    assert len(said("predict", run.path, "--input", "-", stdin='{"text": " "}\n')) == 1
+    notes = [record.args[0] for record in caplog.records if record.msg == "%s"]
+    assert {(note.kind, note.fields["rows"]) for note in notes} == {("inputs_empty", (1,))}
+    strict = finish(folder, {"name": "head"}, name="strict", task={"empty": "drop"})
+    assert kind_of("predict", strict.path, "--input", "") == (3, "unusable")
+
+
 def test_standard_input_holds_texts_or_objects(run, tmp_path):
     expected = inference.load(run.path).predict(TEXTS)
     assert said("predict", run.path, "--input", "-", stdin="\n".join(TEXTS)) == expected

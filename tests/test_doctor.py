@@ -89,6 +89,26 @@ def test_labels_that_differ_by_case_or_blanks_are_said_with_their_rows(tmp_path:
     assert not notes(mended, "label_variants")
 
 
+@pytest.mark.parametrize(
+    ("labels", "alike"),
+    [
+        (["Yes", "y", "1", "no"], [{"Yes", "y", "1"}]),
+        (["ja", "nein", "Ja", "0", "nein"], [{"nein", "0"}]),
+        (["true", "false", "yes", "no"], [{"true", "yes"}, {"false", "no"}]),
+        ([1, 0, True, False], []),
+        (["yes", "no", "Yes", " no"], []),
+        (["0", "1", "2", "yes"], []),
+        (["y", "n", "unknown"], []),
+    ],
+)
+def test_yes_in_several_words_is_asked_about_where_all_labels_are_such(
+    labels: list[Any], alike: list[set[str]], tmp_path: Path
+) -> None:
+    odd = [{"text": f"t{i}", "label": labels[i % len(labels)]} for i in range(40)]
+    found = [set(note.fields["labels"]) for note in notes(read(tmp_path, odd), "labels_truths")]
+    assert found == alike
+
+
 def test_labels_seen_once_are_said(tmp_path: Path) -> None:
     odd = [*rows(), {"text": "x", "label": "fine"}]
     fields = one(read(tmp_path, odd), "labels_once")

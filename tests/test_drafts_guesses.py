@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from graftlab import config, drafts
+from graftlab import cli, config, drafts
 from graftlab.drafts import axolotl, columns, text
 from graftlab.drafts.draft import Draft, Left
 
@@ -33,6 +34,38 @@ def test_a_column_with_a_line_break_stays_in_the_comment(tmp_path: Path) -> None
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "run.yaml").write_text(text.written(drafts.read(path), tmp_path / "run.yaml"))
     assert "seed" not in config.read_yaml(tmp_path / "run.yaml")
+
+
+TABLE = "Nr;Nachricht;Art\n" + "".join(f"{i};Müll {i} da;{'ab'[i % 2]}\n" for i in range(40))
+QUIZ = [{"question": f"{i}?", "options": ["x", "y"], "answer": i % 2} for i in range(40)]
+TURNS = [{"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", TABLE.encode("cp1252"), {"read": ['";"', "cp1252", "40 rows"],
+         "task": ["classification", "Nachricht", "Art"], "not used": ["Nr"], "splits": ["10%"]}),
+        ("a.json", json.dumps([{"chat": TURNS}] * 9).encode(), {"task": ["generation", "chat"]}),
+        ("a.json", json.dumps(QUIZ).encode(), {"task": ["multiple choice", "options", "answer"]}),
+        ("a.jsonl", b'{"instruction": "i", "output": "o", "n": 1}\n' * 9,
+         {"task": ["generation", "instruction", "output", "alpaca"], "not used": ["n"]}),
+    ],
+)  # fmt: skip
+def test_what_was_guessed_is_said(
+    name: str, content: bytes, expected: dict[str, list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    result = CliRunner().invoke(
+        cli.app,
+        ["init", "--from", str(tmp_path / name), "--out", str(tmp_path / "r.yaml"), "--json"],
+    )
+    guesses = json.loads(result.stdout)["guesses"]
+    missing = [
+        part for key, parts in expected.items() for part in parts if part not in guesses[key]
+    ]
+    assert missing == []
+    assert ("not used" in guesses) == ("not used" in expected)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from graftlab.contracts import read_notes
 from graftlab.data import pictures, readers
 from graftlab.data.labels import Unusable
 from graftlab.errors import ConfigError, DataError
-from graftlab.tasks import classification, generation, images
+from graftlab.tasks import classification, generation, images, multiple_choice
 
 ROWS = [(f"Größe {i}, weiß", ("gut", "übel")[i % 2]) for i in range(20)]
 
@@ -253,6 +253,55 @@ def test_an_integer_of_thousands_of_digits_is_a_bad_row_or_file(tmp_path: Path) 
     (tmp_path / "d.json").write_text(f"[{content}]")
     with pytest.raises(DataError, match="not JSON"):
         read(tmp_path / "d.json")
+
+
+# Fields within a column that holds several.
+
+
+def nest(path: Path) -> Path:
+    rows = [
+        {
+            "data": {"q": f"q{i}", "in": {"a": "xy"[i % 2]}},
+            "o": {"c": ["k", "l"], "n": i % 2},
+            "a.b": i,
+        }
+        for i in range(20)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_fields_within_a_column_are_named_with_dots(tmp_path: Path) -> None:
+    path = nest(tmp_path / "d.jsonl")
+    named = {"text": "data.q", "label": "data.in.a"}
+    config = classification.Config(files={"train": path}, columns=named)
+    assert classification.check(config) == []
+    found = in_file_order(classification.read(config, Paths(), 0))
+    assert found == [(f"q{i}", "xy"[i % 2]) for i in range(20)]
+    assert classification.read_inputs(config, path)[3]["text"] == "q3"
+    config = generation.Config(files={"train": path}, prompt="{data.q}:", completion="{a.b}")
+    data = generation.read(config, Paths(), 0)
+    fields = {row["index"]: row["fields"] for rows in data.splits.values() for row in rows}
+    assert fields[7] == {"data.q": "q7", "a.b": "7"}
+    assert generation.read_inputs(config, path)[7]["fields"]["data.q"] == "q7"
+    asked = {"question": "{data.in.a}? {data.q}", "choices": ["o.c"], "label": "o.n"}
+    quiz = multiple_choice.Config(files={"train": path}, columns=asked, labels=["0", "1"])
+    [row] = multiple_choice.read_inputs(quiz, [json.loads(path.read_text().splitlines()[1])])
+    assert (row["question"], row["choices"]) == ("y? q1", ("k", "l"))
+    split = multiple_choice.read(quiz, Paths(), 0).splits["train"]
+    assert {row["label"] for row in split} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("column", "meant"), [("q", "data.q"), ("data", "data.in.a"), ("a", "in.a")]
+)
+def test_a_column_that_is_meant_within_another_is_named(
+    column: str, meant: str, tmp_path: Path
+) -> None:
+    fields: dict[str, Any] = {"columns": {"text": column, "label": "data.in.a"}}
+    with pytest.raises(DataError) as caught:
+        read(nest(tmp_path / "d.jsonl"), **fields)
+    assert meant in caught.value.problems[0].said
 
 
 # Image folders and pictures.

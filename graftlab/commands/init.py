@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from graftlab.commands._options import Json, emit
+from graftlab.commands._options import Json, aligned, emit
 
 GIVEN = ".yaml"
 
@@ -82,7 +82,13 @@ def _draft(origins: list[Path], out: Path | None, as_json: bool) -> None:
     _refuse_taken(target)
     settled = settle(drafts.together(read), target)
     _write(target, settled.text)
-    lines = [f"{target} is yours, from {', '.join(map(str, origins))}: {read[0].what}"]
+    lines = [f"{target} is yours, from {', '.join(map(str, origins))}"]
+    guesses = settled.draft.guesses
+    if not guesses:
+        lines[0] += f": {read[0].what}"
+    else:
+        model = settled.draft.values["backbone"]["model"]
+        lines += ["guessed:", aligned([*guesses.items(), ("model", f"{model}, a small one")])]
     if settled.draft.left:
         lines.append(
             f"not carried over, and there as comments: {', '.join(o.key for o in settled.draft.left)}"
@@ -97,6 +103,7 @@ def _draft(origins: list[Path], out: Path | None, as_json: bool) -> None:
     found = {
         "file": str(target),
         "ok": not settled.problems,
+        "guesses": dict(guesses),
         "left": [
             {"key": one.key, "value": one.value, "why": one.why} for one in settled.draft.left
         ],

@@ -140,6 +140,10 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
         f"labels differ by case or blanks alone: {_listed(labels)} ({_rows(count, rows)}). task.labels as a "
         f"mapping makes one class of them"
     ),
+    "labels_truths": lambda labels, count, rows: (
+        f"labels that may mean the same are classes of their own: {_listed(labels)} ({_rows(count, rows)}). "
+        f"task.labels as a mapping makes one class of them"
+    ),
     "labels_once": lambda count, labels, rows: (
         f"{count} labels stand in one row alone: {_listed(labels)} (rows {_numbers(rows)}). task.drop_labels "
         f"leaves them out"
@@ -151,6 +155,9 @@ WORDS: Mapping[str, str | Callable[..., str]] = {
     "labels_contrary": lambda split, count, rows: (
         f"{split}: the same input stands again with another label in {_rows(count, rows)}. Mend the data, or "
         f"keep the first with task.duplicates: drop"
+    ),
+    "inputs_empty": lambda where, count, rows: (
+        f"{where}: nothing stands in the text of {_rows(count, rows)}: what is answered there says nothing"
     ),
     "texts_empty": lambda split, column, count, rows: (
         f"{split}: {column} is empty in {_rows(count, rows)}. task.empty: drop leaves them out, refuse stops"

@@ -17,6 +17,10 @@ LEAST = 20  # rows from which shares say something
 CONSTANT = 0.95  # of a column's rows with one value
 MANY = 0.5  # classes a row, from where a column of labels is something else
 LONG = 512  # words that no task takes where none says how long its inputs may be
+TRUTHS = (  # words of one answer: where all labels are such, two of them are seldom two classes
+    frozenset(("yes", "y", "true", "1", "ja", "j", "wahr")),
+    frozenset(("no", "n", "false", "0", "nein", "falsch")),
+)
 FEW_NUMBERS = 5  # numbers as classes that are as often meant as not
 
 
@@ -117,8 +121,9 @@ def of_labels(
     """
     places: dict[str, list[int]] = {}
     for index, value in zip(indices, values, strict=True):
-        if spell(value) is not None:
-            places.setdefault(str(value), []).append(index + 1)
+        if (spelled := spell(value)) is not None:
+            name = spelled if isinstance(value, bool) else str(value)
+            places.setdefault(name, []).append(index + 1)
     total = sum(map(len, places.values()))
     if inferred and total >= LEAST and len(places) > MANY * total:
         shown = ", ".join(repr(name) for name in list(places)[:SHOWN])
@@ -130,6 +135,7 @@ def of_labels(
             kind="labels_differ",
         )
     yield from _variants(places)
+    yield from _truths(places)
     alike: dict[str, list[int]] = {}  # as they are read: without blanks around
     for name, rows in places.items():
         alike.setdefault(str(spell(name)), []).extend(rows)
@@ -152,6 +158,19 @@ def _variants(places: Mapping[str, Sequence[int]]) -> Iterator[Note]:
             rare = sorted(names, key=lambda name: len(places[name]))[:-1]
             rows = sorted(row for name in rare for row in places[name])
             yield Note.of("label_variants", labels=names, count=len(rows), rows=tuple(rows[:SHOWN]))
+
+
+def _truths(places: Mapping[str, Sequence[int]]) -> Iterator[Note]:
+    """Yield yes and no in several words, as Yes, y and 1, where all labels are such words."""
+    spelled = {name: str(spell(name)).casefold() for name in places}
+    if not set(spelled.values()) <= frozenset().union(*TRUTHS):
+        return
+    for words in TRUTHS:
+        names = [name for name, word in spelled.items() if word in words]
+        if len({spelled[name] for name in names}) > 1:
+            most = max(names, key=lambda name: len(places[name]))
+            rows = sorted(row for name in names if name != most for row in places[name])
+            yield Note.of("labels_truths", labels=names, count=len(rows), rows=tuple(rows[:SHOWN]))
 
 
 def _is_number(text: str) -> bool:

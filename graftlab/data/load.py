@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from graftlab.config import Paths
 from graftlab.contracts import Data, Note, Problem, Row, written
-from graftlab.data import doctor, labels, sources, splits
+from graftlab.data import doctor, labels, nested, sources, splits
 from graftlab.data.bad_rows import tolerate
 from graftlab.data.rows import Rows
 from graftlab.data.section import DataSection
@@ -76,7 +76,7 @@ def check_local(config: DataSection, columns: Sequence[str], label: str) -> list
             if row is None:
                 found.append(Fault(f"{key}: {path} has no row that can be read.", "no_rows", at))
             else:
-                sources.check_columns(row, wanted, str(path))
+                sources.check_columns(nested.reached(row, wanted), wanted, str(path))
         except GraftlabError as error:
             found += [replace(p, said=f"{key}: {p.said}", place=at) for p in error.problems]
     return found

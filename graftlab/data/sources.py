@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from graftlab.config import Paths
 from graftlab.contracts import Note
-from graftlab.data import foreign_code, labels, readers
+from graftlab.data import foreign_code, labels, nested, readers
 from graftlab.data.bad_rows import Bad, tolerate
 from graftlab.data.labels import Classes, Dropped, Scores, Unusable
 from graftlab.data.rows import Numbered, Rows
@@ -174,8 +174,9 @@ def check_columns(row: Mapping[str, object], wanted: Iterable[str], where: str) 
                     " These are preferences (chosen and rejected), and training on them is out of scope; "
                     "the chosen answers alone can be trained on: name their column."
                 )
+            within = nested.hint(column, row)
             raise DataError(
-                f"{where} has no column {column!r}.{hint} Its columns: {known} "
+                f"{where} has no column {column!r}.{within or hint} Its columns: {known} "
                 f"(task.columns says which is which).",
                 kind="no_column",
                 given=column,
@@ -198,13 +199,17 @@ def gather(
     indices: list[int] = []
     found_labels: list[object] = []
     bad: list[tuple[int, str]] = []
+    files: dict[int, str] = {}
     dropped: Counter[str] = Counter()
     columns = tuple(columns)
     checked = False
     for index, row in source.rows:
         if isinstance(row, str):
-            bad.append((index, row))
+            file, _, why = row.partition(": ") if source.files else ("", "", row)
+            bad.append((index, why))
+            files |= {index: file} if source.files else {}
             continue
+        row = nested.reached(row, (*columns, label))
         if not checked:
             check_columns(row, columns, source.where)
             checked = True
@@ -214,6 +219,7 @@ def gather(
             inputs.append(parse(row))
         except Unusable as reason:
             bad.append((index, str(reason)))
+            files |= {index: str(row[columns[0]])} if source.files else {}
             continue
         except Dropped as reason:
             dropped[str(reason)] += 1
@@ -224,7 +230,7 @@ def gather(
         raise DataError(f"{source.where} has no rows.", kind="empty")
     names = dict.fromkeys(name for row in inputs for name in row)
     rows = {name: [row.get(name) for row in inputs] for name in names}
-    unusable = Bad(source.where, bad, source.files)
+    unusable = Bad(source.where, bad, files)
     return Gathered(Rows({"index": indices, **rows}), found_labels, unusable, dropped)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, NamedTuple
 
-from graftlab.data import numbers, readers
+from graftlab.data import nested, numbers, readers
 from graftlab.data.labels import spell
 from graftlab.drafts.draft import CLASSES, GENERATION, IMAGES
 from graftlab.errors import DataError, Place
@@ -59,7 +59,7 @@ def look(path: Path) -> Seen:
         if isinstance(row, str):
             bad += 1
         else:
-            rows.append(row)
+            rows.append(nested.flat(row))
         if len(rows) + bad >= SEEN:
             break
     if not rows:
@@ -81,7 +81,8 @@ def of(seen: Seen, path: Path) -> dict[str, Any]:
     Raises:
         DataError: they are preferences, or no column can be told for text or image.
     """
-    names = {name.lower(): name for name in seen.columns}
+    within = {name.lower().rpartition(".")[2]: name for name in seen.columns}
+    names = within | {name.lower(): name for name in seen.columns}
     if set(PREFERENCES) <= names.keys():
         raise DataError(
             f"{path}: columns chosen and rejected are preferences, which are not learned here. Keep the "

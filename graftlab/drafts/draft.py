@@ -35,6 +35,8 @@ class Draft:
     left: tuple[Left, ...] = ()
     name: str = "run"
     """What the run file is called, without its ending."""
+    guesses: Mapping[str, str] = field(default_factory=dict)
+    """What was guessed of data, by what it is about."""
 
 
 def together(drafts: Sequence[Draft]) -> Draft:
@@ -50,8 +52,10 @@ def together(drafts: Sequence[Draft]) -> Draft:
             values[section] = laid
         remarks |= draft.remarks
     left = tuple(left for draft in drafts for left in draft.left)
+    guesses = {key: said for draft in drafts for key, said in draft.guesses.items()}
     first = drafts[0]
-    return _filled(Draft(first.origin, first.what, values, remarks, left, first.name))
+    whole = Draft(first.origin, first.what, values, remarks, left, first.name, guesses)
+    return _filled(whole)
 
 
 def _filled(draft: Draft) -> Draft:

@@ -6,7 +6,7 @@ from typing import Any
 
 from graftlab.contracts import Note
 from graftlab.data import readers, sources
-from graftlab.drafts import columns
+from graftlab.drafts import columns, guesses
 from graftlab.drafts.draft import CLASSES, GENERATION, IMAGES, STANDS_IN, Draft
 from graftlab.errors import DataError, Place
 
@@ -39,7 +39,9 @@ def draft(path: Path) -> Draft:
         "task": {**task, **where, **carved},
         "training": training,
     }
-    return Draft(path, _said(file, seen), values, _remarks(task, seen), name=_name(path))
+    found = guesses.of(file, seen, {**task, **where, **carved})
+    what, remarks = _said(file, seen), _remarks(task, found.get("not used"))
+    return Draft(path, what, values, remarks, name=_name(path), guesses=found)
 
 
 def _name(path: Path) -> str:
@@ -102,8 +104,7 @@ def _layout(file: Path) -> str:
     return "".join(f"; {note}" for note in notes)
 
 
-def _remarks(task: dict[str, Any], seen: columns.Seen) -> dict[str, str]:
-    others = [name for name in seen.columns if name not in str(task.get("columns", ""))]
+def _remarks(task: dict[str, Any], others: str | None) -> dict[str, str]:
     remarks = {
         "backbone": "a small one to start with; others: graftlab list backbones",
         "task.files": "more files: validation, test; then leave out the shares below",
@@ -113,7 +114,7 @@ def _remarks(task: dict[str, Any], seen: columns.Seen) -> dict[str, str]:
     }
     if task["kind"] == CLASSES:
         read = "a score" if task.get("regression") else "its class"
-        beside = f"; beside them: {', '.join(others)}" if others else ""
+        beside = f"; beside them: {others}" if others else ""
         remarks["task.columns"] = f"guessed: the text and {read}{beside}"
         remarks["task.labels"] = (
             "labels that differ by case or blanks alone are one class: as in the data, its class"

@@ -1,12 +1,16 @@
 """What a run is asked: inputs read, and what it cannot answer refused before anything is loaded."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graftlab import runfile
-from graftlab.contracts import Row
+from graftlab.contracts import NOTED, Note, Row
+from graftlab.data.bad_rows import Bad
+from graftlab.data.doctor import SHOWN
+from graftlab.data.inputs import refuse
 from graftlab.data.sources import SPLITS
 from graftlab.data.splits import no_split
 from graftlab.errors import Argument, ConfigError, DataError, Place, unknown
@@ -17,6 +21,8 @@ from graftlab.rundir import run as rundir
 from graftlab.rundir.run import Run
 from graftlab.runfile import RunFile
 from graftlab.runs import kept_step
+
+log = logging.getLogger("graftlab")
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,39 @@ def read(run: Run, file: RunFile, section: Any, inputs: Inputs) -> list[Row]:
     vectors.refuse_idle(file, reading)
     if not module.VECTORS:
         bound_for = {"task": _part_named(file, task)} if task else {}
-        return module.read_inputs(section, inputs.source, **bound_for)
+        rows = module.read_inputs(section, inputs.source, **bound_for)
+        where = str(inputs.source) if isinstance(inputs.source, Path) else "input"
+        _tell_empty(rows, where, file)
+        return rows
     rows = module.read_inputs(section, inputs.source, task=task, query=reading.query)
     vectors.check(run, rows, reading)
     return rows
+
+
+def _tell_empty(rows: Sequence[Row], where: str, file: RunFile) -> None:
+    """Say which inputs have an empty text, which a model answers all the same.
+
+    Raises:
+        DataError: the run's task leaves out or refuses such rows.
+    """
+    empty = [row for row in rows if any(not text.strip() for text in _texts(row))]
+    parts = {"": file.task, **file.task.parts}
+    refused = [
+        (row["index"], f"an empty text, and the run's task has empty: {said}")
+        for row in empty
+        if (said := getattr(parts[row.get("task", "")].config, "empty", None))
+    ]
+    refuse(Bad(where, refused))
+    if empty:
+        shown = tuple(row["index"] + 1 for row in empty[:SHOWN])
+        note = Note.of("inputs_empty", where=where, count=len(empty), rows=shown)
+        log.warning("%s", note, extra=NOTED)
+
+
+def _texts(row: Row) -> list[str]:
+    """Return the texts of a row that a model is given."""
+    own = [row.get(name) for name in ("text", "pair", "question")]
+    return [text for text in (*own, *(row.get("fields") or {}).values()) if isinstance(text, str)]
 
 
 def _part_named(file: RunFile, name: str) -> str:

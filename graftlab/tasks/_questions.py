@@ -5,7 +5,7 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from graftlab.data.labels import Classes, Dropped, Unusable
 from graftlab.tasks._texts import same_text, text_of
@@ -40,6 +40,13 @@ def question_columns(question: str) -> list[str]:
     return names or [question]
 
 
+class _Columns(string.Formatter):
+    """Takes what stands in braces for a column's name, whatever is in it."""
+
+    def get_field(self, field_name: str, args: object, kwargs: Mapping[str, Any]) -> Any:
+        return kwargs[field_name], field_name
+
+
 @dataclass(frozen=True)
 class Columns:
     """Reads rows that have columns for the question and its choices."""
@@ -57,7 +64,11 @@ class Columns:
         """Return a row's question and choices, however many. `Raises:` Unusable."""
         names = question_columns(self.question)
         texts = {name: text_of(row, name).strip() for name in names}
-        question = texts[names[0]] if names == [self.question] else self.question.format(**texts)
+        question = (
+            texts[names[0]]
+            if names == [self.question]
+            else _Columns().vformat(self.question, (), texts)
+        )
         if not self.choices:
             return Question(question, self.classes.names)
         if len(self.choices) > 1:

@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 
-from graftlab.data import splits
+from graftlab.data import nested, splits
 from graftlab.data.labels import Unusable
 from graftlab.data.textfile import is_unicode
 
@@ -15,7 +15,8 @@ def text_of(row: Mapping[str, object], column: str) -> str:
     """Return a column's text. `Raises:` Unusable: it is none, or no valid one."""
     value = row[column]
     if not isinstance(value, str):
-        raise Unusable(f"column {column!r} is {value!r:.60}, not text")
+        within = nested.hint(column, row).rstrip(".")
+        raise Unusable(f"column {column!r} is {value!r:.60}, not text{within and f'.{within}'}")
     if "\0" in value:
         raise Unusable(f"a NUL character stands in column {column!r}")
     if not value.isascii() and not is_unicode(value):

@@ -8,11 +8,10 @@ from pydantic import Field, model_validator
 
 from graftlab.config import Conflict, Paths, Section
 from graftlab.contracts import USUAL_METRICS, Backbone, Batch, Data, Problem, Row, inputs_of
-from graftlab.data import readers, sources
-from graftlab.data.labels import Unusable
+from graftlab.data import inputs, readers
 from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.rows import Numbered
-from graftlab.errors import ConfigError, DataError, Fault, in_row
+from graftlab.errors import ConfigError, DataError, Fault
 from graftlab.tasks._class_weights import (
     WeightedClasses,
     refuse_for_scores,
@@ -144,22 +143,8 @@ def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[R
     Raises:
         DataError: a row cannot be used, or a column is missing.
     """
-    parse, result = _parser(config), []
     where, numbered = _inputs(config, source)
-    for index, row in numbered:
-        try:
-            if isinstance(row, str):
-                raise Unusable(row)
-            sources.check_columns(row, _columns(config), where)
-            inputs = parse(row)
-            del inputs["key"]
-            result.append({"index": index, **inputs, "label": None})
-        except Unusable as reason:
-            place = in_row(where, index)
-            raise DataError(f"{reason}.", place=place, kind="unusable") from None
-    if not result:
-        raise DataError(f"{where} has no rows.", kind="empty")
-    return result
+    return inputs.read(where, numbered, _parser(config), _columns(config))
 
 
 def _inputs(

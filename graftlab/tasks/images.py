@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import model_validator
 
 from graftlab.config import Conflict, Paths, Section
 from graftlab.contracts import USUAL_METRICS, Backbone, Batch, Data, Problem, Row, inputs_of
-from graftlab.data import pictures, readers, sources
+from graftlab.data import inputs, pictures, readers
 from graftlab.data.labels import Unusable
 from graftlab.data.load import Form, check_local, read_splits, task_labels
 from graftlab.data.rows import Numbered
-from graftlab.errors import ConfigError, DataError, Fault, Place, in_row
+from graftlab.errors import ConfigError, DataError, Fault
 from graftlab.seeds import mix
 from graftlab.tasks._class_weights import WeightedClasses, weighted, weights
 from graftlab.tasks._outputs import forward, label_array, losses, predictions
@@ -95,11 +96,7 @@ def _parser(config: Config) -> Callable[[Mapping[str, object]], dict[str, object
 
     def parse(row: Mapping[str, object]) -> dict[str, object]:
         picture = pictures.find(row[column], root)
-        try:
-            pictures.check(picture)
-        except Unusable as reason:
-            file = f"{row[column]}: " if isinstance(picture, Path) else ""
-            raise Unusable(f"{file}{reason}") from None
+        pictures.check(picture)
         return {"image": picture, "key": pictures.content(picture)}
 
     return parse
@@ -112,26 +109,27 @@ def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[R
     Raises:
         DataError: a row cannot be used, or a column is missing.
     """
-    column, result = config.columns.image, []
-    where, numbered = _inputs(column, source)
-    for index, row in numbered:
-        try:
-            if isinstance(row, str):
-                raise Unusable(row)
-            sources.check_columns(row, [column], where)
-            picture = pictures.find(row[column], Path())
-            pictures.check(picture)
-            result.append({"index": index, "image": picture, "label": None})
-        except Unusable as reason:
-            file = row[column] if Path(where).is_dir() and isinstance(row, dict) else None
-            place = Place(file) if isinstance(file, str) else in_row(where, index)
-            raise DataError(f"{reason}.", place=place, kind="unusable") from None
-    if not result:
-        raise DataError(f"{where} has no images.")
-    return result
+    column = config.columns.image
+    given = _inputs(column, source)
+
+    def parse(row: Mapping[str, object]) -> dict[str, object]:
+        picture = pictures.find(row[column], given.root)
+        pictures.check(picture)
+        return {"image": picture}
+
+    return inputs.read(given.where, given.rows, parse, [column], given.files)
 
 
-def _inputs(column: str, source: str | Path | Sequence[Any]) -> tuple[str, Iterable[Numbered]]:
+class _Given(NamedTuple):
+    """New images: what messages call their source, the rows, and where the files lie that a table names."""
+
+    where: str
+    rows: Iterable[Numbered]
+    root: Path = Path()
+    files: Mapping[int, str] = MappingProxyType({})
+
+
+def _inputs(column: str, source: str | Path | Sequence[Any]) -> _Given:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
@@ -140,13 +138,14 @@ def _inputs(column: str, source: str | Path | Sequence[Any]) -> tuple[str, Itera
         elif path.suffix.lower() in readers.IMAGES:
             files = [path]
         else:
-            return str(path), readers.read(path)
-        return str(path), ((i, {column: str(file)}) for i, file in enumerate(files))
+            return _Given(str(path), readers.read(path), path.parent)
+        named = {index: str(file) for index, file in enumerate(files)}
+        return _Given(str(path), ((i, {column: file}) for i, file in named.items()), files=named)
     cells: list[dict[str, object] | str] = [
         dict(item) if isinstance(item, Mapping) and column in item else {column: item}
         for item in source
     ]
-    return "input", enumerate(cells)
+    return _Given("input", enumerate(cells))
 
 
 def bind(data: Data, backbone: Backbone, config: Config, seed: int) -> "ImageTask":

@@ -14,12 +14,12 @@ from pydantic import Field, field_validator, model_validator
 
 from graftlab.config import Conflict, Paths, Section
 from graftlab.contracts import Backbone, Data, Problem, Row, Task
-from graftlab.data import readers, sources
-from graftlab.data.labels import Classes, Dropped, Unusable, names_of
+from graftlab.data import inputs, nested, readers, sources
+from graftlab.data.labels import Classes, names_of
 from graftlab.data.load import Form, check_local, read_splits
 from graftlab.data.rows import Numbered, Rows
 from graftlab.data.section import DataSection
-from graftlab.errors import ConfigError, DataError, Fault, in_row
+from graftlab.errors import ConfigError, Fault
 from graftlab.tasks import _questions
 from graftlab.tasks._questions import ANSWER, INSTRUCTION, lettered, question_columns
 from graftlab.tasks.classification import TextTask, longest_input
@@ -43,7 +43,7 @@ class Columns(Section):
     @field_validator("question")
     @classmethod
     def _names_columns(cls, question: str) -> str:
-        if any(set(name) & set(".[]!") for name in _fields(question)):
+        if any(set(name) & set("[]!") for name in _fields(question)):
             raise ValueError("question: plain column names stand in braces, nothing else")
         return question
 
@@ -174,27 +174,17 @@ def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[R
     Raises:
         DataError: a row cannot be used, or has another number of choices.
     """
-    parse, result = _parser(config), []
     where, numbered = _inputs(config, source)
-    for index, row in numbered:
-        try:
-            if isinstance(row, str):
-                raise Unusable(row)
-            if set(_questions.PLAIN) <= row.keys():
-                inputs = _questions.checked(
-                    _questions.plain(row), len(names_of(config.labels or ()))
-                )
-            else:
-                sources.check_columns(row, _columns(config), where)
-                inputs = parse(row)
-            del inputs["key"]
-            result.append({"index": index, **inputs, "label": None})
-        except (Unusable, Dropped) as reason:
-            place = in_row(where, index)
-            raise DataError(f"{reason}.", place=place, kind="unusable") from None
-    if not result:
-        raise DataError(f"{where} has no rows.", kind="empty")
-    return result
+    of_columns = _parser(config)
+
+    def parse(row: dict[str, object]) -> dict[str, object]:
+        if set(_questions.PLAIN) <= row.keys():
+            return _questions.checked(_questions.plain(row), len(names_of(config.labels or ())))
+        row = nested.reached(row, _columns(config))
+        sources.check_columns(row, _columns(config), where)
+        return of_columns(row)
+
+    return inputs.read(where, numbered, parse)
 
 
 def _inputs(

@@ -375,7 +375,7 @@ def test_a_chat_template_that_is_none_and_one_that_refuses_a_row_are_named(tmp_p
         ({}, "give a template, or a prompt and a completion"),
         ({"prompt": "{q}"}, "give a template, or a prompt and a completion"),
         ({"prompt": "{q", "completion": "{a}"}, "expected '}'"),
-        ({"prompt": "{q.real}", "completion": "{a}"}, "braces"),
+        ({"prompt": "{q[0]}", "completion": "{a}"}, "braces"),
         ({"prompt": "{q!r}", "completion": "{a}"}, "braces"),
         ({"prompt": "{}", "completion": "{a}"}, "braces"),
         ({"template": "chat", "prompt": "{q}"}, "has no prompt"),

@@ -289,7 +289,7 @@ def test_the_other_layout_is_suggested(tmp_path: Path) -> None:
         ({"labels": ["only"]}, "labels"),
         ({"prompt": "Answer:"}, "prompt"),
         ({"prompt": "{question} {label}"}, "prompt"),
-        ({"columns": {"question": "{a.b}"}}, "columns.question"),
+        ({"columns": {"question": "{a[0]}"}}, "columns.question"),
     ],
 )
 def test_what_cannot_be_read_is_refused_before_anything_is(fields: Any, key: str) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftlab.contracts import Row
-from graftlab.data import readers
+from graftlab.data import inputs, readers
+from graftlab.data.bad_rows import Bad
 from graftlab.data.labels import Unusable
 from graftlab.data.rows import Numbered
 from graftlab.data.vectors import layout, scan
 from graftlab.data.vectors.store import Vectors
-from graftlab.errors import Argument, ConfigError, DataError, Place, Words, in_row
+from graftlab.errors import Argument, ConfigError, DataError, Place, Words
 from graftlab.tasks.elm import prompts, tree
 from graftlab.tasks.elm.fields import Config
 from graftlab.tasks.elm.rows import ALIASES, place_of, said, text
@@ -61,6 +62,8 @@ def read(
     _check(config, asked)
     where, numbered, vectors = _opened(source)
     found: list[Row] = []
+    bad: list[tuple[int, str]] = []
+    remedies: tuple[Words, ...] = ()
     looked = None if vectors is None else scan.look(vectors)
     for index, item in numbered:
         try:
@@ -73,9 +76,9 @@ def read(
             _check_alike(row, found[:1])
             found.append(row)
         except Unusable as reason:
-            remedies = (ASK,) if isinstance(reason, Unasked) else ()
-            place = in_row(where, index)
-            raise DataError(f"{reason}.", *remedies, place=place, kind="unusable") from None
+            remedies = (ASK,) if isinstance(reason, Unasked) else remedies
+            bad.append((index, str(reason)))
+    inputs.refuse(Bad(where, bad), *remedies)
     if not found:
         raise DataError(f"{where} has no rows.", kind="empty")
     return found

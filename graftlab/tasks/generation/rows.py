@@ -7,11 +7,10 @@ from typing import Any
 
 from graftlab.config import Paths
 from graftlab.contracts import Data, Problem, Row, written
-from graftlab.data import readers, sources
+from graftlab.data import inputs, nested, readers, sources
 from graftlab.data.labels import Unusable
 from graftlab.data.load import examined
 from graftlab.data.rows import Numbered, Rows
-from graftlab.errors import DataError, in_row
 from graftlab.tasks._texts import same_text
 from graftlab.tasks.generation import turns
 from graftlab.tasks.generation.examples import is_answered
@@ -53,6 +52,7 @@ class Reader:
 
     def __call__(self, row: Mapping[str, object]) -> dict[str, object]:
         """Return the row with its answer and reference where it has them. `Raises:` Unusable."""
+        row = nested.reached(row, needed(self.config))
         inputs = self._chat(row) if self.config.template == "chat" else self._filled(row)
         if names := references(self.config):
             inputs["label"] = self._reference(row, names)
@@ -155,23 +155,15 @@ def read_inputs(config: Config, source: str | Path | Sequence[object]) -> list[R
     Raises:
         DataError: a row cannot be used, or a column is missing.
     """
-    parse, result = Reader(config), []
     where, numbered = _inputs(config, source)
-    for index, row in numbered:
-        try:
-            if isinstance(row, str):
-                raise Unusable(row)
-            sources.check_columns(row, asked(config), where)
-            inputs = parse({name: row[name] for name in row if name not in references(config)})
-            inputs = _unanswered(inputs)
-            del inputs["key"]
-            result.append({"index": index, **inputs, "label": None})
-        except Unusable as reason:
-            place = in_row(where, index)
-            raise DataError(f"{reason}.", place=place, kind="unusable") from None
-    if not result:
-        raise DataError(f"{where} has no rows.", kind="empty")
-    return result
+    reader = Reader(config)
+
+    def parse(row: Mapping[str, object]) -> dict[str, object]:
+        return _unanswered(
+            reader({name: row[name] for name in row if name not in references(config)})
+        )
+
+    return inputs.read(where, numbered, parse, asked(config))
 
 
 def _unanswered(inputs: dict[str, Any]) -> dict[str, object]:

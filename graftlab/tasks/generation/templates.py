@@ -54,7 +54,7 @@ def columns_of(template: str) -> tuple[str, ...]:
     for _, name, spec, conversion in string.Formatter().parse(template):
         if name is None:
             continue
-        if not name or spec or conversion or set(name) & set(".[]"):
+        if not name or spec or conversion or set(name) & set("[]"):
             raise ValueError(
                 f"{{{name}}}: a column's name stands in braces, and nothing else ({{{{ is a brace)"
             )

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from graftlab.contracts import Row
-from graftlab.data import readers
+from graftlab.data import inputs, readers
+from graftlab.data.bad_rows import Bad
+from graftlab.data.labels import Unusable
 from graftlab.data.rows import Numbered
-from graftlab.errors import DataError, in_row, unknown
+from graftlab.errors import DataError, unknown
 from graftlab.tasks.mixture.section import Config
 
 TASK = "task"
@@ -29,56 +30,73 @@ def read_inputs(
         raise DataError(unknown("task", task, list(config.parts)))
     where, numbered = _numbered(source)
     items: dict[str, list[tuple[int, object]]] = {name: [] for name in config.parts}
+    bad: list[tuple[int, str]] = []
+    kinds = set()
     for index, item in numbered:
         try:
+            if isinstance(item, Unusable):
+                raise item
             name, own = (task, item) if task else _of(item, list(config.parts))
-        except ValueError as error:
-            place = in_row(where, index)
-            raise DataError(f"{error}.", place=place, kind="no_task") from None
-        items[name].append((index, own))
+        except ValueError as reason:
+            bad.append((index, str(reason)))
+            kinds.add("unusable" if isinstance(reason, Unusable) else "no_task")
+        else:
+            items[name].append((index, own))
     found: dict[int, Row] = {}
     for name, mine in items.items():
-        for (index, _), row in zip(mine, _read(config, name, mine, where), strict=True):
-            found[index] = {**row, "index": index, "task": name}
+        rows, wrong = _read(config, name, mine)
+        bad += wrong
+        kinds |= {"unusable"} if wrong else set()
+        found |= {index: {**row, "index": index, "task": name} for index, row in rows.items()}
+    kind = kinds.pop() if len(kinds) == 1 else "unusable"
+    inputs.refuse(Bad(where, sorted(bad)), kind=kind)
     if not found:
         raise DataError(f"{where} has no rows.", kind="empty")
     return [found[index] for index in sorted(found)]
 
 
-def _read(config: Config, name: str, items: Sequence[tuple[int, object]], where: str) -> list[Row]:
-    """Return the rows of one task. `Raises:` DataError, with the place of the row."""
-    if not items:
-        return []
+def _read(
+    config: Config, name: str, items: Sequence[tuple[int, object]]
+) -> tuple[dict[int, Row], list[tuple[int, str]]]:
+    """Return the rows of one task by their index, and those that it cannot use, each with the reason.
+
+    Raises:
+        DataError: it can use each by itself, and not all of them.
+    """
     part = config.parts[name]
+    if not items:
+        return {}, []
     try:
-        rows: list[Row] = part.module.read_inputs(part.config, [item for _, item in items])
-        return rows
+        rows = part.module.read_inputs(part.config, [item for _, item in items])
+        return {index: row for (index, _), row in zip(items, rows, strict=True)}, []
     except DataError as error:
+        bad = []
         for index, item in items:  # which one it was: the task has seen but its own rows
             try:
                 part.module.read_inputs(part.config, [item])
             except DataError as own:
-                place = replace(in_row(where, index), key=("tasks", name))
-                faults = [replace(f, said=f"{name}: {f.said}", place=place) for f in own.problems]
-                raise DataError(faults) from None
-        raise error
+                said = " ".join(fault.said for fault in own.problems)
+                bad.append((index, f"{name}: {said.rstrip('.')}"))
+        if not bad:
+            raise error
+        return {}, bad
 
 
 def _numbered(source: str | Path | Sequence[object]) -> tuple[str, Iterable[tuple[int, object]]]:
     if not isinstance(source, Path):
         return "input", enumerate([source] if isinstance(source, str) else source)
     if source.suffix.lower() != ".txt":
-        return str(source), _readable(source, readers.read(source))
-    rows = _readable(source, readers.read_text(source, "text"))
-    return str(source), ((index, row["text"]) for index, row in rows)
+        return str(source), _readable(readers.read(source))
+    rows = _readable(readers.read_text(source, "text"))
+    return str(source), (
+        (index, row["text"] if isinstance(row, Mapping) else row) for index, row in rows
+    )
 
 
-def _readable(path: Path, rows: Iterable[Numbered]) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Yield the rows of a file. `Raises:` DataError: one cannot be read."""
+def _readable(rows: Iterable[Numbered]) -> Iterator[tuple[int, object]]:
+    """Yield the rows of a file, and in place of one that cannot be read the reason."""
     for index, row in rows:
-        if isinstance(row, str):
-            raise DataError(f"{row}.", place=in_row(str(path), index), kind="unusable")
-        yield index, row
+        yield index, Unusable(row) if isinstance(row, str) else row
 
 
 def _of(item: object, names: Sequence[str]) -> tuple[str, object]:
