@@ -26,6 +26,7 @@ NAVIGATION = {
     "Methods": ("/docs/methods", "/docs/methods/*"),
     "Several runs, several tasks": (
         "/docs/studies",
+        "/docs/studies/*",
         "/docs/search",
         "/docs/mixtures",
         "/docs/selection",

@@ -261,6 +261,14 @@ def test_a_study_s_table_stands_in_a_page_as_it_was_measured(path):
         assert paired.fill(text, path.stem, record) == text
 
 
+def test_the_tables_of_a_study_s_page_are_those_that_were_kept():
+    import study_page
+
+    for path in study_page.PAGES.glob("*.md"):
+        page = path.read_text(encoding="utf-8")
+        assert study_page.fill(page, path.stem) == page, "run python bench/study_page.py"
+
+
 def test_the_rankings_of_the_page_are_those_of_the_recorded_runs():
     import ranking
 
