@@ -53,6 +53,10 @@ ADAPTERS = {
         r=2, lora_alpha=6, target_modules=["query", "dense"], use_rslora=True, bias="lora_only",
         rank_pattern={"0.output.dense": 3}, alpha_pattern={"query": 5},
     )),
+    "lora with a bias": ("bert", lambda: peft.LoraConfig(
+        r=2, lora_alpha=6, target_modules=["query", "dense"], lora_bias=True,
+        rank_pattern={"query": 3},
+    )),
     "lora of an embedding": ("bert", lambda: peft.LoraConfig(
         r=2, target_modules=["word_embeddings"],
     )),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OWN = re.compile(r"(?P<layer>.+)\.(?P<own>(lora_|hada_|lokr_|ia3_|initial_).+)")
 """The name of a tensor that belongs to an adapted layer."""
 EMBEDDING = ("lora_embedding_A", "lora_embedding_B")  # (R, vocabulary) and (width, R)
+BIAS = "lora_B.bias"
 MAGNITUDES = ("lora_magnitude_vector", "lora_magnitude_vector.weight")
 REBASED = ("pissa", "olora", "corda", "lora_ga", "loftq")
 """What `init_lora_weights` begins with where peft changes the weight itself at the start."""
@@ -62,6 +63,8 @@ class Type(NamedTuple):
     """Returns left (O, R) and right (R, I), or the whole change (O, I) and None, as the weight lies."""
     shape: "Callable[[Layer], tuple[int | None, int | None]]"
     """Returns which rows and columns the weight has, without reading it; None for any number."""
+    moves_bias: "Callable[[Layer, Sequence[int] | None], bool]" = lambda *_: False
+    """Says of a type that may change a bias whether it does this layer's, whose shape is given if known."""
 
 
 def layers(tensors: "Mapping[str, Tensor]") -> "dict[str, dict[str, Tensor]]":
@@ -85,9 +88,9 @@ def rebased(config: Mapping[str, Any]) -> str | None:
     return start if start.startswith(REBASED) else None
 
 
-def _lora(layer: Layer, _: str) -> "Factors":
+def _lora(layer: Layer, own: str) -> "Factors":
     """s B A with s = alpha / R, or alpha / sqrt R of rsLoRA; s (B A - B0 A0) where s B0 A0 was taken out of
-    the weight (Meng et al. 2024, PiSSA)."""
+    the weight (Meng et al. 2024, PiSSA). Of a bias s b, where b is that of B (`lora_bias`)."""
     import torch
 
     a_RI, b_OR = (
@@ -97,6 +100,8 @@ def _lora(layer: Layer, _: str) -> "Factors":
     rank = len(a_RI)
     scale = layer.setting("lora_alpha")
     scale /= math.sqrt(rank) if layer.config.get("use_rslora") else rank
+    if own == "bias":
+        return layer.read(BIAS) * scale, None
     if layer.has(INITIAL_A):
         a_RI = torch.cat([a_RI, layer.read(INITIAL_A)])
         b_OR = torch.cat([b_OR, -layer.read(INITIAL_B)], dim=1)
@@ -154,6 +159,15 @@ def _shape_of_factors(layer: Layer) -> tuple[int, int]:
     return len(left), right.shape[1]
 
 
+def _has_bias(layer: Layer, _: Sequence[int] | None) -> bool:
+    return layer.has(BIAS)
+
+
+def _goes_with_rows(layer: Layer, shape: Sequence[int] | None) -> bool:
+    """Return whether a bias is scaled as its rows are: where there are as many factors as rows."""
+    return shape is not None and tuple(layer.tensors["ia3_l"].shape) == (*shape, 1)
+
+
 def _shape_of_ia3(layer: Layer) -> tuple[int | None, int | None]:
     rows, columns = (None if size == 1 else size for size in layer.tensors["ia3_l"].shape)
     return (columns, rows) if layer.turned else (rows, columns)
@@ -190,10 +204,10 @@ def _flat(tensor: "Tensor") -> "Tensor":
 
 
 TYPES = {
-    "LORA": Type(("weight",), _lora, _shape_of_factors),
+    "LORA": Type(("weight", "bias"), _lora, _shape_of_factors, _has_bias),
     "DORA": Type(("weight",), _dora, _shape_of_factors),
     "ADALORA": Type(("weight",), _adalora, _shape_of_factors),
-    "IA3": Type(("weight", "bias"), _ia3, _shape_of_ia3),
+    "IA3": Type(("weight", "bias"), _ia3, _shape_of_ia3, _goes_with_rows),
     "LOHA": Type(("weight",), _loha, _shape_of_loha),
     "LOKR": Type(("weight",), _lokr, _shape_of_lokr),
 }

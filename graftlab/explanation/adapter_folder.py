@@ -117,7 +117,7 @@ class AdapterFolder:
         changed, base = self._type.changes, self._base
         adapted = [
             f"{layer}.{own}" for layer in self._layers for own in changed
-            if own == "weight" or (base is not None and self._moves(layer, own))
+            if own == "weight" or self._moves_bias(layer)
         ]  # fmt: skip
         if base is None:
             return adapted
@@ -131,11 +131,10 @@ class AdapterFolder:
         ]  # fmt: skip
         return [*adapted, *whole]
 
-    def _moves(self, layer: str, own: str) -> bool:
-        """Say whether a bias goes with its layer's rows, of which it has as many."""
-        (factor,) = self._layers[layer].values()
-        shape = self._base.shape(f"{layer}.{own}") if self._base is not None else None
-        return shape is not None and tuple(factor.shape) == (*shape, 1)
+    def _moves_bias(self, layer: str) -> bool:
+        name = f"{layer}.bias"
+        shape = None if self._base is None else self._base.shape(name)
+        return self._type.moves_bias(self._layer(name), shape)
 
     def _check(self, name: str, base: Stored) -> None:
         shape, own = base.shape(name), self._type.shape(self._layer(name))
