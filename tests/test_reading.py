@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -391,6 +392,20 @@ def test_faults_of_decoding_are_counted_with_the_rows(tmp_path: Path) -> None:
     (root / "light" / "notes.docx").unlink()
     data = images.read(images.Config(files={"train": root}, skip_bad=1), Paths(), 0)
     assert [bad["row"] for bad in data.record["skipped"]["train"]] == [5]
+
+
+def test_pictures_that_stand_twice_are_named_by_their_files(tmp_path: Path) -> None:
+    train, test = folder(tmp_path / "train"), tmp_path / "test" / "light"
+    test.mkdir(parents=True)
+    again, shared = train / "dark" / "again.png", train / "light" / "0.png"
+    again.write_bytes((train / "dark" / "0.png").read_bytes())
+    (test / "t.png").write_bytes(shared.read_bytes())
+    found = images.read(images.Config(data_dir=tmp_path), Paths(), 0)
+    named = [[*note["rows"]] for kind in ("inputs_repeated", "rows_in_two_splits")
+             for note in said(found, kind)]  # fmt: skip
+    assert named == [[str(again)], [str(shared)]]
+    with pytest.raises(DataError, match=f"{re.escape(str(shared))} = "):
+        images.read(images.Config(data_dir=tmp_path, overlap="refuse"), Paths(), 0)
 
 
 def test_the_first_frame_of_an_animated_picture_and_cmyk_are_read() -> None:

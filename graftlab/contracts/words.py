@@ -70,14 +70,15 @@ def _read_as(file: str, found: Mapping[str, str]) -> str:
     return f"{file} is read so: {said}"
 
 
-def _numbers(rows: Sequence[int]) -> str:
+def _numbers(rows: Sequence[int | str]) -> str:
     return ", ".join(map(str, rows))
 
 
-def _rows(count: int, rows: Sequence[int]) -> str:
-    """Say how many rows, and the first of them."""
+def _rows(count: int, rows: Sequence[int | str]) -> str:
+    """Say how many rows, and the first of them: numbers, or files."""
     named = f"{_numbers(rows)}{', ...' if count > len(rows) else ''}"
-    return f"{count} rows ({named})" if count > 1 else f"row {named}"
+    what = "file" if any(isinstance(row, str) for row in rows) else "row"
+    return f"{count} {what}s ({named})" if count > 1 else f"{what} {named}"
 
 
 def _listed(labels: Sequence[str]) -> str:

@@ -29,14 +29,13 @@ class Finding:
     """How often something was found, and where first."""
 
     count: int
-    rows: tuple[int, ...]
-    """Numbers of rows of the source, from 1."""
+    rows: tuple[int | str, ...]
+    """Numbers of rows of the source, from 1; or files of pictures."""
 
 
 def found(rows: Rows, places: Sequence[int]) -> Finding:
     """Return the finding that is at these positions."""
-    indices = rows.columns["index"]
-    return Finding(len(places), tuple(indices[place] + 1 for place in places[:SHOWN]))
+    return Finding(len(places), tuple(map(rows.called, places[:SHOWN])))
 
 
 def texts_of(rows: Rows) -> dict[str, Sequence[str | None]]:
@@ -228,5 +227,5 @@ def without(
     return rows.take(kept), lost
 
 
-def _listed(rows: Sequence[int]) -> str:
+def _listed(rows: Sequence[int | str]) -> str:
     return ", ".join(map(str, rows))

@@ -1,6 +1,7 @@
 """Rows kept by column: what a split is before any tokenizer has seen it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, overload
 
 from graftlab.contracts import Row
@@ -34,6 +35,13 @@ class Rows(Sequence[Row]):
         """Return the rows at these positions, in this order."""
         positions = list(positions)
         return Rows({name: [values[i] for i in positions] for name, values in self.columns.items()})
+
+    def called(self, position: int) -> int | str:
+        """Return what a person calls a row: by its number in the source, from 1, or by its picture's file."""
+        pictures = self.columns.get("image")
+        if pictures and isinstance(pictures[position], Path):
+            return str(pictures[position])
+        return int(self.columns["index"][position]) + 1
 
     def without(self, name: str) -> "Rows":
         """Return the rows without a column."""

@@ -89,10 +89,7 @@ def disjoint(
             shared = [(i, places[k]) for i, k in enumerate(keys[split]) if k in places]
             if not shared:
                 continue
-            pairs = [
-                (splits[split].columns["index"][i] + 1, splits[other].columns["index"][j] + 1)
-                for i, j in shared
-            ]
+            pairs = [(splits[split].called(i), splits[other].called(j)) for i, j in shared]
             if overlap == "refuse":
                 raise DataError(refusal(split, other, pairs))
             record.setdefault(split, {})[ALSO_IN + other] = {
@@ -109,9 +106,16 @@ def disjoint(
     return result, record
 
 
-def refusal(split: str, other: str, pairs: Sequence[tuple[int, int]]) -> str:
-    """Say which rows of a split stand in another too; `pairs` are their numbers, from 1."""
-    shown = "".join(f"\n  {split} row {a} = {other} row {b}" for a, b in pairs[:MAX_SHOWN])
+def refusal(split: str, other: str, pairs: Sequence[tuple[int | str, int | str]]) -> str:
+    """Say which rows of a split stand in another too; `pairs` are their numbers, from 1, or their files."""
+    named = [
+        [
+            f"{which} row {row}" if isinstance(row, int) else row
+            for which, row in ((split, a), (other, b))
+        ]
+        for a, b in pairs[:MAX_SHOWN]
+    ]
+    shown = "".join(f"\n  {first} = {second}" for first, second in named)
     more = f"\n  and {len(pairs) - MAX_SHOWN} more" if len(pairs) > MAX_SHOWN else ""
     return (
         f"{len(pairs)} rows of {split} also stand in {other} (white space and case aside):{shown}{more}\n"

@@ -209,9 +209,9 @@ class ImageTask:
         try:
             image = pictures.decode(row["image"]).convert(self._mode)
         except Unusable as reason:
-            raise DataError(
-                f"{split} row {row['index'] + 1}: {reason}. Take it out of the data."
-            ) from None
+            file = row["image"] if isinstance(row["image"], Path) else None
+            where = file or f"{split} row {row['index'] + 1}"
+            raise DataError(f"{where}: {reason}. Take it out of the data.") from None
         return image if epoch is None else augment(image, self._augment, (self._seed, epoch, index))
 
     def inputs(self, split: str, index: int) -> dict[str, object]:
