@@ -141,6 +141,41 @@ def test_an_objective_that_the_task_does_not_report_is_refused():
     assert problem.given == "seconds"  # a cost is no score
 
 
+WRITES = """
+base:
+  backbone: {model: smollm2_135m}
+  task: {name: word_problems}
+  method: {name: lora}
+space: {training.learning_rate: [1e-4, 1e-3]}
+trials: 1
+"""
+
+
+@pytest.mark.parametrize("objective", [None, "exact_match"])
+def test_an_objective_that_reads_texts_wants_them_written_of_validation(objective):
+    given = (
+        []
+        if objective is None
+        else [f"objective=[{objective}]", f"base.task.metrics=[{objective}]"]
+    )
+    Path("search.yaml").write_text(WRITES)
+    with pytest.raises(ConfigError) as caught:
+        search.read("search.yaml", given)
+    (problem,) = caught.value.problems
+    assert (problem.kind, problem.given) == ("unscored", objective)
+    search.read("search.yaml", [*given, "base.task.generation.splits=[validation, test]"])
+    search.read(
+        "search.yaml", ["objective=[perplexity]", "base.task.metrics=[exact_match, perplexity]"]
+    )
+
+
+def test_a_search_given_to_run_is_called_one():
+    Path("search.yaml").write_text(WRITES)
+    with pytest.raises(ConfigError) as caught:
+        runfile.resolve(config.read("search.yaml"))
+    assert [problem.kind for problem in caught.value.problems] == ["search"]
+
+
 def test_every_end_of_every_range_is_tried_once():
     plan = read(SPACE)
     corners = list(search.design.corners(plan.search))

@@ -516,6 +516,19 @@ def test_a_setting_is_chosen_by_validation_and_never_by_test():
                     ("lora", "0.001"): True, ("lora", "0.01"): False}  # fmt: skip
 
 
+def test_a_choice_by_what_is_written_wants_it_of_validation():
+    text = """
+base: {backbone: {model: smollm2_135m}, task: {name: word_problems}}
+methods: [lora]
+vary: {training.learning_rate: [1e-4, 1e-3]}
+choose: {by: validation}
+"""
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert [problem.kind for problem in caught.value.problems] == ["unscored"]
+    read(text, "base.task.generation.splits=[validation, test]")
+
+
 def test_the_mean_over_seeds_chooses_and_of_equals_the_first():
     value = {("0.001", 0): 0.9, ("0.001", 1): 0.1, ("0.01", 0): 0.6, ("0.01", 1): 0.6}
     figures = lambda run: {"validation": value[rate(run), run.seed], "test": 0.5}  # noqa: E731

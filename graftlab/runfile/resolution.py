@@ -67,11 +67,12 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
     """
     given = document.values
     if "base" in given and not {"backbone", "task", "method"} & given.keys():
+        kind, command = ("search", "tune") if "space" in given else ("study", "compare")
         raise ConfigError(
-            "this is a study (base:, methods:, ...), not one run.",
-            (f"Use graftlab compare {document.path}.",),
+            f"this is a {kind} (base:, {'space' if command == 'tune' else 'methods'}:, ...), not one run.",
+            (f"Use graftlab {command} {document.path}.",),
             place=document.place("base"),
-            kind="study",
+            kind=kind,
         )
     problems = Problems()
     root = build(Root, given, document, (), problems)

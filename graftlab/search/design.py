@@ -13,7 +13,7 @@ from graftlab.config import Document, Parsed, Problems, Section, lay_over
 from graftlab.config.parser import Location
 from graftlab.errors import ConfigError, GraftlabError, Place, unknown
 from graftlab.rundir.records import Json
-from graftlab.runfile import Root, RunFile, measures
+from graftlab.runfile import Root, RunFile, measures, on_validation
 from graftlab.search.space import Range, applies, laid, ordered
 from graftlab.study.design import based_on
 
@@ -276,7 +276,7 @@ def _around(space: Mapping[str, Range], key: str, probe: Any) -> dict[str, Json]
 
 
 def _check_objective(search: Search, file: RunFile, document: Document) -> None:
-    """Refuse a metric that the task cannot report. `Raises:` ConfigError."""
+    """Refuse a metric that the task cannot report, or not on validation. `Raises:` ConfigError."""
     given = getattr(file.task.config, "metrics", ())
     metrics = (*given, "loss") if given else (*measures.names(), "loss")
     for place, name in enumerate(search.objective):
@@ -286,3 +286,7 @@ def _check_objective(search: Search, file: RunFile, document: Document) -> None:
                 f"objective: {unknown('metric', name, allowed)}",
                 place=document.place("objective"), kind="unknown", given=name, allowed=list(allowed),
             )  # fmt: skip
+    for wanted in search.objective or (None,):  # the task's first
+        if wanted not in COSTS and (said := on_validation.unscored(file.task, wanted)):
+            at = document.place("objective" if wanted else "base")
+            raise ConfigError(f"objective: {said}", place=at, kind="unscored", given=wanted)

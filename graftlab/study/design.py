@@ -11,7 +11,7 @@ from graftlab import config, runfile
 from graftlab.config import Document, Parsed, Problems, lay_over
 from graftlab.config.parser import Location
 from graftlab.errors import ConfigError, Fault, GraftlabError, Place
-from graftlab.runfile import Root, RunFile
+from graftlab.runfile import Root, RunFile, on_validation
 from graftlab.runs import forgetting
 from graftlab.runs.forgetting import Asked
 from graftlab.study import labels, variation
@@ -127,6 +127,9 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
                 run = Document(document.path, own.values, own.places)
                 if (file := _resolve(run, problems)) is not None:
                     runs.append(Planned(name, cell, seed, run, file))
+    unscored = {on_validation.unscored(run.file.task) for run in runs if study.choose} - {""}
+    for said in sorted(unscored):
+        problems.say(document.place("choose"), f"choose: {said}", kind="unscored")
     problems.raise_if_any()
     name, place = study.name or document.path.stem, document.place("budget")
     return Plan(
