@@ -1,4 +1,4 @@
-"""What is chosen by is scored on validation at the end of a run: texts are written for test alone by default."""
+"""What is chosen by has to be scored on validation: texts are written for test alone unless asked."""
 
 from typing import Any
 
