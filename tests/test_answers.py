@@ -69,3 +69,16 @@ def test_a_name_of_a_column_and_an_answer_are_writable_too(tmp_path: Path, suffi
     found = {"index": 0, "name": HALF, "probabilities": {HALF: 0.75, "b": 0.25}}
     answers.write(output, [found], source)
     assert b"\\ud83d" in output.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("-1,5;a", "-1,5;a;0,75"), ("-1.5;a", "-1.5;a;0.75"), ("7;=a", "7;'=a;0.75")],
+)
+def test_numbers_are_written_as_the_table_beside_them_has_them(
+    given: str, expected: str, tmp_path: Path
+) -> None:
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text(f"n;text\n{given}\n")
+    answers.write(output, [{"index": 0, "label": 0.75}], source)
+    assert output.read_text().splitlines() == ["row;n;text;prediction", f"1;{expected}"]

@@ -37,7 +37,7 @@ def of(file: Path, seen: Seen, task: Mapping[str, Any]) -> dict[str, str]:
 
 def _read(file: Path, seen: Seen) -> str:
     if file.is_dir():
-        return f"{len(seen.rows)} images"
+        return f"{len(seen.rows)} images" + (f", {seen.bad} other files" if seen.bad else "")
     more = " or more" if len(seen.rows) + seen.bad >= SEEN else ""
     said, suffix = [f"{len(seen.rows)} rows{more}"], readers.suffix_of(file)
     layout = readers.look(file)

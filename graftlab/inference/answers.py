@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graftlab.data import readers, textfile
+from graftlab.data import numbers, readers, textfile
 from graftlab.data.vectors import layout
 from graftlab.errors import Argument, ConfigError, DiskError, Place
 from graftlab.rundir import files, spreadsheet
@@ -27,6 +27,8 @@ class Inputs(NamedTuple):
     """The inputs' own columns, by their index."""
     delimiter: str = ","
     """Of a table: what parts its fields."""
+    decimal: str = "."
+    """What parts the decimals of numbers: the comma where a column has it and another one parts fields."""
     mark: str = ""
     """The byte order mark without which a spreadsheet takes UTF-8 for the encoding of its system."""
 
@@ -75,7 +77,11 @@ def _inputs(source: Path | str) -> Inputs:
     with textfile.opened(source) as file:
         marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
     mark = "\ufeff" if marked or layout.encoding != "utf-8" else ""
-    return Inputs(own, layout.delimiter, mark)
+    names = dict.fromkeys(name for row in own.values() for name in row)
+    commas = layout.delimiter != "," and any(
+        numbers.mark_of(row.get(name) for row in own.values()) == "," for name in names
+    )
+    return Inputs(own, layout.delimiter, "," if commas else ".", mark)
 
 
 def _writable(value: Any) -> Any:
@@ -158,7 +164,9 @@ def _jsonl(output: Path, answers: Sequence[Answer], inputs: Inputs) -> None:
 def _csv(output: Path, answers: Sequence[Answer], inputs: Inputs) -> None:
     rows = [flat(answer, inputs.own.get(answer["index"], {})) for answer in answers]
     plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
-    files.write_text(output, inputs.mark + spreadsheet.text(plain, delimiter=inputs.delimiter))
+    files.write_text(
+        output, inputs.mark + spreadsheet.text(plain, (), inputs.delimiter, inputs.decimal)
+    )
 
 
 def _parquet(output: Path, answers: Sequence[Answer], inputs: Inputs) -> None:
