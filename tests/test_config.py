@@ -145,6 +145,24 @@ def test_files_of_any_name_are_read(write, tmp_path, name):
     assert read(write("seed: 3\n", name)).values == {"seed": 3}
 
 
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("backbone: {kind: tiny}\ntask: {name: sst2}\n", True),
+        ("base: run.yaml\nmethods: [lora]\n", True),
+        ("base: run.yaml\nspace: {}\n", True),
+        ("a line\ntask: another\n", False),
+    ],
+)
+def test_a_text_file_is_read_where_it_has_two_keys_of_a_run_file(write, text, is_one):
+    path = write(text, "run.txt")
+    if is_one:
+        assert len(read(path).values) == 2
+        return
+    with pytest.raises(ConfigError, check=fault("foreign")):
+        read(path)
+
+
 def test_a_symlink_is_followed(write, tmp_path):
     (tmp_path / "link.yaml").symlink_to(write("seed: 3\n"))
     assert read(tmp_path / "link.yaml").values == {"seed": 3}

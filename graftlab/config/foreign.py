@@ -213,6 +213,8 @@ OTHERS = {
     **dict.fromkeys(("py", "ipynb", "sh"), "a program"),
     **dict.fromkeys(("zip", "tar", "tgz"), "an archive: unpack it"),
 }
+BEGUN = frozenset(("backbone", "task", "method", "extends", "base", "training", "methods", "space"))
+"""Keys at the top of run files, studies and searches, two of which any has."""
 BEGINNING = 2**16  # bytes of a file that tell what it is
 SECTIONS = frozenset({"backbone", "task", "method", "extends", "base"})
 
@@ -264,7 +266,7 @@ def _says_its_sections(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         head = file.read(BEGINNING).decode("utf-8", "replace")
-    return len(set(re.findall(r"^(\w+):", head, re.M)) & SECTIONS) > 1
+    return len(set(re.findall(r"^(\w+):", head, re.M)) & BEGUN) > 1
 
 
 def _no_run_file(path: Path, said: str, remedy: Words) -> ConfigError:

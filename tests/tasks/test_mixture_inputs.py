@@ -2,6 +2,7 @@
 
 import pytest
 
+from graftlab.config import Paths
 from graftlab.errors import DataError
 from graftlab.tasks import mixture
 
@@ -26,6 +27,14 @@ def test_inputs_say_their_task(tmp_path):
     ):
         with pytest.raises(DataError, match=words):
             read(section, source)
+
+
+def test_rows_of_a_task_that_cannot_be_used_are_left_out_by_its_own_key(tmp_path):
+    section = mixture.example(tmp_path)
+    with (tmp_path / "size" / "train.csv").open("a") as file:
+        file.write("a,\nb,\n")
+    with pytest.raises(DataError, match=r"task\.tasks\.size\.skip_bad: 2"):
+        mixture.read(section, Paths(), 0)
 
 
 BROKEN = {  # how a file's second row cannot be read

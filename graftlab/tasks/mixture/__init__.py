@@ -32,7 +32,7 @@ from graftlab.tasks.mixture import draws
 from graftlab.tasks.mixture.apart import apart
 from graftlab.tasks.mixture.inputs import read_inputs
 from graftlab.tasks.mixture.rows import Changed, Mixed, by_task, places
-from graftlab.tasks.mixture.section import Config, Resolved, with_parts
+from graftlab.tasks.mixture.section import Config, Resolved, naming, with_parts
 
 if TYPE_CHECKING:
     from graftlab.tasks.mixture.task import MixtureTask
@@ -173,7 +173,8 @@ def read(config: Config, paths: Paths, seed: int) -> Data:
     """
     own: dict[str, Data] = {}
     for name, part in config.parts.items():
-        own[name] = part.module.read(part.config, paths, mix(seed, name))
+        with naming(name, part):
+            own[name] = part.module.read(part.config, paths, mix(seed, name))
     refusing = [n for n, p in config.parts.items() if getattr(p.config, "overlap", "") == "refuse"]
     own = apart(own, refusing)
     joined = _joined(config, {name: data.problem for name, data in own.items()})

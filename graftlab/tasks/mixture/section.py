@@ -1,7 +1,9 @@
 """The section of a mixture, and the tasks that it was resolved to."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +14,7 @@ from graftlab.config import (
     Section,
 )
 from graftlab.contracts import TaskKind, TaskPart
+from graftlab.errors import Argument, ConfigError, DataError
 from graftlab.tasks.mixture.draws import Sampling
 
 
@@ -82,3 +85,25 @@ def with_parts(config: Config, parts: Mapping[str, TaskPart]) -> Config:
     resolved = config.model_copy()
     resolved._parts = dict(parts)
     return resolved
+
+
+@contextlib.contextmanager
+def naming(name: str, part: TaskPart) -> Iterator[None]:
+    """Have errors of one of the tasks name its keys as an override does: `task.tasks.NAME.skip_bad`."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        own = re.compile(rf"\btask\.(?=({'|'.join(type(part.config).model_fields)})\b)")
+
+        def named(words: str | Argument) -> str | Argument:
+            return own.sub(f"task.tasks.{name}.", words) if isinstance(words, str) else words
+
+        faults = [
+            replace(
+                fault,
+                said=str(named(fault.said)),
+                remedies=tuple(tuple(map(named, remedy)) for remedy in fault.remedies),
+            )
+            for fault in error.problems
+        ]
+        raise type(error)(faults) from error
