@@ -163,8 +163,11 @@ class Scores:
         return number
 
     def _hint(self, text: str) -> str:
-        if self.mark == "," or not numbers.COMMA.fullmatch(text.strip()):
-            return ""
-        if numbers.THOUSANDS.fullmatch(text.strip()):
-            return ": its comma may part decimals or thousands. Write it with a point, or without a mark"
-        return ": other labels have a decimal point. Write all of them with it"
+        """Return what to write for a number with commas that is not read as one."""
+        text = text.strip()
+        if numbers.THOUSANDS.fullmatch(text):
+            ways = [text.replace(",", ".")] if text.count(",") == 1 else []
+            return f": write {' or '.join([*ways, text.replace(',', '')])}, as it is meant"
+        if numbers.COMMA.fullmatch(text):
+            return ": other labels have a decimal point. Write all of them with it"
+        return ""

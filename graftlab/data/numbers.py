@@ -15,11 +15,11 @@ def mark_of(values: Iterable[object]) -> Mark:
 
     That is where one value can be no thousands (3,5 but not 1,234), and none has a point.
     """
-    texts = [str(value).strip() for value in values if isinstance(value, str | float)]
-    commas = [text for text in texts if COMMA.fullmatch(text)]
-    if all(THOUSANDS.fullmatch(text) for text in commas):
+    seen = [value for value in values if isinstance(value, str | float)]
+    texts = (value.strip() for value in seen if isinstance(value, str))
+    if all(THOUSANDS.fullmatch(text) for text in texts if COMMA.fullmatch(text)):
         return "."
-    points = (text for text in texts if "." in text and number(text, ".") is not None)
+    points = (text for text in map(str, seen) if "." in text and number(text, ".") is not None)
     return "." if any(points) else ","
 
 
