@@ -17,6 +17,7 @@ from graftlab import study
 from graftlab.errors import ConfigError
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
+from graftlab.runs import session
 from graftlab.workers import Crew
 from graftlab.workers.claims import Claims
 from graftlab.workers.presence import Presence, check_locks
@@ -193,23 +194,29 @@ def test_one_that_shares_and_one_that_does_not_keep_each_other_out():
     assert caught.value.problems[0].kind == "in_use"
 
 
-def begin(*options):
+SHARED = ("compare", "study.yaml", "--share")
+
+
+def begin(*options, command=SHARED):
     return subprocess.Popen(
-        [sys.executable, "-m", "graftlab", "compare", "study.yaml", "--out", "out", "--share", *options],
+        [sys.executable, "-m", "graftlab", *command, "--out", "out", *options],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
-def wait_for_a_checkpoint(process):
-    """Wait until a run has a checkpoint after its first."""
+def wait_for_a_checkpoint(*processes):
+    """Wait until as many runs as there are processes have a checkpoint after their first."""
     deadline = time.monotonic() + 120
-    while not [
-        p for p in Path("out/runs").glob("*/checkpoints/step-*") if p.name[5:].strip("0").isdigit()
-    ]:
+    while len(at_work()) < len(processes):
         assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()[0]
+        assert all(one.poll() is None for one in processes), processes[0].communicate()[0]
         time.sleep(0.02)
+
+
+def at_work():
+    found = Path("out/runs").glob("*/checkpoints/step-*")
+    return {path.parents[1] for path in found if path.name[5:].strip("0").isdigit()}
 
 
 def kill_with_its_run(process):
@@ -238,3 +245,33 @@ def test_of_three_that_share_a_study_one_is_killed_and_each_run_is_carried_out_o
         assert (shared / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     with Path("out/runs.csv").open(newline="") as file:
         assert {row["run"] for row in csv.DictReader(file)} == {run.path.name for run in runs}
+
+
+SEARCH = """
+base:
+  backbone: {kind: tiny, width: 8, layers: 1, max_length: 16}
+  task: {kind: classification, files: {train: train.csv, test: test.csv}}
+  method: {name: head}
+  training: {max_steps: 600, batch_size: 4, evaluate_every: 300, save_every: 50}
+space: {training.learning_rate: {float: [1e-3, 1e-1], log: true}}
+trials: 4
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [SHARED, ("tune", "search.yaml")], ids=["compare", "tune"])
+def test_those_that_are_told_to_stop_save_and_each_run_is_gone_on_with(command):
+    Path("search.yaml").write_text(SEARCH, encoding="utf-8")
+    told = {signal.SIGTERM: 143, signal.SIGINT: 130}
+    processes = [begin(command=command) for _ in told]
+    wait_for_a_checkpoint(*processes)
+    for process, number in zip(processes, told, strict=True):
+        process.send_signal(number)
+    said = [process.communicate(timeout=100)[0] for process in processes]
+    assert [process.returncode for process in processes] == [*told.values()], said
+    begun = [Run(path) for path in sorted(at_work())]
+    assert [run.finished for run in begun] == [False, False]
+    assert not [run.path for run in begun if run.held_by()]
+    for run in begun:
+        assert session.resume(run.path, session.Options(quiet=True)).finished
+        assert len(run.read_environment()["resumes"]) == 1

@@ -35,13 +35,15 @@ class Watch:
         One that another worker has gone on with ends at once: what it would save, the other writes.
         """
         try:
+            if self.taken:
+                return signal.SIGKILL
             if storage.taken(self._trial):
                 self.taken = True
                 log.warning(
                     "trial %d was taken for dead, and is left to others", self._trial.number
                 )
                 return signal.SIGKILL
-            if self.tell() and engine.may_prune(self._search, len(self._told)):
+            if not self.pruned and self.tell() and engine.may_prune(self._search, len(self._told)):
                 self.pruned = self._trial.should_prune()
         except Exception as error:
             if not storage.is_gone(error):

@@ -78,7 +78,7 @@ class Orders(NamedTuple):
 
 
 Watch = Callable[[], signal.Signals | None]
-"""Called every second while a run goes on; what it returns, the run is sent, once."""
+"""Called every second while a run goes on; each signal that it returns, the run is sent once."""
 
 
 def unwatched() -> None:
@@ -153,11 +153,11 @@ def carry_out(
     stop.children.add(process.pid)
     if stop.received is not None:  # it came in between
         os.kill(process.pid, stop.received)
-    asked = False
+    sent = set[signal.Signals]()
     try:
         while not here.poll(WATCH_EVERY_S):
-            if not asked and (wanted := watch()) is not None:
-                asked = True
+            if (wanted := watch()) is not None and wanted not in sent:
+                sent.add(wanted)
                 os.kill(process.pid, wanted)
         ended = Ended(*here.recv())
     except EOFError:

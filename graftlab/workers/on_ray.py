@@ -9,6 +9,7 @@ import functools
 import logging
 import os
 import platform
+import signal
 import socket
 import threading
 import time
@@ -63,6 +64,12 @@ class Job(NamedTuple):
     document: Document | None
     orders: Orders
     head: Head
+    mark: str
+
+    @property
+    def given_up(self) -> Path:
+        """The file by which the head says that the run is another's: it ends without a further byte."""
+        return Path(self.head.out) / WORKERS / f"given-up-{self.mark}"
 
 
 class Cluster:
@@ -108,13 +115,18 @@ class Cluster:
             orders = orders._replace(data=self._fingerprint(document, orders.allow_code))
         except GraftlabError as error:
             return Ended(f"{type(error).__name__}: {error}")
-        job = Job(str(folder.absolute()), document, orders, self._head)
+        job = Job(str(folder.absolute()), document, orders, self._head, uuid.uuid4().hex)
         waited_for = self._task.options(name=folder.name).remote(job)
-        asked = False
+        left = cancelled = False
         while not self._ray.wait([waited_for], timeout=child.WATCH_EVERY_S)[0]:
-            if not asked and (stop.received is not None or watch() is not None):
-                asked = True
+            wanted = stop.received or watch()
+            if wanted == signal.SIGKILL and not left:  # cancelled, the run would save
+                left = True
+                files.write_text(job.given_up, "")
+            elif wanted not in (None, signal.SIGKILL) and not cancelled:
+                cancelled = True
                 self._ray.cancel(waited_for)  # the task has its run save
+        job.given_up.unlink(missing_ok=True)
         try:
             ended: Ended = self._ray.get(waited_for)
             return ended
@@ -268,10 +280,15 @@ def _carry_out(job: Job) -> Ended:
             time.sleep(1.0)
         if run.finished:
             return Ended(None)
-
+        if job.given_up.exists():
+            return Ended("it was left to another process")
+        lost = claims.ends(claim)
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         orders = job.orders._replace(slot=job.orders.slot._replace(gpus=seen))
         document = None if run.started else job.document
-        ended = child.carry_out(run.path, document, orders, stop, claims.ends(claim))
+        ended = child.carry_out(
+            run.path, document, orders, stop,
+            lambda: signal.SIGKILL if job.given_up.exists() else lost(),
+        )  # fmt: skip
         claims.release(claim)
         return ended
