@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from graftlab.rundir.lines import Lines, NoLines
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -20,6 +22,10 @@ def _stay(tensors: "Sequence[Tensor]") -> None:
 
 def _one(step: int) -> int:
     return 1
+
+
+def _no_lines(name: str) -> NoLines:
+    return NoLines()
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,9 @@ class Training:
     """Return in how many micro-batches a step's examples go through on this process."""
     folder: Path | None = None
     """The run's directory, for files of the hook's own; None in a process that writes nothing."""
+    lines: Callable[[str], Lines | NoLines] = _no_lines
+    """Open `NAME.jsonl` in the run's directory, a table that grows: the loop closes it. A resume cuts it back
+    to where its checkpoint was written, and is not exact where it has been changed since."""
     task_gradients: "Callable[[], Mapping[str, Mapping[str, Tensor]]]" = dict
     """Return each task's part of this step's gradient by the parameter's name, summed over all micro-batches
     and processes: of a mixture, from `before_optimizer_step` on, where `wants_task_gradients` has said so."""

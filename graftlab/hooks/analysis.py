@@ -7,11 +7,10 @@ Learning). Both lie in the run's directory, where `graftlab analyse` reads them.
 file is this hook.
 """
 
-import logging
 import math
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
@@ -22,13 +21,11 @@ from graftlab.contracts import Hook, Setting, Training
 from graftlab.contracts.analysis import GLOBAL
 from graftlab.errors import Fault, wrong
 from graftlab.hooks import _weights
-from graftlab.rundir.lines import Lines, Mark, NoLines
+from graftlab.rundir.lines import Lines, NoLines
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-log = logging.getLogger("graftlab")
 
 OBSERVES = True
 Kind = Literal["gradients", "conflicts"]
@@ -74,14 +71,12 @@ class Analysis(Hook):
     def __init__(self, every: int, kinds: tuple[str, ...]) -> None:
         self.every = every
         self.files: dict[str, Lines | NoLines] = dict.fromkeys(kinds, NoLines())
-        self._step = 0
         self._found: dict[str, list[dict[str, object]]] = {}
 
     def on_train_start(self, training: Training) -> None:
         """Open the tables."""
         self.training = training
-        if (folder := training.folder) is not None:
-            self.files = {kind: Lines(folder / f"{kind}.jsonl") for kind in self.files}
+        self.files = {kind: training.lines(kind) for kind in self.files}
 
     def wants_task_gradients(self, step: int) -> bool:
         return CONFLICTS in self.files and self._due(step)
@@ -100,31 +95,8 @@ class Analysis(Hook):
         for kind, lines in self._found.items():
             for line in lines:
                 self.files[kind].append({"step": step, **line})
-        self._step, self._found = step, {}
+        self._found = {}
         return {}
-
-    def on_train_end(self) -> None:
-        """Close the tables: they stay whole where the best checkpoint, an earlier one, is restored now."""
-        for file in self.files.values():
-            file.close()
-        self.files = dict.fromkeys(self.files, NoLines())
-
-    def state_dict(self) -> dict[str, object]:
-        """Return where the tables end."""
-        marks = {kind: file.durable()._asdict() for kind, file in self.files.items()}
-        return {"step": self._step, "marks": marks}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Cut the tables to where they ended then."""
-        self._step = state["step"]
-        for kind, file in self.files.items():
-            mark = Mark(**state["marks"][kind])
-            if not file.cut(mark):
-                kept, aside = file.salvage(mark, self._step)
-                log.warning(
-                    "%s.jsonl has been changed: %d lines can be read; what was there is in %s",
-                    kind, kept, aside.name,
-                )  # fmt: skip
 
     def _due(self, step: int) -> bool:
         return step % self.every == 0 or step == self.training.num_steps

@@ -22,6 +22,8 @@ class Mark(NamedTuple):
     @classmethod
     def of(cls, name: str, state: Mapping[str, Any]) -> "Mark | None":
         """Return what a checkpoint's state has of `<name>.jsonl`; None from one of an older version."""
+        if name in (tables := state.get("tables", {})):
+            return cls(*tables[name])
         length = state.get(f"{name}_bytes")
         return None if length is None else cls(length, state.get(f"{name}_sha256"))
 
@@ -130,6 +132,11 @@ class NoLines:
 
     def close(self) -> None:
         """There is nothing open."""
+
+
+def opened(folder: Path | None, name: str) -> Lines | NoLines:
+    """Return `NAME.jsonl` of a run's folder to grow; of a process without one what grows nowhere."""
+    return NoLines() if folder is None else Lines(folder / f"{name}.jsonl")
 
 
 def _not_finite(value: object) -> bool:

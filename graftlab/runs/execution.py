@@ -211,7 +211,9 @@ class Execution:
             environment=identity.summed(self.run) if self.processes.main else {},
             processes=self.processes,
         )
-        return Loop(parts, file.training, lines, timing)
+        loop = Loop(parts, file.training, lines, timing)
+        stack.callback(lambda: [table.close() for table in loop.tables.values()])
+        return loop
 
     def _sinks(self, steps: int, model: str, stack: ExitStack) -> "tuple[Callable[..., None], ...]":
         """Open the trackers and the progress bar; return what tells them of a step."""
@@ -238,7 +240,8 @@ class Execution:
 
         loop.begin()
         if saved is None:
-            loop.lines.cut(Mark(0, None))
+            for lines in (loop.lines, *loop.tables.values()):
+                lines.cut(Mark(0, None))
             loop.tell({key: record[key] for key in TRAIN_SIZES if key in record})
             return
         loop.restore(saved)

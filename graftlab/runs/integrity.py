@@ -46,7 +46,7 @@ def tell_changes(run: Run, config: Mapping[str, object]) -> None:
     except GraftlabError as error:
         log.warning("%s", error)
     state = identity.newest(run) or {}
-    for name, path in (("metrics", run.metrics), ("timing", run.timing)):
-        mark = Mark.of(name, state)
+    for name in ("metrics", "timing", *state.get("tables", ())):
+        path, mark = run.path / f"{name}.jsonl", Mark.of(name, state)
         if mark and not mark.fits(path):
             log.warning("%s", manifest.fault(path, "changed", ()).words().strip())

@@ -6,7 +6,7 @@ import time
 
 from graftlab.contracts import Training
 from graftlab.errors import Diverged, Stopped
-from graftlab.rundir.lines import Lines, NoLines
+from graftlab.rundir.lines import Lines, NoLines, opened
 from graftlab.seeds import mix
 from graftlab.training import fixed_batch, patience, resume, schedule, tallies
 from graftlab.training.checkpoint import Checkpoint
@@ -50,6 +50,7 @@ class Loop:
             sharding=parts.processes.sharding,
         )
         self.stepper = Stepper(parts, config, self.batches, self.learner)
+        self.tables: dict[str, Lines | NoLines] = {}  # of hooks
         self.saved_step: int | None = None  # of the last checkpoint, if nothing has changed since
         self._seen = 0
         self._spent: dict[str, float] = {"seconds": 0.0, "examples": 0}
@@ -61,6 +62,7 @@ class Loop:
     def begin(self) -> None:
         """Tell the hooks that training begins."""
         processes = self.parts.processes
+        folder = None if isinstance(self.lines, NoLines) else self.parts.run.path
         training = Training(
             self.model, self.optimizer,
             self.num_steps, self.order.steps_per_epoch,
@@ -69,7 +71,8 @@ class Loop:
             tell=self.tell,  # type: ignore[arg-type]  # scalars may be None there
             probe=self._probe,
             micro_batches=self.batches.count,
-            folder=None if isinstance(self.lines, NoLines) else self.parts.run.path,
+            folder=folder,
+            lines=lambda name: self.tables.setdefault(name, opened(folder, name)),
             task_gradients=lambda: self.stepper.task_gradients,
         )  # fmt: skip
         for hook in self.parts.attached.hooks:
@@ -269,16 +272,12 @@ class Loop:
 
     def _facts(self) -> Compared:
         """Return what else is kept with a checkpoint, to be compared on a resume."""
-        lines, timing = self.lines.durable(), self.timing.durable()
         return {
             "config": dict(self.parts.config),
             "num_steps": self.num_steps,
             "world": self.batches.share.world,
             "micro_batch_size": self.asked_micro_batch_size,
-            "metrics_bytes": lines.length,
-            "metrics_sha256": lines.sha256,
-            "timing_bytes": timing.length,
-            "timing_sha256": timing.sha256,
+            **resume.marks(self.lines, self.timing, self.tables),
             "environment": dict(self.parts.environment),
         }
 
@@ -290,7 +289,7 @@ class Loop:
         if 0 < position.micro_batch_size < before:
             cut = min(self.asked_micro_batch_size, position.micro_batch_size)
             self.batches.micro_batch_size = cut
-        for name, lines in (("metrics", self.lines), ("timing", self.timing)):
+        for name, lines in {"metrics": self.lines, "timing": self.timing, **self.tables}.items():
             position.not_exact += resume.cut(lines, name, saved)
         self.saved_step = saved.step
 

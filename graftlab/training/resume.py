@@ -17,7 +17,7 @@ from graftlab.training.checkpoint import Checkpoint, pack, unpack
 from graftlab.training.config import Config
 from graftlab.training.parallel.sharding import Sharding, Whole, nbytes, shape
 from graftlab.training.state import Position, State
-from graftlab.training.state_file import Gathered, Kept
+from graftlab.training.state_file import Gathered, Kept, Marked
 from graftlab.weights import surgery
 
 if TYPE_CHECKING:
@@ -128,6 +128,20 @@ def restore_model(
     # buffers may be missing only where `allow_inexact` let it through
     for group in (computed, saved.tensors["trainable"], saved.tensors.get("buffers", {})):
         _put_back(attached.model, sharding, group, where)
+
+
+def marks(
+    metrics: Lines | NoLines, timing: Lines | NoLines, tables: Mapping[str, Lines | NoLines]
+) -> Marked:
+    """Bring all lines to the disk and return where their files stand."""
+    lines, clock = metrics.durable(), timing.durable()
+    return {
+        "metrics_bytes": lines.length,
+        "metrics_sha256": lines.sha256,
+        "timing_bytes": clock.length,
+        "timing_sha256": clock.sha256,
+        "tables": {name: table.durable() for name, table in tables.items()},
+    }
 
 
 def cut(lines: Lines | NoLines, name: str, saved: Checkpoint) -> list[Note]:

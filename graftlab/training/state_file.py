@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from graftlab.rundir.lines import Mark
 from graftlab.rundir.records import Json
 from graftlab.training.schedule import Levelled
 
@@ -18,17 +19,24 @@ class Gathered(TypedDict):
     attached: Mapping[str, object]
 
 
-class Compared(TypedDict):
+class Marked(TypedDict):
+    """Where the files of lines stood: in bytes, and the hash of these."""
+
+    metrics_bytes: int
+    metrics_sha256: str | None
+    timing_bytes: int
+    timing_sha256: str | None
+    tables: Mapping[str, Mark]
+    """Those of hooks, by name."""
+
+
+class Compared(Marked):
     """What a resumed run is held against."""
 
     config: Mapping[str, object]
     num_steps: int
     world: int
     micro_batch_size: int
-    metrics_bytes: int
-    metrics_sha256: str | None
-    timing_bytes: int
-    timing_sha256: str | None
     environment: Mapping[str, object]
     """What environment.json holds, hashed."""
 

@@ -97,9 +97,8 @@ def begun(folder, settings, task=None, hooks=(), /, **parts):
         loop.begin()
         yield loop
     finally:
-        if made.processes.main:
-            lines.close()
-            timing.close()
+        for file in (lines, timing, *loop.tables.values()):
+            file.close()
 
 
 def train(*arguments, **parts):

@@ -1,6 +1,5 @@
 """Tables of gradients while a run trains, held against what autograd gives for each task alone."""
 
-import json
 import math
 
 import numpy as np
@@ -8,15 +7,16 @@ import pytest
 import tiny_runs
 import torch
 from forked import together
-from plain_loops import Halves, Squares, fields, linear, train
+from plain_loops import Halves, Squares, begun, fields, linear, train
 
 from graftlab import config, runfile
-from graftlab.contracts import Problem, Setting, Training
+from graftlab.contracts import Problem, Setting
 from graftlab.errors import ConfigError
 from graftlab.hooks import analysis
 from graftlab.rundir.lines import read_lines
 from graftlab.runs import session
 from graftlab.testing.resume import OPTIONS, in_child, killed_after
+from graftlab.training import checkpoint
 
 ROWS = 13
 
@@ -112,33 +112,24 @@ def test_a_skipped_step_has_no_lines(tmp_path):
     assert [line["step"] for line in tables(run)[0] if line["param"] == "global"] == [1, 3]
 
 
-def test_tables_are_cut_to_where_a_checkpoint_has_left_them(tmp_path):
-    model = linear()
-
-    def begun():
-        made = hook(kinds=("gradients",))
-        made.on_train_start(Training(model, None, 9, 9, lambda: None, folder=tmp_path))
-        return made
-
-    def step(made, number):
-        model.zero_grad()
-        (model(torch.ones(1, 2)) * number).sum().backward()
-        made.before_optimizer_step(number)
-        made.after_optimizer_step(number)
-
-    first = begun()
-    step(first, 1)
-    state, kept = first.state_dict(), (tmp_path / "gradients.jsonl").read_bytes()
-    step(first, 2)
-    whole = (tmp_path / "gradients.jsonl").read_bytes()
-    first.on_train_end()
-    first.load_state_dict(state)  # of the best checkpoint, where training is over
-    assert (tmp_path / "gradients.jsonl").read_bytes() == whole
-    second = begun()
-    second.load_state_dict(json.loads(json.dumps(state)))
-    assert (tmp_path / "gradients.jsonl").read_bytes() == kept
-    step(second, 2)
-    assert (tmp_path / "gradients.jsonl").read_bytes() == whole
+@pytest.mark.parametrize("changed", [False, True])
+def test_tables_go_on_from_where_a_checkpoint_has_left_them_and_what_changed_is_said(
+    tmp_path, changed
+):
+    settings, parts = fields(batch_size=8, max_steps=4, save_every=2), (Squares(),)
+    own = lambda: (hook(kinds=("gradients",)),)  # noqa: E731
+    _, run = train(tmp_path / "run", settings, *parts, own())
+    table = tmp_path / "run" / "gradients.jsonl"
+    whole, saved = table.read_bytes(), checkpoint.load(run.checkpoints / checkpoint.name(2))
+    if changed:
+        table.write_bytes(whole.replace(b"mean", b"MEAN", 1))
+    with begun(tmp_path / "run", settings, *parts, own()) as loop:
+        loop.restore(saved)
+        assert table.read_bytes() != whole
+        loop.run()
+    found = [(note.kind, note.fields["file"]) for note in loop.position.not_exact]
+    assert found == ([("lines_changed", "gradients.jsonl")] if changed else [])
+    assert (table.read_bytes() == whole) is not changed
 
 
 MIXED = """
