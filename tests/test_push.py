@@ -20,6 +20,7 @@ from graftlab.release.push import Options
 from graftlab.release.push import push as push_run
 from graftlab.rundir import files
 from graftlab.rundir.run import Run
+from graftlab.runfile import measures
 
 SCORE = {"value": 0.75, "standard_error": 0.125, "reason": None}
 UNDEFINED = {"value": None, "standard_error": None, "reason": "one | class"}
@@ -405,16 +406,46 @@ def test_a_card_that_was_made_ones_own_is_kept_and_checked(run, hub):
         push(run)
 
 
-def test_folders_of_this_machine_are_in_nothing_that_is_uploaded(tmp_path, hub, caplog):
+OF_FOLDERS = {  # tasks that say where something lies on this machine
+    "one": lambda _: {},
+    "mixture": lambda folder: {
+        "name": None, "data_dir": None, "kind": "mixture", "each": {"data_dir": f"{folder}/data"},
+        "tasks": [{"name": "sst2", "as": name} for name in ("films", "books")],
+    },
+    "metric": lambda folder: {
+        "name": None, "kind": "generation", "prompt": "{sentence}", "completion": "{label}",
+        "metrics": [{"name": "semantic_consistency", "embedder": f"{folder}/embedder"}, "bleu"],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", OF_FOLDERS)
+def test_folders_of_this_machine_are_in_nothing_that_is_uploaded(tmp_path, hub, caplog, task):
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text('{"model_type": "bert"}')
-    run = finished(tmp_path, backbone={"model": str(base), "revision": None})
+    model = {"model": str(base), "revision": None}
+    model |= {"kind": "decoder"} if task == "metric" else {}
+    run = finished(tmp_path, backbone=model, task=OF_FOLDERS[task](tmp_path))
+    named = getattr(runfile.of_run(run).task.config, "metrics", ())
+    result = run.read_result()
+    scores = {**result["metrics"]["test"], **dict.fromkeys(named, SCORE)}
+    files.write_json(run.result, {**result, "metrics": {"test": scores}, "selected_by": named[:1]})
     push(run)
     assert "a folder of this machine" in caplog.text
     found = hub.repos["model", "me/critic"]["files"]
-    for name, content in found.items():
-        assert str(tmp_path).encode() not in content, name
+    for name, content in found.items():  # however its slashes are spelled
+        assert tmp_path.name.encode() not in content, name
+    (tmp_path / "config.yaml").write_bytes(found["config.yaml"])
+    shared = config.read(tmp_path / "config.yaml").values["task"]
+    if task == "metric":
+        [kept, other] = shared["metrics"]
+        assert measures.measure(kept).config.embedder == "./embedder"
+        assert {kept, other} <= json.loads(found["result.json"])["metrics"]["test"].keys()
+    if task == "mixture":
+        assert [(one["as"], one["data_dir"]) for one in shared["tasks"]] == [
+            ("films", "./data"), ("books", "./data"),
+        ]  # fmt: skip
     assert json.loads(found["adapter_config.json"])["base_model_name_or_path"] == "./base"
     card = huggingface_hub.ModelCard(found["README.md"].decode())
     assert card.data.base_model is None

@@ -8,7 +8,7 @@ run file in the place of a mapping, `{name: MODULE, setting: value}`.
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -125,6 +125,17 @@ def read(
     return found
 
 
+def moved(name: str, place: Callable[[str], str]) -> str:
+    """Return a metric's name, a task's before it or not, with each absolute path among its settings as
+    `place` has it; any other text as it is."""
+    task, slash, own = name.rpartition("/")
+    module, *settings = _parted(own).items()
+    if not any(str(value)[:1] == "/" for _, value in settings):
+        return name
+    said = ((k, place(str(v)) if str(v)[:1] == "/" else v) for k, v in settings)
+    return f"{task}{slash}{_called(str(module[1]), dict(said))}"
+
+
 def _parted(name: str) -> dict[str, object]:
     """Return `MODULE(setting=value,...)` as a mapping; any other text is a name without settings."""
     spelled = SPELLED.fullmatch(name)
@@ -169,8 +180,11 @@ def _named(module: str, config: Section) -> str:
         if entry.module == module and type(config)(**entry.settings) == config:
             return name
     other = config.model_dump(exclude_defaults=True)
-    settings = ",".join(f"{key}={_spelled(value)}" for key, value in other.items())
-    return f"{module}({settings})" if other else module
+    return _called(module, other) if other else module
+
+
+def _called(module: str, settings: Mapping[str, object]) -> str:
+    return f"{module}({','.join(f'{key}={_spelled(value)}' for key, value in settings.items())})"
 
 
 def _spelled(value: object) -> str:

@@ -13,7 +13,7 @@ from graftlab.rundir import files, manifest
 from graftlab.rundir import run as rundir
 from graftlab.rundir.records import Result
 from graftlab.rundir.run import Run
-from graftlab.runfile import RunFile
+from graftlab.runfile import RunFile, measures
 from graftlab.runs import integrity
 
 Content = bytes | Path
@@ -57,6 +57,10 @@ class Shared:
         values = {k: file.resolved[k] for k in ("name", "training", "seed", "deterministic")}
         values["backbone"] = {"kind": file.backbone.name, **_portable(file.backbone.config)}
         values["task"] = {**_portable(file.task.config), "kind": file.task.name}
+        if file.task.parts:  # each whole: what `each` says stands in them
+            own = [(n, p.name, _portable(p.config)) for n, p in file.task.parts.items()]
+            values["task"] |= {"tasks": [{"as": n, **v, "kind": kind} for n, kind, v in own]}
+            values["task"]["each"] = {}
         if file.hooks:
             values["hooks"] = [{"name": h.name, **_portable(h.config)} for h in file.hooks]
         values["method"] = {"name": file.method.name, **_portable(file.method.config)}
@@ -81,7 +85,7 @@ def read(path: Path) -> Shared:
     environment["data"] = _portable({k: before["data"][k] for k in DATA if k in before["data"]})
     environment["backbone"] = {key: before["backbone"].get(key) for key in BACKBONE}
     file = runfile.of_run(run)
-    return Shared(run, file, run.read_result(), environment)
+    return Shared(run, file, _portable(run.read_result()), environment)
 
 
 def gather(shared: Shared) -> dict[str, Content]:
@@ -98,8 +102,9 @@ def gather(shared: Shared) -> dict[str, Content]:
         described = files.read_json(model)
         if (named := _portable(described)) != described:
             contents[MODEL_CONFIG] = files.dump_json(named).encode()
-    if (template := getattr(shared.file.task.config, "chat_template_file", None)) is not None:
-        contents[template.name] = template
+    for task in (shared.file.task, *shared.file.task.parts.values()):
+        if (template := getattr(task.config, "chat_template_file", None)) is not None:
+            contents[template.name] = template
     environment = shared.environment
     if shared.base_is_local:
         source = portable_model(environment["backbone"]["source"])
@@ -130,16 +135,18 @@ def _shown(result: Result) -> Result:
 
 
 def _portable(value: object) -> Any:
-    """Return a section as plain values, of a path only its last part."""
+    """Return a section, or JSON, as plain values: of a path only its last part, and so in a metric's name."""
     if isinstance(value, BaseModel):
         value = {key: getattr(value, key) for key in type(value).model_fields}
     if isinstance(value, Mapping):
         return {
-            str(key): portable_model(item)
+            measures.moved(str(key), portable_model): portable_model(item)
             if key in MODELS and str(item)[:1] == "/"
             else _portable(item)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
         return [_portable(item) for item in value]
+    if isinstance(value, str):
+        return measures.moved(value, portable_model)
     return f"./{value.name}" if isinstance(value, Path) else value
