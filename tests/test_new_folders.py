@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from graftlab import cli
 from graftlab.data.vectors import store
 from graftlab.errors import ConfigError, DiskError
-from graftlab.rundir.files import new_folder
+from graftlab.rundir.files import new_file, new_folder, write_text
 from graftlab.tasks.elm import tree
 
 
@@ -48,6 +48,20 @@ def test_of_two_calls_the_quicker_has_the_place_whole_and_the_other_is_told(tmp_
     assert names(tmp_path) == ["out"]
 
 
+def test_of_two_that_write_one_file_each_writes_its_own_and_the_last_one_stays(
+    tmp_path: Path,
+) -> None:
+    out, mine = tmp_path / "out", tmp_path / "out.partial"
+    mine.write_text("mine")
+    with new_file(out) as first:
+        first.write_text("first, and longer")
+        write_text(out, "second")
+        assert out.read_text() == "second"
+    assert out.read_text() == "first, and longer"
+    assert mine.read_text() == "mine"
+    assert names(tmp_path) == ["out", "out.partial"]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError])
 def test_what_is_not_finished_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     def fail() -> None:
@@ -57,6 +71,15 @@ def test_what_is_not_finished_leaves_nothing(tmp_path: Path, error: type[BaseExc
 
     with pytest.raises(DiskError if error is OSError else error):
         fail()
+    assert names(tmp_path / "deep") == []
+
+    def fail_in_a_file() -> None:
+        with new_file(tmp_path / "deep" / "out") as file:
+            file.write_text("a")
+            raise error
+
+    with pytest.raises(error):
+        fail_in_a_file()
     assert names(tmp_path / "deep") == []
 
 

@@ -62,7 +62,6 @@ def write(rows: Sequence[Any], row: type[object], folder: Path, name: str) -> li
     arrow = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     schema = pa.schema([(column, arrow[kind]) for column, kind in columns(row)])
     path = folder / f"{name}.parquet"
-    partial = path.with_name(path.name + files.PARTIAL)
-    parquet.write_table(pa.Table.from_pylist([r._asdict() for r in rows], schema), partial)
-    partial.replace(path)
+    with files.new_file(path) as partial:
+        parquet.write_table(pa.Table.from_pylist([r._asdict() for r in rows], schema), partial)
     return [folder / f"{name}.csv", path]

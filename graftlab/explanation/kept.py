@@ -1,7 +1,6 @@
 """Results of earlier analyses on disk, by a hash of all that they depend on: what is killed goes on."""
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,10 +42,8 @@ class OnDisk:
 
         self._place(key).mkdir(parents=True, exist_ok=True)
         path = self._place(key) / f"{key}.npz"
-        partial = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")
-        with partial.open("wb") as file:
+        with files.new_file(path) as partial, partial.open("wb") as file:
             np.savez(file, allow_pickle=False, **values)
-        partial.replace(path)
 
     def _place(self, key: str) -> Path:
         return self.folder / key.removeprefix("spectra-")[:2]

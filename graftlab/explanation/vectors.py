@@ -25,6 +25,5 @@ class Vectors:
         place = self.folder / files.plain(about.model) / step
         place.mkdir(parents=True, exist_ok=True)
         path = place / f"{files.plain(layer)}.safetensors"
-        partial = path.with_name(path.name + files.PARTIAL)
-        save_file({name: values.copy(order="C") for name, values in arrays.items()}, partial)
-        partial.replace(path)
+        with files.new_file(path) as partial:
+            save_file({name: values.copy(order="C") for name, values in arrays.items()}, partial)

@@ -176,12 +176,8 @@ def _parquet(output: Path, answers: Sequence[Answer], inputs: Inputs) -> None:
     rows = [flat(answer, inputs.own.get(answer["index"], {})) for answer in answers]
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: _of_one_kind([row.get(name) for row in rows]) for name in names}
-    partial = output.with_name(output.name + files.PARTIAL)
-    try:
+    with files.new_file(output) as partial:
         parquet.write_table(pa.table(columns), partial)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _of_one_kind(values: list[Any]) -> "pa.Array":

@@ -44,9 +44,8 @@ def write(figure: "Figure", folder: Path, name: str) -> Path:
         figure.draw_without_rendering()  # the layout, once for both
         figure.set_layout_engine("none")
         for suffix, metadata in (("png", {}), ("svg", UNDATED)):
-            partial = folder / f"{name}.{suffix}{files.PARTIAL}"
-            figure.savefig(partial, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
-            partial.replace(folder / f"{name}.{suffix}")
+            with files.new_file(folder / f"{name}.{suffix}") as partial:
+                figure.savefig(partial, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
     return folder / f"{name}.png"
 
 

@@ -41,17 +41,29 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file in one move: beside it, then renamed over it."""
-    partial = path.with_name(path.name + PARTIAL)
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a file beside `path` to write, of this call alone, and move it over `path` in the end: whole, or
+    what was there stays."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
-        partial.write_text(text, encoding="utf-8")
+        yield partial
         sync(partial)
         partial.replace(path)
-    except BaseException:
+    finally:
         partial.unlink(missing_ok=True)
-        raise
     sync(path.parent)
+
+
+def is_partial(name: str, of: str) -> bool:
+    """Return whether a file's name is one that `new_file` gives for a file `of` that name."""
+    return name.startswith(f".{of}.") and name.endswith(PARTIAL)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file in one move: beside it, then renamed over it."""
+    with new_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def refuse_taken(out: Path) -> None:

@@ -18,7 +18,8 @@ from graftlab.rundir.records import Result
 
 BESIDE: Words = ("Start another beside it with ", NEW, ", or elsewhere with ", OUT, ".")
 """What to do where a run's directory is taken."""
-BEFORE_CONFIG = {"lock", "predictions", "config.yaml" + files.PARTIAL}
+CONFIG = "config.yaml"
+BEFORE_CONFIG = {"lock", "predictions"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,11 @@ class Run:
     def empty(self) -> bool:
         """Nothing is there, but for what a run that was killed before its config.yaml has left."""
         return not self.path.exists() or (
-            self.path.is_dir() and {path.name for path in self.path.iterdir()} <= BEFORE_CONFIG
+            self.path.is_dir()
+            and all(
+                path.name in BEFORE_CONFIG or files.is_partial(path.name, CONFIG)
+                for path in self.path.iterdir()
+            )
         )
 
     def begin(self, config: str) -> None:

@@ -190,10 +190,8 @@ class Stream:
 
         named = {f"{number:06}": tensor for number, tensor in enumerate(states)}
         named |= {"layer": torch.tensor(index), "before": torch.from_numpy(before)}
-        partial = self.folder / (STATES + files.PARTIAL)
-        files.save_tensors(partial, named)
-        partial.replace(self.folder / STATES)
-        files.sync(self.folder)
+        with files.new_file(self.folder / STATES) as partial:
+            files.save_tensors(partial, named)
 
 
 def _announce(seconds: float, left: int) -> None:

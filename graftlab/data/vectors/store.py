@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from graftlab.data.vectors import layout
 from graftlab.data.vectors.origin import Origin
-from graftlab.rundir.files import PARTIAL, sync
+from graftlab.rundir.files import new_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,16 +75,8 @@ def widened(stored: "np.ndarray", dtype: str) -> "NDArray[np.float32]":
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[BinaryIO]:
     """Give a file to write into that becomes `path` in the end: whole, or not at all."""
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        with partial.open("wb") as file:
-            yield file
-        sync(partial)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+    with new_file(path) as partial, partial.open("wb") as file:
+        yield file
 
 
 def write(path: Path, vectors_ND: "np.ndarray", origin: Origin | None = None) -> None:
