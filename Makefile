@@ -52,7 +52,7 @@ mutants: .venv/mutants  ## faults put into the core one at a time, and how many 
 	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 bench: .venv/dev  ## measure again what docs/benchmarks.md claims (some four hours, on a quiet machine)
-	for script in false_alarms startup number_formats resume_cost gradient_tables report training_throughput sst2_parity jelly_step pifi_load elm_step vectors study_overhead workers selection_memory plan_accuracy sft_throughput; do $(BIN)/python bench/$$script.py; done
+	for script in false_alarms startup number_formats resume_cost gradient_tables report training_throughput sst2_parity jelly_step pifi_load elm_step vectors embed token_cache study_overhead workers selection_memory plan_accuracy sft_throughput; do $(BIN)/python bench/$$script.py; done
 	$(BIN)/python bench/table.py
 
 clean:  ## remove .venv, the site and the caches of the tools
