@@ -206,8 +206,8 @@ def begin(*options, command=SHARED):
 
 
 def wait_for_a_checkpoint(*processes):
-    """Wait until as many runs as there are processes have a checkpoint after their first."""
-    deadline = time.monotonic() + 120
+    """Wait until as many runs as there are processes have a checkpoint after their first, and go on."""
+    deadline = time.monotonic() + 400
     while len(at_work()) < len(processes):
         assert time.monotonic() < deadline
         assert all(one.poll() is None for one in processes), processes[0].communicate()[0]
@@ -216,7 +216,8 @@ def wait_for_a_checkpoint(*processes):
 
 def at_work():
     found = Path("out/runs").glob("*/checkpoints/step-*")
-    return {path.parents[1] for path in found if path.name[5:].strip("0").isdigit()}
+    runs = {path.parents[1] for path in found if path.name[5:].strip("0").isdigit()}
+    return {path for path in runs if not Run(path).finished}
 
 
 def kill_with_its_run(process):
@@ -267,10 +268,10 @@ def test_those_that_are_told_to_stop_save_and_each_run_is_gone_on_with(command):
     wait_for_a_checkpoint(*processes)
     for process, number in zip(processes, told, strict=True):
         process.send_signal(number)
-    said = [process.communicate(timeout=100)[0] for process in processes]
+    said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [*told.values()], said
     begun = [Run(path) for path in sorted(at_work())]
-    assert [run.finished for run in begun] == [False, False]
+    assert len(begun) == 2
     assert not [run.path for run in begun if run.held_by()]
     for run in begun:
         assert session.resume(run.path, session.Options(quiet=True)).finished
