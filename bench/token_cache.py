@@ -66,15 +66,15 @@ if __name__ == "__main__":
         sys.exit()
     with tempfile.TemporaryDirectory() as made:
 
-        def command(task: str, kept: bool, number: int) -> list[str]:
-            cache = Path(made) / task / ("full" if kept else str(number))
-            own = ["--data", str(asked.data.absolute()), "--child", task, str(cache)]
+        def command(task: str, kept: bool) -> list[str]:
+            cache = f"{made}/{task}" if kept else tempfile.mkdtemp(dir=made)
+            own = ["--data", str(asked.data.absolute()), "--child", task, cache]
             return [sys.executable, __file__, *own]
 
         for task in TASKS:  # fills what is kept
-            in_turns({task: lambda _, task=task: command(task, True, 0)}, 1, asked.threads)
+            in_turns({task: lambda _, task=task: command(task, True)}, 1, asked.threads)
         contestants = {
-            f"{task}, {way}": lambda n, task=task, way=way: command(task, way == KEPT, n)
+            f"{task}, {way}": lambda _, task=task, way=way: command(task, way == KEPT)
             for task in TASKS
             for way in (EMPTY, KEPT)
         }
