@@ -92,13 +92,14 @@ def begun(folder, settings, task=None, hooks=(), /, **parts):
     made = Parts(**given | parts)
     kind = Lines if made.processes.main else lambda _: NoLines()
     lines, timing = kind(run.metrics), kind(run.timing)
-    try:
+    with contextlib.ExitStack() as files:
+        for file in (lines, timing):
+            files.callback(file.close)
         loop = Loop(made, settings, lines, timing)
+        for table in loop.tables.values():
+            files.callback(table.close)
         loop.begin()
         yield loop
-    finally:
-        for file in (lines, timing, *loop.tables.values()):
-            file.close()
 
 
 def train(*arguments, **parts):

@@ -44,6 +44,7 @@ def measured():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(allocation.glibc() is None, reason="only glibc is told to keep memory")
 def test_a_step_finds_the_memory_of_the_last_one_and_it_is_given_back_at_the_end():
     """In a fresh process: what other libraries have told the allocator stays told."""
