@@ -290,6 +290,7 @@ plain = st.recursive(
 @given(plain)
 @example({"a": ["1e-4", "on", "0123", "1_000", "~", "", " x", "a: b", "#", "\x85", "\u2028", "<<"]})
 @example({"a": [1e-5, 1e300, -0.0, float("inf"), 10**30]})
+@example({"?0": None, ":0": [":", "?"]})
 def test_what_is_written_is_read_back_the_same(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("dump") / "config.yaml"
     path.write_text(dump({"value": value}), encoding="utf-8", newline="")

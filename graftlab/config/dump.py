@@ -15,7 +15,8 @@ class _Representer(SafeRepresenter):
 
 
 def _text(representer: SafeRepresenter, value: str) -> ScalarNode:
-    plain = isinstance(scalar(value), str) and value.isprintable()
+    marks = value.startswith(("?", ":"))  # of a key, within braces
+    plain = isinstance(scalar(value), str) and value.isprintable() and not marks
     return representer.represent_scalar("tag:yaml.org,2002:str", value, None if plain else '"')
 
 

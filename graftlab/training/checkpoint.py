@@ -117,7 +117,7 @@ def save(
         partial.rename(target)
         shutil.rmtree(old, ignore_errors=True)
         files.sync(folder)
-        files.write_text(folder / "latest", target.name + "\n")
+        _point(folder, target)
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError) or files.trouble(error):
@@ -129,6 +129,15 @@ def save(
             ) from error
         raise
     return target
+
+
+def _point(folder: Path, newest: Path) -> None:
+    """Name the newest checkpoint in `latest`; who writes here holds the run's lock."""
+    partial = folder / f"latest{files.PARTIAL}"
+    partial.write_text(newest.name + "\n", encoding="utf-8")
+    files.sync(partial)
+    partial.replace(folder / "latest")
+    files.sync(folder)
 
 
 def save_with_room(
@@ -202,7 +211,7 @@ def find(folder: Path, allow_inexact: bool = False) -> Found:
         return found
     found.problems = [_set_aside(path, wrong) for path, wrong in bad]
     if found.path is not None:
-        files.write_text(folder / "latest", found.path.name + "\n")
+        _point(folder, found.path)
     return found
 
 
@@ -245,9 +254,7 @@ def rotate(folder: Path, keep: int, pinned: set[int]) -> None:
     others = [step for step in steps(folder) if step not in pinned]
     for step in others[: max(0, len(others) - keep)]:
         path = folder / name(step)
-        doomed = path.with_name(
-            path.name + ".old"
-        )  # renamed first: half a checkpoint is never seen
+        doomed = path.with_name(path.name + ".old")  # half a checkpoint is never seen
         path.rename(doomed)
         shutil.rmtree(doomed)
     for leftover in [*folder.glob("step-*.old"), *folder.glob(f"step-*{files.PARTIAL}")]:
