@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,32 @@ def test_of_two_calls_the_quicker_has_the_place_whole_and_the_other_is_told(tmp_
         slower()
     assert names(out) == ["second"]
     assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("new", [new_file, new_folder])
+def test_what_a_killed_write_has_left_goes_with_the_next_one(tmp_path: Path, new: Any) -> None:
+    out, mine = tmp_path / "out", tmp_path / ".out.mine.partial"
+    mine.write_text("mine")
+    here, there = os.pipe()
+    child = os.fork()
+    if not child:
+        with new(out) as partial:
+            partial.touch()
+            os.write(there, b".")
+            signal.pause()
+        os._exit(1)
+    os.read(here, 1)
+    with new(out) as partial:  # the other is writing yet
+        assert len(names(tmp_path)) == 2 + partial.exists()
+        partial.touch()
+    assert len(names(tmp_path)) == 3
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    if out.is_dir():
+        out.rmdir()
+    with new(out) as partial:
+        partial.touch()
+    assert names(tmp_path) == [".out.mine.partial", "out"]
 
 
 def test_of_two_that_write_one_file_each_writes_its_own_and_the_last_one_stays(

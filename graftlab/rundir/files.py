@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PARTIAL = ".partial"
+WRITER = re.compile(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.partial$")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BROKEN = (errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.EXDEV)
 
@@ -45,7 +48,7 @@ def sync(path: Path) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """Give a file beside `path` to write, of this call alone, and move it over `path` in the end: whole, or
     what was there stays."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    partial = _beside(path)
     try:
         yield partial
         sync(partial)
@@ -53,6 +56,30 @@ def new_file(path: Path) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    """Return a name beside `path` of this call alone; what killed processes of this machine have left of
+    their writes of `path` is deleted."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+        found = WRITER.search(left.name)
+        if found and found[1] == _host() and _gone(int(found[2])):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        return False
+    return False
 
 
 def is_partial(name: str, of: str) -> bool:
@@ -92,9 +119,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     refuse_taken(out)
     there = out.resolve()
-    partial = there.with_name(
-        f".{there.name}.{secrets.token_hex(4)}{PARTIAL}"
-    )  # of this call alone
+    partial = _beside(there)
     try:
         partial.mkdir(parents=True)
         try:

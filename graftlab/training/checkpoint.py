@@ -117,7 +117,7 @@ def save(
         partial.rename(target)
         shutil.rmtree(old, ignore_errors=True)
         files.sync(folder)
-        _point(folder, target)
+        files.write_text(folder / "latest", target.name + "\n")
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError) or files.trouble(error):
@@ -129,15 +129,6 @@ def save(
             ) from error
         raise
     return target
-
-
-def _point(folder: Path, newest: Path) -> None:
-    """Name the newest checkpoint in `latest`; who writes here holds the run's lock."""
-    partial = folder / f"latest{files.PARTIAL}"
-    partial.write_text(newest.name + "\n", encoding="utf-8")
-    files.sync(partial)
-    partial.replace(folder / "latest")
-    files.sync(folder)
 
 
 def save_with_room(
@@ -211,7 +202,7 @@ def find(folder: Path, allow_inexact: bool = False) -> Found:
         return found
     found.problems = [_set_aside(path, wrong) for path, wrong in bad]
     if found.path is not None:
-        _point(folder, found.path)
+        files.write_text(folder / "latest", found.path.name + "\n")
     return found
 
 

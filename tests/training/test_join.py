@@ -116,6 +116,8 @@ def test_as_many_as_there_are_gpus_may_meet(tmp_path, monkeypatch):
             join()
         except ConfigError as error:  # accelerate finds none of them
             return str(error)
+        except dist.DistNetworkError:  # the other has ended so while this one was still meeting it
+            return ""
         return ""
 
     assert not any("GPUs" in said for said in together(tmp_path, work, met=False))
