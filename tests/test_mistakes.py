@@ -32,6 +32,11 @@ FILES = {
         "task": "{kind: generation, files: {train: qa.jsonl}, prompt: '{question}', completion: '{answer}'}",
     },
     "study": {"base": "run.yaml", "methods": "[lora, head]", "seeds": "[0, 1]"},
+    "search": {
+        "base": "run.yaml",
+        "space": "{training.learning_rate: {float: [1e-4, 1e-2], log: true}}",
+        "trials": "2",
+    },
 }
 WORDS = (("late", "billing"), ("down", "tech"), ("lost", "billing"), ("slow", "tech"))
 ROWS = "".join(f"ticket {i} is {WORDS[i % 4][0]},{WORDS[i % 4][1]}\n" for i in range(40))
@@ -74,6 +79,9 @@ def command(folder: Path, group: str, row: dict[str, Any]) -> list[str]:
     if group == "study":
         write(folder / "study.yaml", "study", **{key: row[key]})
         return ["compare", "study.yaml", "--out", "study"]
+    if group == "search":
+        write(folder / "search.yaml", "search", **{key: row[key]})
+        return ["tune", "search.yaml", "--out", "search"]
     if group == "whole":
         (folder / "run.yaml").write_bytes(row[key].encode("latin-1"))
     else:

@@ -131,6 +131,9 @@ def _explain(section: type[Section], error: ValidationError, values: Any, sayer:
                     location, said, kind="unknown", given=str(key), allowed=sorted(known),
                     remedies=((theirs,),) if theirs else (),
                 )  # fmt: skip
+            case "missing" if isinstance(detail["loc"][-1], int):  # of a tuple's items
+                said = f"{sayer.dotted(location)} is {_shown(detail['input'])}: too short a list."
+                sayer.say(location, said, kind="not_allowed", given=detail["input"])
             case "missing":
                 whole = (*location, detail["loc"][-1])
                 sayer.say(whole, f"{sayer.dotted(whole)} is missing.", kind="missing")
@@ -159,7 +162,7 @@ def _real(loc: Location, values: Any) -> Location:
     """Return the part of pydantic's location that stands in the values: without a union's tags."""
     location: Location = ()
     for key in loc:
-        is_item = isinstance(values, list) and isinstance(key, int)
+        is_item = isinstance(values, list) and isinstance(key, int) and key < len(values)
         if is_item or (isinstance(values, dict) and key in values):
             values = values[key]
             location = (*location, key)
@@ -168,12 +171,16 @@ def _real(loc: Location, values: Any) -> Location:
 
 def _models(section: type[BaseModel], location: Location) -> list[dict[str, FieldInfo]]:
     """Return the fields of each model that may stand at a location."""
-    found = [section]
+    found, by_name = [section], False
     for key in location:
         if isinstance(key, int):
             continue
+        if by_name:  # one of the values of a dict
+            by_name = False
+            continue
         fields = [model.model_fields[key] for model in found if key in model.model_fields]
         found = [model for field in fields for model in sections(field.annotation)]
+        by_name = any(typing.get_origin(field.annotation) is dict for field in fields)
     return [model.model_fields for model in found]
 
 
@@ -198,6 +205,8 @@ def _wanted(detail: ErrorDetails, field: FieldInfo | None) -> str:
         )
     if kind in ("too_short", "too_long"):
         bound = context.get("min_length", context.get("max_length"))
+        if isinstance(detail["input"], dict):
+            return f"a section with at {'least' if kind == 'too_short' else 'most'} {bound} key"
         return f"a list of at {'least' if kind == 'too_short' else 'most'} {bound}"
     if kind == "string_pattern_mismatch" and field is not None and field.examples:
         return f"text such as {', '.join(map(str, field.examples))}"
@@ -246,7 +255,7 @@ def _range(context: Mapping[str, object], field: FieldInfo | None) -> str:
 
 def _shown(given: object) -> str:
     text = {True: "true", False: "false", None: "null"}.get(given) if _plain(given) else None
-    text = text or repr(given)
+    text = text or repr([*given] if isinstance(given, tuple) else given)
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 

@@ -4,16 +4,18 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from graftlab import config, runfile
 from graftlab.config import Document, Parsed, Problems, Section, lay_over
 from graftlab.config.parser import Location
+from graftlab.config.section import Conflict
 from graftlab.errors import ConfigError, GraftlabError, Place, unknown
 from graftlab.rundir.records import Json
 from graftlab.runfile import Root, RunFile, measures, on_validation
+from graftlab.search.sections import Pruner, Sampler, Winner
 from graftlab.search.space import Range, applies, laid, ordered
 from graftlab.study.design import based_on
 
@@ -23,68 +25,6 @@ COSTS = ("trainable", "seconds", "memory")
 """What may be minimized beside a score: trained parameters, seconds of training, peak memory in bytes."""
 COUNTED = (COSTS[0], COSTS[2])
 """What `graftlab plan` knows before a trial trains."""
-
-
-def refuse_idle(section: Section, name: str, only: Mapping[str, tuple[str, ...]]) -> None:
-    """Refuse keys that do nothing beside this name. `Raises:` ValueError."""
-    for key in sorted(section.model_fields_set):
-        if key in only and name not in only[key]:
-            raise ValueError(
-                f"{key}: only {' and '.join(only[key])} read it, and the name is {name}"
-            )
-
-
-class Sampler(Section):
-    """How trials are chosen."""
-
-    name: Literal["tpe", "gp", "random", "qmc", "grid"] = "tpe"
-    """`grid` tries every combination once; the others are optuna's."""
-    startup: int = Field(10, ge=0)
-    """Random trials before tpe and gp learn from any."""
-    candidates: int = Field(24, ge=1)
-    """Of tpe: draws of which the best by expected improvement is taken."""
-    multivariate: bool = True
-    """Of tpe: fields are drawn together."""
-    group: bool = True
-    """Of tpe: fields with conditions are drawn together in groups."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "Sampler":
-        of_tpe = dict.fromkeys(("candidates", "multivariate", "group"), ("tpe",))
-        refuse_idle(self, self.name, {"startup": ("tpe", "gp"), **of_tpe})
-        return self
-
-
-class Pruner(Section):
-    """When a trial ends before its time, by its scores on validation while it trains."""
-
-    name: Literal["median", "hyperband", "wilcoxon", "none"] = "median"
-    startup: int = Field(5, ge=0)
-    """Of median: trials that end by themselves before any is pruned."""
-    warmup: int = Field(2, ge=0)
-    """Evaluations of a trial before it may be pruned."""
-    interval: int = Field(1, ge=1)
-    """Evaluations between two looks at it."""
-    patience: int = Field(0, ge=0)
-    """Evaluations without getting better that are allowed before the pruner may speak; 0 for none."""
-    p_threshold: float = Field(0.1, gt=0, lt=1)
-    """Of wilcoxon."""
-    reduction: int = Field(3, ge=2)
-    """Of hyperband: one of so many goes on to the next rung."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "Pruner":
-        some = ("median", "hyperband", "wilcoxon")
-        only = {"startup": some[:1], "reduction": some[1:2], "p_threshold": some[2:]}
-        refuse_idle(self, self.name, only | dict.fromkeys(("warmup", "interval", "patience"), some))
-        return self
-
-
-class Winner(Section):
-    """How the best trial is confirmed: at seeds that no trial has seen, beside the base as it is."""
-
-    seeds: tuple[int, ...] = ()
-    """Fresh seeds; none unless given: then the best run file is written and not run again."""
 
 
 class Search(Section):
@@ -117,22 +57,27 @@ class Search(Section):
     def _lists_are_choices(cls, space: Any) -> Any:
         if not isinstance(space, Mapping):
             return space
+        for key, given in space.items():
+            if not isinstance(given, Mapping | list | tuple):
+                said = "a list of values is wanted, or one of float, int and choice"
+                raise Conflict(key, f"{key}: {said}", kind="not_allowed")
         return {key: _as_range(given) for key, given in space.items()}
 
     @model_validator(mode="after")
     def _check(self) -> "Search":
         if len({*self.objective}) < len(self.objective):
-            raise ValueError("objective: each once")
+            raise Conflict("objective", "objective: each metric once", kind="not_allowed")
         if (
             len(self.objective) > 1
             and "pruner" in self.model_fields_set
             and self.pruner.name != "none"
         ):
-            raise ValueError("pruner: with several objectives nothing is pruned; leave it out")
+            raise Conflict("pruner", "with several objectives nothing is pruned; leave it out")
         if wrong := sorted(set(self.at_most) - set(COUNTED)):
-            raise ValueError(f"at_most: {unknown('limit', wrong[0], COUNTED)}")
+            said = f"at_most: {unknown('limit', wrong[0], COUNTED)}"
+            raise Conflict("at_most", said, kind="unknown")
         if self.trials is None and self.hours is None and self.sampler.name != "grid":
-            raise ValueError("trials or hours: a search has an end")
+            raise Conflict("trials", "trials or hours: a search has an end")
         return self
 
     @property
@@ -215,6 +160,12 @@ def checked(
             runfile.resolve(plan.document(values, name))
         except GraftlabError as error:
             problems.include(error)
+    if file.seed in search.winner.seeds:
+        problems.say(
+            document.place("winner", "seeds"),
+            f"winner.seeds: every trial has the seed {file.seed}, so it is not fresh.",
+            kind="not_allowed", given=list(search.winner.seeds),
+        )  # fmt: skip
     problems.raise_if_any()
     _check_objective(search, file, document)
     return plan
@@ -230,6 +181,9 @@ def _check(search: Search, document: Document, problems: Problems) -> None:
             problems.say(
                 place, f"space: {said} A whole key is wanted, as in training.learning_rate."
             )
+        if search.sampler.name == "grid" and given.endless:
+            said = f"{key} has no end of values for sampler: grid. Give it a step, or choice."
+            problems.say(place, said, kind="not_allowed")
         for other, value in given.when.items():
             if other not in search.space:
                 problems.say(place, f"{key}: when: {unknown('field', other, list(search.space))}")

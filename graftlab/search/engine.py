@@ -3,7 +3,8 @@
 import warnings
 from typing import TYPE_CHECKING
 
-from graftlab.search.design import Pruner, Sampler, Search
+from graftlab.search.design import Search
+from graftlab.search.sections import Pruner, Sampler
 from graftlab.seeds import mix
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from graftlab.errors import ConfigError
 from graftlab.rundir.records import Json
 from graftlab.search import space, storage
 from graftlab.search.design import Plan
@@ -30,12 +29,9 @@ def ask(plan: Plan, study: "optuna.Study") -> None:
 
 def _grid(plan: Plan, study: "optuna.Study") -> None:
     known = [_same(storage.values(trial)) for trial in study.get_trials(deepcopy=False)]
-    try:
-        for cell in space.cells(plan.search.space):
-            if _same(cell) not in known:
-                study.enqueue_trial(cell)
-    except ValueError as error:
-        raise ConfigError(f"sampler: grid: {error}.") from None
+    for cell in space.cells(plan.search.space):
+        if _same(cell) not in known:
+            study.enqueue_trial(cell)
 
 
 def _same(cell: dict[str, Json]) -> dict[str, Json]:

@@ -63,6 +63,11 @@ class Range(Section):
         return found
 
     @property
+    def endless(self) -> bool:
+        """Whether there is no counting of its values."""
+        return self.float is not None and self.step is None
+
+    @property
     def probes(self) -> tuple[Json, ...]:
         """Values that have to be allowed for all to be: both ends, or every choice."""
         return self.choice if self.choice is not None else self.ends
@@ -149,11 +154,7 @@ def laid(values: Mapping[str, Json]) -> dict[str, object]:
 
 
 def cells(space: Space) -> Iterator[dict[str, Json]]:
-    """Yield every combination of a space of choices, whole numbers and steps, as optuna keeps values.
-
-    Raises:
-        ValueError: a field has no end of values.
-    """
+    """Yield every combination of a space of choices, whole numbers and steps, as optuna keeps values."""
     yield from _cells(list(ordered(space)), {}, {})
 
 
@@ -167,17 +168,16 @@ def _cells(
     if not applies(given, drawn):
         yield from _cells(others, drawn, kept)
         return
-    for value in _values(key, given):
+    for value in _values(given):
         yield from _cells(others, {**drawn, key: value}, {**kept, key: label(value)})
 
 
-def _values(key: str, given: Range) -> tuple[Json, ...]:
+def _values(given: Range) -> tuple[Json, ...]:
     if given.choice is not None:
         return given.choice
     low, high = given.ends
     if given.int is not None:
         return tuple(range(low, high + 1, round(given.step or 1)))
-    if given.step is None:
-        raise ValueError(f"{key} has no end of values: give it a step, or choice")
+    assert given.step is not None, "a plan of a grid has no endless field"
     count = math.floor((high - low) / given.step * (1 + 1e-12)) + 1
     return tuple(low + index * given.step for index in range(count))

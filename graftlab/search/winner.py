@@ -166,17 +166,12 @@ def confirm(
     """Return the best trial beside the base as it is, at seeds that no trial has seen, with test scores.
 
     Raises:
-        ConfigError: there is no best trial, or a seed is the one that all trials had.
+        ConfigError: there is no best trial.
         Stopped: a signal came; the same call goes on.
     """
     said, seeds = summary(found), found.plan.search.winner.seeds
     if said.best is None:
         raise ConfigError("winner: there is no one best trial to confirm.")
-    if found.plan.file.seed in seeds:
-        raise ConfigError(
-            f"winner.seeds: every trial had the seed {found.plan.file.seed}, so it is not fresh.",
-            kind="not_allowed", given=list(seeds),
-        )  # fmt: skip
     runs = tuple(
         _planned(found, row, own, seed)
         for row, own in ((BEST, values(found, said.best)), (DEFAULT_ROW, {}))
