@@ -129,8 +129,20 @@ class Crewing:
                 raise ConfigError("a number of 0 or more is wanted.", place=place, given=given)
         return Crew(self.workers, self.share, self.on, found, self.heartbeat)
 
-    def words(self) -> list[str]:
-        """Return the options as a command has them."""
+    def again(
+        self, command: str, file: str, overrides: Sequence[str], allow_code: bool, out: Path | None
+    ) -> list[str]:
+        """Return the command that goes on with a study or a search, word by word."""
+        return [
+            f"graftlab {command}",
+            shlex.quote(file),
+            *(f"--set {shlex.quote(override)}" for override in overrides),
+            *(["--allow-code"] if allow_code else []),
+            *self._words(),
+            *(["--out", shlex.quote(str(out))] if out else []),
+        ]
+
+    def _words(self) -> list[str]:
         words = ["--workers", str(self.workers)] if self.workers else []
         words += ["--share"] if self.share else []
         words += ["--on", self.on] if self.on else []

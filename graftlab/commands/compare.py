@@ -59,10 +59,7 @@ def command(
     Finished runs that are reported are asked in the end what they have forgotten (`forgetting` in the file).
     """
     crewing = Crewing(workers, on, needs or (), heartbeat, share)
-    again = ["graftlab compare", shlex.quote(file)]
-    again += [f"--set {shlex.quote(override)}" for override in overrides or ()]
-    again += ["--allow-code"] if allow_code else []
-    again += [*crewing.words(), *(["--out", shlex.quote(str(out))] if out else [])]
+    again = crewing.again("compare", file, overrides or (), allow_code, out)
     with going_on(again):
         from graftlab import study
         from graftlab.commands._comparison import report

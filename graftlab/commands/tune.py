@@ -70,10 +70,7 @@ def command(
     run at fresh seeds, and are compared on test.
     """
     crewing = Crewing(workers, on, needs or (), heartbeat)
-    again = ["graftlab tune", shlex.quote(file)]
-    again += [f"--set {shlex.quote(override)}" for override in overrides or ()]
-    again += ["--allow-code"] if allow_code else []
-    again += [*crewing.words(), *(["--out", shlex.quote(str(out))] if out else [])]
+    again = crewing.again("tune", file, overrides or (), allow_code, out)
     with going_on(again):
         again += storage_words(storage)
         from graftlab import search, study
