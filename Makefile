@@ -9,12 +9,13 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && echo $$python && break; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-# One thread a process: the two test processes share two cores, and sums come out in one order.
+# One thread a process: there is a test process for each core, and sums come out in one order.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # What Python has compiled is kept, whatever the environment says: each process would compile it all again.
 unexport PYTHONDONTWRITEBYTECODE
-# Tests of one file share models and runs, so a file stays in one process.
-PARALLEL := -n 2 --dist loadfile
+# Tests of one file share models and runs, so a file stays in one process. A process takes up to 3 GiB.
+CORES := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 8 ? cores : 8)))
+PARALLEL := -n $(CORES) --dist loadfile
 
 .PHONY: help demo llm test check quick lint docs peft-suite mutants bench clean
 
