@@ -6,7 +6,8 @@ Learning curves: test_learning_curves.py.
 import numpy as np
 import pytest
 
-from graftlab.contracts import Selected
+from graftlab import plots, registry
+from graftlab.contracts import Searched, Selected
 from graftlab.plots import component_correlations, layer_scores, layer_scores_heatmap, pca_scatter
 from graftlab.testing import plots as promises
 from graftlab.testing.plots import *  # noqa: F403
@@ -80,3 +81,37 @@ def test_six_layers_are_scattered_the_chosen_the_ends_and_the_next_best(
 
 def test_a_layer_without_a_plane_is_not_scattered():
     assert list(pca_scatter.data(selected()).planes) == [0, 4]
+
+
+@pytest.mark.parametrize("name", ["search_importances", "search_parallel", "search_contour"])
+def test_the_names_of_fields_lie_within_a_figure_of_a_search_and_not_over_each_other(name):
+    from matplotlib.text import Text
+
+    draws = np.random.default_rng(0)
+    keys = ("training.learning_rate", "method.lora_plus_ratio", "method.dropout", "method.alpha")
+    trials = tuple(
+        {
+            "number": number, "state": "COMPLETE", "params": {key: float(draws.random()) for key in keys},
+            "values": [float(draws.random())], "curve": {},
+        }
+        for number in range(12)
+    )  # fmt: skip
+    source = Searched(("accuracy",), (True,), trials, {k: {"float": (0.0, 1.0)} for k in keys})
+    figure = plots.drawn(registry.find("plots", name), source, "x")
+    figure.draw_without_rendering()
+    shown = {key.rpartition(".")[2] for key in keys}
+    words = [
+        text for text in figure.findobj(Text) if text.get_text() in shown and text.get_visible()
+    ]
+    boxes = [text.get_window_extent() for text in words]
+    width, height = figure.canvas.get_width_height()
+    assert {text.get_text() for text in words} == shown
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+    upright = [
+        box for text, box in zip(words, boxes, strict=True) if text.get_rotation() in (0, 90)
+    ]
+    assert not any(one.overlaps(other) for i, one in enumerate(upright) for other in upright[:i])

@@ -40,7 +40,7 @@ class Plot(Protocol):
 
     @abstractmethod
     def data(self, source: Any) -> Any:
-        """Return a NamedTuple of arrays: all that is drawn."""
+        """Return a NamedTuple of arrays: all that is drawn; None where there is nothing to draw."""
         ...
 
     @abstractmethod

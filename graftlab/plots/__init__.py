@@ -16,6 +16,12 @@ DOTS_PER_INCH = 300  # for print
 UNDATED = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
+def drawn(plot: Plot, source: object, what: str) -> "Figure | None":
+    """Return the figure of a source with its title; None where there is nothing to draw."""
+    data = plot.data(source)
+    return None if data is None else titled(plot.draw(data), f"{plot.TITLE} ({what})")
+
+
 def titled(figure: "Figure", text: str) -> "Figure":
     """Return the figure with a title, in which dollar signs are no formula."""
     figure.suptitle(text, fontsize=11, parse_math=False)
@@ -50,12 +56,16 @@ def write(figure: "Figure", folder: Path, name: str) -> Path:
 
 
 def draw(plots: Mapping[str, Plot], source: object, what: str, folder: Path) -> list[Path]:
-    """Draw each of the plots of one source into a folder, under its name, and return the PNGs."""
-    return [
-        write(
-            titled(plot.draw(plot.data(source)), f"{plot.TITLE} ({what})"),
-            folder,
-            plot.NAME or name,
-        )
-        for name, plot in plots.items()
-    ]
+    """Draw each of the plots of one source into a folder, under its name, and return the PNGs.
+
+    Where there is nothing to draw there is no figure, nor one of an earlier call.
+    """
+    written = []
+    for name, plot in plots.items():
+        called, figure = plot.NAME or name, drawn(plot, source, what)
+        if figure is not None:
+            written.append(write(figure, folder, called))
+            continue
+        for suffix in ("png", "svg"):
+            (folder / f"{called}.{suffix}").unlink(missing_ok=True)
+    return written

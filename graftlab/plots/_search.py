@@ -1,8 +1,9 @@
 """What plots of a search share: optuna's own study of its trials, and optuna's figures."""
 
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from graftlab.contracts.plot import Ranged, Searched
 from graftlab.rundir.records import Json
@@ -10,6 +11,9 @@ from graftlab.rundir.records import Json
 if TYPE_CHECKING:
     import optuna
     from matplotlib.figure import Figure
+
+
+Layout: TypeAlias = Literal["constrained", "tight"]
 
 
 class Trials(NamedTuple):
@@ -25,19 +29,33 @@ class Trials(NamedTuple):
     space: dict[str, Ranged]
 
 
-def trials(source: Searched) -> Trials:
-    """Return the trials of a search."""
+def trials(source: Searched, wanted: int) -> Trials | None:
+    """Return the trials of a search; None where fewer than are wanted have ended by themselves.
+
+    Fields go by the last part of their key, where no other ends alike.
+    """
     kept = source.trials
+    if sum(trial["state"] == "COMPLETE" for trial in kept) < wanted:
+        return None
+    names = _short(source.space)
     return Trials(
         source.objectives,
         source.higher,
         tuple(trial["number"] for trial in kept),
         tuple(trial["state"] for trial in kept),
-        tuple(dict(trial["params"]) for trial in kept),
+        tuple(
+            {names.get(key, key): value for key, value in trial["params"].items()} for trial in kept
+        ),
         tuple(list(trial["values"]) for trial in kept),
         tuple(dict(trial["curve"]) for trial in kept),
-        {**source.space},
+        {names[key]: given for key, given in source.space.items()},
     )
+
+
+def _short(keys: Iterable[str]) -> dict[str, str]:
+    last = {key: key.rpartition(".")[2] for key in keys}
+    count = Counter(last.values())
+    return {key: name if count[name] == 1 else key for key, name in last.items()}
 
 
 def study(found: Trials) -> "optuna.Study":
@@ -83,36 +101,24 @@ def _distribution(given: Ranged) -> "optuna.distributions.BaseDistribution":
     return distributions.FloatDistribution(low, high, log=log, step=step)
 
 
-def by_value(draw: Callable[..., Any], found: Trials, wanted: int) -> "Figure":
+def by_value(draw: Callable[..., Any], found: Trials, layout: Layout = "constrained") -> "Figure":
     """Return a figure of optuna's about the first objective."""
     name = found.objectives[0]
     if len(found.objectives) == 1:  # without a target it knows which way is better
-        return figure(lambda study: draw(study, target_name=name), found, wanted)
+        return figure(lambda study: draw(study, target_name=name), found, layout)
     return figure(
         lambda study: draw(study, target=lambda trial: trial.values[0], target_name=name),
         found,
-        wanted,
+        layout,
     )
 
 
-def nothing(said: str) -> "Figure":
-    """Return a figure that says why there is nothing to be drawn."""
-    from matplotlib.figure import Figure
-
-    return _empty(Figure(figsize=(5, 3)), said)
-
-
-def figure(draw: Callable[["optuna.Study"], Any], found: Trials, wanted: int) -> "Figure":
-    """Return a figure of optuna's, or one that says that there are too few trials for it.
-
-    `wanted` is how many have to have ended by themselves.
-    """
-    import numpy as np
-
-    ended = sum(state == "COMPLETE" for state in found.states)
-    if ended < wanted:
-        return nothing(f"{ended} trials have ended: too few")
+def figure(
+    draw: Callable[["optuna.Study"], Any], found: Trials, layout: Layout = "constrained"
+) -> "Figure":
+    """Return a figure of optuna's, with all its words within it."""
     import matplotlib
+    import numpy as np
 
     matplotlib.use("agg", force=False)
     from matplotlib import pyplot
@@ -120,17 +126,12 @@ def figure(draw: Callable[["optuna.Study"], Any], found: Trials, wanted: int) ->
 
     with pyplot.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Attempting to set identical", UserWarning)
         drawn = draw(study(found))
     first = drawn.flat[0] if isinstance(drawn, np.ndarray) else drawn
     made: Figure = first.figure
     pyplot.close(made)
     for axes in made.axes:
         axes.set_title("")
-    return made
-
-
-def _empty(made: "Figure", said: str) -> "Figure":
-    axes = made.subplots()
-    axes.text(0.5, 0.5, said, ha="center", va="center", transform=axes.transAxes)
-    axes.set_axis_off()
+    made.set_layout_engine(layout)
     return made

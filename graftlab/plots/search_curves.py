@@ -10,17 +10,21 @@ if TYPE_CHECKING:
 
 DRAWS_FROM = SEARCH
 TITLE = "While they train"
+MOST_NAMED = 20
 
 
-def data(source: Searched) -> _search.Trials:
-    """Return the trials."""
-    return _search.trials(source)
+def data(source: Searched) -> _search.Trials | None:
+    """Return the trials; None where none was scored while it trained."""
+    found = _search.trials(source, 1)
+    return found if found and any(found.curves) else None
 
 
 def draw(found: _search.Trials) -> "Figure":
-    """Return optuna's figure."""
+    """Return optuna's figure; more lines than a legend can name have none."""
     from optuna.visualization import matplotlib
 
-    if not any(found.curves):
-        return _search.nothing("no trial was scored while it trained")
-    return _search.figure(matplotlib.plot_intermediate_values, found, 1)
+    made = _search.figure(matplotlib.plot_intermediate_values, found)
+    legend = made.axes[0].get_legend()
+    if legend is not None and len(found.numbers) > MOST_NAMED:
+        legend.remove()
+    return made

@@ -12,19 +12,16 @@ DRAWS_FROM = SEARCH
 TITLE = "Front"
 
 
-def data(source: Searched) -> _search.Trials:
-    """Return the trials."""
-    return _search.trials(source)
+def data(source: Searched) -> _search.Trials | None:
+    """Return the trials; None but of two or three objectives."""
+    return _search.trials(source, 1) if len(source.objectives) in (2, 3) else None
 
 
 def draw(found: _search.Trials) -> "Figure":
     """Return optuna's figure."""
     from optuna.visualization import matplotlib
 
-    if len(found.objectives) not in (2, 3):
-        return _search.nothing("a front is of two or three objectives")
     return _search.figure(
         lambda study: matplotlib.plot_pareto_front(study, target_names=list(found.objectives)),
         found,
-        1,
     )

@@ -12,13 +12,13 @@ DRAWS_FROM = SEARCH
 TITLE = "Course of the search"
 
 
-def data(source: Searched) -> _search.Trials:
+def data(source: Searched) -> _search.Trials | None:
     """Return the trials."""
-    return _search.trials(source)
+    return _search.trials(source, 1)
 
 
 def draw(found: _search.Trials) -> "Figure":
     """Return optuna's figure."""
     from optuna.visualization import matplotlib
 
-    return _search.by_value(matplotlib.plot_optimization_history, found, 1)
+    return _search.by_value(matplotlib.plot_optimization_history, found)

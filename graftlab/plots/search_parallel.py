@@ -12,13 +12,17 @@ DRAWS_FROM = SEARCH
 TITLE = "Trials side by side"
 
 
-def data(source: Searched) -> _search.Trials:
+def data(source: Searched) -> _search.Trials | None:
     """Return the trials."""
-    return _search.trials(source)
+    return _search.trials(source, 2)
 
 
 def draw(found: _search.Trials) -> "Figure":
-    """Return optuna's figure."""
+    """Return optuna's figure, wide enough for its fields."""
     from optuna.visualization import matplotlib
 
-    return _search.by_value(matplotlib.plot_parallel_coordinate, found, 2)
+    # tight: the other does not know axes that lie over others
+    made = _search.by_value(matplotlib.plot_parallel_coordinate, found, "tight")
+    made.set_size_inches(max(6.4, 1.7 * (len(found.space) + 1)), 4.8)
+    made.axes[0].tick_params("x", labelrotation=20)
+    return made

@@ -116,8 +116,8 @@ def write(found: Comparison, out: Path, figures: Mapping[str, Plot]) -> None:
     for number, group in enumerate(groups(found)):
         compared = study_page.source(studied, group)
         for name, plot in figures.items():
-            title = f"{plot.TITLE} ({group.title})"
-            figure = plots.titled(plot.draw(plot.data(compared)), title)
-            plots.write(figure, out, f"{name}-{number + 1}" if number else name)
+            figure = plots.drawn(plot, compared, group.title)
+            if figure is not None:
+                plots.write(figure, out, f"{name}-{number + 1}" if number else name)
     others = {name: plot for name, plot in figures.items() if name not in DRAWN_HERE}
     files.write_text(out / "comparison.html", page.render(study_page.of(studied, others)))

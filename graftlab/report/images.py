@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from graftlab.contracts import Plot
+
 MOST_BYTES = 3_000_000
 """Of all pictures of a page together, as they stand in it: a page stays below 5 MB."""
 KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -24,6 +26,11 @@ class Picture(NamedTuple):
 def drawn(svg: str, caption: str) -> Picture:
     """Return a figure that was drawn just now."""
     return Picture(KINDS[".svg"], svg.encode(), caption)
+
+
+def caption(plot: Plot) -> str:
+    """Return what a plot's own docstring says."""
+    return f"{plot.TITLE}. {' '.join((plot.__doc__ or '').split())}"
 
 
 def found(folder: Path, deep: bool = True) -> list[Picture]:

@@ -3,15 +3,19 @@
 import csv
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from markupsafe import Markup
 
+from graftlab import registry
+from graftlab.contracts.plot import SEARCH
 from graftlab.errors import CheckpointError, Place
 from graftlab.report import images, made_with, page, repeat
 from graftlab.report.chart import Axis, Series, chart
+from graftlab.report.images import Picture
 from graftlab.report.page import Page, Section
 from graftlab.report.tables import Cell, Table, html
 from graftlab.rundir.records import Json
@@ -73,7 +77,7 @@ def of(out: Path) -> Page:
     charts = [*_history(found), *_bought(found), *_slices(found)]
     sections = [
         Section("Trials", [page.side_by_side(charts), html(trials(found))]),
-        Section("Figures", images.html(images.found(out, deep=False))),
+        Section("Figures", images.html(_figures(out))),
         Section("What was not measured", [page.points(_not_measured(found, out))]),
         *made_with.sections(
             repeat.made(_sound(found, out)), out / "search.yaml", "graftlab tune search.yaml"
@@ -90,7 +94,7 @@ def trials(found: Searched) -> Table:
     rows = tuple(
         tuple(
             Cell(
-                shown := one.get(name) or "", _number(shown),
+                _digits(given := one.get(name) or ""), _number(given),
                 mark="chosen" if one.get("trial") == best and name in found.objectives else "",
             )
             for name in columns
@@ -99,6 +103,14 @@ def trials(found: Searched) -> Table:
     )  # fmt: skip
     title = "Every trial, scored on validation; the best is marked."
     return Table("trials", title, columns, rows, frozenset({"trial", "seconds", *found.objectives}))
+
+
+def _figures(out: Path) -> list[Picture]:
+    """Return the figures that `graftlab tune` has drawn; what a plot is read by stands below it."""
+    drawn = registry.having("plots", "DRAWS_FROM", SEARCH)
+    said = {plot.NAME or name: images.caption(plot) for name, plot in drawn.items()}
+    pictures = images.found(out, deep=False)
+    return [one._replace(caption=said.get(one.caption, one.caption)) for one in pictures]
 
 
 def _answer(found: Searched) -> str:
@@ -186,6 +198,13 @@ def _slices(found: Searched) -> list[Markup]:
 def _sound(found: Searched, out: Path) -> dict[str, Path]:
     names = [one.get("run") or "" for one in found.trials]
     return repeat.sound({name: out / "runs" / name for name in names if name and "/" not in name})
+
+
+def _digits(text: str) -> str:
+    """Return a fraction with four digits: trials.csv has all of them."""
+    number = _number(text)
+    whole = number is None or not math.isfinite(number) or text.lstrip("-").isdecimal()
+    return text if whole else f"{number:.4g}"
 
 
 def _number(text: str | None) -> float | None:

@@ -201,11 +201,9 @@ def _figures(studied: Studied, figures: Mapping[str, Plot]) -> Section:
     for group in tables.groups(studied.comparison):
         compared = source(studied, group)
         for name, plot in figures.items():
-            if name not in DRAWN_HERE:
-                drawn = plots.titled(
-                    plot.draw(plot.data(compared)), f"{plot.TITLE} ({group.title})"
-                )
-                pictures.append(images.drawn(plots.svg(drawn), caption(plot)))
+            drawn = None if name in DRAWN_HERE else plots.drawn(plot, compared, group.title)
+            if drawn is not None:
+                pictures.append(images.drawn(plots.svg(drawn), images.caption(plot)))
     pictures += images.found(studied.out / "analysis")
     return Section("Figures", images.html(pictures))
 
@@ -217,11 +215,6 @@ def source(studied: Studied, group: Group) -> Compared:
     rows: list[dict[str, Any]] = [dataclasses.asdict(row) for row in group]
     metric = next((row.metric for row in group if row.metric), "loss")
     return Compared(metric, studied.folders(group), rows)
-
-
-def caption(plot: Plot) -> str:
-    """Return what a plot's own docstring says."""
-    return f"{plot.TITLE}. {' '.join((plot.__doc__ or '').split())}"
 
 
 def unplanned(studied: Studied) -> list[str]:
