@@ -127,6 +127,11 @@ class Method(Protocol):
         """Return problems (`graftlab.errors.wrong`) that can be found before anything is loaded."""
         return []
 
+    def check_length(self, config: "Section", epochs: float, max_steps: int) -> list[Fault]:
+        """Return problems of a run that is so long, before anything is loaded: `max_steps` counts unless it is
+        0."""
+        return []
+
     def on_quantized(self, config: "Section", bits: int) -> str | None:
         """Return why it does not fit frozen weights in 4 or 8 bits; None where it does."""
         kept = self.PROMISES.quantized

@@ -156,6 +156,8 @@ def check_method(
         method.config, backbone.name, model_type, training.gradient_checkpointing
     )
     add(problems, document, "method", found)
+    long = (training.epochs, training.max_steps)
+    add(problems, document, "method", method.module.check_length(method.config, *long))
 
 
 def check_packing(

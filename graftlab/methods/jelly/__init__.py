@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from graftlab import adapters
 from graftlab.config import Conflict
 from graftlab.contracts import Attached, Backbone, Promises, Setting
-from graftlab.errors import ConfigError
+from graftlab.errors import ConfigError, Fault, wrong
 from graftlab.methods.jelly.plan import Plan
 from graftlab.weights import surgery
 
@@ -30,6 +30,7 @@ PROMISES = Promises(
 )
 REGISTERS = f"{__name__}.tuner"
 
+LONGER = ("Lower method.switch_epoch or method.switch_step, or train longer.",)
 DYNAMIC = ("criterion", "ema", "drop_ratio", "patience", "warmup", "minimum", "latest")
 SWITCHING = ("switch_method", "reset_optimizer", "rewarmup_steps")
 
@@ -126,6 +127,20 @@ def _refuse(given: set[str], names: tuple[str, ...], mode: str, other: str) -> N
         raise Conflict(
             idle[0], f"{', '.join(idle)} does nothing with mode {mode}; it needs mode {other}"
         )
+
+
+def check_length(config: Config, epochs: float, max_steps: int) -> list[Fault]:
+    """Return why the switch would come after the end of a run, where that is known without its rows."""
+    if config.mode != "seq2par":
+        return []
+    step, epoch = config.switch_step, 1.0 if config.switch_epoch is None else config.switch_epoch
+    if step is not None and 0 < max_steps <= step:
+        said = f"method.switch_step is {step}, but the run ends with step {max_steps} (training.max_steps)."
+        return [wrong("switch_step", said, kind="conflict", given=step, remedies=(LONGER,))]
+    if step is None and not max_steps and epoch >= epochs:
+        said = f"method.mode seq2par switches after {epoch:g} epochs, but the run has {epochs:g}."
+        return [wrong("switch_epoch", said, kind="conflict", given=epoch, remedies=(LONGER,))]
+    return []
 
 
 def attach(backbone: Backbone, config: Config, setting: Setting) -> Attached:
