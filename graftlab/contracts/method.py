@@ -128,8 +128,8 @@ class Method(Protocol):
         return []
 
     def check_length(self, config: "Section", epochs: float, max_steps: int) -> list[Fault]:
-        """Return problems of a run that is so long, before anything is loaded: `max_steps` counts unless it is
-        0."""
+        """Return problems of a run of that length, before anything is loaded; `epochs` counts where `max_steps`
+        is 0."""
         return []
 
     def on_quantized(self, config: "Section", bits: int) -> str | None:
