@@ -128,8 +128,8 @@ class Method(Protocol):
         return []
 
     def check_length(self, config: "Section", epochs: float, max_steps: int) -> list[Fault]:
-        """Return problems of a run of that length, before anything is loaded; `epochs` counts where `max_steps`
-        is 0."""
+        """Return problems of a run of that length, before anything is loaded; `epochs` counts where there are
+        0 `max_steps`."""
         return []
 
     def on_quantized(self, config: "Section", bits: int) -> str | None:
