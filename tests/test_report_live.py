@@ -44,6 +44,10 @@ def page(request, driver, address):
 
 def test_it_fits_complains_of_nothing_and_asks_nobody(page, address):
     assert page.too_wide() <= 0
+    ranking = "const t = document.querySelector('#table-ranking0'), c = t.querySelector('caption');"
+    room = "const room = t.parentElement.clientWidth;"
+    assert page.ask(f"{ranking}{room} return t.scrollWidth - room") <= 0
+    assert page.ask(f"{ranking}{room} return c.offsetWidth - room") <= 0
     assert page.complaints() == []
     assert {url for url in page.requests() if not url.startswith("data:")} == {address}
 

@@ -19,7 +19,7 @@ import pytest
 from vector_runs import write_split
 
 import graftlab
-from graftlab import config, runfile, search, terminal
+from graftlab import config, report, runfile, search, study, terminal
 from graftlab.commands import tune
 from graftlab.errors import ConfigError, SearchFailed
 from graftlab.rundir import files
@@ -411,6 +411,9 @@ def test_the_winner_and_the_default_run_at_fresh_seeds_with_test_scores():
     compared = search.confirm(found, crew=Crew(2), quiet=True)
     assert {row.method for row in compared.rows} == {"best (lora)", "default (lora)"}
     assert all(list(row.test.values) == [5] for row in compared.rows)
+    files.write_text(Path("out/search.yaml"), whole_file.text(plan))
+    study.write(compared, Path("out/confirmed"))
+    assert "graftlab tune search.yaml" in report.html(Path("out/confirmed"), {})
 
 
 def begin(*arguments):

@@ -178,7 +178,7 @@ def not_measured(comparison: Comparison) -> list[str]:
     ]
     if not comparison.chosen_by:
         found.append(
-            "Tuning: every row has the settings of the study file, which may favour one method."
+            "Tuning: every row has the settings that it was given, which may favour one method."
         )
     edges = [
         f"{own.method} on {own.task} ({', '.join(own.edges)})"

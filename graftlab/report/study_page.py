@@ -83,11 +83,19 @@ def of(studied: Studied, figures: Mapping[str, Plot], inputs: bool = False) -> P
         Section("What was not measured", [page.points(answer.not_measured(comparison))]),
         Section("What did not go as planned", [page.points(unplanned(studied))]),
         *made_with.sections(
-            repeat.made(studied.sound), studied.out / "study.yaml", "graftlab compare study.yaml"
+            repeat.made(studied.sound), *_made_from(studied.out)
         ),
     ]  # fmt: skip
     asked, found = answer.question(comparison), answer.answer(comparison)
     return Page(comparison.name, asked, found, [one for one in sections if one.parts or one.tabs])
+
+
+def _made_from(out: Path) -> tuple[Path, str]:
+    """Return the file that a study was made from, and its command: of a confirmed winner the search's."""
+    search, own = out.parent / "search.yaml", out / "study.yaml"
+    if search.is_file() and not own.is_file():
+        return search, "graftlab tune search.yaml"
+    return own, "graftlab compare study.yaml"
 
 
 def all_tables(comparison: Comparison) -> list[Table]:

@@ -68,6 +68,10 @@ def headed(keys: Iterable[str], taken: Collection[str]) -> dict[str, str]:
     }
 
 
+ROOMY = 9
+"""Columns that stand on a desktop's screen in the usual size; more are set closer."""
+
+
 def html(table: Table) -> Markup:
     """Return a table for a page: on a phone each row is a card, in print it is whole."""
     head = Markup("").join(
@@ -90,9 +94,15 @@ def html(table: Table) -> Markup:
         for row in table.rows
     )
     return Markup(
-        '<div class="scroll"><table class="cards" id="table-{}"><caption>{}</caption>\n'
+        '<div class="scroll"><table class="{}" id="table-{}"><caption>{}</caption>\n'
         "<thead><tr>{}</tr></thead>\n<tbody>\n{}</tbody></table></div>"
-    ).format(table.name, table.title, head, body)
+    ).format(
+        "cards dense" if len(table.columns) > ROOMY else "cards",
+        table.name,
+        table.title,
+        head,
+        body,
+    )
 
 
 def _data(one: Cell, name: str, number: bool) -> Markup:
