@@ -434,6 +434,31 @@ def test_an_override_reaches_an_entry_of_a_list_by_its_number_or_its_name(write,
     assert document.place("toy", "entries", 0, "name").line == 1
 
 
+SPACES = """
+space: {training.rate: {float: [1, 2], log: true}}
+methods: [head, {name: lora, vary: {training.rate: [1, 2]}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "at", "found"),
+    [
+        ("space.training.rate.float=[1, 3]", ("space", "training.rate", "float"), [1, 3]),
+        ("space.training.rate={int: [1, 3]}", ("space", "training.rate"), {"int": [1, 3]}),
+        ("space.method.optimizer.name=[a]", ("space", "method.optimizer.name"), ["a"]),
+        ("methods.1.vary.training.rate=[5]", ("methods", 1, "vary", "training.rate"), [5]),
+        ("methods.lora.vary.training.rate=[5]", ("methods", 1, "vary", "training.rate"), [5]),
+    ],
+)
+def test_an_override_reaches_keys_that_have_dots_themselves(write, override, at, found):
+    document = read(write(SPACES), [override])
+    value = document.values
+    for key in at:
+        value = value[key]
+    assert value == found
+    assert document.place(*at).argument.name == "overrides"
+
+
 def test_an_override_replaces_a_whole_entry_of_a_list(write):
     document = read(write(ENTRIES), ["toy.entries.3={name: rte}", "toy.entries.3.n=2"])
     assert document.values["toy"]["entries"][3] == {"name": "rte", "n": 2}

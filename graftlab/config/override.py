@@ -33,7 +33,7 @@ def set_key(override: str, parsed: Parsed) -> None:
             place=overriding(override),
             kind="missing",
         )
-    *sections, last = dotted.split(".")
+    *sections, last = _keys(dotted, parsed.values)
     values, above = _section(sections, parsed, override)
     at = _key(values, last, above, override)
     location = (*above, at)
@@ -53,6 +53,30 @@ def _overrule(values: dict[str, Any], location: Location, parsed: Parsed, overri
     if values.get(other, usual) != usual and not (place and place.argument):
         values[other] = usual
         parsed.places[*above, other] = override
+
+
+def _keys(dotted: str, values: object) -> list[str]:
+    """Return the keys of a path. Where keys have dots themselves, as in a `space` or a `vary`, several words
+    are one: those of a key that is there, else all that are left."""
+    words, found = dotted.split("."), list[str]()
+    while words:
+        count = 1
+        if isinstance(values, dict) and words[0] not in values:
+            fits = [n for n in range(2, len(words) + 1) if ".".join(words[:n]) in values]
+            has_dots = any("." in key for key in values)
+            count = max(fits, default=len(words) if has_dots else 1)
+        found.append(".".join(words[:count]))
+        values = values.get(found[-1]) if isinstance(values, dict) else _entry(values, found[-1])
+        words = words[count:]
+    return found
+
+
+def _entry(values: object, key: str) -> object:
+    if not isinstance(values, list):
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", key) and int(key) < len(values):
+        return values[int(key)]
+    return next((entry for entry in values if _name_of(entry) == key), None)
 
 
 def _section(sections: Sequence[str], parsed: Parsed, override: str) -> tuple[Any, Location]:
