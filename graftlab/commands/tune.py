@@ -146,8 +146,6 @@ def _show(found: "Found", said: "Summary") -> None:
     one = found.objectives[0]
     if said.best is not None:
         say(f"best {one.name} on validation: {said.best.value:.4g} (trial {said.best.number})")
-        if said.default is not None:
-            say(f"the base's own settings: {said.default:.4g}")
         for key, value in said.best.params.items():
             edge = (
                 f"   at the {said.edges[key]} value allowed: widen it" if key in said.edges else ""
@@ -157,6 +155,8 @@ def _show(found: "Found", said: "Summary") -> None:
                 if isinstance(value, float)
                 else f"  {key}: {value}{edge}"
             )
+        if said.default is not None:
+            say(f"{one.name} of the base's own settings: {said.default:.4g}")
     for trial in said.front:
         scores = ", ".join(
             f"{o.name} {v:.4g}" for o, v in zip(found.objectives, trial.values, strict=True)
