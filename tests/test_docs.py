@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from graftlab import config, errors, runfile, study
+from graftlab import config, errors, registry, runfile, search, study
+from graftlab.runs.forgetting import Config as Forgetting
+from graftlab.search.sections import Pruner, Sampler, Winner
+from graftlab.study.section import Budget, Choose
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -19,7 +22,21 @@ PAGES = sorted(
 READMES = [ROOT / "README.md", ROOT / "README.ko.md"]
 OURS = READMES + [
     ROOT / "docs" / f"{name}.md"
-    for name in ("index", "run-files", "tasks", "backbones", "runs", "coming-from")
+    for name in (
+        "index",
+        "run-files",
+        "tasks",
+        "backbones",
+        "runs",
+        "coming-from",
+        "studies",
+        "search",
+        "cluster",
+        "mixtures",
+        "selection",
+        "analysis",
+        "methods/elm",
+    )
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 SECTIONS = ("backbone", "task", "method", "training", "tracking", "paths")
@@ -146,9 +163,29 @@ def test_both_readmes_show_the_same():
     assert english == korean
 
 
+KEYS_OF = {
+    "studies": (study.Study, Choose, Budget, Forgetting),
+    "search": (search.Search, Sampler, Pruner, Winner),
+}
+
+
+@pytest.mark.parametrize("name", KEYS_OF)
+def test_every_key_of_such_a_file_stands_on_its_page(name):
+    page = ROOT / "docs" / f"{name}.md"
+    spans = re.findall(r"`([^`]+)`", prose(page))
+    told = set(re.findall(r"[a-z_]+", " ".join([*spans, *blocks(page, "yaml")])))
+    assert {key for section in KEYS_OF[name] for key in section.model_fields} <= told
+
+
+def test_the_page_of_tasks_begins_with_every_kind():
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    assert {name for name in registry.names("tasks") if f"`{name}`" not in page} == set()
+
+
 @pytest.mark.parametrize("page", OURS, ids=named)
 def test_run_files_can_be_resolved(page, tmp_path, monkeypatch):
-    """A YAML block whose first line is `# NAME.yaml` is a run file, or a study file if it has a base."""
+    """A YAML block whose first line is `# NAME.yaml` is a run file, with a base a study file, with a space too
+    a search file."""
     monkeypatch.chdir(tmp_path)
     for text in blocks(page, "yaml"):
         if not (name := re.match(r"# ([\w-]+\.yaml)\n", text)):
@@ -157,7 +194,9 @@ def test_run_files_can_be_resolved(page, tmp_path, monkeypatch):
         file.write_text(text, encoding="utf-8")
         document = config.read(file)
         with contextlib.suppress(errors.DataError):  # all is right but the files, the reader's own
-            if "base" in document.values:
+            if "space" in document.values:
+                assert search.read(file).search.space
+            elif "base" in document.values:
                 assert study.read(file).runs
             else:
                 runfile.resolve(document)
