@@ -49,8 +49,8 @@ def command(
 ) -> None:
     """List methods, hooks, tasks, backbones, metrics, plots, analyses, quantities, recipes and runs.
 
-    Each with what it is; runs, studies and selections as a table: how they stand, scores, what they are.
-    With --runs STUDY, the runs of a study.
+    Each with what it is; runs, studies, searches and selections as a table: how they stand, scores, what they
+    are. With --runs DIR of a study or a search, its runs.
     """
     from graftlab.errors import ConfigError, unknown
 
