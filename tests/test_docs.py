@@ -184,8 +184,8 @@ def test_the_page_of_tasks_begins_with_every_kind():
 
 @pytest.mark.parametrize("page", OURS, ids=named)
 def test_run_files_can_be_resolved(page, tmp_path, monkeypatch):
-    """A YAML block whose first line is `# NAME.yaml` is a run file, with a base a study file, with a space too
-    a search file."""
+    """A YAML block whose first line is `# NAME.yaml` is a run file; with a base a study file, and with a
+    space too a search file."""
     monkeypatch.chdir(tmp_path)
     for text in blocks(page, "yaml"):
         if not (name := re.match(r"# ([\w-]+\.yaml)\n", text)):
