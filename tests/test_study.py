@@ -377,6 +377,15 @@ def test_splits_are_drawn_with_the_seed_where_that_is_asked_for_and_are_the_same
     assert {run.file.task.config.split_seed for run in read(TWO).runs} == {0}
 
 
+def test_splits_of_every_task_of_a_mixture_are_drawn_with_the_seed():
+    one = "kind: classification, files: {train: train.csv, test: test.csv}"
+    two = ", ".join(f"{{as: {name}, {one}}}" for name in ("a", "b"))
+    text = TWO.replace(one, f"kind: mixture, tasks: [{two}]") + "split_with_seed: true\n"
+    for run in read(text).runs:
+        drawn = [part.config.split_seed for part in run.file.task.parts.values()]
+        assert drawn == [run.seed] * 2
+
+
 def test_a_task_without_splits_to_draw_is_refused_where_the_key_stands():
     text = TWO.replace(
         "kind: classification, files: {train: train.csv, test: test.csv}", "kind: elm"

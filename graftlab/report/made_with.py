@@ -37,7 +37,8 @@ def _repeat(made: Made, file: Path, command: str) -> list[Markup]:
     if lines:
         parts.append(page.block("\n".join(lines)))
     if commit := repeat.commit(made.machine):
-        parts.append(page.prose(f"Made with graftlab at commit {commit}."))
+        said = f"Made with a clone of graftlab at commit {commit}: . stands for such a one."
+        parts.append(page.prose(said))
     parts.append(
         page.prose(
             "The same data and weights have these fingerprints (sha256); on the same machine with the same "

@@ -89,10 +89,15 @@ def _is_sound(run: Run) -> bool:
 
 
 def installation(machine: Mapping[str, Sequence[tuple[str, int]]]) -> str:
-    """Return the command that installs what most runs had; empty where that is not known."""
-    known = [(name, machine.get(f"packages.{name}")) for name in ("graftlab", *INSTALLED)]
-    pins = [f"{name}=={values[0][0].partition('+')[0]}" for name, values in known if values]
-    return f"pip install {' '.join(pins)}" if pins else ""
+    """Return the command that installs what most runs had; empty where that is not known.
+
+    What was made with a clone is installed from one: `.` stands for it.
+    """
+    found = {name: machine.get(f"packages.{name}") for name in ("graftlab", *INSTALLED)}
+    pins = {name: f"{name}=={v[0][0].partition('+')[0]}" for name, v in found.items() if v}
+    if commit(machine):
+        pins = {"graftlab": "."} | {name: pin for name, pin in pins.items() if name in INSTALLED}
+    return f"pip install {' '.join(pins.values())}" if pins else ""
 
 
 def commit(machine: Mapping[str, Sequence[tuple[str, int]]]) -> str:

@@ -72,7 +72,12 @@ class Search(Section):
             and "pruner" in self.model_fields_set
             and self.pruner.name != "none"
         ):
-            raise Conflict("pruner", "with several objectives nothing is pruned; leave it out")
+            raise Conflict(
+                "pruner", "pruner: with several objectives nothing is pruned; leave it out"
+            )
+        if len(self.objective) > 1 and self.winner.seeds:
+            said = "winner: of several objectives no one trial is best, and none is confirmed"
+            raise Conflict("winner", f"{said}; leave it out", kind="idle")
         if wrong := sorted(set(self.at_most) - set(COUNTED)):
             said = f"at_most: {unknown('limit', wrong[0], COUNTED)}"
             raise Conflict("at_most", said, kind="unknown")

@@ -36,7 +36,7 @@ def _sampler(section: Sampler, seed: int, trials: int) -> "BaseSampler":
             n_startup_trials=section.startup,
             n_ei_candidates=section.candidates,
             multivariate=section.multivariate,
-            group=section.group,
+            group=section.group and section.multivariate,
             constant_liar=True,
             seed=own,
         )

@@ -33,6 +33,9 @@ class Sampler(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Sampler":
+        if not self.multivariate and self.group and "group" in self.model_fields_set:
+            said = "group: fields are drawn in groups only where multivariate draws them together"
+            raise Conflict("group", said, kind="idle")
         of_tpe = dict.fromkeys(("candidates", "multivariate", "group"), ("tpe",))
         refuse_idle(self, self.name, {"startup": ("tpe", "gp"), **of_tpe})
         return self

@@ -154,7 +154,11 @@ def laid(values: Mapping[str, Json]) -> dict[str, object]:
 
 
 def cells(space: Space) -> Iterator[dict[str, Json]]:
-    """Yield every combination of a space of choices, whole numbers and steps, as optuna keeps values."""
+    """Yield every combination of a space of choices, whole numbers and steps, as optuna keeps values.
+
+    Raises:
+        ValueError: a field has no end of values.
+    """
     yield from _cells(list(ordered(space)), {}, {})
 
 
@@ -168,16 +172,17 @@ def _cells(
     if not applies(given, drawn):
         yield from _cells(others, drawn, kept)
         return
-    for value in _values(given):
+    for value in _values(key, given):
         yield from _cells(others, {**drawn, key: value}, {**kept, key: label(value)})
 
 
-def _values(given: Range) -> tuple[Json, ...]:
+def _values(key: str, given: Range) -> tuple[Json, ...]:
     if given.choice is not None:
         return given.choice
     low, high = given.ends
     if given.int is not None:
         return tuple(range(low, high + 1, round(given.step or 1)))
-    assert given.step is not None, "a plan of a grid has no endless field"
+    if given.step is None:
+        raise ValueError(f"{key} has no end of values")
     count = math.floor((high - low) / given.step * (1 + 1e-12)) + 1
     return tuple(low + index * given.step for index in range(count))

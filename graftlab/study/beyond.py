@@ -84,8 +84,8 @@ def _with(plan: Plan, planned: Planned, key: str, value: float, taken: set[str])
 def _made(plan: Plan, cell: Cell, seed: int, document: Document, taken: set[str]) -> Planned:
     lists = [sorted({run.cell[at] for run in plan.runs}) for at in range(3)]
     name = labels.run_name(cell, seed, lists, taken)
-    own = of_seed(plan.study, seed, name, document)
-    laid = lay_over(Parsed(document.values, {**document.places}), own)
+    below = Parsed(document.values, {**document.places})
+    laid = lay_over(below, of_seed(plan.study, seed, name, document, below))
     made = Document(document.path, laid.values, laid.places)
     found = Planned(name, cell, seed, made, runfile.resolve(made))
     taken.add(name)

@@ -123,7 +123,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
             cell = Cell(task, backbone, method, shown)
             for seed in seeds:
                 name = labels.run_name(cell, seed, lists, {run.name for run in runs})
-                own = lay_over(laid, of_seed(study, seed, name, document))
+                own = lay_over(laid, of_seed(study, seed, name, document, laid))
                 run = Document(document.path, own.values, own.places)
                 if (file := _resolve(run, problems)) is not None:
                     runs.append(Planned(name, cell, seed, run, file))
@@ -164,13 +164,16 @@ def _spaces(study: Study, document: Document, methods: Sequence[_Entry]) -> dict
     return found
 
 
-def of_seed(study: Study, seed: int, name: str, document: Document) -> Parsed:
-    """Return what each run has of its own."""
+def of_seed(study: Study, seed: int, name: str, document: Document, laid: Parsed) -> Parsed:
+    """Return what each run has of its own beside what is laid below it."""
     own = Parsed({"seed": seed, "name": name}, {})
     if not study.split_with_seed:
         return own
     place = document.place("split_with_seed")
-    return variation.with_value(own, "task.split_seed", seed, place)
+    task = laid.values.get("task")
+    mixed = isinstance(task, dict) and task.get("kind") == "mixture"
+    key = "task.each.split_seed" if mixed else "task.split_seed"
+    return variation.with_value(own, key, seed, place)
 
 
 def _settings(study: Study, method: _Entry, document: Document) -> Iterator[Parsed]:
