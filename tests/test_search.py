@@ -208,6 +208,9 @@ def test_what_is_at_an_edge_and_what_a_range_holds():
     stepped = Range(int=(2, 8), step=3)
     assert [stepped.holds(v) for v in (2, 3, 5, 8)] == [True, False, True, True]
     assert Range(choice=(4, [1, 2])).holds([1, 2])
+    short = Range(int=(0, 10), step=4)  # 0, 4 and 8
+    assert [short.at_edge(v) for v in (0, 4, 8)] == ["smallest", None, "largest"]
+    assert Range(int=(0, 3), step=4).at_edge(0) is None
 
 
 def test_the_expected_best_is_the_mean_over_all_draws():
@@ -323,6 +326,14 @@ def test_a_trial_is_looked_at_after_its_warm_up_and_then_every_so_often():
 def test_workers_together_begin_no_trial_too_many():
     found = search.carry_out(read(SPACE + "trials: 3\n"), Path("out"), crew=Crew(2), quiet=True)
     assert [trial.state.name for trial in found.trials] == ["COMPLETE"] * 3
+
+
+@pytest.mark.slow
+def test_trials_of_the_same_values_that_begin_at_once_share_one_run():
+    text = BASE + "space: {method.rank: [1]}\nsampler: {name: random}\ntrials: 3\n"
+    found = search.carry_out(read(text), Path("out"), crew=Crew(3), quiet=True)
+    assert [trial.state.name for trial in found.trials] == ["COMPLETE"] * 3
+    assert len({trial.user_attrs["run"] for trial in found.trials}) == 1
 
 
 @pytest.mark.slow

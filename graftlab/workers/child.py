@@ -47,6 +47,7 @@ WATCH_EVERY_S = 1.0
 FORMER_S = 120.0
 """A lock of another machine whose time was not set for so long is passed over."""
 TOLD_S = 5.0
+TAKEN = ("in_use", "finished", "not_finished")  # what a run that another has begun is refused by
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 FORKS = multiprocessing.get_context("forkserver")
 
@@ -58,6 +59,8 @@ class Ended(NamedTuple):
     """Why the run is not finished; None if it is."""
     warnings: tuple[tuple[str, str], ...] = ()
     """What it has said, each with what the command line calls it: warning or note."""
+    taken: bool = False
+    """Whether another process was quicker to begin the run."""
 
 
 class Orders(NamedTuple):
@@ -139,11 +142,23 @@ def carry_out(
 
     SIGTERM of the `watch` asks the run to save and end.
     """
-    run = Run(folder)
-    if _await_former(run, stop):  # and what it has left is gone on with
-        if run.finished:
+    run, former = Run(folder), False
+    while True:
+        seen, again = _await_former(run, stop), former
+        former = former or seen
+        if former and run.finished:
             return Ended(None)
-        document = None if run.started else document
+        if former and run.started:  # and what it has left is gone on with
+            document = None
+        ended = _in_a_process(folder, document, orders, stop, watch)
+        if not ended.taken or stop.received is not None or (again and not seen):
+            return ended
+        former = True  # two began at once: the other goes first
+
+
+def _in_a_process(
+    folder: Path, document: Document | None, orders: Orders, stop: Stop, watch: Watch
+) -> Ended:
     here, there = FORKS.Pipe(duplex=False)
     process = FORKS.Process(target=_work, args=(folder, document, orders, there))
     _start_server()
@@ -242,6 +257,7 @@ def _work(folder: Path, document: Document | None, orders: Orders, pipe: Connect
     collect = _Collect()
     log.handlers[:] = [collect]
     cause: str | None = None
+    taken = False
     try:
         options = session.Options(
             orders.quiet, splits=orders.splits, compared=orders.compared, data=orders.data
@@ -253,11 +269,12 @@ def _work(folder: Path, document: Document | None, orders: Orders, pipe: Connect
                 session.run(runfile.resolve(document), folder, options=options)
     except GraftlabError as error:
         cause = f"{type(error).__name__}: {error}"
+        taken = any(one.kind in TAKEN for one in error.problems)
     except Exception as error:  # a bug: the others run all the same, and run.log has the traceback
         short = limits.exceeded(error)
         bug = f"{type(error).__name__}: {error}. This is a bug; see {folder / 'run.log'}"
         cause = f"{type(short).__name__}: {short}" if short else bug
-    pipe.send((cause, tuple(dict.fromkeys(collect.messages))))
+    pipe.send((cause, tuple(dict.fromkeys(collect.messages)), taken))
 
 
 def _keep_to(slot: Slot) -> None:
