@@ -13,7 +13,7 @@ from waiting import until
 from graftlab import search
 from graftlab.errors import ConfigError, SearchFailed
 from graftlab.rundir.run import Run
-from graftlab.search import engine, first, limits, objective, storage
+from graftlab.search import Found, engine, first, limits, objective, storage, winner
 from graftlab.search.watch import Watch
 
 # Over a study in memory: what is asked for is optuna's, and nothing trains.
@@ -187,9 +187,23 @@ def test_a_base_without_a_field_of_the_space_is_not_asked_for(tmp_path, study):
     assert waiting(study) == []
 
 
-def ended(number, minute, cause=None):
+def test_the_bases_own_values_are_known_for_them_also_when_asked_for_again(tmp_path, study):
+    plan = read(tmp_path, SEARCH)
+    first.ask(plan, study)
+    stop(study)
+    first.ask(plan, study)
+    trial = study.ask()
+    trial.suggest_int("method.rank", 1, 8)
+    study.tell(trial, 0.5)
+    wanted = objective.objectives(plan)
+    found = Found(plan, tmp_path, wanted, tuple(study.get_trials()), study)
+    assert winner.summary(found).default == 0.5
+
+
+def ended(number, minute, cause=None, pruned=False):
     """Return a trial that has ended at a minute of a day."""
-    state = TrialState.COMPLETE if cause is None else TrialState.FAIL
+    failed = TrialState.PRUNED if pruned else TrialState.FAIL
+    state = TrialState.COMPLETE if cause is None else failed
     trial = optuna.trial.create_trial(
         state=state, value=0.5 if cause is None else None,
         user_attrs={storage.CAUSE: cause} if cause else {},
@@ -213,6 +227,8 @@ def test_failures_are_counted_back_from_the_last_trial_that_ended_in_this_call()
     assert (
         storage.failures_in_a_row(trials[:1], noon + timedelta(minutes=2)) == 0
     )  # of an earlier call
+    limited = ended(5, 6, "trainable would be 99", pruned=True)
+    assert storage.failures_in_a_row([*trials, limited], noon) == 0
 
 
 def test_an_objective_that_a_run_does_not_report_is_said_with_what_it_reports(tmp_path):

@@ -153,13 +153,19 @@ def _not_measured(found: Searched, out: Path) -> list[str]:
 
 
 def _history(found: Searched) -> list[Markup]:
-    """Return each objective over the trials, and the best so far."""
+    """Return each objective over the trials, and the best so far of those that ended by themselves."""
     drawn = []
     for name, higher in zip(found.objectives, found.higher, strict=True):
         known = [(n, value) for one in found.trials if (n := _number(one.get("trial"))) is not None
                  and (value := _number(one.get(name))) is not None]  # fmt: skip
-        best = list(itertools.accumulate((value for _, value in known), max if higher else min))
-        line = [(at, value) for (at, _), value in zip(known, best, strict=True)]
+        ended = {
+            _number(one.get("trial")) for one in found.trials if one.get("state") == "complete"
+        }
+        own = [
+            (at, value) for at, value in known if at in ended
+        ]  # a pruned one's is of its last step
+        best = list(itertools.accumulate((value for _, value in own), max if higher else min))
+        line = [(at, value) for (at, _), value in zip(own, best, strict=True)]
         series = [Series("trials", known, joined=False), Series("best so far", line)]
         drawn.append(chart(series, Axis("trial", whole=True), Axis(name), f"{name} of every trial"))
     return drawn

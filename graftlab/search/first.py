@@ -9,7 +9,7 @@ from graftlab.search.design import Plan
 if TYPE_CHECKING:
     import optuna
 
-STOPPED, DEFAULT = "stopped", "default"
+STOPPED = "stopped"
 MISSING = object()
 
 
@@ -24,7 +24,7 @@ def ask(plan: Plan, study: "optuna.Study") -> None:
     if plan.search.sampler.name == "grid":
         _grid(plan, study)
     elif not known and (default := _default(plan)):
-        study.enqueue_trial(default, user_attrs={DEFAULT: True})
+        study.enqueue_trial(default, user_attrs={storage.DEFAULT: True})
 
 
 def _grid(plan: Plan, study: "optuna.Study") -> None:

@@ -74,6 +74,6 @@ class Winner(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Winner":
-        if len({*self.seeds}) < len(self.seeds):
-            raise Conflict("seeds", "each seed once", kind="not_allowed")
+        if len({*self.seeds}) < len(self.seeds) or any(seed < 0 for seed in self.seeds):
+            raise Conflict("seeds", "each seed once, none below 0", kind="not_allowed")
         return self

@@ -93,7 +93,12 @@ class Range(Section):
         """Return `smallest` or `largest` where a number is within a twentieth of the range from that end."""
         if self.choice is not None:
             return None
-        low, high = (math.log(end) if self.log else float(end) for end in self.ends)
+        least, most = self.ends
+        if self.step is not None:  # the last step may end before the range does
+            most = least + math.floor((most - least) / self.step * (1 + 1e-12)) * self.step
+        if most == least:
+            return None
+        low, high = (math.log(end) if self.log else float(end) for end in (least, most))
         place = ((math.log(value) if self.log else float(value)) - low) / (high - low)
         return "smallest" if place <= 0.05 else "largest" if place >= 0.95 else None
 

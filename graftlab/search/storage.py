@@ -27,7 +27,7 @@ VARIABLE = "GRAFTLAB_STORAGE"
 OPENED_AGAIN = 10
 GONE_S = 600.0
 """So long a database that goes away is waited for."""
-WORKER, RETRY_OF, CAUSE = "worker", "retry_of", "cause"
+WORKER, RETRY_OF, CAUSE, DEFAULT = "worker", "retry_of", "cause", "default"
 NO_WORKER_YET_S = 60.0  # a trial that was asked for so long ago without saying by whom is nobody's
 
 
@@ -42,11 +42,16 @@ def shown(given: str) -> str:
 
 
 def failures_in_a_row(trials: "Sequence[FrozenTrial]", since: datetime) -> int:
-    """Return how many trials have failed one after another, up to the last that has ended; what ended before
-    `since`, or was killed, is not counted."""
+    """Return how many trials have failed one after another, up to the last that has ended, by itself or by a
+    limit; what ended before `since`, or was killed, is not counted."""
+    from optuna.trial import TrialState
+
+    def failed(trial: "FrozenTrial") -> bool:
+        return trial.state == TrialState.FAIL and CAUSE in trial.user_attrs
+
     ended = [(t.datetime_complete, t.number, t) for t in trials if t.datetime_complete is not None]
     latest = [trial for at, _, trial in sorted(ended, reverse=True) if at >= since]
-    return sum(1 for _ in itertools.takewhile(lambda trial: CAUSE in trial.user_attrs, latest))
+    return sum(1 for _ in itertools.takewhile(failed, latest))
 
 
 def open_storage(database: str | None, out: Path, beat_s: float = BEAT_S) -> "BaseStorage":
@@ -190,7 +195,8 @@ def taken(trial: "Trial") -> bool:
 def ask_again(study: "optuna.Study", trial: "FrozenTrial") -> None:
     """Have the values of a trial tried again, before any others."""
     log.info("trial %d is asked for again: its worker is gone", trial.number)
-    study.enqueue_trial(values(trial), user_attrs={RETRY_OF: root(trial)})
+    kept = {DEFAULT: True} if trial.user_attrs.get(DEFAULT) else {}
+    study.enqueue_trial(values(trial), user_attrs={RETRY_OF: root(trial), **kept})
 
 
 def values(trial: "FrozenTrial") -> dict[str, Any]:

@@ -8,7 +8,6 @@ from graftlab.errors import ConfigError
 from graftlab.rundir import files, spreadsheet
 from graftlab.rundir.records import Json
 from graftlab.search import limits, storage
-from graftlab.search.first import DEFAULT
 from graftlab.search.trials import ALONE, Found
 from graftlab.statistics.budget import expected_best
 from graftlab.study import Cell, Comparison, Planned
@@ -51,7 +50,7 @@ def summary(found: Found) -> Summary:
     ended = [trial for trial in found.trials if trial.state == TrialState.COMPLETE]
     alone = len(found.objectives) == 1
     best = _best(found, ended) if alone and ended else None
-    default = next((t for t in ended if alone and t.user_attrs.get(DEFAULT)), None)
+    default = next((t for t in ended if alone and t.user_attrs.get(storage.DEFAULT)), None)
     causes: dict[str, int] = {}
     for trial in found.trials:
         if trial.state == TrialState.FAIL and (cause := trial.user_attrs.get(storage.CAUSE)):
