@@ -832,3 +832,15 @@ def test_two_at_a_time_come_to_the_same_scores_and_their_times_are_not_shown():
     assert None not in {row.seconds for row in alone.rows}
     again = study.compare(plan, study.carry_out(plan, Path("beside"), quiet=True))
     assert {row.seconds for row in again.rows} == {None}
+
+
+@pytest.mark.slow
+def test_the_time_of_a_run_that_was_stopped_beside_another_is_not_shown_when_it_ends_alone():
+    plan = read(BASE + "methods: [head, lora]", *LONG)
+    paths = [Path(f"out/runs/{run.name}/metrics.jsonl").absolute() for run in plan.runs]
+    beside(lambda: [*(wait_for(p, lambda: 1) for p in paths), os.kill(os.getpid(), signal.SIGTERM)])
+    with pytest.raises(Stopped):
+        study.carry_out(plan, Path("out"), quiet=True, crew=Crew(2))
+    assert not any(Run(path.parent).finished for path in paths)
+    found = study.compare(plan, study.carry_out(plan, Path("out"), quiet=True))
+    assert {row.seconds for row in found.rows} == {None}

@@ -7,6 +7,9 @@ from graftlab.statistics.estimates import LEVEL, Estimate
 POWER = 0.8
 """How often a difference is found that is called visible (Cohen, 1988)."""
 MOST_SEEDS = 10_000
+SURE = 40.0
+"""Shifts beyond so many edges of the test, and so many standard errors, are found always: noncentral t takes
+minutes for them. Half of it, 20 deviations of a normal, has no chance that a float could hold."""
 
 
 def power(difference: float, error: float, freedom: float, level: float = LEVEL) -> float:
@@ -15,6 +18,8 @@ def power(difference: float, error: float, freedom: float, level: float = LEVEL)
 
     edge = float(t.ppf((1 + level) / 2, freedom))
     shift = abs(difference) / error
+    if shift > SURE * max(1.0, edge):
+        return 1.0
     upper = float(nct.sf(edge, freedom, shift))
     lower = float(nct.cdf(-edge, freedom, shift))
     return (0.0 if math.isnan(upper) else upper) + (0.0 if math.isnan(lower) else lower)

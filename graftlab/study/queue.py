@@ -273,8 +273,10 @@ class _Work:
         self._tell(planned, ended)
         if several and not ended.cause:
             self._say(number, planned, "finished")
-        if not self.engine.alone and ended.cause is None:
-            (folder / SHARED).touch()
+        if not self.engine.alone and Run(folder).started:
+            (folder / SHARED).touch()  # also of one that was stopped: it may go on alone
+        elif document is not None:  # of a run whose place it took
+            (folder / SHARED).unlink(missing_ok=True)
         if claims is not None and claim is not None:
             claims.release(claim, None if self.stop.received else ended.cause)
         return Done.of(planned, folder, ended.cause)
