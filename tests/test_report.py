@@ -227,7 +227,8 @@ def test_a_search_is_told_from_its_files(tmp_path):
         "edges": {"training.learning_rate": "largest"}, "expected_best": [0.7, 0.9], "causes": {HOSTILE: 1},
     }))  # fmt: skip
     lines = ["trial,state,training.learning_rate,accuracy,seconds,run,cause", "0,complete,0.001,0.5,1.0,,",
-             "1,complete,0.01,0.9,1.0,,", f'2,fail,0.1,,1.0,,"{HOSTILE}"', "3,pruned,0.05,0.95,1.0,,"]  # fmt: skip
+             "1,complete,0.01,0.9,1.0,,", f'2,fail,0.1,,1.0,,"{HOSTILE}"',
+             "3,pruned,0.05,0.95,1.0,,"]  # fmt: skip
     (tmp_path / "trials.csv").write_text("\n".join(lines))
     read = Read(report.html(tmp_path, {}))
     assert "best so far: 0.9 at 1" in read.text

@@ -328,8 +328,8 @@ def test_the_number_of_seeds_is_that_of_rs_power_t_test():
 
 
 def test_what_is_far_beyond_chance_is_found_always_and_soon():
-    for seeds in (2, 5):
-        assert power.seeds_wanted(1e6, Estimate(1e6, 0.01, seeds - 1), seeds) == 2
+    for count in (2, 5):
+        assert power.seeds_wanted(1e6, Estimate(1e6, 0.01, count - 1), count) == 2
     edge = float(stats.t.ppf(0.975, 3))
     assert power.power(power.SURE * edge, 1.0, 3) == pytest.approx(1.0, abs=1e-12)
 
