@@ -13,6 +13,7 @@ from graftlab.runs import units
 from graftlab.study import difference_table, grids
 from graftlab.study.differences import differences
 from graftlab.study.records import Row, Summary
+from graftlab.study.rows import first_metric
 
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -317,3 +318,13 @@ def test_the_words_say_whether_a_difference_can_be_seen():
 )
 def test_the_best_at_an_end_of_what_was_tried_is_flagged(chosen, tried, edges):
     assert grids.edges({"rate": chosen}, [{"rate": value} for value in tried]) == edges
+
+
+def test_a_mean_of_what_is_better_high_and_what_is_better_low_ranks_nothing():
+    def result(*names):
+        return {"metrics": {"test": {name: {"value": None} for name in names}}}
+
+    mixed = result("mean", "a/accuracy", "a/loss", "b/perplexity", "b/loss")
+    assert first_metric([mixed]) == ("a/accuracy", True)
+    assert first_metric([result("mean", "a/accuracy", "b/f1")]) == ("mean", True)
+    assert first_metric([]) == (None, True)

@@ -94,6 +94,7 @@ def command(folder: Path, group: str, row: dict[str, Any]) -> list[str]:
 def test_a_mistake_is_answered_at_its_place_with_what_to_do(folder, case):
     group, row = case
     check(folder, command(folder, group, row), row)
+    assert not (folder / group).exists()  # where the command would write
 
 
 def check(folder: Path, typed: list[str], row: dict[str, Any]) -> None:

@@ -169,6 +169,21 @@ def test_an_objective_that_reads_texts_wants_them_written_of_validation(objectiv
     )
 
 
+def test_the_mean_of_a_mixture_wants_the_first_of_each_of_its_tasks_on_validation():
+    two = ", ".join(f"{{as: {name}, name: word_problems}}" for name in ("a", "b"))
+    Path("search.yaml").write_text(
+        WRITES.replace("{name: word_problems}", f"{{kind: mixture, tasks: [{two}]}}")
+    )
+    for objective in ("mean", "b/gsm8k_accuracy"):
+        with pytest.raises(ConfigError) as caught:
+            search.read("search.yaml", [f"objective=[{objective}]"])
+        (problem,) = caught.value.problems
+        assert (problem.kind, problem.given) == ("unscored", objective)
+    with pytest.raises(ConfigError) as caught:
+        search.read("search.yaml", ["objective=[c/gsm8k_accuracy]"])
+    assert caught.value.problems[0].kind == "unknown"
+
+
 def test_a_search_given_to_run_is_called_one():
     Path("search.yaml").write_text(WRITES)
     with pytest.raises(ConfigError) as caught:

@@ -8,18 +8,19 @@ from graftlab.runfile import measures
 from graftlab.runfile.checks import WRITTEN
 from graftlab.runfile.records import Part
 
-OF_LOSSES = ("loss", "mean")
+LOSS, MEAN = "loss", "mean"
+"""What needs no metric, and what a mixture makes of the first metric of each of its tasks."""
 
 
 def unscored(task: Part[TaskKind], metric: str | None = None) -> str:
     """Return why runs of a task would have no value of a metric on validation, and what mends it; empty where
-    they have one. Unless named, the metric is the task's first."""
-    name, _, own = (metric or "").rpartition("/")
+    they have one. Unless named, the metric is the first; a mixture's mean is that of each task's first."""
+    name, _, own = ("" if metric in (None, MEAN) else str(metric)).rpartition("/")
     parts = {name: task.parts[name]} if name in task.parts else task.parts or {"": task}
     for part in parts.values():
-        first = own or next(iter(_metrics(part.config)), "loss")
+        first = own or next(iter(_metrics(part.config)), LOSS)
         writing = getattr(part.config, "generation", None)
-        if first in OF_LOSSES or writing is None or "validation" in writing.splits:
+        if first == LOSS or writing is None or "validation" in writing.splits:
             continue
         if measures.measure(first).module.READS in WRITTEN:
             return (

@@ -104,7 +104,7 @@ def _firsts(names: Iterable[str]) -> list[str]:
 
 def _mean(scores: Mapping[str, Score]) -> Score:
     firsts = _firsts(scores)
-    if len({higher_is_better(name, firsts) for name in firsts}) > 1:
+    if is_undecided(MEAN, firsts):
         return Score(None, None, "of one task more is better, of another less")
     values = [scores[name].value for name in firsts]
     errors = [scores[name].standard_error for name in firsts]
@@ -116,6 +116,11 @@ def _mean(scores: Mapping[str, Score]) -> Score:
     error = math.hypot(*sure) / len(sure) if len(sure) == len(values) else None
     reason = None if error is not None else "a task's metric has no standard error"
     return Score(math.fsum(known) / len(known), error, reason)
+
+
+def is_undecided(name: str, names: Sequence[str]) -> bool:
+    """Return whether it is the mean of metrics of which some are better high and some low."""
+    return name == MEAN and len({higher_is_better(first, names) for first in _firsts(names)}) > 1
 
 
 def higher_is_better(name: str, names: Sequence[str]) -> bool:

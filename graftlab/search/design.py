@@ -15,6 +15,7 @@ from graftlab.config.section import Conflict
 from graftlab.errors import ConfigError, GraftlabError, Place, unknown
 from graftlab.rundir.records import Json
 from graftlab.runfile import Root, RunFile, measures, on_validation
+from graftlab.runs.evaluation import MEAN
 from graftlab.search.sections import Pruner, Sampler, Winner
 from graftlab.search.space import Range, applies, laid, ordered
 from graftlab.study.design import based_on
@@ -234,13 +235,24 @@ def _around(space: Mapping[str, Range], key: str, probe: Any) -> dict[str, Json]
     return values
 
 
+def _reported(file: RunFile) -> tuple[str, ...]:
+    """Return the metrics that runs may report: of a mixture the mean, then those of each task."""
+
+    def own(config: Section) -> tuple[str, ...]:
+        return (*(getattr(config, "metrics", ()) or measures.names()), "loss")
+
+    if not file.task.parts:
+        return own(file.task.config)
+    each = (f"{name}/{one}" for name, part in file.task.parts.items() for one in own(part.config))
+    return (MEAN, *each, "loss")
+
+
 def _check_objective(search: Search, file: RunFile, document: Document) -> None:
     """Refuse a metric that the task cannot report, or not on validation. `Raises:` ConfigError."""
-    given = getattr(file.task.config, "metrics", ())
-    metrics = (*given, "loss") if given else (*measures.names(), "loss")
+    metrics = _reported(file)
     for place, name in enumerate(search.objective):
         allowed = metrics if place == 0 else (*metrics, *COSTS)
-        if name not in allowed and "/" not in name:  # of a mixture: TASK/METRIC
+        if name not in allowed:
             raise ConfigError(
                 f"objective: {unknown('metric', name, allowed)}",
                 place=document.place("objective"), kind="unknown", given=name, allowed=list(allowed),

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from graftlab import config, runfile
 from graftlab.config import Document, Parsed, Problems, lay_over
@@ -15,12 +15,11 @@ from graftlab.runfile import Root, RunFile, on_validation
 from graftlab.runs import forgetting
 from graftlab.runs.forgetting import Asked
 from graftlab.study import labels, variation
+from graftlab.study.entries import Entry, entries, moved
 from graftlab.study.labels import Cell
 from graftlab.study.section import Study
-from graftlab.study.variation import Own, Vary
 
-NAMED_BY = {"method": "name", "task": "name", "backbone": "model"}
-"""What an entry that is one word stands for."""
+SEEDS = 2**63  # as of a run file
 
 
 @dataclass(frozen=True)
@@ -68,19 +67,6 @@ class Plan:
         return list(groups.values())
 
 
-class _Entry(NamedTuple):
-    """One item of a list, as what it lays over the base."""
-
-    label: str
-    laid: Parsed
-    vary: Vary
-    """Of its own; empty for all but methods."""
-    at: Location = ()
-    """Where it stands in the document."""
-    tune: Mapping[str, Any] = {}
-    """A space of its own, as it stands there."""
-
-
 def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = False) -> Plan:
     """Return the plan of a study file, or of a shipped one by its name.
 
@@ -107,7 +93,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
     _check(study, document, problems)
     problems.raise_if_any()
     base = based_on(study.base, document)
-    lists = [_entries(document, key, base, problems) for key in ("task", "backbone", "method")]
+    lists = [entries(document, key, base, problems) for key in ("task", "backbone", "method")]
     problems.raise_if_any()
     if study.choose and not any([study.vary, *(method.vary for method in lists[2])]):
         raise ConfigError(
@@ -115,11 +101,11 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
         )
     seeds = study.seeds or (base.values.get("seed", 0),)
     runs: list[Planned] = []
-    for entries in itertools.product(*lists):
-        for setting in _settings(study, entries[2], document):
-            laid = functools.reduce(lay_over, [*(entry.laid for entry in entries), setting], base)
+    for parts in itertools.product(*lists):
+        for setting in _settings(study, parts[2], document):
+            laid = functools.reduce(lay_over, [*(entry.laid for entry in parts), setting], base)
             shown = labels.shown_setting(setting.values)
-            task, backbone, method = (entry.label for entry in entries)
+            task, backbone, method = (entry.label for entry in parts)
             cell = Cell(task, backbone, method, shown)
             for seed in seeds:
                 name = labels.run_name(cell, seed, lists, {run.name for run in runs})
@@ -138,7 +124,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
     )  # fmt: skip
 
 
-def _spaces(study: Study, document: Document, methods: Sequence[_Entry]) -> dict[str, Parsed]:
+def _spaces(study: Study, document: Document, methods: Sequence[Entry]) -> dict[str, Parsed]:
     """Return what is searched for each method: the study's `tune` with the method's own space over it.
 
     Raises:
@@ -155,11 +141,16 @@ def _spaces(study: Study, document: Document, methods: Sequence[_Entry]) -> dict
             raise ConfigError(f"{idle} of a method: {said[idle]}.", place=place, kind="idle")
     if study.tune is None:
         return {}
-    shared = study.tune.get("space")
+    shared = study.tune.get("space", {})
+    if not isinstance(shared, dict) or not all(shared or entry.tune for entry in methods):
+        said = "tune.space: a section is wanted, a run file's key and what it may take."
+        place = document.place("tune", "space") if "space" in study.tune else document.place("tune")
+        kind = "not_allowed" if shared else "missing"
+        raise ConfigError(said, place=place, kind=kind, given=shared or None)
     found = {}
     for entry in methods:
-        space = {**(shared if isinstance(shared, dict) else {}), **entry.tune}
-        places = _moved(document, ("tune",), ()) | _moved(document, (*entry.at, "tune"), ("space",))
+        space = {**shared, **entry.tune}
+        places = moved(document, ("tune",), ()) | moved(document, (*entry.at, "tune"), ("space",))
         found[entry.label] = Parsed({**study.tune, "space": space}, places)
     return found
 
@@ -176,7 +167,7 @@ def of_seed(study: Study, seed: int, name: str, document: Document, laid: Parsed
     return variation.with_value(own, key, seed, place)
 
 
-def _settings(study: Study, method: _Entry, document: Document) -> Iterator[Parsed]:
+def _settings(study: Study, method: Entry, document: Document) -> Iterator[Parsed]:
     """Yield what each combination of `vary`, the study's and a method's own, lays over the rest."""
 
     def place(key: str) -> Place:
@@ -215,8 +206,8 @@ def _of_runs(problem: Fault) -> Fault:
 
 def _check(study: Study, document: Document, problems: Problems) -> None:
     variation.check(study.vary, ("vary",), document, problems)
-    if len({*study.seeds}) < len(study.seeds) or any(seed < 0 for seed in study.seeds):
-        problems.say(document.place("seeds"), "seeds: each once, none below 0.")
+    if len({*study.seeds}) < len(study.seeds) or not all(0 <= s < SEEDS for s in study.seeds):
+        problems.say(document.place("seeds"), f"seeds: each once, at least 0 and below {SEEDS}.")
 
 
 def based_on(base: str | dict[str, Any], document: Document, where: Location = ("base",)) -> Parsed:
@@ -227,62 +218,20 @@ def based_on(base: str | dict[str, Any], document: Document, where: Location = (
             found = config.read(base, folder=document.folder(*where))
         except ConfigError as error:
             raise error.at(document.place(*where)) from None
+        if "base" in found.values:
+            said = f"{base} is a study or a search itself, not a run file."
+            place = document.place(*where)
+            raise ConfigError(
+                said, ("Name what it has as base.",), place=place, kind="not_allowed", given=base
+            )
         return Parsed(found.values, dict(found.places))
-    own = _moved(document, ("base",), ())
+    own = moved(document, ("base",), ())
     values = {key: value for key, value in base.items() if key != "extends"}
     return (
         lay_over(based_on(str(base["extends"]), document, ("base", "extends")), Parsed(values, own))
         if "extends" in base
         else Parsed(values, own)
     )
-
-
-def _moved(document: Document, above: Location, below: Location) -> dict[Location, Place]:
-    """Return the places of what stands below `above`, as if it stood below `below`."""
-    return {
-        (*below, *at[len(above) :]): place
-        for at, place in document.places.items()
-        if at[: len(above)] == above and (below or len(at) > len(above))
-    }
-
-
-def _entries(document: Document, key: str, base: Parsed, problems: Problems) -> list[_Entry]:
-    """Return the items of a list; the base's own section where there is no list.
-
-    Raises:
-        ConfigError: an item stands twice.
-    """
-    items: Sequence[Any] = document.values.get(f"{key}s") or ()
-    entries = [_entry(document, key, item, (f"{key}s", n)) for n, item in enumerate(items)]
-    entries = entries or [_Entry("", Parsed({key: base.values.get(key)}, {}), {})]
-    named = labels.labels([entry.laid.values for entry in entries], key, base)
-    for index, label in enumerate(named):
-        if label in named[:index]:
-            place = document.place(f"{key}s", index)
-            raise ConfigError(f"{label!r} stands twice.", place=place, kind="twice", given=label)
-    for entry in entries:
-        variation.check(entry.vary, (*entry.at, "vary"), document, problems)
-    return [entry._replace(label=label) for label, entry in zip(named, entries, strict=True)]
-
-
-def _entry(document: Document, key: str, item: Any, at: Location) -> _Entry:
-    """Return an item of a list, without its label.
-
-    Raises:
-        ConfigError: its `vary` is wrong.
-    """
-    if isinstance(item, str):
-        where = document.place(*at)
-        places: dict[Location, Place] = {(key,): where, (key, NAMED_BY[key]): where}
-        return _Entry("", Parsed({key: {NAMED_BY[key]: item}}, places), {}, at)
-    if not isinstance(item.get(key), dict):
-        return _Entry("", Parsed({key: item}, _moved(document, at, (key,))), {}, at)
-    of_methods = ("vary", "tune") if key == "method" else ()
-    own = {name: value for name, value in item.items() if name in of_methods}
-    laid = {name: value for name, value in item.items() if name not in own}
-    found = config.build(Own, own, document, at)
-    assert found is not None
-    return _Entry("", Parsed(laid, _moved(document, at, ())), found.vary, at, found.tune)
 
 
 def _resolve(document: Document, problems: Problems) -> RunFile | None:

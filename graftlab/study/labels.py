@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from graftlab.config import Parsed
 
+NAMED_BY = {"method": "name", "task": "name", "backbone": "model"}
+"""What an entry of a list that is one word stands for."""
 LONGEST_NAME = 120  # of a run's folder: a few may stand below each other in a path
 
 
@@ -26,7 +28,7 @@ def labels(entries: Sequence[Mapping[str, Any]], key: str, base: Parsed) -> list
 
     def name(entry: Mapping[str, Any]) -> str:
         below = base.values.get(key)
-        given = {**(below if isinstance(below, dict) else {}), **(entry[key] or {})}
+        given = {**(below if isinstance(below, dict) else {}), **(entry.get(key) or {})}
         said = str(given.get("name") or given.get("model") or given.get("kind") or key)
         return Path(said).name if Path(said).is_absolute() else said
 

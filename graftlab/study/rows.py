@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from graftlab.rundir.records import Costs, Result, ScoreRecord
-from graftlab.runs.evaluation import higher_is_better
+from graftlab.runs.evaluation import higher_is_better, is_undecided
 from graftlab.statistics import aggregates
 from graftlab.study.labels import Cell
 from graftlab.study.records import Done, Row, Summary
@@ -71,11 +71,12 @@ def _merged_seconds(costs: Sequence[Costs]) -> float | None:
 
 
 def first_metric(results: Iterable[Result]) -> tuple[str | None, bool]:
-    """Return the task's first metric, and whether more of it is better."""
+    """Return the task's first metric that says which way is better, and whether more of it is."""
     for result in results:
         for scores in result["metrics"].values():
             for name in scores:
-                return name, higher_is_better(name, [*scores])
+                if not is_undecided(name, [*scores]):
+                    return name, higher_is_better(name, [*scores])
     return None, True
 
 

@@ -7,16 +7,21 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from graftlab import config
-from graftlab.config import Document, Parsed, Problems, Section
+from graftlab.config import Conflict, Document, Parsed, Problems, Section
 from graftlab.config.parser import Location
 from graftlab.errors import Place, unknown
 from graftlab.runfile import Root
 from graftlab.study import labels
+from graftlab.study.labels import NAMED_BY
 
 STUDYS_OWN = ("extends", "name", "paths", "seed", "tracking")
 """Keys of a run file that cannot vary: the study gives them, or they are not about what is computed."""
+LISTED = {f"{section}.{name}": f"{section}s" for section, name in NAMED_BY.items()}
+"""Keys that the entries of a study's lists say, and the lists."""
 Vary = dict[str, tuple[Any, ...]]
 """A run file's key, such as `training.learning_rate`, and its values."""
+OF_RANGES = ("float", "int", "choice")
+"""What a field of a search's space is told by."""
 DIGITS = 4  # of the values of a grid: what is read and written stays the same number
 
 
@@ -54,14 +59,23 @@ def _values(key: str, given: Any) -> Any:
         return tuple(given)
     if not isinstance(given, Mapping):
         return given
+    if inner := next((name for name, value in given.items() if _is_values(value)), None):
+        ranged = inner in OF_RANGES
+        hint = "a range is for tune" if ranged else f"write {key}.{inner}: [...]"
+        said = f"{key}: a list of values is wanted, or the centre of a grid; {hint}"
+        raise Conflict(key, said, kind="not_allowed")
     try:
         return Grid.model_validate(given).values
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))
-        raise ValueError(
-            f"{key}: {at}: {first['msg']}. A grid has centre, decades and per_decade; other values are a list"
-        ) from None
+        known = ", ".join(Grid.model_fields)
+        said = f"{key}: {at}: {first['msg']}. A grid has {known}; other values are a list"
+        raise Conflict(key, said, kind="not_allowed") from None
+
+
+def _is_values(given: Any) -> bool:
+    return isinstance(given, list | tuple | Mapping)
 
 
 class Own(Section):
@@ -83,7 +97,11 @@ def check(vary: Vary, at: Location, document: Document, problems: Problems) -> N
     for key, values in vary.items():
         place = document.place(*at, key)
         section = key.partition(".")[0]
-        if section not in known:
+        if named := LISTED.get(key):
+            text = f"{said}.{key}: the rows of a study are called by it."
+            remedy = (f"Write {named}: [...].",)
+            problems.say(place, text, kind="not_allowed", given=key, remedies=remedy)
+        elif section not in known:
             problems.say(place, f"{said}: {unknown('section', section, known)} {_whole_key(key)}")
         if not values or len({*map(repr, values)}) < len(values):
             problems.say(place, f"{said}.{key}: give one value or more, each once.")

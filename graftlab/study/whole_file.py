@@ -8,8 +8,8 @@ from graftlab.config.parser import Location
 from graftlab.errors import Place
 from graftlab.rundir.records import Json
 from graftlab.runfile import absolute
-from graftlab.study.design import NAMED_BY, Plan
-from graftlab.study.labels import Cell
+from graftlab.study.design import Plan
+from graftlab.study.labels import NAMED_BY, Cell
 
 FILE = "study.yaml"
 """What it is called in the study's directory."""
