@@ -143,10 +143,10 @@ def _spaces(study: Study, document: Document, methods: Sequence[Entry]) -> dict[
         return {}
     shared = study.tune.get("space", {})
     if not isinstance(shared, dict) or not all(shared or entry.tune for entry in methods):
-        said = "tune.space: a section is wanted, a run file's key and what it may take."
+        wrong = "tune.space: a section is wanted, a run file's key and what it may take."
         place = document.place("tune", "space") if "space" in study.tune else document.place("tune")
         kind = "not_allowed" if shared else "missing"
-        raise ConfigError(said, place=place, kind=kind, given=shared or None)
+        raise ConfigError(wrong, place=place, kind=kind, given=shared or None)
     found = {}
     for entry in methods:
         space = {**shared, **entry.tune}

@@ -100,7 +100,7 @@ def check(vary: Vary, at: Location, document: Document, problems: Problems) -> N
         if named := LISTED.get(key):
             text = f"{said}.{key}: the rows of a study are called by it."
             remedy = (f"Write {named}: [...].",)
-            problems.say(place, text, kind="not_allowed", given=key, remedies=remedy)
+            problems.say(place, text, kind="not_allowed", given=key, remedies=(remedy,))
         elif section not in known:
             problems.say(place, f"{said}: {unknown('section', section, known)} {_whole_key(key)}")
         if not values or len({*map(repr, values)}) < len(values):
