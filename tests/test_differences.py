@@ -320,6 +320,15 @@ def test_the_best_at_an_end_of_what_was_tried_is_flagged(chosen, tried, edges):
     assert grids.edges({"rate": chosen}, [{"rate": value} for value in tried]) == edges
 
 
+def test_what_has_diverged_beyond_all_numbers_is_judged_by_nothing_and_stays_json():
+    one, two = {0: 1e200, 1: 9e300, 2: 3.0}, {0: 2.0, 1: 3.0, 2: 4.0}
+    pair = [row("a", one, "perplexity", False), row("b", two, "perplexity", False)]
+    (found,) = differences([pair], None)
+    assert (found.p, found.better) == (None, None)
+    assert found.reason
+    json.dumps(difference_table.flat(found), allow_nan=False)
+
+
 def test_a_mean_of_what_is_better_high_and_what_is_better_low_ranks_nothing():
     def result(*names):
         return {"metrics": {"test": {name: {"value": None} for name in names}}}

@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from vector_runs import write_split
 
@@ -251,6 +252,19 @@ def test_a_sampler_draws_by_the_seed_and_the_number_of_trials_alone():
 
     assert drawn(1, 3) == drawn(1, 3)
     assert len({drawn(1, 3), drawn(1, 4), drawn(2, 3)}) == 3
+
+
+def test_fields_with_conditions_are_drawn_anew_for_every_trial_of_qmc():
+    plan = read(SPACE + "sampler: {name: qmc}\n")
+    study = optuna.create_study()
+    study.enqueue_trial({"method.name": "bitfit"})  # the sequence is of what the first trial has
+    for number in range(16):
+        study.sampler = engine.sampler(plan.search.sampler, plan.search.seed, number)
+        trial = study.ask()
+        space.suggest(plan.search.space, trial)
+        study.tell(trial, 0.5)
+    drawn = {trial.params.get("method.rank") for trial in study.trials} - {None}
+    assert len(drawn) > 2
 
 
 def test_a_database_is_shown_without_its_password():

@@ -21,7 +21,7 @@ from graftlab.report import answer, study_page
 from graftlab.report.study_page import Studied
 from graftlab.rundir import files, spreadsheet
 from graftlab.rundir.run import Run
-from graftlab.study import beyond, records, tables, whole_file
+from graftlab.study import Cell, beyond, labels, records, tables, whole_file
 from graftlab.study.folders import Folders
 from graftlab.workers import Crew, child
 
@@ -375,6 +375,15 @@ def test_splits_are_drawn_with_the_seed_where_that_is_asked_for_and_are_the_same
     runs = read(TWO + "split_with_seed: true").runs
     assert [(run.seed, run.file.task.config.split_seed) for run in runs] == [(0, 0), (1, 1)] * 2
     assert {run.file.task.config.split_seed for run in read(TWO).runs} == {0}
+
+
+def test_runs_that_vary_long_texts_have_names_that_a_disk_takes():
+    texts = [f"다음 글의 감정을 한 낱말로 말하시오. {'가' * 80} {end}" for end in "나다"]
+    cell = Cell("trec", "tiny", "lora", (("task.prompt", texts[0]),))
+    name = labels.run_name(cell, 0, [[1], [1], [1]], set())
+    Path(name).mkdir()
+    other = cell._replace(setting=(("task.prompt", texts[1]),))
+    assert labels.run_name(other, 0, [[1], [1], [1]], {name}) != name
 
 
 def test_splits_of_every_task_of_a_mixture_are_drawn_with_the_seed():

@@ -45,6 +45,7 @@ def _sampler(section: Sampler, seed: int, trials: int) -> "BaseSampler":
     if section.name == "qmc":  # one sequence, of which each trial takes the next point
         return samplers.QMCSampler(
             scramble=True, seed=seed % SEEDS, warn_asynchronous_seeding=False,
+            independent_sampler=samplers.RandomSampler(seed=own),  # of fields with conditions
         )  # fmt: skip
     return samplers.RandomSampler(seed=own)
 

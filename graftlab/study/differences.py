@@ -22,6 +22,8 @@ from graftlab.study.records import Row
 NO_VARIANCE = (
     "the difference is the same at every seed and example: there is nothing to judge it by"
 )
+LARGEST = 1e150
+"""Of scores: the square of a larger one, such as the perplexity of what has diverged, is no number."""
 OWN_SPLITS = "each seed draws its own splits from the same rows"
 NO_BESIDE = Beside(None, None, {}, None, None, None)
 
@@ -168,6 +170,8 @@ def _judge(first: _Sample, second: _Sample) -> _Judged:
     """Return the estimate that the runs of two rows allow."""
     if not first.values or not second.values:
         return _Judged(None, None, (), None, "a row has no score")
+    if _diverged(first, second):
+        return _Judged(None, None, (), None, f"a score is beyond {LARGEST:g}")
     same_seeds = first.values.keys() == second.values.keys()
     seeds = tuple(first.values) if same_seeds else ()
     reason = None if same_seeds else "the rows have other seeds"
@@ -192,6 +196,10 @@ def _judge(first: _Sample, second: _Sample) -> _Judged:
         found = components.unpaired(one, two)
         how = "seeds and examples, seeds not paired"
     return _Judged(_put(found, first, second), how, seeds, examples, reason)
+
+
+def _diverged(*samples: _Sample) -> bool:
+    return any(abs(value) > LARGEST for one in samples for value in one.values.values())
 
 
 def _by_seeds(first: _Sample, second: _Sample, why: str) -> _Judged:
@@ -251,6 +259,8 @@ def _sources(sample: _Sample) -> int | None:
 def _beside(first: _Sample, second: _Sample, confidence: float) -> Beside:
     """Return what other procedures say; more is better is what they are told. Those that take seeds for
     independent samples say nothing where these have drawn their splits from the same rows."""
+    if _diverged(first, second):
+        return NO_BESIDE
     sign = 1.0 if first.row.higher_is_better else -1.0
     seeds = list(first.values)
     paired = first.values.keys() == second.values.keys()

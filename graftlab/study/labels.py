@@ -10,7 +10,7 @@ from graftlab.config import Parsed
 
 NAMED_BY = {"method": "name", "task": "name", "backbone": "model"}
 """What an entry of a list that is one word stands for."""
-LONGEST_NAME = 120  # of a run's folder: a few may stand below each other in a path
+LONGEST_NAME = 120  # bytes of a run's folder: a few may stand below each other in a path
 
 
 class Cell(NamedTuple):
@@ -65,7 +65,8 @@ def run_name(cell: Cell, seed: int, lists: Iterable[Sequence[object]], taken: se
     several = [label for label, items in zip(cell[:3], lists, strict=True) if len(items) > 1]
     setting = [f"{key.rpartition('.')[2]}={value}" for key, value in cell.setting]
     words = "-".join([*(several or [cell.method]), *setting])
-    plain = re.sub(r"[^\w.=+-]+", "_", words).strip("._")[:LONGEST_NAME]
+    plain = re.sub(r"[^\w.=+-]+", "_", words).strip("._")
+    plain = plain.encode()[:LONGEST_NAME].decode(errors="ignore")
     numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
     names = (f"{plain}{number}-seed{seed}" for number in numbers)
     return next(name for name in names if name not in taken)
