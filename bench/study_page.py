@@ -61,8 +61,13 @@ def _table(rows: list[dict[str, str]], pairs: list[dict[str, str]]) -> str:
             f"{int(row['trainable']):,}",
         ]
         if forgets:
-            low, high = float(row["forgetting_low"]), float(row["forgetting_high"])
-            cells.append(f"{float(row['forgetting_mean']):+.3f} ({low:+.3f} to {high:+.3f})")
+            ends = [
+                f"{float(row[f'forgetting_{end}']):+.3f}"
+                for end in ("low", "high")
+                if row[f"forgetting_{end}"]
+            ]
+            told = f" ({' to '.join(ends)})" if ends else ""
+            cells.append(f"{float(row['forgetting_mean']):+.3f}{told}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

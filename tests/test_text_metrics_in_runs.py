@@ -8,6 +8,7 @@ import pytest
 from graftlab import config, runfile
 from graftlab.errors import ConfigError, DataError
 from graftlab.runs import session
+from graftlab.study.rows import first_metric
 
 
 def carry_out(folder, answer, metrics):
@@ -62,3 +63,11 @@ def test_a_package_that_is_missing_is_named_before_anything_is_loaded(tmp_path, 
     )
     with pytest.raises(ConfigError, match=r"task\.metrics: bleu needs .*'graftlab\[text\]'"):
         carry_out(tmp_path, "a", ["bleu"])
+
+
+def test_a_metric_of_written_texts_that_comes_first_ranks(tmp_path):
+    run = carry_out(tmp_path, "so it is\n#### 5", ["gsm8k_accuracy", "token_accuracy"])
+    result = run.read_result()
+    assert list(result["metrics"]["test"]) == ["gsm8k_accuracy", "token_accuracy", "loss"]
+    assert list(result["metrics"]["validation"]) == ["token_accuracy", "loss"]
+    assert first_metric([result]) == ("gsm8k_accuracy", True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graftlab.contracts import Prediction, Score, Task, as_writer
+from graftlab.data.section import DataSection
 from graftlab.errors import ConfigError
 from graftlab.runfile.measures import measure
 from graftlab.runs.prediction import writer_of
@@ -20,6 +21,12 @@ def metrics_at_end(task: Task, split: str) -> tuple[str, ...]:
     """Return the metrics of a split's predictions that were made with `complete`."""
     writer = writer_of(task, split)
     return (*task.metrics, *writer.final_metrics) if writer else task.metrics
+
+
+def in_order(scores: Mapping[str, Any], config: object) -> dict[str, Any]:
+    """Return scores in the order of the task's own list of metrics; of a mixture as they are."""
+    listed = config.metrics if isinstance(config, DataSection) else ()
+    return {name: scores[name] for name in (*(n for n in listed if n in scores), *scores)}
 
 
 def metrics_at_evaluations(task: Task) -> tuple[str, ...]:

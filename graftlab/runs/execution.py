@@ -257,7 +257,10 @@ class Execution:
         with processes.lockstep(), processes.sharding.whole(model):
             processes.on_main(lambda: outcome.write_adapter(self.run, self.file, model, task))
         metrics = {
-            split: self.evaluator.record(model, split, self.run.predictions(split))
+            split: evaluation.in_order(
+                self.evaluator.record(model, split, self.run.predictions(split)),
+                self.file.task.config,
+            )
             for split in self.options.splits
             if task.size(split)
         }

@@ -73,7 +73,7 @@ def _merged_seconds(costs: Sequence[Costs]) -> float | None:
 def first_metric(results: Iterable[Result]) -> tuple[str | None, bool]:
     """Return the task's first metric that says which way is better, and whether more of it is."""
     for result in results:
-        for scores in result["metrics"].values():
+        for _, scores in sorted(result["metrics"].items()):  # of test before validation
             for name in scores:
                 if not is_undecided(name, [*scores]):
                     return name, higher_is_better(name, [*scores])
