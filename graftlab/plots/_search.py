@@ -101,7 +101,7 @@ def _distribution(given: Ranged) -> "optuna.distributions.BaseDistribution":
     return distributions.FloatDistribution(low, high, log=log, step=step)
 
 
-def by_value(draw: Callable[..., Any], found: Trials, layout: Layout = "constrained") -> "Figure":
+def by_value(draw: Callable[..., Any], found: Trials, layout: Layout = "tight") -> "Figure":
     """Return a figure of optuna's about the first objective."""
     name = found.objectives[0]
     if len(found.objectives) == 1:  # without a target it knows which way is better
@@ -114,7 +114,7 @@ def by_value(draw: Callable[..., Any], found: Trials, layout: Layout = "constrai
 
 
 def figure(
-    draw: Callable[["optuna.Study"], Any], found: Trials, layout: Layout = "constrained"
+    draw: Callable[["optuna.Study"], Any], found: Trials, layout: Layout = "tight"
 ) -> "Figure":
     """Return a figure of optuna's, with all its words within it."""
     import matplotlib

@@ -21,12 +21,13 @@ def draw(found: _search.Trials) -> "Figure":
     """Return optuna's figure, a square of paper for each pair."""
     from optuna.visualization import matplotlib
 
-    made = _search.by_value(matplotlib.plot_contour, found)
     fields = len(found.space)
-    if fields > 2:
-        made.set_size_inches(1.9 * fields + 1.2, 1.7 * fields)
-        for axes in made.axes:
-            axes.tick_params(which="both", labelsize=7)
-            if axes.get_subplotspec() is not None:
-                axes.label_outer()
+    if fields == 2:
+        return _search.by_value(matplotlib.plot_contour, found)
+    made = _search.by_value(matplotlib.plot_contour, found, "constrained")
+    made.set_size_inches(1.9 * fields + 1.2, 1.7 * fields)
+    for axes in made.axes:
+        axes.tick_params(which="both", labelsize=7)
+        if axes.get_subplotspec() is not None:
+            axes.label_outer()
     return made

@@ -21,8 +21,7 @@ def draw(found: _search.Trials) -> "Figure":
     """Return optuna's figure, wide enough for its fields."""
     from optuna.visualization import matplotlib
 
-    # tight: the other does not know axes that lie over others
-    made = _search.by_value(matplotlib.plot_parallel_coordinate, found, "tight")
+    made = _search.by_value(matplotlib.plot_parallel_coordinate, found)
     made.set_size_inches(max(6.4, 1.7 * (len(found.space) + 1)), 4.8)
     made.axes[0].tick_params("x", labelrotation=20)
     return made

@@ -21,4 +21,5 @@ def draw(found: _search.Trials) -> "Figure":
     """Return optuna's figure."""
     from optuna.visualization import matplotlib
 
-    return _search.by_value(matplotlib.plot_slice, found)
+    layout: _search.Layout = "tight" if len(found.space) == 1 else "constrained"
+    return _search.by_value(matplotlib.plot_slice, found, layout)

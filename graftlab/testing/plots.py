@@ -113,6 +113,9 @@ def _searches(folder: Path) -> Iterator[Searched]:
     for objectives in (1, 2):
         names, higher = ("acc$u$racy", "seconds")[:objectives], (True, False)[:objectives]
         yield Searched(names, higher, tuple(trial(n, objectives) for n in range(12)), space)
+    for fields in (1, 2):
+        some = dict(list(space.items())[:fields])
+        yield Searched(("loss",), (False,), tuple(trial(n, 1) for n in range(12)), some)
     yield Searched(("loss",), (False,), (trial(0, 1),), space)
     yield Searched(("loss",), (False,), (), space)
 
