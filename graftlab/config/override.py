@@ -66,17 +66,21 @@ def _keys(dotted: str, values: object) -> list[str]:
             has_dots = any("." in key for key in values)
             count = max(fits, default=len(words) if has_dots else 1)
         found.append(".".join(words[:count]))
-        values = values.get(found[-1]) if isinstance(values, dict) else _entry(values, found[-1])
+        if isinstance(values, dict):
+            values = values.get(found[-1])
+        elif isinstance(values, list):
+            number = _number(values, found[-1])
+            values = None if number is None else values[number]
         words = words[count:]
     return found
 
 
-def _entry(values: object, key: str) -> object:
-    if not isinstance(values, list):
-        return None
-    if re.fullmatch(r"[0-9]{1,9}", key) and int(key) < len(values):
-        return values[int(key)]
-    return next((entry for entry in values if _name_of(entry) == key), None)
+def _number(entries: Sequence[object], key: str) -> int | None:
+    """Return which entry of a list is meant, by its number or by a name that it alone has."""
+    if re.fullmatch(r"[0-9]{1,9}", key) and int(key) < len(entries):
+        return int(key)
+    names = [_name_of(entry) for entry in entries]
+    return names.index(key) if names.count(key) == 1 else None
 
 
 def _section(sections: Sequence[str], parsed: Parsed, override: str) -> tuple[Any, Location]:
@@ -110,11 +114,9 @@ def _key(values: object, key: str, where: Location, override: str) -> str | int:
     """
     if not isinstance(values, list):
         return key
-    if re.fullmatch(r"[0-9]{1,9}", key) and int(key) < len(values):
-        return int(key)
+    if (number := _number(values, key)) is not None:
+        return number
     names = [_name_of(entry) for entry in values]
-    if names.count(key) == 1:
-        return names.index(key)
     dotted = ".".join(map(str, where))
     held = ", ".join(f"{n} ({name})" if name else f"{n}" for n, name in enumerate(names))
     raise ConfigError(

@@ -14,11 +14,7 @@ MISSING = object()
 
 
 def ask(plan: Plan, study: "optuna.Study") -> None:
-    """Ask for the first trials of a search, for those again that were stopped, for cells that are new.
-
-    Raises:
-        ConfigError: a grid has no end of cells.
-    """
+    """Ask for the first trials of a search, for those again that were stopped, for cells that are new."""
     known = study.get_trials(deepcopy=False)
     _again(study)
     if plan.search.sampler.name == "grid":
