@@ -115,3 +115,39 @@ def test_the_names_of_fields_lie_within_a_figure_of_a_search_and_not_over_each_o
         box for text, box in zip(words, boxes, strict=True) if text.get_rotation() in (0, 90)
     ]
     assert not any(one.overlaps(other) for i, one in enumerate(upright) for other in upright[:i])
+
+
+@pytest.mark.parametrize("low", [1e-5, 1e-3, 5e-3])
+@pytest.mark.parametrize("name", ["search_slices", "search_parallel", "search_contour"])
+def test_the_numbers_at_the_log_axis_of_a_rate_do_not_lie_over_each_other(name, low):
+    draws = np.random.default_rng(0)
+    keys = ("training.learning_rate", "method.mode", "method.dropout", "method.alpha")
+    trials = tuple(
+        {
+            "number": number, "state": "COMPLETE", "values": [float(draws.random())], "curve": {},
+            "params": {
+                **{key: float(draws.random()) for key in keys[2:]},
+                "training.learning_rate": float(draws.uniform(low, 1e-2)),
+                "method.mode": ("seq2par", "dynamic")[number % 2],
+            },
+        }
+        for number in range(12)
+    )  # fmt: skip
+    space = {key: {"float": (0.0, 1.0)} for key in keys}
+    space["training.learning_rate"] = {"float": (low, 1e-2), "log": True}
+    space["method.mode"] = {"choice": ["seq2par", "dynamic"]}
+    source = Searched(("accuracy",), (True,), trials, space)
+    figure = plots.drawn(registry.find("plots", name), source, "x")
+    figure.draw_without_rendering()
+    logs = [
+        axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)
+        if axis.get_scale() == "log" and axis.get_tick_params(which="major").get("labelbottom", True)
+    ]  # fmt: skip
+    assert logs
+    for axis in logs:
+        texts = [*axis.get_ticklabels(which="both")]
+        boxes = [
+            text.get_window_extent() for text in texts if text.get_visible() and text.get_text()
+        ]
+        inside = [box for box in boxes if box.width]
+        assert not any(one.overlaps(other) for i, one in enumerate(inside) for other in inside[:i])

@@ -1,5 +1,6 @@
 """What plots of a search share: optuna's own study of its trials, and optuna's figures."""
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -10,6 +11,7 @@ from graftlab.rundir.records import Json
 
 if TYPE_CHECKING:
     import optuna
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 
@@ -133,5 +135,20 @@ def figure(
     pyplot.close(made)
     for axes in made.axes:
         axes.set_title("")
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":
+                _few_ticks(axis)
     made.set_layout_engine(layout)
     return made
+
+
+def _few_ticks(axis: "Axis") -> None:
+    """Label a log axis at few round numbers, as it may be narrow; matplotlib labels up to nine a decade."""
+    from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, NullFormatter
+
+    low, high = sorted(axis.get_view_interval())
+    decades = math.log10(high / low)
+    subs = (1.0,) if decades > 2 else (1.0, 3.0) if decades > 1 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=subs) if decades > 0.5 else AutoLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
