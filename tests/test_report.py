@@ -285,10 +285,19 @@ def test_the_front_is_what_nothing_else_beats():
         (0, 1, False, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
         (0.001, 1, True, [0.001, 0.01, 0.1, 1]),
         (3, 4, True, [3, 3.2, 3.4, 3.6, 3.8, 4]),
+        (1.4e-5, 5.5e-3, True, [3e-5, 1e-4, 3e-4, 1e-3, 3e-3]),
+        (0.015, 0.3, True, [0.02, 0.05, 0.1, 0.2]),
     ],
 )
 def test_ticks_are_round_numbers_within_the_ends(low, high, log, expected):
     assert chart.ticks(low, high, log) == pytest.approx(expected)
+
+
+def test_ticks_of_a_log_axis_are_never_so_many_that_their_numbers_meet():
+    spans = (10 ** (tenths / 10) for tenths in range(10, 120))
+    assert {
+        len(chart.ticks(low, low * span, log=True)) for span in spans for low in (1e-7, 3e-5)
+    } <= {2, 3, 4, 5}
 
 
 def test_a_chart_has_a_gap_where_nothing_is_known_and_leaves_out_what_no_logarithm_has():

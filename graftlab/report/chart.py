@@ -131,9 +131,12 @@ def ticks(low: float, high: float, log: bool = False, whole: bool = False) -> li
     is not logarithmic."""
     if log and high >= SPREAD * low:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        within = [v for d in decades for m in (1, 2, 5) if low <= (v := m * 10.0**d) <= high]
-        tens = [v for v in within if math.isclose(10 ** round(math.log10(v)), v, rel_tol=1e-9)]
-        return (tens if len(tens) >= 3 else within)[:: max(1, -(-len(within) // (2 * TICKS)))]
+        for digits in ((1, 2, 5), (1, 3)):
+            within = [v for d in decades for m in digits if low <= (v := m * 10.0**d) <= high]
+            if len(within) <= TICKS:
+                return within
+        tens = [10.0**d for d in decades if low <= 10.0**d <= high]
+        return tens[:: -(-len(tens) // TICKS)]
     rough = max((high - low) / TICKS, 1.0 if whole else 0.0)
     step = 10 ** math.floor(math.log10(rough))
     step = next(step * m for m in (1, 2, 5, 10) if step * m >= rough)

@@ -23,7 +23,7 @@ from graftlab.rundir.records import Json
 MOST_TRIALS = 2_000
 FILES = ("search.json", "summary.json", "trials.csv")
 SPREAD = 10.0
-"""A field whose values span so many times the smallest is drawn on a logarithmic axis."""
+"""A choice whose values span so many times the smallest is drawn on a logarithmic axis."""
 Trial = Mapping[str, str]
 
 
@@ -33,7 +33,7 @@ class Searched(NamedTuple):
     name: str
     objectives: Sequence[str]
     higher: Sequence[bool]
-    fields: Sequence[str]
+    space: Mapping[str, Mapping[str, Json]]
     trials: Sequence[Trial]
     best: Mapping[str, Json] | None
     default: float | None
@@ -57,7 +57,7 @@ def read(out: Path) -> Searched:
             trials = list(itertools.islice(csv.DictReader(file), MOST_TRIALS))
         return Searched(
             str(search["name"]), [str(one["name"]) for one in summary["objectives"]],
-            [bool(one["higher"]) for one in summary["objectives"]], list(search["space"]), trials,
+            [bool(one["higher"]) for one in summary["objectives"]], dict(search["space"]), trials,
             summary["best"], summary["default"], dict(summary["edges"]), list(summary["expected_best"]),
             dict(summary["causes"]), dict(summary.get("limits", {})),
         )  # fmt: skip
@@ -73,7 +73,7 @@ def read(out: Path) -> Searched:
 def of(out: Path) -> Page:
     """Return the page of a search. `Raises:` CheckpointError: as `read`."""
     found = read(out)
-    asked = f"Which {', '.join(found.fields)} give the best {' and '.join(found.objectives)} on validation?"
+    asked = f"Which {', '.join(found.space)} give the best {' and '.join(found.objectives)} on validation?"
     charts = [*_history(found), *_bought(found), *_slices(found)]
     sections = [
         Section("Trials", [page.side_by_side(charts), html(trials(found))]),
@@ -88,7 +88,7 @@ def of(out: Path) -> Page:
 
 def trials(found: Searched) -> Table:
     """Return every trial; of several objectives those that have ended come in the order of the first."""
-    columns = ("trial", "state", *found.fields, *found.objectives, "seconds", "cause")
+    columns = ("trial", "state", *found.space, *found.objectives, "seconds", "cause")
     columns = tuple(dict.fromkeys(columns))  # seconds may be an objective
     best = str(found.best["trial"]) if found.best else None
     rows = tuple(
@@ -185,7 +185,7 @@ def _bought(found: Searched) -> list[Markup]:
 def _slices(found: Searched) -> list[Markup]:
     """Return the first objective over each field that is a number, the best trial ringed."""
     drawn, name = [], found.objectives[0]
-    for field in found.fields:
+    for field in found.space:
         known = [(at, value, one) for one in found.trials if (at := _number(one.get(field))) is not None
                  and (value := _number(one.get(name))) is not None]  # fmt: skip
         values = [at for at, _, _ in known]
@@ -195,7 +195,10 @@ def _slices(found: Searched) -> list[Markup]:
         ringed = frozenset(n for n, (_, _, one) in enumerate(known) if one.get("trial") == best)
         tips = [f"trial {one.get('trial')}: {value:.4g} at {at:.4g}" for at, value, one in known]
         points = [(at, value) for at, value, _ in known]
-        log = min(values) > 0 and max(values) >= SPREAD * min(values)
+        given = found.space[field]
+        log = bool(given.get("log")) or (
+            "choice" in given and min(values) > 0 and max(values) >= SPREAD * min(values)
+        )
         series = [Series("", points, joined=False, tips=tips, ringed=ringed)]
         drawn.append(chart(series, Axis(field, log), Axis(name), f"{name} over {field}"))
     return drawn
