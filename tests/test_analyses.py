@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from graftlab import cli, explanation, inference, registry
 from graftlab.analyses import spectra
+from graftlab.commands import analyse
 from graftlab.contracts import About, Asked, Change
 from graftlab.contracts.analysis import NEW
 from graftlab.errors import ConfigError, ModelError
@@ -209,6 +210,23 @@ def test_a_run_that_changes_no_weight_is_refused_by_name_and_leaves_nothing(runs
     with pytest.raises(ConfigError, match="prefix"):
         found_in([runs["prefix"].path], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_how_far_an_analysis_is_and_what_is_left_of_it(monkeypatch, capsys):
+    clock = iter([0.0, 4.0, 12.0, 15.0, 40.0, 60.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    shown = analyse.Progress()
+    for name, done, parts in (
+        ("spectra", 1, 3),
+        ("spectra", 2, 3),
+        ("spectra", 3, 3),
+        ("cka", 1, 2),
+        ("cka", 2, 2),
+    ):
+        shown(name, done, parts)
+    assert capsys.readouterr().err.splitlines() == [
+        "spectra: 2 of 3, 0:00:06 left", "cka: 1 of 2, 0:00:25 left", "cka: 2 of 2, 0:00:00 left",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
         raise ConfigError("activations are compared over texts: `Asked(texts=...)` has none.")
     last: dict[str, Read] = {}
     start: dict[str, Read] = {}
-    for subject in subjects:
+    for subject in asked.each(subjects):
         if not subject.names():
             continue
         about, texts = subject.about, asked.texts.values
@@ -88,7 +88,6 @@ def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
             start[about.model] = Read(About(BEFORE), before)
         last[about.model] = Read(about, subject.activations(texts))
         yield from _pair(last[about.model], start[about.model], asked)
-        asked.said(about.model)
     for one, other in combinations(last.values(), 2):
         yield from _pair(one, other, asked)
 

@@ -52,14 +52,13 @@ class Row(NamedTuple):
 
 def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
     """Yield a line for every two tasks of each layer of each run that has recorded them."""
-    for subject in last_of(subjects):
+    for subject in asked.each(last_of(subjects)):
         lines: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
         for line in subject.recorded(TABLE):
             key = line["layer"], line["task"], line["other_task"]
             lines.setdefault(key, []).append(line)
         for own in lines.values():
             yield _row(subject, own)
-        asked.said(subject.about.model)
 
 
 def _row(subject: Subject, lines: Sequence[Mapping[str, Any]]) -> Row:

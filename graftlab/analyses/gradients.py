@@ -131,7 +131,7 @@ class Sums:
 
 def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
     """Yield a line for each weight of each model at each checkpoint, then one for all together, by mode."""
-    for subject in subjects:
+    for subject in asked.each(subjects):
         if not subject.names():
             continue
         found = subject.differentiable(asked.examples)
@@ -139,7 +139,6 @@ def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
             yield _row(subject, GLOBAL, GLOBAL, Sums(), None, None, (None, None, found))
         else:
             yield from _of(subject, found)
-        asked.said(subject.about.model)
 
 
 def _of(subject: Subject, given: Differentiable) -> Iterator[Row]:

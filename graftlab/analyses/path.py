@@ -59,14 +59,13 @@ class Row(NamedTuple):
 def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
     """Yield a line for each place of each model's path, at its last checkpoint."""
     last = {subject.about.model: subject for subject in subjects if subject.names()}
-    for subject in last.values():
+    for subject in asked.each(list(last.values())):
         merged = subject.merged(asked.examples)
         found = merged if isinstance(merged, str) else _places(subject, merged.model)
         if isinstance(found, str) or isinstance(merged, str):
             yield _row(subject.about, None, (None, None), (None, None), (None, None, str(found)))
         else:
             yield from _of(subject, merged, found, asked)
-        asked.said(subject.about.model)
 
 
 def _of(

@@ -76,12 +76,11 @@ class Found(NamedTuple):
 
 def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
     """Yield a line for each model at each checkpoint."""
-    for subject in subjects:
+    for subject in asked.each(subjects):
         if not subject.names():
             continue
         given = subject.differentiable(asked.examples)
         yield _row(subject, given, asked)
-        asked.said(subject.about.model)
 
 
 def _row(subject: Subject, given: Differentiable | str, asked: Asked) -> Row:

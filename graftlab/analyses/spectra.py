@@ -103,13 +103,13 @@ def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[object]:
     the weight before serves them all."""
     line, table = row(asked), Table(asked)
     names = {id(subject): set(subject.names()) for subject in subjects}
-    for name in dict.fromkeys(name for subject in subjects for name in subject.names()):
+    weights = list(dict.fromkeys(name for subject in subjects for name in subject.names()))
+    for name in asked.each(weights):
         table.before.clear()
         table.given = None
         for subject in subjects:
             if name in names[id(subject)]:
                 yield line(**table.line(subject, name))
-        asked.said(name)
 
 
 class Table:

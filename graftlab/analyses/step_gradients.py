@@ -45,9 +45,8 @@ class Row(NamedTuple):
 
 def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
     """Yield a line for each weight and step of each run that has recorded them."""
-    for subject in last_of(subjects):
+    for subject in asked.each(last_of(subjects)):
         about = subject.about
         for line in subject.recorded(TABLE):
             own = {name: value for name, value in line.items() if name != "step"}
             yield Row(about.model, line["step"], about.method, about.rank, about.task_type, **own)
-        asked.said(about.model)

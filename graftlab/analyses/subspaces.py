@@ -59,7 +59,8 @@ def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
         ConfigError: two models did not begin from the same weight.
     """
     pairs, names = _pairs(subjects), {id(s): set(s.names()) for s in subjects}
-    for name in dict.fromkeys(name for subject in subjects for name in subject.names()):
+    weights = list(dict.fromkeys(name for subject in subjects for name in subject.names()))
+    for name in asked.each(weights):
         held: dict[int, Delta | None] = {}
         for one, other in pairs:
             if name in names[id(one)] and name in names[id(other)]:
@@ -68,7 +69,6 @@ def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
                 deltas = [delta for delta in both if delta is not None]
                 if len(deltas) == len(both):
                     yield from _lines(one, other, name, deltas, asked.top)
-        asked.said(name)
 
 
 def _pairs(subjects: Sequence[Subject]) -> list[tuple[Subject, Subject]]:

@@ -1,18 +1,21 @@
 """Ask what training did to weights: tables and figures of each analysis."""
 
 import dataclasses
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from graftlab.commands._options import Json
-from graftlab.terminal import say, say_json
+from graftlab.terminal import say, say_json, tell
 
 if TYPE_CHECKING:
     from graftlab.explanation import Model, Table
 
 MOST_LINES = 30  # of a table on a terminal
+LINE_EVERY_S = 10.0  # of progress
 MOST_SAID = 3  # findings of a kind there; the page has more
 
 
@@ -120,7 +123,7 @@ def command(
             kept = Vectors(where / "svd_analysis" / "vectors")
             asked = dataclasses.replace(asked, vectors=kept.put)
         tables, drawn = explanation.carry_out(
-            models, where, kinds, asked, _names(matrices), figures
+            models, where, kinds, asked, _names(matrices), figures, Progress()
         )
         told = explanation.write(where, models, tables, drawn)
     if as_json:
@@ -133,6 +136,22 @@ def command(
     for line in (told.summary, *told.beyond[:MOST_SAID], *told.between[:MOST_SAID]):
         say(line)
     say(f"Everything is in {where}; {where / 'analysis.html'} has it on one page")
+
+
+class Progress:
+    """Says where an analysis is and about how long it will take, on the standard error, every ten seconds."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, name: str, done: int, parts: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= LINE_EVERY_S:
+            left = round((now - self._began) / done * (parts - done))
+            tell(f"{name}: {done} of {parts}, {timedelta(seconds=left)} left")
+            self._last = now
+        if done == parts:  # the next analysis begins
+            self._began = now
 
 
 def _names(given: str | None) -> list[str]:

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from graftlab.contracts.arrays import Floats
+
+Part = TypeVar("Part")
 
 # Shapes: O and I rows and columns of a weight, as it lies in the model; R rank. N texts, D features.
 
@@ -191,11 +193,17 @@ class Asked:
     """Of random changes, and of what else is drawn."""
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
     kept: Kept | None = None
-    said: Callable[[str], None] = lambda _: None
-    """Called with the name of each weight that is done."""
+    said: Callable[[int, int], None] = lambda _done, _parts: None
+    """Called with how many parts of the work are done, of how many."""
     vectors: "Callable[[About, str, Mapping[str, NDArray[np.float64]]], None] | None" = None
     """Given the singular values and top vectors of each line of the spectra, by its model and weight; None
     where nobody wants them."""
+
+    def each(self, parts: Sequence[Part]) -> Iterator[Part]:
+        """Yield the parts of the work (weights, models) in turn, and say when each of them is done."""
+        for done, part in enumerate(parts, start=1):
+            yield part
+            self.said(done, len(parts))
 
 
 class Analysis(Protocol):

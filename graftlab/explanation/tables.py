@@ -1,8 +1,9 @@
 """Analyses carried out: their tables, and the plots that draw from them."""
 
 import fnmatch
+import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,11 +97,11 @@ def check(kinds: Sequence[str]) -> None:
 
 
 def asked(how: Asked | None = None) -> Asked:
-    """Return how analyses are asked, with results kept in the cache and progress said; on the texts that come
-    with graftlab unless it names others."""
+    """Return how analyses are asked, with results kept in the cache; on the texts that come with graftlab
+    unless it names others."""
     how = how or Asked()
     sample = how.texts if how.texts.values else texts.read()
-    return replace(how, texts=sample, kept=OnDisk(Paths().cache / "analysis"), said=log.info)
+    return replace(how, texts=sample, kept=OnDisk(Paths().cache / "analysis"))
 
 
 def carry_out(
@@ -110,11 +111,13 @@ def carry_out(
     how: Asked | None = None,
     matrices: Sequence[str] = (),
     figures: bool = True,
+    shown: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[Table], list[Path]]:
     """Return the tables of some analyses, all unless named, and the figures of the runs themselves.
 
     Everything is written into `out`. `matrices` are names of modules, or patterns of weights' names; all
-    that were changed unless given. Without `figures` there are tables alone.
+    that were changed unless given. Without `figures` there are tables alone. `shown` is called with the name
+    of the analysis under way, how many of its parts are done, and how many there are.
 
     Raises:
         ConfigError: there is no such analysis or weight, a model does not have what is asked for, or no
@@ -131,7 +134,8 @@ def carry_out(
     found = {}
     for name in kinds or registry.names("analyses"):
         analysis = registry.find("analyses", name)
-        rows = list(analysis.rows(subjects, how))
+        told = replace(how, said=functools.partial(shown, name)) if shown else how
+        rows = list(analysis.rows(subjects, told))
         if rows or name in kinds:
             found[name] = (analysis, rows)
     out.mkdir(parents=True, exist_ok=True)

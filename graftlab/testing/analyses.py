@@ -8,6 +8,7 @@ import csv
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,6 +190,15 @@ def test_asking_changes_nothing_and_comes_out_alike(name: str) -> None:
 @every
 def test_a_subject_without_changes_has_a_table_without_lines(name: str) -> None:
     assert table(name, NOTHING)[1] == []
+
+
+@every
+def test_it_says_how_many_parts_are_done_of_how_many(name: str) -> None:
+    heard: list[tuple[int, int]] = []
+    given = replace(asked(), said=lambda done, parts: heard.append((done, parts)))
+    list(registry.find("analyses", name).rows(SEVERAL, given))
+    assert heard == [(done, len(heard)) for done in range(1, len(heard) + 1)]
+    assert heard
 
 
 @every

@@ -18,7 +18,7 @@ class Row(NamedTuple):
 
 def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
     """Yield one line for each weight that was changed, of each model at each checkpoint."""
-    for subject in subjects:
+    for subject in asked.each(subjects):  # says how far it is
         for name in subject.names():
             change = subject.change(name)
             whole = change.left if change.right is None else change.left @ change.right
