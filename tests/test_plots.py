@@ -3,12 +3,22 @@
 Learning curves: test_learning_curves.py.
 """
 
+import itertools
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from graftlab import plots, registry
 from graftlab.contracts import Searched, Selected
-from graftlab.plots import component_correlations, layer_scores, layer_scores_heatmap, pca_scatter
+from graftlab.plots import (
+    activation_similarity,
+    component_correlations,
+    layer_scores,
+    layer_scores_heatmap,
+    pca_scatter,
+)
 from graftlab.testing import plots as promises
 from graftlab.testing.plots import *  # noqa: F403
 
@@ -151,3 +161,22 @@ def test_the_numbers_at_the_log_axis_of_a_rate_do_not_lie_over_each_other(name, 
         ]
         inside = [box for box in boxes if box.width]
         assert not any(one.overlaps(other) for i, one in enumerate(inside) for other in inside[:i])
+
+
+@pytest.mark.parametrize("models", [3, 6])
+def test_names_of_many_pairs_stand_below_their_panel_and_within_the_figure(models):
+    names = [f"LoRA of rank {2**n}" for n in range(models)]
+    about = {"checkpoint": 320, "debiased_cka": 0.9, "null_debiased_cka": 0.0}
+    rows = [
+        SimpleNamespace(model=one, other=other, number=number, **about)
+        for one, other in itertools.combinations(names, 2)
+        for number in range(3)
+    ]
+    figure = activation_similarity.draw(activation_similarity.data(rows))
+    figure.draw_without_rendering()
+    panel = figure.axes[1]
+    box, inside = panel.get_legend().get_window_extent(), panel.get_window_extent()
+    many = math.comb(models, 2) > activation_similarity.MOST_INSIDE
+    assert len(panel.get_legend().get_texts()) == math.comb(models, 2)
+    assert bool(box.y1 < inside.y0) is many
+    assert box.y0 >= 0

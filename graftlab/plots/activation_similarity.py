@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DRAWS_FROM = "cka"
 TITLE = "Distance of activations"
 BEFORE = "before training"
+MOST_INSIDE = 8
+"""Names that a panel has room for; more of them stand below it."""
 NEAREST = 1e-6
 """Where smaller distances are drawn: float32 activations are no nearer to each other."""
 
@@ -124,7 +126,9 @@ def draw(distances: Distances) -> "Figure":
     """Return three panels: by block from before, by block between models, and over the checkpoints."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
+    below = max(map(len, (distances.before, distances.between)))
+    height = 4 + (0.1 * below if below > MOST_INSIDE else 0)  # two columns of lines .2 inches high
+    figure = Figure(figsize=(13, height), layout="constrained")
     before, between, steps = figure.subplots(1, 3)
     _lines(before, distances.before, "from the model before training")
     _lines(between, distances.between, "between models")
@@ -164,5 +168,10 @@ def _finish(axes: "Axes", across: str, title: str) -> None:
     axes.set_xlabel(across)
     axes.set_ylabel("1 - debiased CKA")
     _models.plain(axes)
-    for text in axes.legend(frameon=False, fontsize=8).get_texts():
+    legend = axes.legend(frameon=False, fontsize=8)
+    if len(legend.get_texts()) > MOST_INSIDE:
+        legend = axes.legend(
+            frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
+        )
+    for text in legend.get_texts():
         text.set_parse_math(False)
