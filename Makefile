@@ -15,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 unexport PYTHONDONTWRITEBYTECODE
 # Tests of one file share models and runs, so a file stays in one process. A process takes up to 3 GiB.
 CORES := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 8 ? cores : 8)))
-PARALLEL := -n $(CORES) --dist loadfile
+PARALLEL := -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo llm test check quick lint docs peft-suite mutants bench clean
 

@@ -1,12 +1,20 @@
 """What `make check` leaves out, and a garbage collector that does not go through the libraries again."""
 
 import gc
+from collections import Counter
 from fnmatch import fnmatchcase
 
 import pytest
 
 # What collecting tests imports stays to the end: half a million objects, a quarter of a second a pass.
 gc.disable()
+
+
+LONG = {
+    "test_bench", "test_demo", "test_first_hour", "test_first_page", "test_on_ray", "test_search",
+    "test_search_kills", "test_search_workers", "test_shared_studies",
+}  # fmt: skip
+"""Files of minutes: a file stays in one process, and one that is begun last is waited for."""
 
 
 def pytest_collection_finish() -> None:
@@ -30,3 +38,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.slow)
     if config.args == config.getini("testpaths") and idle - matched:
         raise pytest.UsageError(f"quick: no case is named so: {sorted(map(str, idle - matched))}")
+    _order(items)
+
+
+def _order(items: list[pytest.Item]) -> None:
+    """Put the files first that take long with few tests, then those with most: no core idles in the end."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.stem not in LONG, -tests[item.path], item.path))
