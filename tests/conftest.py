@@ -14,7 +14,7 @@ LONG = {
     "test_bench", "test_demo", "test_first_hour", "test_first_page", "test_on_ray", "test_search",
     "test_search_kills", "test_search_workers", "test_shared_studies",
 }  # fmt: skip
-"""Files of minutes: a file stays in one process, and one that is begun last is waited for."""
+"""Files of minutes, by `--durations`: a file stays in one process, and one begun last is waited for."""
 
 
 def pytest_collection_finish() -> None:
@@ -39,6 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.args == config.getini("testpaths") and idle - matched:
         raise pytest.UsageError(f"quick: no case is named so: {sorted(map(str, idle - matched))}")
     _order(items)
+    if config.args == config.getini("testpaths") and (gone := LONG - {i.path.stem for i in items}):
+        raise pytest.UsageError(f"conftest.LONG: there are no such files: {sorted(gone)}")
 
 
 def _order(items: list[pytest.Item]) -> None:

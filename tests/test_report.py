@@ -17,7 +17,17 @@ from typer.testing import CliRunner
 from graftlab import cli, config, report, study
 from graftlab.browser import server
 from graftlab.errors import CheckpointError, ConfigError
-from graftlab.report import answer, chart, disagreement, documents, study_charts, study_page, tables
+from graftlab.report import (
+    answer,
+    chart,
+    disagreement,
+    documents,
+    page,
+    search_page,
+    study_charts,
+    study_page,
+    tables,
+)
 from graftlab.report.chart import Axis, Series
 from graftlab.report.study_page import Studied
 from graftlab.report.tables import Cell, Table
@@ -291,6 +301,25 @@ def test_the_front_is_what_nothing_else_beats():
 )
 def test_ticks_are_round_numbers_within_the_ends(low, high, log, expected):
     assert chart.ticks(low, high, log) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_a_field_stands_on_a_log_axis_where_the_space_says_so(log, tmp_path):
+    given = {"float": [0.01, 0.3], **({"log": True} if log else {})}
+    search = {"name": "found", "space": {"method.dropout": given}, "base": {}}
+    summary = {
+        "objectives": [{"name": "accuracy", "higher": True}], "best": None, "default": None,
+        "edges": {}, "expected_best": [], "causes": {},
+    }  # fmt: skip
+    (tmp_path / "search.json").write_text(json.dumps(search))
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "trials.csv").write_text(
+        "trial,state,method.dropout,accuracy,seconds,run,cause\n"
+        "0,complete,0.015,0.5,1,,\n1,complete,0.29,0.6,1,,\n"
+    )
+    text = page.render(search_page.of(tmp_path))
+    assert (">0.02</text>" in text) is log
+    assert (">0.3</text>" in text) is not log
 
 
 def test_ticks_of_a_log_axis_are_never_so_many_that_their_numbers_meet():
