@@ -153,11 +153,8 @@ def ours(folder: Path, what: str) -> None:
     from graftlab.contracts import Asked
     from graftlab.explanation.spool import Spool
 
-    names: list[str] = []
-
-    def said(name: str) -> None:
-        names.append(name)
-        if what == "trained" and len(names) % len(SHAPES) == 0:
+    def said(done: int, _of: int) -> None:
+        if what == "trained" and done and done % len(SHAPES) == 0:
             layer_done()
 
     how = replace(explanation.asked(Asked(null=False)), kept=None, said=said)

@@ -14,6 +14,8 @@ from graftlab import registry, spectra
 from graftlab.contracts import Asked
 from graftlab.explanation.kept import OnDisk
 from graftlab.spectra import Before, Delta, Moved, subspace
+from graftlab.spectra.tridiagonal import Tridiagonal
+from graftlab.spectra.updated import Updated
 from graftlab.testing.quantities import *  # noqa: F403
 
 
@@ -49,6 +51,76 @@ def test_all_values_and_the_top_vectors_are_those_of_a_full_decomposition(shape)
     for ours, theirs in ((found.left(top), left[:, :top]), (found.right(top), right[:top].T)):
         np.testing.assert_allclose(np.abs((ours * theirs).sum(axis=0)), 1, rtol=1e-10)
         np.testing.assert_allclose(ours.T @ ours, np.eye(top), atol=1e-12)
+
+
+def changes(size, rank):
+    start = drawn(size, size)
+    repeated = np.diag(np.repeat([3.0, 1.0], [size // 2, size - size // 2]))
+    deficient = planted(np.array([4.0, 2.0, 1.0]), size, size)
+    x, y = drawn(size, rank, seed=1), drawn(size, rank, seed=2)
+    return {
+        "any": (start @ start.T, x, y),
+        "large": (start @ start.T, 1e3 * x, y),
+        "tiny": (start @ start.T, 1e-13 * x, y),
+        "none": (start @ start.T, 0 * x, y),
+        "equal values": (repeated, 0.1 * x, y),
+        "equal values, none": (repeated, 0 * x, y),
+        "deficient": (deficient @ deficient.T, x, y),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["any", "large", "tiny", "none", "equal values", "equal values, none", "deficient"],
+)
+@pytest.mark.parametrize(("size", "rank", "count"), [(60, 3, 10), (60, 1, 15), (60, 3, 40)])
+def test_what_was_reduced_and_changed_by_low_rank_has_the_eigenvectors_of_the_sum(
+    name, size, rank, count
+):
+    start, x, y = changes(size, rank)[name]
+    whole = start + x @ y.T + y @ x.T
+    anew = []
+
+    def reduced():
+        anew.append(name)
+        return Tridiagonal(whole.copy())
+
+    found = Updated(np.asfortranarray(np.tril(whole)), Tridiagonal(start.copy()), x, y, reduced)
+    values, vectors = np.linalg.eigh(whole)
+    largest = np.abs(values).max()
+    np.testing.assert_allclose(found.eigenvalues(), values[::-1], atol=1e-13 * size * largest)
+    ours = found.eigenvectors(count)
+    np.testing.assert_allclose(ours.T @ ours, np.eye(count), atol=1e-12)
+    off = np.abs(whole @ ours - ours * found.eigenvalues()[:count]).max()
+    assert off < 1e-12 * size * largest
+    assert bool(anew) == (4 * count > size)
+    onto = found.onto_eigenvectors(x)
+    np.testing.assert_allclose(np.linalg.norm(onto), np.linalg.norm(x))
+    if name in ("any", "large"):
+        cosines = np.abs((ours * vectors[:, ::-1][:, :count]).sum(axis=0))
+        np.testing.assert_allclose(cosines, 1, rtol=1e-9)
+        np.testing.assert_allclose(np.abs(onto), np.abs(vectors[:, ::-1].T @ x), atol=1e-7)
+
+
+def test_a_vector_that_iteration_does_not_find_is_found_by_reducing_anew(monkeypatch):
+    monkeypatch.setattr("graftlab.spectra.updated.STEPS", 0)  # no iteration: what was drawn
+    start, x, y = changes(40, 2)["any"]
+    whole = start + x @ y.T + y @ x.T
+    found = Updated(whole, Tridiagonal(start.copy()), x, y, lambda: Tridiagonal(whole.copy()))
+    cosines = np.abs((found.eigenvectors(3) * np.linalg.eigh(whole)[1][:, :-4:-1]).sum(axis=0))
+    np.testing.assert_allclose(cosines, 1, rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024), (1024, 1100), (1100, 1024)])
+def test_a_large_weight_with_a_change_of_low_rank_is_as_if_decomposed_in_full(shape):
+    before = Before(drawn(*shape))
+    left, right = drawn(shape[0], 4, seed=1), 0.2 * drawn(4, shape[1], seed=2)
+    weight = Moved(before, Delta(left, right), Asked(top=6)).weight
+    us, values, vs = np.linalg.svd(before.matrix + left @ right, full_matrices=False)
+    np.testing.assert_allclose(weight.values[:1000], values[:1000], rtol=1e-9)
+    for ours, theirs in ((weight.left(6), us[:, :6]), (weight.right(6), vs[:6].T)):
+        np.testing.assert_allclose(np.abs((ours * theirs).sum(axis=0)), 1, rtol=1e-9)
+    np.testing.assert_allclose(np.abs(weight.onto_left(left)), np.abs(us.T @ left), atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(30, 30), (20, 45), (45, 20), (1, 4), (4, 1)])

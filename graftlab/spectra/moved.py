@@ -3,13 +3,25 @@
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graftlab.spectra.null import random_change
-from graftlab.spectra.spectrum import Spectrum, gram, known, of, of_factors, of_gram, of_sum
+from graftlab.spectra.spectrum import (
+    Spectrum,
+    gram,
+    known,
+    of,
+    of_factors,
+    of_reduced,
+    of_sum,
+    reduced,
+)
+
+if TYPE_CHECKING:
+    from graftlab.spectra.tridiagonal import Tridiagonal
 
 Floats = NDArray[np.float64]
 ROUNDING = 1e-9  # of a sum of squared cosines
@@ -91,6 +103,11 @@ class Before:
         """(N, N) Its Gram matrix, as `spectrum.gram` has it: that of each changed weight begins with it."""
         return gram(self.matrix)
 
+    @cached_property
+    def reduced(self) -> "Tridiagonal":
+        """What it becomes, once: those of weights that were changed a little begin with it too."""
+        return reduced(self.gram.copy(order="F"))
+
     def spectrum(self, top: int) -> Spectrum:
         """Return its spectrum, found on disk where it has been computed with so many vectors before."""
         if self._computed is not None:
@@ -98,7 +115,7 @@ class Before:
         key = f"{self.digest}-{top}-{code()}"
         found = self._kept.arrays(key) if self._kept else None
         if found is not None:
-            return known(self.matrix, found["values"], found["left"], found["right"])
+            return known(self.matrix, found["values"], found["left"], found["right"], self._compute)
         computed = self._compute()
         if self._kept:
             vectors = {"left": computed.left(top), "right": computed.right(top)}
@@ -108,7 +125,7 @@ class Before:
     _computed: Spectrum | None = None
 
     def _compute(self) -> Spectrum:
-        self._computed = of_gram(self.matrix, self.gram.copy(order="F"))
+        self._computed = of_reduced(self.matrix, self.reduced)
         return self._computed
 
 
@@ -147,7 +164,8 @@ class Moved:
         if right is None or 4 * left.shape[1] > min(self.delta.shape):
             return of(self.start.matrix + self.delta.whole())
         scale = max(self.before.largest, self.change.largest)
-        return of_sum(self.start.matrix, self.start.gram, left, right, scale)
+        start = self.start
+        return of_sum(start.matrix, start.gram, lambda: start.reduced, left, right, scale)
 
     def within(self, left_OK: Floats, right_IK: Floats) -> Floats:
         """Return left^T W0 right (K, K)."""

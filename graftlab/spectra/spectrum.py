@@ -7,12 +7,20 @@ low rank by the QR decompositions of its factors: no matrix of the product's own
 """
 
 from abc import ABC, abstractmethod
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graftlab.spectra.smallest import smallest
+
+if TYPE_CHECKING:
+    from graftlab.spectra.tridiagonal import Tridiagonal
+    from graftlab.spectra.updated import Updated
+
+    Reduced = Tridiagonal | Updated
 
 Floats = NDArray[np.float64]
 
@@ -22,6 +30,8 @@ GRAM, FACTORS, FULL, KNOWN = "gram", "factors", "full", "known"
 SMALLEST, LEAST = 1e-5, 1e-6
 """A singular value over the largest, below which a Gram matrix is not trusted: there its error is some 2e-6
 of the value. A few such values are found by themselves; below the second their vectors are too coarse too."""
+LARGE, RANKS = 1024, 16
+"""N from which on, and N over the rank down to which, a changed Gram matrix is not reduced again."""
 
 
 class Spectrum(ABC):
@@ -70,14 +80,12 @@ class Spectrum(ABC):
 class _Whole(Spectrum):
     """Of a matrix that is given whole."""
 
-    def __init__(self, matrix: Floats, gram_NN: Floats, scale: float = 0.0) -> None:
-        """`gram_NN` is that of `gram` and is overwritten; `scale` the size of what it was added up of."""
-        from graftlab.spectra.tridiagonal import Tridiagonal  # imports scipy
-
+    def __init__(self, matrix: Floats, reduced: "Reduced", scale: float = 0.0) -> None:
+        """`reduced` is what became of its Gram matrix; `scale` the size of what that was added up of."""
         super().__init__((matrix.shape[0], matrix.shape[1]))
         self._matrix = matrix
         self._wide = matrix.shape[0] < matrix.shape[1]
-        self._reduced = Tridiagonal(gram_NN)
+        self._reduced = reduced
         values = np.sqrt(np.maximum(self._reduced.eigenvalues(), 0.0))
         self.route = GRAM
         scale = max(float(values[0]), scale)
@@ -149,14 +157,21 @@ class _Product(Spectrum):
 class _Known(Spectrum):
     """Of a matrix whose values and first vectors are known already; for more it is decomposed again."""
 
-    def __init__(self, matrix: Floats, values: Floats, left: Floats, right: Floats) -> None:
+    def __init__(
+        self,
+        matrix: Floats,
+        values: Floats,
+        left: Floats,
+        right: Floats,
+        anew: Callable[[], Spectrum],
+    ) -> None:
         super().__init__((matrix.shape[0], matrix.shape[1]))
-        self._matrix, self._left, self._right = matrix, left, right
+        self._left, self._right, self._anew = left, right, anew
         self.values, self.route = values, KNOWN
 
     @cached_property
     def _again(self) -> Spectrum:
-        return of(self._matrix)
+        return self._anew()
 
     def onto_left(self, vectors_OK: Floats) -> Floats:
         return self._again.onto_left(vectors_OK)
@@ -170,9 +185,12 @@ class _Known(Spectrum):
         return self._right[:, :count] if count <= self._right.shape[1] else self._again.right(count)
 
 
-def known(matrix: Floats, values: Floats, left: Floats, right: Floats) -> Spectrum:
-    """Return a spectrum of which all singular values and the first vectors, (O, K) and (I, K), are known."""
-    return _Known(matrix, values, left, right)
+def known(
+    matrix: Floats, values: Floats, left: Floats, right: Floats, anew: Callable[[], Spectrum]
+) -> Spectrum:
+    """Return a spectrum of which all singular values and the first vectors, (O, K) and (I, K), are known;
+    `anew` finds the rest of it."""
+    return _Known(matrix, values, left, right, anew)
 
 
 def first_share(parts: Floats, share: float) -> int | None:
@@ -191,31 +209,56 @@ def gram(matrix: Floats) -> Floats:
     return np.asarray(dsyrk(1.0, matrix.T, trans=int(wide), lower=1))
 
 
+def reduced(gram_NN: Floats) -> "Tridiagonal":
+    """Return a Gram matrix as a tridiagonal one; it is overwritten."""
+    from graftlab.spectra.tridiagonal import Tridiagonal  # imports scipy
+
+    return Tridiagonal(gram_NN)
+
+
 def of(matrix: ArrayLike) -> Spectrum:
     """Return the spectrum of a matrix (O, I); it is computed in float64."""
     whole = np.asarray(matrix, dtype=np.float64)
-    return _Whole(whole, gram(whole))
+    return _Whole(whole, reduced(gram(whole)))
 
 
-def of_gram(matrix: Floats, gram_NN: Floats) -> Spectrum:
-    """Return the spectrum of a matrix whose Gram matrix is known; that is overwritten."""
-    return _Whole(matrix, gram_NN)
+def of_reduced(matrix: Floats, start: "Tridiagonal") -> Spectrum:
+    """Return the spectrum of a matrix whose Gram matrix is reduced already."""
+    return _Whole(matrix, start)
 
 
-def of_sum(matrix: Floats, gram_NN: Floats, left: Floats, right: Floats, scale: float) -> Spectrum:
-    """Return the spectrum of a matrix (O, I), whose Gram matrix is known, plus left (O, R) @ right (R, I).
+def of_sum(
+    matrix: Floats,
+    gram_NN: Floats,
+    start: "Callable[[], Tridiagonal]",
+    left: Floats,
+    right: Floats,
+    scale: float,
+) -> Spectrum:
+    """Return the spectrum of a matrix (O, I) plus left (O, R) @ right (R, I).
 
-    G changes by X Y^T + Y X^T of rank 2R: a product of two matrices as large as the whole is spared. `scale`
+    The Gram matrix G of the first is known; it changes by X Y^T + Y X^T of rank 2R: a product of two matrices
+    as large as the whole is spared, and of a large one its reduction, by that of G, which is `start`. `scale`
     is the size of the larger of both: what cancels out of it is rounding.
     """
     from scipy.linalg.blas import dsyr2k
+
+    from graftlab.spectra.updated import Updated
 
     if matrix.shape[0] < matrix.shape[1]:
         x_NR, y_NR = matrix @ right.T + 0.5 * left @ (right @ right.T), left
     else:
         x_NR, y_NR = matrix.T @ left + 0.5 * right.T @ (left.T @ left), right.T
-    grown_NN = dsyr2k(1.0, x_NR, y_NR, beta=1.0, c=gram_NN, lower=1)
-    return _Whole(matrix + left @ right, np.asarray(grown_NN), scale)
+    grown_NN = np.asarray(dsyr2k(1.0, x_NR, y_NR, beta=1.0, c=gram_NN, lower=1))
+    whole = matrix + left @ right
+    if len(gram_NN) < LARGE or RANKS * left.shape[1] > len(gram_NN):
+        return _Whole(whole, reduced(grown_NN), scale)
+    anew = partial(_anew, whole)
+    return _Whole(whole, Updated(grown_NN, start(), x_NR, y_NR, anew), scale)
+
+
+def _anew(matrix: Floats) -> "Tridiagonal":
+    return reduced(gram(matrix))
 
 
 def of_factors(left: ArrayLike, right: ArrayLike) -> Spectrum:

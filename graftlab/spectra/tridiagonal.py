@@ -4,6 +4,7 @@ G = Q T Q^T by Householder reflections (LAPACK's dsytrd), once. T's eigenvalues 
 reflections carry the few eigenvectors that are wanted back (Golub and Van Loan, Matrix Computations, 8.3).
 """
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -50,13 +51,35 @@ class Tridiagonal:
             small = eigh_tridiagonal(self._diagonal, self._beside, select="i", select_range=chosen)[
                 1
             ][:, ::-1]
-        return self._reflected(small, "N")
+        return self.from_tridiagonal(small)
 
     def onto_eigenvectors(self, vectors_NK: Floats) -> Floats:
         """Return V^T X (N, K) for all eigenvectors V, the largest first, and K vectors X; V is not made."""
         if self.size < 2:
             return vectors_NK
-        return np.asarray(self._all.T @ self._reflected(vectors_NK, "T"))
+        return np.asarray(self._all.T @ self.to_tridiagonal(vectors_NK))
+
+    def to_tridiagonal(self, vectors_NK: Floats) -> Floats:
+        """Return Q^T X."""
+        return self._reflected(vectors_NK, "T")
+
+    def from_tridiagonal(self, vectors_NK: Floats) -> Floats:
+        """Return Q X."""
+        return self._reflected(vectors_NK, "N")
+
+    def times(self, vectors_NK: Floats) -> Floats:
+        """Return T X."""
+        made_NK = np.asarray(self._diagonal[:, None] * vectors_NK)
+        made_NK[1:] += self._beside[:, None] * vectors_NK[:-1]
+        made_NK[:-1] += self._beside[:, None] * vectors_NK[1:]
+        return made_NK
+
+    def shifted(self, value: float) -> Callable[[Floats], Floats]:
+        """Return what solves (T - value) Y = X for X (N, K). `Raises:` LinAlgError, where it is singular."""
+        *factors, info = lapack.dgttrf(self._beside, self._diagonal - value, self._beside)
+        if info:
+            raise np.linalg.LinAlgError
+        return lambda vectors_NK: np.asarray(lapack.dgttrs(*factors, vectors_NK)[0])
 
     @cached_property
     def _all(self) -> Floats:
