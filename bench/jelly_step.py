@@ -23,7 +23,7 @@ from harness import Goal, in_turns, write
 RANK, BATCH, LENGTH = 8, 8, 128
 SIZES = {"6 x 384, as MiniLM": (6, 384, 12, 1536), "3 x 1024": (3, 1024, 16, 4096)}
 """Blocks, width, heads and width inside the feed-forward part of a BERT."""
-TARGETS = {
+TARGETS: dict[str, Any] = {
     "q, k, v, o": ["query", "key", "value", "attention.output.dense"],
     "all linear layers": r".*encoder\.layer\.\d+\..*(query|key|value|dense)",
 }
@@ -72,11 +72,12 @@ def adapted(contestant: str, size: str, targets: str) -> Any:
     from graftlab.methods.jelly.tuner import layers
 
     model = plain(size)
+    chosen = TARGETS[targets]
     if contestant == LORA:
-        config: Any = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS[targets])
+        config: Any = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=chosen)
     else:
         mode = "parallel" if contestant == PARALLEL else "sequential"
-        config = JellyConfig(r=RANK, alpha=RANK, mode=mode, target_modules=TARGETS[targets])
+        config = JellyConfig(r=RANK, alpha=RANK, mode=mode, target_modules=chosen)
     model = get_peft_model(model, config)
     for name, parameter in model.named_parameters():
         if "lora_B" in name or "jelly_B" in name:  # zeros are not what a training is about
@@ -186,7 +187,8 @@ def switch(method: str, i: int, o: int, count: int) -> float:
     from peft import get_peft_model
     from torch import nn
 
-    from graftlab.methods.jelly.switch import Plan, Switch
+    from graftlab.methods.jelly.plan import Plan
+    from graftlab.methods.jelly.switch import Switch
     from graftlab.methods.jelly.tuner import JellyConfig
 
     plan = Plan(mode="seq2par", switch_step=1, switch_method=method)

@@ -20,7 +20,6 @@ from harness import RESULTS, Goal, Journal, write
 from layer_measures import (
     HELD,
     POOL,
-    ROOT,
     SAMPLES,
     Cell,
     is_read,
@@ -30,6 +29,7 @@ from layer_measures import (
     train_frozen,
 )
 from layer_rules import LAST, RANDOM, RULES, Sampled
+from settings import ROOT
 
 CLAIM = (
     "Points of accuracy that a layer chosen by a rule is below the best layer, over donors, data sets and "

@@ -78,7 +78,7 @@ class Cell:
             return layer_request.request(self.file, self.loaded, self.rows, located)
 
     @cached_property
-    def rows(self) -> NDArray[np.int64]:
+    def rows(self) -> NDArray[Any]:
         from graftlab.runs import layer_request
 
         return layer_request.draw(self.file, self.loaded.data)
@@ -117,13 +117,14 @@ def score(cell: Cell, seeds: int, layers: Sequence[int]) -> None:
     ):
         if computed.number not in layers:
             continue
-        found = {"probe": _probe(cell, computed.after), "seeds": []}
+        scored: list[dict[str, Any]] = []
         for positions, spaces in scorings:
             own = computed._replace(
                 before=computed.before[positions] if len(computed.before) else computed.before,
                 after=computed.after[positions],
             )
-            found["seeds"].append(_scores(own, spaces))
+            scored.append(_scores(own, spaces))
+        found = {"probe": _probe(cell, computed.after), "seeds": scored}
         _layer_file(cell, computed.number).write_text(json.dumps(found))
 
 
@@ -278,7 +279,8 @@ def _attached(cell: Cell, layer: int, seed: int, encoder: str) -> Any:
 
 def _order(cell: Cell, how: Schedule, seed: int) -> list[NDArray[np.int64]]:
     """Return the rows of each step: the pool, shuffled anew each epoch."""
-    draws, pool, rows = np.random.default_rng(seed), np.flatnonzero(cell.pool), []
+    draws, pool = np.random.default_rng(seed), np.flatnonzero(cell.pool)
+    rows: list[np.int64] = []
     while len(rows) < how.steps * how.batch:
         rows.extend(draws.permutation(pool))
     return [np.array(rows[i * how.batch : (i + 1) * how.batch]) for i in range(how.steps)]

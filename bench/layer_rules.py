@@ -31,7 +31,7 @@ def mixed(**settings: object) -> Callable[[Sampled], int]:
         from graftlab.selection import Config
         from graftlab.selection.choice import choose
 
-        config = Config(**settings)  # type: ignore[arg-type]
+        config = Config(**settings)
         scores = sampled.scores[config.space]
         return choose(sampled.layers, scores, sampled.num_layers, config).layer
 

@@ -47,8 +47,7 @@ if __name__ == "__main__":
         print(json.dumps(multiply(given.format)))
         sys.exit()
     child = [sys.executable, __file__, "--format"]
-    turns = in_turns(
-        {name: lambda _, name=name: [*child, name] for name in FORMATS}, given.rounds, threads=1
-    )
+    contestants = {name: lambda _, name=name: [*child, name] for name in FORMATS}
+    turns = in_turns(contestants, given.rounds, threads=1)
     goals = [Goal("GFLOPS", "float32", peer) for peer in FORMATS[1:]]
     write("number_formats", CLAIM, turns, goals, {"threads": 1, "shape": str(SHAPE)})

@@ -14,6 +14,7 @@ import io
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from harness import RESULTS, Goal, write
 
@@ -73,7 +74,7 @@ def _has(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def run_file(case: tuple[str, str, str], folder: Path, asked: argparse.Namespace):
+def run_file(case: tuple[str, str, str], folder: Path, asked: argparse.Namespace) -> Any:
     """Return the resolved run file of a case."""
     from graftlab import config, runfile
 
@@ -105,14 +106,14 @@ def run_file(case: tuple[str, str, str], folder: Path, asked: argparse.Namespace
     return runfile.resolve(config.read(str(path), overrides))
 
 
-def predicted(file) -> int:
+def predicted(file: Any) -> int:
     """Return the predicted peak."""
     from graftlab.planning import forecast
 
     return forecast.plan(file)["memory"]["peak"]
 
 
-def measured(file) -> int:
+def measured(file: Any) -> int:
     """Return the most bytes of live tensors over an epoch's steps."""
     import torch
 

@@ -66,6 +66,7 @@ def served(folder: Path) -> list[tuple[str, float, float]]:
     command = [sys.executable, "-m", "graftlab", "serve", str(folder), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
+        assert process.stdout is not None
         address = json.loads(process.stdout.readline())["url"]
         jar = urllib.request.HTTPCookieProcessor(CookieJar())
         began = _processor_seconds(process.pid)

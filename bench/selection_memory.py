@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from harness import Goal, in_turns, write
 
@@ -44,7 +45,7 @@ SHORTEST, LONGEST = 24, 56  # tokens of a text: sentences
 VOCABULARY, CLASSES = 8000, 4
 
 
-def model_config(layers: int, width: int):
+def model_config(layers: int, width: int) -> Any:
     from transformers import LlamaConfig
 
     return LlamaConfig(
@@ -67,7 +68,13 @@ class Words:
 
     bos_token_id, eos_token_id = 1, 2
 
-    def __call__(self, text, pair=None, truncation=False, max_length=None):
+    def __call__(
+        self,
+        text: str,
+        pair: str | None = None,
+        truncation: bool = False,
+        max_length: int | None = None,
+    ) -> dict[str, list[int]]:
         return {"input_ids": [int(word) for word in text.split()][:max_length]}
 
 
@@ -210,7 +217,7 @@ if __name__ == "__main__":
             megabytes = sum(p.stat().st_size for p in Path(made).glob("*.safetensors")) / 2**20
             turns = in_turns(
                 {
-                    label: lambda _, turn=turn: [*mine, "--turn", turn]
+                    label: lambda _, turn=turn: [*mine, "--turn", turn]  # type: ignore[misc]
                     for label, turn in ((OURS, "ours"), (STATES, "states"), (PEER, "peer"))
                 },
                 chosen.rounds,

@@ -158,7 +158,7 @@ def figures(settings: Settings, model: Any, tokenizer: Any, spent: Spent) -> dic
     total = sum(len(example.ids) for example in tokenized(settings, tokenizer, "train"))
     held_out = tokenized(settings, tokenizer, "validation")
     model.eval()
-    loss = count = 0.0
+    loss, count = torch.zeros(()), torch.zeros(())
     with torch.no_grad(), autocast(settings):
         for i in range(0, len(held_out), settings.batch_size):
             batch = padded(held_out[i : i + settings.batch_size])
@@ -258,9 +258,9 @@ def _batches(
     examples: Sequence[Tokens], settings: Settings, group: bool
 ) -> Iterator[Sequence[int]]:
     if not group:
-        order = random.Random(settings.seed).sample(range(len(examples)), len(examples))
-        for i in range(0, len(order), settings.batch_size):
-            yield order[i : i + settings.batch_size]
+        drawn = random.Random(settings.seed).sample(range(len(examples)), len(examples))
+        for i in range(0, len(drawn), settings.batch_size):
+            yield drawn[i : i + settings.batch_size]
         return
     import numpy as np
 

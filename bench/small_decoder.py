@@ -145,7 +145,9 @@ def untrained(file: Path) -> dict[str, float]:
     data = part.module.read(part.config, resolved.paths, 0)
     backbone = resolved.backbone.module.load(resolved.backbone.config, data.problem, 0)
     task = part.module.bind(data, backbone, part.config, 0)
-    rows = prediction.predict(backbone.model, task, "test", 8, writer=task)
+    rows = prediction.predict(
+        backbone.model, task, "test", 8, writer=prediction.writer_of(task, "test")
+    )
     names = evaluation.metrics_at_end(task, "test")
     scores = evaluation.score(rows, names)
     return figures(scores, evaluation.mean_loss(rows))
@@ -162,6 +164,7 @@ def trained(file: Path, folder: Path) -> dict[str, float]:
     certificate = merge.merge(run.path, folder / "merged")
     assert certificate["passed"], certificate["problems"]
     merged = certificate["compared"]["logits"]["largest"]
+    assert merged is not None
     return figures(scores, loss) | {"merged: largest logit difference": merged}
 
 

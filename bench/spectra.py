@@ -205,7 +205,7 @@ def _used(child: "subprocess.Popen[str]") -> Figures:
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        raise SystemExit(f"{child.args} ended with {child.returncode}")
+        raise SystemExit(f"{child.args!r} ended with {child.returncode}")
     peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {"processors (s)": usage.ru_utime + usage.ru_stime, "peak memory (MiB)": peak}
 

@@ -42,7 +42,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     turns = in_turns(
-        {label: lambda _, command=command: command for label, command in COMMANDS.items()},
+        {label: lambda _, command=command: command for label, command in COMMANDS.items()},  # type: ignore[misc]
         rounds,
         threads=1,
     )

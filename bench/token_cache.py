@@ -72,7 +72,7 @@ if __name__ == "__main__":
             return [sys.executable, __file__, *own]
 
         for task in TASKS:  # fills what is kept
-            in_turns({task: lambda _, task=task: command(task, True)}, 1, asked.threads)
+            in_turns({task: lambda _, task=task: command(task, True)}, 1, asked.threads)  # type: ignore[misc]
         contestants = {
             f"{task}, {way}": lambda _, task=task, way=way: command(task, way == KEPT)
             for task in TASKS

@@ -58,7 +58,7 @@ def turn(contestant: str, path: str) -> dict[str, float]:
         scan.of(vectors)
         count = len(vectors)
     else:
-        file = safe_open(path, "np")  # type: ignore[no-untyped-call]
+        file = safe_open(path, "np")
         table = file.get_slice("embeddings")
         count = table.get_shape()[0]
     opened = time.perf_counter() - start

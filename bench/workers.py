@@ -114,7 +114,7 @@ def work(url: str, folder: Path, seconds: float) -> None:
     from graftlab.search import trials
 
     os.chdir(folder)
-    trials.engine = lambda *_: Sleeps(seconds)
+    trials.engine = lambda *_: Sleeps(seconds)  # type: ignore[attr-defined, assignment]
     search.carry_out(search.read("search.yaml"), Path("out"), url, quiet=True)
 
 

@@ -3,6 +3,9 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from graftlab.contracts.arrays import Floats
 
 
@@ -40,7 +43,7 @@ def shorten(states_ND: "Floats") -> "Floats":
     return turned
 
 
-def project(states_ND: "Floats", fitted_N: "Floats", components: int | None) -> "Floats":
+def project(states_ND: "Floats", fitted_N: "NDArray[np.bool_]", components: int | None) -> "Floats":
     """Return all states (N, C) in a space fitted on those where `fitted_N` is true.
 
     Centred, on the leading `components` (None: all dimensions as they are), and scaled as a whole so
