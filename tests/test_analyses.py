@@ -224,6 +224,26 @@ def test_the_command_says_how_far_an_analysis_is_and_what_is_left_of_it(monkeypa
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["lora", "full"])
+def test_only_weights_that_are_asked_for_are_set_aside_and_reading_them_is_said(
+    runs, name, tmp_path
+):
+    said = []
+    with Spool() as spool:
+        options = targets.Options(matrices=("query", "*.0.*.key"))
+        models = targets.find([str(runs[name].path)], options, spool)
+        told = explanation.asked(Asked(null=False))
+        explanation.carry_out(
+            models, tmp_path / "out", ["spectra"], told, (), False, lambda *how: said.append(how)
+        )
+        names = {n for subject in models[0].subjects for n in subject.names()}
+        assert names
+        assert all("query" in n or ("key" in n and ".0." in n) for n in names)
+    count = len(models[0].subjects)
+    assert said[:count] == [("reading", done, count) for done in range(1, count + 1)]
+    assert {how[0] for how in said[count:]} == {"spectra"}
+
+
 @pytest.mark.slow
 def test_the_command_writes_every_table_and_figure_and_says_where(runs):
     run = runs["lora"].path

@@ -110,7 +110,10 @@ def command(
     from graftlab.explanation.spool import Spool
     from graftlab.explanation.vectors import Vectors
 
-    kinds, wanted = _names(kind), explanation.Options(base, _numbers(steps))
+    kinds, wanted = (
+        _names(kind),
+        explanation.Options(base, _numbers(steps), tuple(_names(matrices))),
+    )
     explanation.check(kinds)
     read = sample.read(texts, num_texts)
     asked = explanation.asked(
@@ -123,7 +126,7 @@ def command(
             kept = Vectors(where / "svd_analysis" / "vectors")
             asked = dataclasses.replace(asked, vectors=kept.put)
         tables, drawn = explanation.carry_out(
-            models, where, kinds, asked, _names(matrices), figures, Progress()
+            models, where, kinds, asked, wanted.matrices, figures, Progress()
         )
         told = explanation.write(where, models, tables, drawn)
     if as_json:

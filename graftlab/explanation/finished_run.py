@@ -10,7 +10,7 @@ from graftlab.adapters import PREFIX
 from graftlab.contracts import About, Change, Differentiable, Merged
 from graftlab.contracts.analysis import NO_CHANGE
 from graftlab.errors import ConfigError
-from graftlab.explanation import hidden, sample
+from graftlab.explanation import chosen, hidden, sample
 from graftlab.explanation.spool import Spool
 from graftlab.inference import Adapted
 from graftlab.rundir import run
@@ -36,9 +36,18 @@ class RunState:
     Its model is loaded once, when it is first asked, and what it has changed is set aside.
     """
 
-    def __init__(self, path: Path, step: int | None, about: About, spool: Spool) -> None:
-        """`about` has what the model is called, and what its file does not say."""
+    def __init__(
+        self,
+        path: Path,
+        step: int | None,
+        about: About,
+        spool: Spool,
+        matrices: Sequence[str] = (),
+    ) -> None:
+        """`about` has what the model is called, and what its file does not say; of the weights only those of
+        certain `matrices` count, all unless given."""
         self._path, self._step, self._about, self._spool = path, step, about, spool
+        self._matrices = matrices
         self._names: list[str] | None = None
 
     @property
@@ -112,7 +121,7 @@ class RunState:
 
     def _set_aside(self) -> Iterator[str]:
         adapted = inference.load(self._path, device="cpu", step=self._step)
-        subject = _Loaded(adapted)
+        subject = _Loaded(adapted, self._matrices)
         for name, left, right, new in subject.changes():
             factors = {"left": left} if right is None else {"left": left, "right": right}
             self._spool.put(self._key("new" if new else "change", name), factors)
@@ -152,8 +161,8 @@ def _tokenizer(adapted: Adapted) -> "PreTrainedTokenizerBase | None":
 class _Loaded:
     """What a loaded run has changed of its backbone."""
 
-    def __init__(self, adapted: Adapted) -> None:
-        self.adapted = adapted
+    def __init__(self, adapted: Adapted, matrices: Sequence[str] = ()) -> None:
+        self.adapted, self._matrices = adapted, matrices
         self._untouched: dict[str, Tensor] | None = None
 
     def changes(self) -> Iterator[Change]:
@@ -166,7 +175,8 @@ class _Loaded:
         yield from self._changes()
         for name, parameter in self.adapted.model.named_parameters():
             own = name.removeprefix(PREFIX).replace(HEAD_WRAPPED, "")
-            if parameter.dim() > 1 and HEAD_BEFORE not in name and not self._counts(own):
+            new = parameter.dim() > 1 and HEAD_BEFORE not in name and not self._counts(own)
+            if new and self._wanted(own):
                 yield Change(own, parameter.detach(), None, new=True)
 
     def _changes(self) -> Iterator[Change]:
@@ -174,6 +184,8 @@ class _Loaded:
         if method.module.deltas is not None:
             for name, change in method.module.deltas(model):
                 left, right = change if isinstance(change, tuple) else (change, None)
+                if not self._wanted(name):
+                    continue
                 yield Change(name, left.detach(), None if right is None else right.detach())
             return
         tuned = {name: p for name, p in model.named_parameters() if self._counts(name)}
@@ -185,7 +197,7 @@ class _Loaded:
                 f"weights, or does not say how. Choose a run of full, lora or another that adapts them.",
                 kind=NO_CHANGE,
             )
-        for name in moved:
+        for name in filter(self._wanted, moved):
             yield Change(name, tuned[name].detach() - before[name], None)
 
     def base(self, name: str) -> "Tensor | None":
@@ -195,6 +207,9 @@ class _Loaded:
             return self._before().get(name)
         with module.off(self.adapted.model):  # PiSSA has the untouched weights back here
             return _weight(self.adapted.model, name)
+
+    def _wanted(self, name: str) -> bool:
+        return not self._matrices or chosen.named(name, self._matrices)
 
     def _counts(self, name: str) -> bool:
         return not surgery.inside(name, self.adapted.backbone.head)

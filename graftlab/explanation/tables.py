@@ -1,31 +1,28 @@
 """Analyses carried out: their tables, and the plots that draw from them."""
 
-import fnmatch
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graftlab import analyses, plots, registry
 from graftlab.config import Paths
-from graftlab.contracts import About, Asked, Change, Differentiable, Merged, Subject
+from graftlab.contracts import Asked, Subject
 from graftlab.contracts.analysis import NO_CHANGE
 from graftlab.contracts.plot import RUN
 from graftlab.errors import ConfigError, unknown
 from graftlab.explanation import texts
+from graftlab.explanation.chosen import Chosen, Unchanged
 from graftlab.explanation.kept import OnDisk
 from graftlab.explanation.repeats import configurations
 from graftlab.explanation.targets import Model
 from graftlab.rundir import files
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from graftlab.contracts.arrays import Floats
-
 log = logging.getLogger("graftlab")
+READING = "reading"
+"""What is shown as under way before the first analysis."""
 
 
 @dataclass(frozen=True)
@@ -43,50 +40,6 @@ class Table:
             "rows": [row._asdict() for row in self.rows],
             "files": [str(path) for path in self.files],
         }
-
-
-class Chosen:
-    """A subject of which only weights with certain names count."""
-
-    def __init__(self, subject: Subject, patterns: Sequence[str] = ()) -> None:
-        self._subject, self._patterns = subject, patterns
-
-    @property
-    def about(self) -> About:
-        return self._subject.about
-
-    def names(self) -> Sequence[str]:
-        return [name for name in self._subject.names() if self._wanted(name)]
-
-    def _wanted(self, name: str) -> bool:
-        """Say whether a pattern names the weight, or its module: `q_proj`, `*.layers.0.*`."""
-        parts = name.split(".")
-        return any(p in parts or fnmatch.fnmatchcase(name, p) for p in self._patterns)
-
-    def change(self, name: str) -> Change:
-        return self._subject.change(name)
-
-    def base(self, name: str) -> "Tensor | None":
-        return self._subject.base(name)
-
-    def recorded(self, table: str) -> Sequence[Mapping[str, Any]]:
-        return self._subject.recorded(table)
-
-    def differentiable(self, examples: int) -> Differentiable | str:
-        return self._subject.differentiable(examples)
-
-    def merged(self, examples: int) -> Merged | str:
-        return self._subject.merged(examples)
-
-    def activations(self, texts: Sequence[str], before: bool = False) -> "Sequence[Floats] | str":
-        return self._subject.activations(texts, before)
-
-
-class Unchanged(Chosen):
-    """A subject whose method changes no weight that it could name."""
-
-    def names(self) -> Sequence[str]:
-        return ()
 
 
 def check(kinds: Sequence[str]) -> None:
@@ -117,7 +70,7 @@ def carry_out(
 
     Everything is written into `out`. `matrices` are names of modules, or patterns of weights' names; all
     that were changed unless given. Without `figures` there are tables alone. `shown` is called with the name
-    of the analysis under way, how many of its parts are done, and how many there are.
+    of the analysis under way (`READING` before the first), how many of its parts are done, and of how many.
 
     Raises:
         ConfigError: there is no such analysis or weight, a model does not have what is asked for, or no
@@ -126,7 +79,7 @@ def carry_out(
     check(kinds)
     quantities = {name: registry.find("quantities", name) for name in registry.names("quantities")}
     how = replace(how or asked(), quantities=quantities)
-    subjects = _told([subject for model in models for subject in model.subjects])
+    subjects = _told([subject for model in models for subject in model.subjects], shown)
     if matrices:
         subjects = [Chosen(subject, matrices) for subject in subjects]
         if not any(subject.names() for subject in subjects):
@@ -153,15 +106,19 @@ def carry_out(
     return tables, [f for model in runs for f in _of_run(of_run, model, out, len(models))]
 
 
-def _told(subjects: Sequence[Subject]) -> list[Subject]:
+def _told(
+    subjects: Sequence[Subject], shown: Callable[[str, int, int], None] | None
+) -> list[Subject]:
     """Return the subjects, those that change no weight without any; each of them is said once.
+
+    Their changes are read, which takes a while where a model has to be loaded for each.
 
     Raises:
         ConfigError: none of them changes a weight.
     """
     found: list[Subject] = []
     without: dict[str, ConfigError] = {}
-    for subject in subjects:
+    for done, subject in enumerate(subjects, start=1):
         try:
             subject.names()
         except ConfigError as error:
@@ -171,6 +128,8 @@ def _told(subjects: Sequence[Subject]) -> list[Subject]:
             found.append(Unchanged(subject))
         else:
             found.append(subject)
+        if shown:
+            shown(READING, done, len(subjects))
     if all(isinstance(subject, Unchanged) for subject in found) and without:
         raise next(iter(without.values()))
     for said in without:

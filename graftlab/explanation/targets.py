@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Options:
     """The model that adapters and tuned models began from, where they do not name it."""
     steps: tuple[int, ...] | None = None
     """Only these checkpoints; None for all that are kept."""
+    matrices: tuple[str, ...] = ()
+    """Names of modules, or patterns of weights' names: of a run nothing else is set aside; () for all."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def _listed(path: Path, options: Options, spool: Spool) -> list[Model]:
     """Return the models of a file, what is wrong with one at its place there."""
     found = []
     for name, entry, place in model_list.read(path):
-        own = Options(entry.base or options.base, options.steps)
+        own = replace(options, base=entry.base or options.base)
         about = About(name, None, entry.method, None, entry.task_type)
         try:
             found.append(_one(str(entry.path), name, own, spool, about))
@@ -145,7 +147,7 @@ def _of_run(path: Path, about: About, options: Options, spool: Spool) -> Model:
         if not Run(path).result.is_file():
             raise ConfigError(f"{path} has neither finished nor kept a checkpoint after step 0.")
         steps = [None]
-    states = tuple(RunState(path, step, about, spool) for step in steps)
+    states = tuple(RunState(path, step, about, spool, options.matrices) for step in steps)
     return Model(about.model, states, path)
 
 
