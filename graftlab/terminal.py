@@ -196,15 +196,20 @@ class Pace:
 
     EVERY_S = 5.0
 
-    def __init__(self, what: str, total: int, done: int = 0, quiet: bool = False) -> None:
-        """`what` is counted, in the plural; `done` of them were there before this job."""
+    def __init__(
+        self, what: str, total: int, done: int = 0, quiet: bool = False, short: bool = True
+    ) -> None:
+        """`what` is counted, in the plural; `done` of them were there before this job. The end is told in any
+        case, unless not of a `short` job."""
         self._what, self._total, self._began_with, self._quiet = what, total, done, quiet
+        self._last = short
         self._began = self._told = time.monotonic()
 
     def at(self, done: int) -> None:
         """Take note of how many are done, and tell it where that is due."""
         now = time.monotonic()
-        if self._quiet or (now - self._told < self.EVERY_S and done < self._total):
+        ended = done == self._total and (self._last or self._told > self._began)
+        if self._quiet or (now - self._told < self.EVERY_S and not ended):
             return
         self._told = now
         speed = (done - self._began_with) / max(now - self._began, 1e-9)

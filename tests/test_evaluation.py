@@ -8,8 +8,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from finished_runs import finish
 from torch import nn
+from typer.testing import CliRunner
 
+from graftlab import cli
 from graftlab.errors import DataError, OutOfMemory
 from graftlab.rundir.run import Run
 from graftlab.runs import prediction
@@ -18,6 +21,11 @@ from graftlab.runs.evaluator import Evaluator
 from graftlab.seeds import mix
 
 LENGTHS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return finish(tmp_path_factory.mktemp("run"), {"name": "lora", "rank": 2})
 
 
 class Parity(nn.Module):
@@ -82,6 +90,45 @@ def test_num_rows_takes_the_first_rows():
 
 def test_an_empty_split_has_no_predictions():
     assert prediction.predict(Parity(), Counting(), "validation", 4) == []
+
+
+def test_what_takes_long_is_told_unless_it_is_to_be_quiet(monkeypatch, capsys):
+    monkeypatch.setattr("graftlab.terminal.Pace.EVERY_S", 10.0)
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    prediction.predict(Parity(), Counting(), "test", 4)
+    assert capsys.readouterr() == ("", "")
+    prediction.predict(Parity(), Counting(), "test", 4, quiet=False)
+    out, told = capsys.readouterr()
+    assert out == ""
+    assert [line.partition(",")[0] for line in told.splitlines()] == [
+        "8 of 11 examples of test", "11 of 11 examples of test",
+    ]  # fmt: skip
+
+
+def test_what_is_short_is_not_told(capsys):
+    prediction.predict(Parity(), Counting(), "test", 4, quiet=False)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["evaluate"], ["predict", "--input", "a text"], ["evaluate", "--forgetting", "general"]],
+)
+def test_commands_tell_how_far_they_are_with_predictions(words, finished, monkeypatch):
+    monkeypatch.setattr("graftlab.terminal.Pace.EVERY_S", 0.0)
+    said = CliRunner().invoke(cli.app, [words[0], str(finished.path), *words[1:]])
+    assert said.exit_code == 0, said.output
+    assert " a second, " in said.stderr
+    assert " a second, " not in said.stdout
+
+
+def test_a_run_tells_how_far_it_is_with_predictions(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("graftlab.terminal.Pace.EVERY_S", 0.0)
+    finish(tmp_path, {"name": "lora", "rank": 2})
+    told = capsys.readouterr().err
+    assert " examples of validation" in told
+    assert " examples of test" in told
 
 
 def test_every_module_is_back_in_the_mode_it_had():

@@ -23,7 +23,7 @@ def show(run: Path, word: str, others: bool, as_json: bool) -> None:
         said = "it asks the run and its base alike, and goes with no other option but --json."
         place = Place(argument=Argument("forgetting", word))
         raise ConfigError(said, place=place, kind="conflict")
-    found = measuring.measure(run, forgetting.of_word(word))
+    found = measuring.measure(run, forgetting.of_word(word), quiet=False)
     if as_json:
         say_json({key: found[key] for key in found if key not in ("units", "key", "adapter")})  # type: ignore[literal-required]
         return

@@ -110,7 +110,7 @@ def command(
     other = runfile.resolve_task(task, overrides or ()) if task else None
     if not harness and other is None:
         inference.check_split(run, split or "test", step)
-    adapted = inference.load(run, step=step)
+    adapted = inference.load(run, step=step, quiet=False)
     if harness:
         names = tuple(name.strip() for name in harness.split(",") if name.strip())
         asked = lm_eval.Options(names, fewshot, limit, harness_tasks)

@@ -109,7 +109,7 @@ def command(
     inference.check(run, raw, written, step)  # a slip is told before the input is read
     with _opened(source) as inputs:
         inference.check(run, raw, written, step, inference.Inputs(inputs, task, reading))
-        adapted = inference.load(run, step=step)
+        adapted = inference.load(run, step=step, quiet=False)
         found = adapted.predict(inputs, batch_size, raw, task, reading, **written)
         if output is not None:
             answers.write(output, found, inputs)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ class RunState:
         self._matrices = matrices
         self._names: list[str] | None = None
 
-    @property
+    @cached_property
     def about(self) -> About:
         file = runfile.of_run(run.Run(self._path))
         step = self._step

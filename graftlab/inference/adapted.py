@@ -38,12 +38,14 @@ def load(
     device: str | None = None,
     step: int | None = None,
     allow_code: bool = False,
+    quiet: bool = True,
 ) -> "Adapted":
     """Return the adapted model of a finished run, in eval mode, as training left it; with `step` as it was at
     that one of the steps whose checkpoints are kept, of a run that is not finished too.
 
     The data that it was trained on are not needed. `device` is a GPU where there is one, unless given. With
-    `allow_code` a function of another package may make the rows that `evaluate` reads.
+    `allow_code` a function of another package may make the rows that `evaluate` reads. Unless `quiet`, it
+    tells on the standard error how far it is with predictions that take long.
 
     Raises:
         ConfigError: `path` is no run, or one without an adapter, or the step's checkpoint is not kept.
@@ -62,7 +64,7 @@ def load(
         with packages.kept_in(file.paths.cache):
             model = file.method.module.load(backbone, file.method.config, run.adapter_folder)
     model = model.to(device_of(device)).eval()
-    return Adapted(run, file, problem, backbone, model, step, allow_code)
+    return Adapted(run, file, problem, backbone, model, step, allow_code, quiet)
 
 
 def backbone_of(run: Run, file: RunFile, problem: Problem) -> Backbone:
@@ -119,6 +121,8 @@ class Adapted:
     """Of the checkpoint that its weights are from; None: what the run has come to."""
     allow_code: bool = False
     """Whether a function of another package that the run's file names may make its rows."""
+    quiet: bool = True
+    """Whether nothing is told of predictions that take long."""
 
     def named(self, what: str) -> str:
         """Return the name of a file about this model: of a step it says so."""
@@ -250,7 +254,9 @@ class Adapted:
         with self.precision():
             writer = prediction.writer_of(task, split)
             size = batch_size or self.batch_size
-            return prediction.predict(self.model, task, split, size, writer=writer)
+            return prediction.predict(
+                self.model, task, split, size, writer=writer, quiet=self.quiet
+            )
 
     def precision(self) -> "contextlib.AbstractContextManager[object]":
         """Return the context that the run evaluated in; float32 where the device knows no float16."""

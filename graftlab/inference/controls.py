@@ -102,7 +102,9 @@ def _asked(adapted: Adapted, file: RunFile, data: Data, split: str) -> Controls:
 def _predicted(adapted: Adapted, task: Task, split: str, size: int) -> list[Prediction]:
     with adapted.precision():
         writer = prediction.writer_of(task, split)
-        return prediction.predict(adapted.model, task, split, size, writer=writer)
+        return prediction.predict(
+            adapted.model, task, split, size, writer=writer, quiet=adapted.quiet
+        )
 
 
 class _Kept:

@@ -75,7 +75,7 @@ def measure_all(runs: Sequence[Path], asked: Asked, quiet: bool = False) -> Meas
             known = forgetting.path(Run(path), asked.name).is_file()
             if not (quiet or known):
                 tell(f"[{number}/{len(runs)}] {path.name}: what it has forgotten ({asked.name})")
-            measured.found[path] = measure(path, asked)
+            measured.found[path] = measure(path, asked, quiet)
         except GraftlabError as error:
             measured.causes[path] = str(error)
         except Exception as error:  # tables of runs that took hours are written whatever this is
@@ -91,8 +91,9 @@ def _reads_text(path: Path) -> bool:
     return bool({"encoder", "decoder"} & {*task.module.backbones(task.config)})
 
 
-def measure(path: str | Path, asked: Asked) -> Forgotten:
-    """Return how much worse a finished run does than its base, kept in the run's `evaluation/`.
+def measure(path: str | Path, asked: Asked, quiet: bool = True) -> Forgotten:
+    """Return how much worse a finished run does than its base, kept in the run's `evaluation/`. Unless
+    `quiet`, what takes long is told.
 
     Raises:
         ConfigError: it is no run.
@@ -109,8 +110,8 @@ def measure(path: str | Path, asked: Asked) -> Forgotten:
     known = forgetting.of_run(run, asked.name)
     if known is not None and (known["key"], known["adapter"]) == (key, adapter):
         return known
-    base = _of_base(held, run, file, key)
-    record = _compared(asked.name, base, _answers(load(path), held))
+    base = _of_base(held, run, file, key, quiet)
+    record = _compared(asked.name, base, _answers(load(path, quiet=quiet), held))
     record.update({"key": key, "adapter": adapter})
     kept = forgetting.path(run, asked.name)
     kept.parent.mkdir(exist_ok=True)
@@ -175,7 +176,7 @@ def _key(held: _Held, run: Run, file: RunFile) -> str:
     return hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _of_base(held: _Held, run: Run, file: RunFile, key: str) -> list[Prediction]:
+def _of_base(held: _Held, run: Run, file: RunFile, key: str, quiet: bool) -> list[Prediction]:
     """Return the answers of a run's base, asked once and kept where what can be made again is."""
     kept = file.paths.cache / "forgetting" / f"{key}.jsonl"
     if kept.is_file():
@@ -183,7 +184,7 @@ def _of_base(held: _Held, run: Run, file: RunFile, key: str) -> list[Prediction]
     problem = problem_of(file, run.read_environment()["data"])
     backbone = backbone_of(run, file, problem)
     model = backbone.model.to(device_of(None)).eval()
-    rows = _answers(Adapted(run, file, problem, backbone, model), held)
+    rows = _answers(Adapted(run, file, problem, backbone, model, quiet=quiet), held)
     prediction.write(kept, rows)
     return rows
 
@@ -196,7 +197,9 @@ def _answers(adapted: Adapted, held: _Held) -> list[Prediction]:
         drawn = {split: _drawn(task, split) for split in ("train", "test")}
         return probe.probed(adapted, task, drawn, BATCH)
     with adapted.precision():
-        rows = prediction.predict(adapted.model, task, "test", BATCH, only=_drawn(task, "test"))
+        rows = prediction.predict(
+            adapted.model, task, "test", BATCH, only=_drawn(task, "test"), quiet=adapted.quiet
+        )
     names = ("index", "label", "prediction", "loss", "count", "source")
     return [{name: row[name] for name in names if name in row} for row in rows]
 

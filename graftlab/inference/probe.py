@@ -73,8 +73,9 @@ class _Features:
             with self._adapted.precision():
                 asked = cast("Task", self)  # as far as predicting goes
                 rows = prediction.predict(
-                    self._adapted.model, asked, split, self._batch_size, only=only
-                )
+                    self._adapted.model, asked, split, self._batch_size, only=only,
+                    quiet=self._adapted.quiet,
+                )  # fmt: skip
         finally:
             handle.remove()
         return np.stack([row["features"] for row in rows]), [row["label"] for row in rows]

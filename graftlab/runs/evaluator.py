@@ -31,9 +31,12 @@ class Evaluator:
         accelerator: "Accelerator",
         signals: Signals,
         processes: Processes,
+        quiet: bool = True,
     ) -> None:
+        """Unless `quiet`, the first process tells how far it is with what takes long."""
         self.task, self.batch_size, self.accelerator = task, batch_size, accelerator
         self.signals, self.processes = signals, processes
+        self._quiet = quiet or not processes.main
         self._last: tuple[bytes, list[Prediction]] | None = None  # by weights
 
     def validate(self, model: "nn.Module") -> Scalars:
@@ -107,6 +110,7 @@ class Evaluator:
                     only=only,
                     share=processes.share,
                     writer=writer,
+                    quiet=self._quiet,
                 )
         rows = [row for part in processes.gather(mine) for row in part]
         return sorted(rows, key=lambda row: row["index"])
@@ -132,6 +136,7 @@ class Evaluator:
                 share=processes.share,
                 writer=writer,
                 before=check,
+                quiet=self._quiet,
             )
             processes.sharding.settle(model)
         return mine

@@ -88,7 +88,7 @@ class Execution:
         self._check_writing(attached, loaded.task)
         size = self.file.training.micro_batch_size or self.file.training.batch_size
         self.evaluator = Evaluator(
-            loaded.task, size, self.accelerator, self.signals, self.processes
+            loaded.task, size, self.accelerator, self.signals, self.processes, self.options.quiet
         )
         with ExitStack() as stack:
             if self.accelerator.device.type == "cpu":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from graftlab.contracts import Prediction, Task, Writer, as_writer, parts_of
 from graftlab.errors import DataError, OutOfMemory
 from graftlab.rundir import files
+from graftlab.terminal import Pace
 from graftlab.training.parallel.share import Share
 
 if TYPE_CHECKING:
@@ -53,12 +54,13 @@ def predict(
     only: Sequence[int] | None = None,
     share: Share = ALL,
     writer: Writer | None = None,
+    quiet: bool = True,
 ) -> list[Prediction]:
     """Return one prediction per example, in the order of the split.
 
     Batches hold examples of like length. `device` is the model's own unless given; `only` names the
     examples that are wanted; `share` is one process's: whole batches, the same as one process alone has.
-    `writer` is the task where it is to write its texts.
+    `writer` is the task where it is to write its texts. Unless `quiet`, what takes long is told.
     Where memory runs out this batch is halved, never that of the training.
 
     Raises:
@@ -67,6 +69,7 @@ def predict(
     lengths = task.lengths(split)
     waiting = _batches(task, split, batch_size, only)[share.rank :: share.world]
     device = device if device is not None else _device(model)
+    pace = _pace(split, waiting, quiet)
     found: dict[int, Prediction] = {}
     with _evaluating(model):
         while waiting:
@@ -74,6 +77,7 @@ def predict(
             rows = _predict_batch(model, task, (split, indices), device, writer)
             if rows is not None:
                 found |= rows
+                pace.at(len(found))
                 continue
             if len(indices) == 1:
                 raise _no_room(f"example {indices[0]} of {split}", lengths[indices[0]], device)
@@ -101,6 +105,7 @@ def predict_in_lockstep(
     share: Share,
     writer: Writer | None,
     before: Callable[[], None],
+    quiet: bool = True,
 ) -> list[Prediction]:
     """Do as `predict`, in processes that exchange weights in forward passes: all make as many of them.
 
@@ -111,6 +116,7 @@ def predict_in_lockstep(
     """
     batches = _batches(task, split, batch_size, only)
     mine = batches[share.rank :: share.world]
+    pace = _pace(split, mine, quiet)
     found: dict[int, Prediction] = {}
     with _evaluating(model):
         for number in range(-(-len(batches) // share.world)):
@@ -123,7 +129,12 @@ def predict_in_lockstep(
                     f"training.micro_batch_size lower: evaluation takes as many at once."
                 )
             found |= rows if number < len(mine) else {}
+            pace.at(len(found))
     return [found[index] for index in sorted(found)]
+
+
+def _pace(split: str, batches: Sequence[Sequence[int]], quiet: bool) -> Pace:
+    return Pace(f"examples of {split}", sum(map(len, batches)), quiet=quiet, short=False)
 
 
 def _batches(
