@@ -27,8 +27,8 @@ def drawn(*shape, seed):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def found(*states, top=2):
-    return list(subspaces.rows(states, Asked(top=top)))
+def found(*states, top=2, seed=0):
+    return list(subspaces.rows(states, Asked(top=top, seed=seed)))
 
 
 def test_spaces_that_share_one_of_two_directions_have_a_half():
@@ -57,6 +57,46 @@ def test_the_null_is_what_random_changes_have_on_average():
         values = np.array([getattr(row, side) for row in pairs])
         error = values.std() / 20
         assert abs(values.mean() - getattr(pairs[0], f"null_{side}")) < 4 * error
+
+
+def started(seed, moved_by=0.0, rank=3):
+    """A change whose right factor is the same at the start and has moved a little since."""
+    right = drawn(rank, 40, seed=100) + moved_by * drawn(rank, 40, seed=seed + 1)
+    return drawn(50, rank, seed=seed), right
+
+
+def over(one, other, seed=0):
+    before = torch.zeros(50, 40)
+    return found(state("a", *one, before=before), state("b", *other, before=before), seed=seed)
+
+
+def test_what_began_as_one_factor_is_beside_random_changes_of_that_factor():
+    """Two adapters of one seed that have learned nothing in common are not told from their null."""
+    lines = [over(started(2 * k, 0.1), started(2 * k + 1000, 0.1), seed=k) for k in range(60)]
+    for place in (0, 1):
+        rows = [pair[place] for pair in lines]
+        assert all(row.same_start for row in rows)
+        values = np.array([row.right_similarity - row.null_right_similarity for row in rows])
+        assert abs(values.mean()) < 4 * values.std() / 60**0.5
+        assert np.mean([row.null_right_similarity for row in rows]) > 5 * rows[0].dimensions / 40
+        assert {row.null_left_similarity for row in rows} == {rows[0].dimensions / 50}
+
+
+def test_what_began_apart_or_has_no_factors_is_beside_random_spaces():
+    left, right = started(0)
+    for other, alike in [
+        ((drawn(50, 3, seed=5), drawn(3, 40, seed=6)), False),
+        ((drawn(50, 4, seed=5), drawn(4, 40, seed=100)), False),
+        ((drawn(50, 40, seed=5), None), None),
+    ]:
+        (*_, row) = over((left, right), other)
+        assert row.same_start is alike
+        assert row.null_right_similarity == pytest.approx(2 / 40)
+
+
+def test_the_same_seed_gives_the_same_null():
+    one, other = started(0, 0.1), started(1, 0.1)
+    assert over(one, other) == over(one, other)
 
 
 def test_size_sign_and_rotation_of_the_factors_change_nothing():

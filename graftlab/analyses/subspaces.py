@@ -1,9 +1,12 @@
 """How alike the directions are that two models, or one at two checkpoints, have changed: phi of changes.
 
 phi is 1 where one space holds the other, and max(K, L) / D on average for random ones of K and L of D
-dimensions: that null stands beside it (Hu et al. 2021, LoRA, section 7.2).
+dimensions: that null stands beside it (Hu et al. 2021, LoRA, section 7.2). Adapters of one rank that one seed
+has drawn begin from the same right factor, which training hardly moves: what they read is then alike whatever
+they have learned, and the null is what random left factors over both would have.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +16,8 @@ import numpy as np
 from graftlab.analyses import matrix, module, number
 from graftlab.contracts import Asked, Change, Subject
 from graftlab.errors import ConfigError
-from graftlab.spectra import Delta, moved, subspace
+from graftlab.seeds import mix
+from graftlab.spectra import Delta, moved, null, subspace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 FILE = "subspaces/subspaces_results"
+APART = 5.0
+"""Standard deviations of the cosine of two factors that were drawn apart: at more they began as one."""
 
 
 class Row(NamedTuple):
@@ -46,6 +52,8 @@ class Row(NamedTuple):
     right_similarity: float | None
     """phi of the right singular vectors: what the changes read."""
     null_right_similarity: float | None
+    same_start: bool | None
+    """Whether both right factors are alike entry by entry: they began as one. Empty without factors."""
     cosine: float | None
     """Of the two changes as vectors: 1 where they are the same up to their size."""
     note: str | None
@@ -68,7 +76,7 @@ def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
                 both = [_held(held, subject, name) for subject in (one, other)]
                 deltas = [delta for delta in both if delta is not None]
                 if len(deltas) == len(both):
-                    yield from _lines(one, other, name, deltas, asked.top)
+                    yield from _lines(one, other, name, deltas, asked)
 
 
 def _pairs(subjects: Sequence[Subject]) -> list[tuple[Subject, Subject]]:
@@ -107,26 +115,32 @@ def _delta(change: Change) -> Delta | None:
 
 
 def _lines(
-    one: Subject, other: Subject, name: str, deltas: Sequence[Delta], top: int
+    one: Subject, other: Subject, name: str, deltas: Sequence[Delta], asked: Asked
 ) -> Iterator[Row]:
     about = (
         one.about.model, one.about.checkpoint, other.about.model, other.about.checkpoint,
         name, number(name), module(name),
     )  # fmt: skip
     if not all(delta.finite for delta in deltas):
-        yield Row(*about, 0, None, None, None, None, None, "not finite")
+        yield Row(*about, 0, None, None, None, None, None, None, "not finite")
         return
     first, second = (delta.spectrum for delta in deltas)
+    rights = [delta.right for delta in deltas if delta.right is not None]
+    alike = None if len(rights) < len(deltas) else _began_as_one(*rights)
+    of_read = _null
+    if alike:
+        draws = np.random.default_rng(mix(asked.seed, "subspaces", name))
+        of_read = functools.partial(_of_one_start, rights, first.shape[0], draws)
     cosine = moved.cosine(*deltas)
-    for count in _counts(min(top, *first.shape)):
+    for count in _counts(min(asked.top, *first.shape)):
         pair = first.left(count), second.left(count)
         left = _similarity(*pair)
         right = _similarity(first.right(count), second.right(count))
         sizes = pair[0].shape[1], pair[1].shape[1]
         note = "no change" if 0 in sizes else None
         yield Row(
-            *about, count, left, _null(sizes, first.shape[0]), right, _null(sizes, first.shape[1]),
-            cosine, note,
+            *about, count, left, _null(sizes, first.shape[0]), right, of_read(sizes, first.shape[1]),
+            alike, cosine, note,
         )  # fmt: skip
 
 
@@ -143,3 +157,21 @@ def _similarity(one: "Floats", other: "Floats") -> float | None:
 def _null(sizes: tuple[int, int], space: int) -> float | None:
     """Return E |A^T B|_F^2 / min(K, L) = max(K, L) / D for spaces drawn at random."""
     return max(sizes) / space if 0 not in sizes else None
+
+
+def _began_as_one(one_RI: "Floats", other_RI: "Floats") -> bool:
+    """Return whether two right factors are alike beyond chance: those that were drawn apart are not."""
+    if one_RI.shape != other_RI.shape:
+        return False
+    size = float(np.linalg.norm(one_RI) * np.linalg.norm(other_RI))
+    return bool(size) and abs(float((one_RI * other_RI).sum())) / size > APART / one_RI.size**0.5
+
+
+def _of_one_start(
+    rights: "Sequence[Floats]",
+    rows: int,
+    draws: np.random.Generator,
+    sizes: tuple[int, int],
+    _space: int,
+) -> float | None:
+    return null.phi_over((rights[0], rights[1]), rows, sizes, draws) if 0 not in sizes else None

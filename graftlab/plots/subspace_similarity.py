@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # Shapes: M models.
 
 DRAWS_FROM = "subspaces"
+ALL = 1 - 1e-9  # of a null: the spaces are the same whatever was learned
 TITLE = "Shared directions of the changes"
 SIDES = {"left_similarity": "what is written (left)", "right_similarity": "what is read (right)"}
 
@@ -52,9 +53,9 @@ def _matrix(rows: Sequence[Pair], models: Sequence[str], side: str) -> "Floats":
         for other_place, other in enumerate(models[:place]):
             values = [
                 (getattr(row, side) - getattr(row, f"null_{side}"))
-                / max(1e-12, 1 - getattr(row, f"null_{side}"))
+                / (1 - getattr(row, f"null_{side}"))
                 for row in rows
-                if {row.model, row.other} == {model, other}
+                if {row.model, row.other} == {model, other} and getattr(row, f"null_{side}") < ALL
             ]
             mean = float(np.mean(values)) if values else np.nan
             found[place, other_place] = found[other_place, place] = mean
