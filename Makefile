@@ -8,7 +8,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && echo $$python && break; done)
 BIN := .venv/bin
-# What is imported is compiled then: a third of what is installed never is.
+# Modules are compiled when they are first imported, by which most never are.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 # One thread a process: there is a test process for each core, and sums come out in one order.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest

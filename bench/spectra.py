@@ -219,12 +219,17 @@ def main() -> None:
     given = parser.parse_args()
     if given.child:
         what, folder = given.child
-        peer(Path(folder)) if what == "peer" else ours(Path(folder), what)
+        if what == "prepare":
+            prepare(Path(folder), given.layers)
+        else:
+            peer(Path(folder)) if what == "peer" else ours(Path(folder), what)
         return
     turns: dict[str, list[Figures]] = {OURS: [], PEER: [], LARGE: []}
     with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder), given.layers)
         command = [sys.executable, __file__, "--child"]
+        # In a process of its own: what this one has held would count to its children's peaks.
+        making = [*command, "prepare", folder, "--layers", str(given.layers)]
+        subprocess.run(making, check=True)
         both = {OURS: [*command, "trained", folder], PEER: [*command, "peer", folder]}
         base = (Path(folder) / "base" / "model.safetensors").stat().st_size / 2**20
         for _ in range(given.rounds):
