@@ -16,10 +16,11 @@ import torch
 import transformers
 from finished_runs import finish, make_bert
 from made import Made
+from matplotlib.figure import Figure
 from peft import LoraConfig, PeftModel, get_peft_model
 from typer.testing import CliRunner
 
-from graftlab import cli, explanation, inference, registry
+from graftlab import cli, explanation, inference, plots, registry
 from graftlab.analyses import spectra
 from graftlab.commands import analyse
 from graftlab.contracts import About, Asked, Change
@@ -242,6 +243,18 @@ def test_only_weights_that_are_asked_for_are_set_aside_and_reading_them_is_said(
     count = len(models[0].subjects)
     assert said[:count] == [("reading", done, count) for done in range(1, count + 1)]
     assert {how[0] for how in said[count:]} == {"spectra"}
+
+
+def test_a_title_takes_the_lines_that_it_needs_and_stays_within_its_figure():
+    made = plots.titled(Figure(figsize=(6, 4)), "Angles (" + ", ".join(["a model $1$"] * 9) + ")")
+    lines = made.get_suptitle().splitlines()
+    assert len(lines) == 2
+    made = plots.titled(Figure(figsize=(6, 4)), "words " * 90)
+    assert made.get_suptitle().count("\n") == 2
+    assert made.get_suptitle().endswith(" …")
+    made.draw_without_rendering()
+    (text,) = made.texts
+    assert text.get_window_extent().width < made.bbox.width
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from graftlab.explanation.findings import FEWEST, LAYERS, LEVEL, Finding
 
 NULLS = {
     "spectra": "a random change of the same rank and size has",
-    "subspaces": "random spaces have",
+    "subspaces": "changes that learned nothing have",
     "path": "with a random change of the same rank and size it is",
     "sharpness": "in a random direction the curvature is",
     "cka": "with the texts of one permuted it is",

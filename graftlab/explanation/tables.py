@@ -93,13 +93,13 @@ def carry_out(
             found[name] = (analysis, rows)
     out.mkdir(parents=True, exist_ok=True)
     named = configurations(models)
-    what = ", ".join(dict.fromkeys(named.values()))
+    called = list(dict.fromkeys(named.values()))
     tables = []
     for name, (analysis, rows) in found.items():
         place = out / (analysis.FILE or name)
         place.parent.mkdir(parents=True, exist_ok=True)
         written = analyses.write(rows, analysis.row(how), place.parent, place.name)
-        drawn = _figures(name, _merged(rows, named), what, place.parent) if figures else []
+        drawn = _figures(name, _merged(rows, named), called, place.parent) if figures else []
         tables.append(Table(name, rows, [*written, *drawn]))
     of_run = registry.having("plots", "DRAWS_FROM", RUN) if figures else {}
     runs = [model for model in models if model.run and of_run]
@@ -154,7 +154,13 @@ def _merged(rows: Sequence[Any], named: Mapping[str, str]) -> list[Any]:
     ]  # fmt: skip
 
 
-def _figures(name: str, rows: Sequence[Any], what: str, folder: Path) -> list[Path]:
+def _of(rows: Sequence[Any], models: Sequence[str]) -> str:
+    """Return the names of the models that rows are of; all where they do not say it."""
+    found = {getattr(row, field, None) for row in rows for field in ("model", "other")}
+    return ", ".join([name for name in models if name in found] or models)
+
+
+def _figures(name: str, rows: Sequence[Any], models: Sequence[str], folder: Path) -> list[Path]:
     """Draw a table's plots, those of each family of tasks in a folder of its own."""
     drawn = registry.having("plots", "DRAWS_FROM", name)
     families = list(dict.fromkeys(getattr(row, "task_type", None) for row in rows)) or [None]
@@ -163,5 +169,5 @@ def _figures(name: str, rows: Sequence[Any], what: str, folder: Path) -> list[Pa
         place = folder / files.plain(family) if family else folder
         place.mkdir(parents=True, exist_ok=True)
         own = [row for row in rows if getattr(row, "task_type", None) == family]
-        figures += plots.draw(drawn, own, what, place)
+        figures += plots.draw(drawn, own, _of(own, models), place)
     return figures

@@ -1,6 +1,7 @@
 """Figures: one file a plot, found by name; `data` computes what is drawn, and `draw` decides nothing."""
 
 import io
+import textwrap
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 300  # for print
+LETTERS_AN_INCH = 11  # of a title, and room for a legend beside it
 UNDATED = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
@@ -23,8 +25,11 @@ def drawn(plot: Plot, source: object, what: str) -> "Figure | None":
 
 
 def titled(figure: "Figure", text: str) -> "Figure":
-    """Return the figure with a title, in which dollar signs are no formula."""
-    figure.suptitle(text, fontsize=11, parse_math=False)
+    """Return the figure with a title, in which dollar signs are no formula, in as many lines as it takes and
+    three at most."""
+    room = int(figure.get_figwidth() * LETTERS_AN_INCH)
+    shown = textwrap.fill(text, room, max_lines=3, placeholder=" …")
+    figure.suptitle(shown, fontsize=11, parse_math=False)
     return figure
 
 

@@ -81,7 +81,7 @@ def draw(shared: Shared) -> "Figure":
         for row in places:
             for column in places:
                 dark = values_MM[row, column] < 0.6
-                text = f"{values_MM[row, column]:.2f}"
+                text = f"{values_MM[row, column]:z.2f}"  # z: no -0.00
                 axes.text(column, row, text, ha="center", va="center", color="w" if dark else "k")
         figure.colorbar(image, ax=axes, shrink=0.8)
     return figure

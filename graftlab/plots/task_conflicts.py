@@ -120,6 +120,6 @@ def _matrix(
     axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7, parse_math=False)
     for place, value in np.ndenumerate(values) if numbers else ():
         if np.isfinite(value):
-            shown, colour = f"{value:.2f}", "white" if abs(value) > 0.6 else "black"
+            shown, colour = f"{value:z.2f}", "white" if abs(value) > 0.6 else "black"
             axes.text(place[1], place[0], shown, ha="center", va="center", fontsize=8, color=colour)
     return image
