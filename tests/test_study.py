@@ -231,6 +231,7 @@ def test_a_base_is_found_beside_the_study_file_wherever_one_stands(tmp_path):
         (BASE + "methods: [lroa]", "'lora'"),
         (BASE + "methods: [{name: lora, rnak: 3}]", "'rank'"),
         (BASE + "methods: [head, head]", "'head' stands twice"),
+        (BASE + "methods: [lora, {name: lora, rank: 8}]", "is the same run as lora-seed0"),
         (TWO + "vary: {learning_rate: [1e-3]}", "Write training.learning_rate."),
         (TWO + "vary: {seed: [1, 2]}", "unknown section 'seed'"),
         (TWO + "vary: {training.learning_rate: []}", "one value or more"),

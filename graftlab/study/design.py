@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -101,6 +102,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
         )
     seeds = study.seeds or (base.values.get("seed", 0),)
     runs: list[Planned] = []
+    known: dict[str, str] = {}
     for parts in itertools.product(*lists):
         for setting in _settings(study, parts[2], document):
             laid = functools.reduce(lay_over, [*(entry.laid for entry in parts), setting], base)
@@ -113,6 +115,9 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
                 run = Document(document.path, own.values, own.places)
                 if (file := _resolve(run, problems)) is not None:
                     runs.append(Planned(name, cell, seed, run, file))
+                    if not parts[2].tune:
+                        place = document.place(*parts[2].at)
+                        _refuse_again(runs[-1], known, place, problems)
     unscored = {on_validation.unscored(run.file.task) for run in runs if study.choose} - {""}
     for said in sorted(unscored):
         problems.say(document.place("choose"), f"choose: {said}", kind="unscored")
@@ -122,6 +127,15 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
         name, document.path, study, seeds, tuple(runs), allow_code, place, base,
         forgetting.asked(study.forgetting, document), _spaces(study, document, lists[2]),
     )  # fmt: skip
+
+
+def _refuse_again(run: Planned, known: dict[str, str], place: Place, problems: Problems) -> None:
+    """Say so where a run is a known one by another name: it would be trained again for nothing."""
+    what = json.dumps({**run.file.resolved, "name": ""}, sort_keys=True, default=str)
+    other = known.setdefault(what, run.name)
+    if other != run.name:
+        said = f"{run.name} is the same run as {other}: nothing in them differs."
+        problems.say(place, said, kind="twice", given=run.name)
 
 
 def _spaces(study: Study, document: Document, methods: Sequence[Entry]) -> dict[str, Parsed]:
