@@ -65,8 +65,8 @@ def test_each_method_is_searched_in_its_own_space_with_as_many_trials():
     ("text", "kind", "key"),
     [
         (TUNE + "vary: {training.batch_size: [2, 4]}\n", "conflict", "tune"),
-        (TUNE.replace("trials: 2", "trils: 2"), "unknown", "trils"),
-        (TUNE.replace("trials: 2", "hours: 2"), "unknown", "hours"),
+        (TUNE.replace("trials: 2", "trils: 2"), "unknown", "tune.trils"),
+        (TUNE.replace("trials: 2", "hours: 2"), "unknown", "tune.hours"),
         (TUNE.replace("1e-1]", "1e9]"), None, "training.learning_rate"),
         (TUNE.replace("space: {tr", "space: {training.warm: [1], tr"), "unknown", "training.warm"),
         ("", "idle", "methods.1.tune"),

@@ -148,18 +148,23 @@ def read(path: str | Path, overrides: Sequence[str] = (), allow_code: bool = Fal
 
 
 def checked(
-    search: Search, document: Document, base: Parsed, name: str, allow_code: bool = False
+    search: Search,
+    document: Document,
+    base: Parsed,
+    name: str,
+    allow_code: bool = False,
+    where: Location = (),
 ) -> Plan:
-    """Return the plan of a search over a base.
+    """Return the plan of a search over a base; `where` is its key in the document, if it is a part of it.
 
     Raises:
         ConfigError: as `read`.
     """
     problems = Problems()
-    _check(search, document, problems)
+    _check(search, document, where, problems)
     problems.raise_if_any()
     file = runfile.resolve(Document(document.path, base.values, base.places))
-    places = {key: document.place("space", key) for key in search.space}
+    places = {key: document.place(*where, "space", key) for key in search.space}
     plan = Plan(name, document.path, search, base, file, places, allow_code)
     for values in corners(search):
         try:
@@ -168,7 +173,7 @@ def checked(
             problems.include(error)
     if file.seed in search.winner.seeds:
         problems.say(
-            document.place("winner", "seeds"),
+            document.place(*where, "winner", "seeds"),
             f"winner.seeds: every trial has the seed {file.seed}, so it is not fresh.",
             kind="not_allowed", given=list(search.winner.seeds),
         )  # fmt: skip
@@ -177,10 +182,10 @@ def checked(
     return plan
 
 
-def _check(search: Search, document: Document, problems: Problems) -> None:
+def _check(search: Search, document: Document, where: Location, problems: Problems) -> None:
     known = [key for key in Root.model_fields if key not in SEARCHS_OWN]
     for key, given in search.space.items():
-        place = document.place("space", key)
+        place = document.place(*where, "space", key)
         section = key.partition(".")[0]
         if section not in known:
             said = unknown("section", section, known)
@@ -196,7 +201,7 @@ def _check(search: Search, document: Document, problems: Problems) -> None:
             elif value not in (search.space[other].choice or (value,)):
                 problems.say(place, f"{key}: when: {other} is never {value!r}.")
     if _round(search.space):
-        problems.say(document.place("space"), "space: conditions go round in a circle.")
+        problems.say(document.place(*where, "space"), "space: conditions go round in a circle.")
 
 
 def _round(space: Mapping[str, Range]) -> bool:

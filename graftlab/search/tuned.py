@@ -56,7 +56,8 @@ def searches(plan: StudyPlan) -> dict[Cell, Plan]:
         if planned.seed != plan.seeds[0]:
             continue
         given = plan.spaces[planned.cell.method]
-        document = Document(plan.path, {**given.values, "base": {}}, given.places)
+        below = {("tune", *at): place for at, place in given.places.items()}
+        document = Document(plan.path, {"tune": {**given.values, "base": {}}}, below)
         try:
             found[planned.cell] = _search(planned, document, plan.allow_code)
         except GraftlabError as error:
@@ -67,15 +68,17 @@ def searches(plan: StudyPlan) -> dict[Cell, Plan]:
 
 
 def _search(planned: Planned, document: Document, allow_code: bool) -> Plan:
-    for key in document.values:
+    values = document.values["tune"]
+    for key in values:
         if key not in (*KEYS, "base"):
             said = f"tune: {unknown('key', key, KEYS)}"
-            raise ConfigError(said, place=document.place(key), kind="unknown", given=key)
-    found = config.build(Search, document.values, document, ())
+            place = document.place("tune", key)
+            raise ConfigError(said, place=place, kind="unknown", given=key)
+    found = config.build(Search, values, document, ("tune",))
     assert found is not None
     base = Parsed(planned.document.values, {**planned.document.places})
     name = planned.name.removesuffix(f"-seed{planned.seed}")
-    return design.checked(found, document, base, name, allow_code)
+    return design.checked(found, document, base, name, allow_code, ("tune",))
 
 
 def _check_equal(found: Mapping[Cell, Plan]) -> None:
