@@ -113,6 +113,7 @@ def ours(folder: Path, count: int, states_only: bool) -> dict[str, float]:
 
     from graftlab import registry
     from graftlab.selection import Config, examples, hidden_states, survey
+    from graftlab.training import allocation
     from graftlab.weights import layers
 
     for module in IMPORTED:
@@ -137,7 +138,8 @@ def ours(folder: Path, count: int, states_only: bool) -> dict[str, float]:
                 lambda name: registry.find("scores", name), registry.names("scores"),
                 registry.having("plots", "DRAWS_FROM", "selection"),
             )  # fmt: skip
-            survey.carry_out(request, Config(samples=count), Path(place))
+            with allocation.kept():  # as `graftlab.runs.chosen_layer` does
+                survey.carry_out(request, Config(samples=count), Path(place))
     return meter.read()
 
 

@@ -51,12 +51,18 @@ def svg(figure: "Figure") -> str:
 
 def write(figure: "Figure", folder: Path, name: str) -> Path:
     """Write a figure as NAME.png and NAME.svg, each whole or not at all, and return the PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     with _repeatable():
         figure.draw_without_rendering()  # the layout, once for both
         figure.set_layout_engine("none")
-        for suffix, metadata in (("png", {}), ("svg", UNDATED)):
-            with files.new_file(folder / f"{name}.{suffix}") as partial:
-                figure.savefig(partial, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
+        # `savefig` would draw each once more before it draws it, in case that moves something.
+        figure.set_dpi(DOTS_PER_INCH)
+        with files.new_file(folder / f"{name}.png") as partial:
+            FigureCanvasAgg(figure).print_png(partial)
+        with files.new_file(folder / f"{name}.svg") as partial:
+            FigureCanvasSVG(figure).print_svg(partial, metadata=UNDATED)
     return folder / f"{name}.png"
 
 

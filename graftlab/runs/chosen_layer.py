@@ -4,6 +4,7 @@ A method takes part by its `LAYER` (`graftlab.contracts.LayerChoice`), and by th
 `selection`.
 """
 
+import contextlib
 import dataclasses
 import logging
 import shutil
@@ -18,6 +19,7 @@ from graftlab.runs import layer_request, material
 from graftlab.runs.material import Material
 from graftlab.selection import results
 from graftlab.selection import survey as surveys
+from graftlab.training import allocation
 from graftlab.training.trackers import Shown, Trackers
 from graftlab.weights import packages, pretrained
 
@@ -128,7 +130,9 @@ def select(
             request = dataclasses.replace(
                 request, facts=facts, keep_states=keep_states, notify=notify
             )
-            surveys.carry_out(request, layer_request.settings(file), folder)
+            on_cpu = request.device == "cpu"
+            with allocation.kept() if on_cpu else contextlib.nullcontext():
+                surveys.carry_out(request, layer_request.settings(file), folder)
         else:
             notify(f"the selection in {folder} is used again: nothing that matters has changed")
         return _copy(folder, out)
