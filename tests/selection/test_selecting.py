@@ -67,6 +67,38 @@ def test_everything_is_written_and_nothing_more(selected):
     assert all((out / name).stat().st_size > 1000 for name in figures)
 
 
+THREADS = """
+import sys
+from pathlib import Path
+from threadpoolctl import threadpool_info
+from graftlab import config, runfile
+from graftlab.runs import chosen_layer, material
+from graftlab.selection import survey
+
+def blas():
+    return sorted(i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas")
+
+row, seen = survey.Scoring.row, []
+def looked(*given):
+    seen.append(blas())
+    return row(*given)
+survey.Scoring.row = looked
+file = runfile.resolve(config.read(sys.argv[1]))
+chosen_layer.select(file, material.load(file), Path(sys.argv[2]))
+assert seen and all(set(threads) == {1} for threads in seen), seen
+assert 2 in blas(), blas()
+"""
+
+
+def test_scores_take_one_thread_of_blas_and_give_it_back(tmp_path):
+    """Two that wait in turns with the layer's own made a selection take twice as long."""
+    path = write_run(tmp_path)
+    subprocess.run(
+        [sys.executable, "-c", THREADS, str(path), str(tmp_path / "out")], check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+
+
 def test_selection_json_has_the_fields_of_the_source_and_how_sure_it_is(selected):
     _, found, _ = selected
     assert found["n_samples"] == 30
