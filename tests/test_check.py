@@ -1,6 +1,7 @@
 """`check` of what is more than one run: every run of a study, a search's base and ends, without a trace."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,14 @@ def test_a_study_is_shown_as_the_runs_that_it_asks_for():
         "methods: [lora, {name: lora, rank: 2}, head]\nseeds: [3, 4]\n"
         "vary: {training.learning_rate: [1e-3, 2e-3]}\n"
     )
-    said = checked(study)
-    assert "lora, lora rank=2, head" in said
-    assert "training.learning_rate=0.001; training.learning_rate=0.002" in said
-    assert said.splitlines()[-1] == "file.yaml can be compared: 12 runs."
+    *lines, last = checked(study).splitlines()
+    said = dict(line.split(maxsplit=1) for line in lines)
+    assert said["methods"] == "lora, lora rank=2, head"
+    assert said["settings"].split("; ") == [
+        "training.learning_rate=0.001", "training.learning_rate=0.002",
+    ]  # fmt: skip
+    assert said["seeds"] == "3, 4"
+    assert {"compared:", "12"} <= set(last.split())
     found = json.loads(checked(study, "--json"))
     assert (found["ok"], found["study"], len(found["runs"]), found["code"]) == (
         True,
@@ -80,14 +85,17 @@ def test_a_study_that_tunes_says_how_many_trials_come_before():
 
 
 def test_a_search_is_shown_as_what_its_fields_may_take():
-    said = checked(
-        "space:\n  method.rank: {int: [2, 8], log: true}\n  method.dropout: {float: [0.0, 0.3], step: 0.1}\n"
+    space = (
+        "space:\n  method.rank: {int: [2, 8], log: true}\n"
+        "  method.dropout: {float: [0.0, 0.3], step: 0.1}\n"
         "  training.learning_rate: [1e-3, 2e-3]\ntrials: 3\nhours: 2\n"
     )
-    assert "2 to 8, by its logarithm" in said
-    assert "0 to 0.3, in steps of 0.1" in said
-    assert "0.001, 0.002" in said
-    assert said.splitlines()[-1] == "file.yaml can be searched: 3 trials or 2 hours."
+    found = json.loads(checked(space, "--json"))["space"]
+    assert [re.findall(r"\d[\d.]*", found[key]) for key in found] == [
+        ["2", "8"], ["0", "0.3", "0.1"], ["0.001", "0.002"],
+    ]  # fmt: skip
+    assert ["logarithm" in said for said in found.values()] == [True, False, False]
+    assert {"searched:", "3", "2"} <= set(checked(space).splitlines()[-1].split())
     grid = json.loads(
         checked("space: {method.rank: [2, 4, 8]}\nsampler: {name: grid}\ntrials: null\n", "--json")
     )

@@ -119,16 +119,15 @@ def test_commands_tell_how_far_they_are_with_predictions(words, finished, monkey
     monkeypatch.setattr("graftlab.terminal.Pace.EVERY_S", 0.0)
     said = CliRunner().invoke(cli.app, [words[0], str(finished.path), *words[1:]])
     assert said.exit_code == 0, said.output
-    assert " a second, " in said.stderr
-    assert " a second, " not in said.stdout
+    assert "second," in said.stderr.split()
+    assert "second," not in said.stdout.split()
 
 
 def test_a_run_tells_how_far_it_is_with_predictions(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("graftlab.terminal.Pace.EVERY_S", 0.0)
     finish(tmp_path, {"name": "lora", "rank": 2})
     told = capsys.readouterr().err
-    assert " examples of validation" in told
-    assert " examples of test" in told
+    assert {"validation,", "test,"} <= set(told.split())
 
 
 def test_every_module_is_back_in_the_mode_it_had():

@@ -63,15 +63,15 @@ def changes(size, rank):
         "large": (start @ start.T, 1e3 * x, y),
         "tiny": (start @ start.T, 1e-13 * x, y),
         "none": (start @ start.T, 0 * x, y),
-        "equal values": (repeated, 0.1 * x, y),
-        "equal values, none": (repeated, 0 * x, y),
+        "equal": (repeated, 0.1 * x, y),
+        "unchanged": (repeated, 0 * x, y),
         "deficient": (deficient @ deficient.T, x, y),
     }
 
 
 @pytest.mark.parametrize(
     "name",
-    ["any", "large", "tiny", "none", "equal values", "equal values, none", "deficient"],
+    ["any", "large", "tiny", "none", "equal", "unchanged", "deficient"],
 )
 @pytest.mark.parametrize(("size", "rank", "count"), [(60, 3, 10), (60, 1, 15), (60, 3, 40)])
 def test_what_was_reduced_and_changed_by_low_rank_has_the_eigenvectors_of_the_sum(

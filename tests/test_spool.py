@@ -46,6 +46,7 @@ def test_what_is_put_twice_lies_there_once_and_comes_back_by_both_keys(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_has_left_goes_with_the_next_and_what_is_in_use_stays(tmp_path):
     made = [
         subprocess.Popen(

@@ -90,6 +90,7 @@ assert 2 in blas(), blas()
 """
 
 
+@pytest.mark.slow
 def test_scores_take_one_thread_of_blas_and_give_it_back(tmp_path):
     """Two that wait in turns with the layer's own made a selection take twice as long."""
     path = write_run(tmp_path)
