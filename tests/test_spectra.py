@@ -9,11 +9,12 @@ import pytest
 import torch
 from scipy.linalg import subspace_angles
 from scipy.stats import spearmanr
+from threadpoolctl import ThreadpoolController, threadpool_info
 
 from graftlab import registry, spectra
 from graftlab.contracts import Asked
 from graftlab.explanation.kept import OnDisk
-from graftlab.spectra import Before, Delta, Moved, subspace
+from graftlab.spectra import Before, Delta, Moved, subspace, threads
 from graftlab.spectra.tridiagonal import Tridiagonal
 from graftlab.spectra.updated import Updated
 from graftlab.testing.quantities import *  # noqa: F403
@@ -121,6 +122,18 @@ def test_a_large_weight_with_a_change_of_low_rank_is_as_if_decomposed_in_full(sh
     for ours, theirs in ((weight.left(6), us[:, :6]), (weight.right(6), vs[:6].T)):
         np.testing.assert_allclose(np.abs((ours * theirs).sum(axis=0)), 1, rtol=1e-9)
     np.testing.assert_allclose(np.abs(weight.onto_left(left)), np.abs(us.T @ left), atol=1e-6)
+
+
+def test_small_matrices_take_one_thread_and_large_ones_what_there_is():
+    def blas():
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    with ThreadpoolController().select(user_api="blas").limit(limits=2):
+        with threads.fit_for(threads.SMALL):
+            assert blas() == {2}
+        with threads.fit_for(threads.SMALL - 1):
+            assert blas() == {1}
+        assert blas() == {2}
 
 
 @pytest.mark.parametrize("shape", [(30, 30), (20, 45), (45, 20), (1, 4), (4, 1)])

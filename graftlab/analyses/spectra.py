@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from graftlab.analyses import matrix, module, number
-from graftlab.contracts import About
+from graftlab.contracts import About, Change
 from graftlab.contracts.analysis import CHANGE, MOVE, NEW, WEIGHT, Asked, Quantity, Subject
-from graftlab.spectra import Before, Delta, Moved, Spectrum, subspace
+from graftlab.spectra import Before, Delta, Moved, Spectrum, subspace, threads
 from graftlab.spectra.moved import code
 
 if TYPE_CHECKING:
@@ -126,6 +126,11 @@ class Table:
     def line(self, subject: Subject, name: str) -> dict[str, object]:
         """Return one line, by column."""
         change = subject.change(name)
+        across = change.left if change.right is None else change.right
+        with threads.fit_for(min(change.left.shape[0], across.shape[-1])):
+            return self._line(subject, name, change)
+
+    def _line(self, subject: Subject, name: str, change: Change) -> dict[str, object]:
         right = None if change.right is None else matrix(change.right)
         delta, about = Delta(matrix(change.left), right), subject.about
         several = ("sv", "change_sv", *_angles(self.asked))

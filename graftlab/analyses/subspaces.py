@@ -17,7 +17,7 @@ from graftlab.analyses import matrix, module, number
 from graftlab.contracts import Asked, Change, Subject
 from graftlab.errors import ConfigError
 from graftlab.seeds import mix
-from graftlab.spectra import Delta, moved, null, subspace
+from graftlab.spectra import Delta, moved, null, subspace, threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +76,9 @@ def rows(subjects: Sequence[Subject], asked: Asked) -> Iterator[Row]:
                 both = [_held(held, subject, name) for subject in (one, other)]
                 deltas = [delta for delta in both if delta is not None]
                 if len(deltas) == len(both):
-                    yield from _lines(one, other, name, deltas, asked)
+                    with threads.fit_for(min(deltas[0].shape)):
+                        lines = list(_lines(one, other, name, deltas, asked))
+                    yield from lines
 
 
 def _pairs(subjects: Sequence[Subject]) -> list[tuple[Subject, Subject]]:

@@ -5,10 +5,9 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from graftlab import plots
 from graftlab.contracts import LayerScore, Plot
@@ -20,6 +19,7 @@ from graftlab.selection.request import Config
 from graftlab.selection.results import Row
 from graftlab.selection.scores import Sample, Undefined
 from graftlab.selection.scores.pc_label_correlation import correlations
+from graftlab.spectra import threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -135,7 +135,9 @@ def _score(
     def write(number: int, after: "Floats", plugged: "list[Floats]") -> None:
         files.write_json(_row_file(folder, number), scoring.row(number, after, plugged)._asdict())
 
-    with _one_blas_thread(), ThreadPoolExecutor(1, thread_name_prefix="scores") as worker:
+    # Scores are many small products, whose threads would wait in turns with those of the layer that computes:
+    # on two cores a selection took twice as long.
+    with threads.one(), ThreadPoolExecutor(1, thread_name_prefix="scores") as worker:
         writing: Future[None] | None = None
         for computed in stream.run(layers[-1], again=left.__contains__):
             if writing:
@@ -148,19 +150,6 @@ def _score(
             del computed  # it holds the layer, and the next but one is about to be read
         if writing:
             writing.result()
-
-
-def _one_blas_thread() -> AbstractContextManager[object]:
-    """Return the context in which numpy and scipy multiply with one thread.
-
-    Scores are many small products, which more threads make slower, and theirs would wait in turns with those
-    of the layer that computes: on two cores a selection took twice as long. torch has its own.
-    """
-    import scipy.linalg  # noqa: F401  (its library has to be there already)
-    from threadpoolctl import ThreadpoolController
-
-    found = ThreadpoolController().select(prefix="libscipy_openblas")
-    return cast("AbstractContextManager[object]", found.limit(limits=1))
 
 
 def _announce(checkpoint: "Checkpoint", last: int) -> None:
