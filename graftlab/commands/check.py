@@ -33,14 +33,11 @@ def command(
     rows is named, and not imported. Of a study every run is checked, of a search the base and the ends of
     its ranges.
     """
-    from graftlab import config
+    from graftlab import config, runfile
 
-    given = config.read(file).values
-    if "base" in given and not {"backbone", "task", "method"} & given.keys():
-        several = _search if "space" in given else _study
-        several(file, overrides or (), model, as_json)
-        return
-    _run(file, overrides or (), model, as_json)
+    kind = runfile.several(config.read(file).values)
+    shown = _run if kind is None else _search if kind == runfile.SEARCH else _study
+    shown(file, overrides or (), model, as_json)
 
 
 def _run(file: str, overrides: Sequence[str], model: bool, as_json: bool) -> None:
@@ -73,7 +70,8 @@ def _study(file: str, overrides: Sequence[str], model: bool, as_json: bool) -> N
     notes, calls = _notes([run.file for run in first])
     if model:
         for run in first:
-            notes += [built.note] if (built := _outline(run.file)).note else []
+            note = _outline(run.file).note
+            notes += [note] if note and note not in notes else []
         if plan.study.budget is not None:
             wanted = plan.study.budget
             for group in [*plan.files_by_group(), *tuned.files_by_group(searches)]:

@@ -2,10 +2,18 @@
 
 from graftlab.runfile.parts import catalogue
 from graftlab.runfile.records import Part, Root, RunFile
-from graftlab.runfile.resolution import began_with, of_run, resolve, resolve_task
+from graftlab.runfile.resolution import (
+    SEARCH,
+    began_with,
+    of_run,
+    resolve,
+    resolve_task,
+    several,
+)
 from graftlab.runfile.schema import schema
 
 __all__ = [
+    "SEARCH",
     "Part",
     "Root",
     "RunFile",
@@ -15,4 +23,5 @@ __all__ = [
     "resolve",
     "resolve_task",
     "schema",
+    "several",
 ]

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SectionT = TypeVar("SectionT", bound=Section)
 
+SEARCH, STUDY = "search", "study"
+
 
 def resolve_task(task: str, overrides: Sequence[str] = ()) -> Part[TaskKind]:
     """Return the task of that name in the catalogue, or of the run file or recipe of that name.
@@ -57,6 +59,13 @@ def resolve_task(task: str, overrides: Sequence[str] = ()) -> Part[TaskKind]:
     return found
 
 
+def several(given: Mapping[str, object]) -> str | None:
+    """Return what a file of more than one run is, by its keys; None of a run's own."""
+    if "base" not in given or {"backbone", "task", "method"} & given.keys():
+        return None
+    return SEARCH if "space" in given else STUDY
+
+
 def resolve(document: Document, finished: bool = False) -> RunFile:
     """Return the run that a document describes; of a `finished` one the files it began from may be gone, and
     hooks that are not installed here are left out: they have done their work.
@@ -66,8 +75,8 @@ def resolve(document: Document, finished: bool = False) -> RunFile:
         DataError, ModelError: only the task's files, or only the model's, are wrong.
     """
     given = document.values
-    if "base" in given and not {"backbone", "task", "method"} & given.keys():
-        kind, command = ("search", "tune") if "space" in given else ("study", "compare")
+    if kind := several(given):
+        command = "tune" if kind == SEARCH else "compare"
         raise ConfigError(
             f"this is a {kind} (base:, {'space' if command == 'tune' else 'methods'}:, ...), not one run.",
             (f"Use graftlab {command} {document.path}.",),
